@@ -1,0 +1,24 @@
+"""The exceptions that fozo raises on purpose.
+
+Every message says what was expected, what was found, where, and what to do.
+"""
+
+
+class FozoError(Exception):
+    """Base of all errors that fozo raises on purpose; the command line prints it as one line."""
+
+
+class BundleError(FozoError):
+    """A bundle is missing, truncated, tampered with, or lacks something that was asked for."""
+
+
+class InputError(FozoError):
+    """Images, folders or options that cannot be used."""
+
+
+class StateError(FozoError):
+    """A checkpoint that cannot be read, or that belongs to another bundle or method."""
+
+
+class ExportError(FozoError):
+    """A model that cannot be exported, or weights that do not fit it."""

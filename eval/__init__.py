@@ -1,0 +1,1 @@
+"""Evaluation: datasets, corruptions, streams, metrics, runs and their results."""
