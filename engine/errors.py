@@ -22,3 +22,7 @@ class StateError(FozoError):
 
 class ExportError(FozoError):
     """A model that cannot be exported, or weights that do not fit it."""
+
+
+class OutputError(FozoError):
+    """A result that cannot be written: no permission, no space, or something in the way."""

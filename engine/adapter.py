@@ -1,0 +1,123 @@
+"""The façade for people who embed the engine: a bundle, a method, its state, and the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .guard import guarded_step
+from .methods import describe
+from .methods import method as configured_method
+from .methods.base import AnyMethod, Prediction, State
+from .model import Forward, ImageArray
+from .network import Network
+
+DEFAULT_SEED = 2000  # FOZO's official runs
+
+
+class Adapter:
+    """One stream: feed it batches, it predicts and adapts.
+
+    An adapter belongs to one thread. A network may be shared by many adapters in many threads.
+
+    Attributes:
+        network: what runs the forwards.
+        method: the method with its options.
+        seed: what the method's random draws derive from.
+        state: all that the method carries.
+        guarded: batches on which the guard stepped in since the last reset.
+    """
+
+    def __init__(self, network: Forward, method: AnyMethod, seed: int = DEFAULT_SEED) -> None:
+        """Starts a stream.
+
+        Raises:
+            BundleError: the bundle lacks something the method needs, such as source statistics.
+        """
+        self.network = network
+        self.method = method
+        self.seed = seed
+        self.state: State = method.init(network.info, seed)
+        self.guarded = 0
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path,
+        *,
+        precision: str = "fp32",
+        method: str = "fozo",
+        seed: int = DEFAULT_SEED,
+        classes: Sequence[int] | None = None,
+        workers: int | None = None,
+        micro_batch: int | None = None,
+        **options: object,
+    ) -> Adapter:
+        """Loads a bundle and starts a stream on it.
+
+        Args:
+            bundle: folder made by `fozo export`.
+            precision: which graph, `fp32` by default.
+            method: a name of `fozo.METHODS`.
+            seed: what the method's random draws derive from.
+            classes: indices of the classes to predict, for streams that hold only some of them.
+            workers: threads; default: as many as this process may use.
+            micro_batch: images per call of the runtime; default: chosen by the model's size.
+            options: the method's options (`fozo methods` lists them).
+
+        Raises:
+            BundleError: the bundle cannot be used.
+            InputError: a method, option or argument does not exist or cannot be used.
+        """
+        configured = configured_method(method, **options)
+        network = Network.open(bundle, precision, workers=workers, micro_batch=micro_batch)
+        return cls(network if classes is None else network.select(classes), configured, seed)
+
+    def step(self, images: ImageArray) -> Prediction:
+        """Predicts a batch and adapts to it.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, RGB, resized and cropped as the bundle's preprocessing says.
+
+        Raises:
+            InputError: images of another type or shape. The state is as it was.
+        """
+        prediction, self.state = guarded_step(self.method, self.state, images, self.network)
+        self.guarded += prediction.guarded
+        return prediction
+
+    def reset(self) -> None:
+        """Forgets everything that was learnt: the state is again the initial one, bit for bit."""
+        self.state = self.method.init(self.network.info, self.seed)
+        self.guarded = 0
+
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint (`.npz`), atomically.
+
+        Raises:
+            OutputError: the file cannot be written; an older one is left as it was.
+        """
+        checkpoint.save(Path(path), {**self._header(), "guarded": self.guarded}, self.state)
+
+    def load(self, path: str | Path) -> None:
+        """Continues from a checkpoint: predictions are those of a stream that was never interrupted.
+
+        Raises:
+            StateError: it is missing, damaged, or belongs to another bundle, method or set of options. The
+                state is as it was.
+        """
+        self.state, header = checkpoint.load(
+            Path(path), self._header(), self.method.init(self.network.info, self.seed)
+        )
+        self.guarded = int(header.get("guarded", 0))
+
+    def _header(self) -> dict[str, Any]:
+        options = {option.name: option.default for option in describe(self.method)}
+        return {
+            "identity": self.network.info.identity,
+            "method": type(self.method).__name__.lower(),
+            "options": options,
+            "seed": self.seed,
+        }

@@ -1,0 +1,396 @@
+"""What an exported model is on disk: a folder with a manifest, ONNX graphs, the head, source statistics.
+
+Every file but the manifest is listed there with its size and SHA-256, and nothing is used before its hash
+has been checked. Files are only ever added under new names; replacing the manifest is what makes a change
+take effect, so a bundle is whole at every moment. The format is described in docs/bundle.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import BundleError, OutputError
+from .files import sha256_of, write_atomic
+from .model import FloatArray, ModelInfo, SourceStatistics
+from .preprocessing import Preprocessing
+
+SCHEMA = 1
+MANIFEST = "bundle.json"
+GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Content of a file of the bundle: SHA-256 in hexadecimal, and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One graph of the bundle, and how far it was from PyTorch when it was exported.
+
+    Attributes:
+        file: name of the ONNX file.
+        opset: version of the standard ONNX operators it uses.
+        max_abs_difference: largest absolute difference to PyTorch over logits and features, as measured.
+    """
+
+    file: str
+    opset: int
+    max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """Source statistics of one graph.
+
+    Attributes:
+        file: name of the `.npz` file with `mean` and `std`, float32 `[L, F]`.
+        graph_sha256: the graph that computed them; they are never used with another.
+        images: how many images they were computed from.
+        origin: where the images came from and how they were chosen.
+    """
+
+    file: str
+    graph_sha256: str
+    images: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `bundle.json`.
+
+    Attributes:
+        model: name of the model.
+        preprocessing: how a file becomes the image that the graphs read.
+        layers: L, number of blocks.
+        width: D, width of a token and of a prompt.
+        tokens: tokens per image without prompts.
+        feature_width: F, width of one feature.
+        classes: K, number of classes.
+        prompt_bound: bound of the uniform initialisation of prompts.
+        class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
+        class_names: K names for people, or None.
+        graphs: by precision, `fp32` first.
+        source: source statistics by precision.
+        files: every file of the bundle but the manifest.
+        provenance: versions and options of the export, for the record.
+    """
+
+    model: str
+    preprocessing: Preprocessing
+    layers: int
+    width: int
+    tokens: int
+    feature_width: int
+    classes: int
+    prompt_bound: float
+    class_ids: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
+    source: Mapping[str, SourceEntry] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
+        return (json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @staticmethod
+    def from_json(content: bytes, where: Path) -> Manifest:
+        """Parses a manifest.
+
+        Raises:
+            BundleError: not JSON, another schema, or a field is missing or of the wrong kind.
+        """
+        try:
+            raw = json.loads(content)
+            schema = raw["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{where} is not a bundle manifest ({error}); export the model again"
+            ) from error
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{where} has schema {schema}, this version of fozo reads schema {SCHEMA}; "
+                "export the model again, or install the version of fozo that wrote it"
+            )
+        try:
+            return _parse(raw)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{where}: a field is missing or malformed ({type(error).__name__}: {error}); "
+                "export the model again"
+            ) from error
+
+
+def _parse(raw: dict[str, Any]) -> Manifest:
+    def entries(name: str, kind: Callable[..., T]) -> dict[str, T]:
+        return {str(key): kind(**value) for key, value in raw[name].items()}
+
+    def strings(name: str) -> tuple[str, ...] | None:
+        values = raw[name]
+        if values is None:
+            return None
+        if len(values) != raw["classes"]:
+            raise ValueError(f"{name} has {len(values)} entries for {raw['classes']} classes")
+        return tuple(str(value) for value in values)
+
+    how = dict(raw["preprocessing"])
+    height, width = how.pop("size")
+    return Manifest(
+        model=str(raw["model"]),
+        preprocessing=Preprocessing(size=(int(height), int(width)), **how),
+        layers=int(raw["layers"]),
+        width=int(raw["width"]),
+        tokens=int(raw["tokens"]),
+        feature_width=int(raw["feature_width"]),
+        classes=int(raw["classes"]),
+        prompt_bound=float(raw["prompt_bound"]),
+        class_ids=strings("class_ids"),
+        class_names=strings("class_names"),
+        graphs=entries("graphs", GraphEntry),
+        source=entries("source", SourceEntry),
+        files=entries("files", FileEntry),
+        provenance=dict(raw["provenance"]),
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported model on disk.
+
+    Attributes:
+        path: the folder.
+        manifest: what it says of itself.
+        sha256: hash of the manifest, and through it of everything else.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    @staticmethod
+    def open(path: str | Path) -> Bundle:
+        """Reads a bundle's manifest; other files are read, and their hashes checked, when they are used.
+
+        Raises:
+            BundleError: there is no bundle at `path`, or its manifest cannot be used.
+        """
+        folder = Path(path)
+        manifest = folder / MANIFEST
+        try:
+            content = manifest.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"no bundle at {folder}: cannot read {manifest} ({error.strerror}); "
+                "make one with: fozo export --out " + str(folder)
+            ) from error
+        return Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files, its content verified.
+
+        Raises:
+            BundleError: the file is not listed, is missing, or is not the one that was listed.
+        """
+        entry = self.manifest.files.get(name)
+        path = self.path / name
+        if entry is None or Path(name).name != name:
+            raise BundleError(f"{self.path / MANIFEST} lists no file {name!r}; export the model again")
+        try:
+            size, digest = path.stat().st_size, sha256_of(path)
+        except OSError as error:
+            raise BundleError(
+                f"cannot read {path} ({error.strerror}); the bundle is incomplete, export the model again"
+            ) from error
+        if (size, digest) != (entry.bytes, entry.sha256):
+            raise BundleError(
+                f"{path} is not the file that was exported: expected {entry.bytes} bytes with "
+                f"SHA-256 {entry.sha256[:12]}…, found {size} bytes with {digest[:12]}…; "
+                "it was truncated or changed, export the model again"
+            )
+        return path
+
+    def graph(self, precision: str) -> Path:
+        """Path of the verified ONNX file of a precision (`fp32`, …).
+
+        Raises:
+            BundleError: the bundle has no such graph, or the file is not the one that was exported.
+        """
+        return self.file(self._graph_entry(precision).file)
+
+    def graph_sha256(self, precision: str) -> str:
+        """Hash of the ONNX file of a precision, as listed."""
+        return self.manifest.files[self._graph_entry(precision).file].sha256
+
+    def _graph_entry(self, precision: str) -> GraphEntry:
+        graphs = self.manifest.graphs
+        if precision not in graphs:
+            raise BundleError(f"the bundle {self.path} has no {precision} graph, it has: {', '.join(graphs)}")
+        return graphs[precision]
+
+    def info(self, precision: str) -> ModelInfo:
+        """What methods need to know of the model, with the source statistics of this graph if there are any.
+
+        Raises:
+            BundleError: a file is missing, changed, or of the wrong shape.
+        """
+        m = self.manifest
+        head = _load_arrays(self.file("head.npz"), {"weight": (m.classes, m.feature_width)})
+        return ModelInfo(
+            name=m.model,
+            identity=f"{self.sha256}/{precision}",
+            layers=m.layers,
+            width=m.width,
+            tokens=m.tokens,
+            prompt_bound=m.prompt_bound,
+            head_weight=head["weight"],
+            source=self.source(precision),
+        )
+
+    def source(self, precision: str) -> SourceStatistics | None:
+        """Source statistics of a graph, or None if the bundle has none for it.
+
+        Raises:
+            BundleError: they were computed with another graph, or their file is damaged.
+        """
+        m = self.manifest
+        entry = m.source.get(precision)
+        if entry is None:
+            return None
+        graph = self.graph_sha256(precision)
+        if entry.graph_sha256 != graph:
+            raise BundleError(
+                f"the {precision} source statistics of {self.path} were computed with another graph "
+                f"({entry.graph_sha256[:12]}…, the graph is {graph[:12]}…); "
+                "compute them again: fozo source BUNDLE DIR"
+            )
+        shape = (m.layers, m.feature_width)
+        arrays = _load_arrays(self.file(entry.file), {"mean": shape, "std": shape})
+        return SourceStatistics(arrays["mean"], arrays["std"], entry.images)
+
+    def with_source(self, precision: str, statistics: SourceStatistics, origin: str) -> Bundle:
+        """Stores source statistics for a graph and returns the changed bundle.
+
+        Raises:
+            OutputError: the bundle's folder cannot be written; the bundle is then as it was.
+        """
+        content = npz(mean=statistics.mean, std=statistics.std)
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"source-{precision}-{digest[:8]}.npz"
+        write_atomic(self.path / name, content)
+        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin)
+        source = {**self.manifest.source, precision: entry}
+        used = {e.file for e in source.values()}
+        stale = {e.file for e in self.manifest.source.values()} - used
+        files = {k: v for k, v in self.manifest.files.items() if k not in stale}
+        files[name] = FileEntry(digest, len(content))
+        content = replace(self.manifest, source=source, files=files).to_json()
+        write_atomic(self.path / MANIFEST, content)
+        for old in stale:
+            (self.path / old).unlink(missing_ok=True)
+        return Bundle.open(self.path)
+
+
+def npz(**arrays: FloatArray) -> bytes:
+    """Arrays as the content of an uncompressed `.npz` file; equal arrays give equal bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            # A fixed date: numpy.savez would write the time of day into the file, and so into its hash.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue())
+    return stream.getvalue()
+
+
+def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in shapes}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} cannot be read ({error}); export the model again") from error
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
+            raise BundleError(
+                f"{path}: expected finite float32 {name} of shape {shape}, found {array.dtype} of "
+                f"shape {array.shape}; export the model again"
+            )
+    return arrays
+
+
+def create(
+    path: Path, manifest: Manifest, write: Mapping[str, Callable[[Path], None]], *, overwrite: bool = False
+) -> Bundle:
+    """Writes a new bundle: in a temporary folder first, moved into place when it is complete.
+
+    Args:
+        path: where the bundle shall be.
+        manifest: without `files`, which is filled in here.
+        write: for each file of the bundle, what writes it to a given path.
+        overwrite: replace a bundle that is already there. Anything else is never replaced.
+
+    Raises:
+        OutputError: something is in the way, or the folder cannot be written; nothing is changed then.
+    """
+    check_writable(path, overwrite=overwrite)
+    try:
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        ) as temporary:
+            folder = Path(temporary) / path.name
+            folder.mkdir()
+            files = {}
+            for name, writer in write.items():
+                writer(folder / name)
+                files[name] = FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
+            (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
+            if path.exists():
+                path.rename(Path(temporary) / "replaced")
+            folder.rename(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the bundle {path}: {error.strerror or error}; "
+            "choose another place with --out, or make room there"
+        ) from error
+    return Bundle.open(path)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Finds out whether a bundle can be created at `path`, before any long work is done for it.
+
+    Raises:
+        OutputError: the parent folder is missing or not writable, or something is in the way.
+    """
+    if path.exists() and not (overwrite and ((path / MANIFEST).exists() or _is_empty(path))):
+        hint = "pass --overwrite to replace it" if (path / MANIFEST).exists() else "choose another place"
+        raise OutputError(f"{path} already exists; {hint}")
+    try:
+        probe = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        shutil.rmtree(probe)
+    except OSError as error:
+        raise OutputError(
+            f"cannot create {path}: {error.strerror or error}; choose another place with --out"
+        ) from error
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

@@ -1,0 +1,92 @@
+"""An adapter's state on disk: one `.npz` without pickle, written atomically, resumed bit for bit."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+import zipfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .bundle import npz
+from .errors import StateError
+from .files import write_atomic
+from .methods.base import State
+from .model import FloatArray
+
+SCHEMA = 1
+StateT = TypeVar("StateT", bound=State)
+
+
+def save(path: Path, header: Mapping[str, Any], state: State) -> None:
+    """Writes a state; fields that are None are left out.
+
+    Args:
+        path: the file.
+        header: JSON values that must agree when the state is loaded (`load`), such as the bundle's hash.
+        state: any method's state.
+
+    Raises:
+        OutputError: the file cannot be written; an older one is left as it was.
+    """
+    text = json.dumps({"schema": SCHEMA, **header})
+    values = {
+        f.name: np.asarray(value) for f in fields(state) if (value := getattr(state, f.name)) is not None
+    }
+    write_atomic(path, npz(header=np.frombuffer(text.encode(), np.uint8), **values))
+
+
+def load(path: Path, header: Mapping[str, Any], like: StateT) -> tuple[StateT, dict[str, Any]]:
+    """Reads a state, and returns it with its whole header.
+
+    Args:
+        path: the file.
+        header: what its header must say; keys it has beside these are ignored.
+        like: the initial state of the same method on the same bundle: gives the fields, types and shapes.
+
+    Raises:
+        StateError: the file is missing, damaged, or belongs to another bundle, method or set of options.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        found = json.loads(arrays.pop("header").tobytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise StateError(
+            f"{path} is not a readable checkpoint ({error}); start anew, or use another one"
+        ) from error
+    for key, expected in {"schema": SCHEMA, **header}.items():
+        if not isinstance(found, dict) or found.get(key) != expected:
+            value = found.get(key) if isinstance(found, dict) else found
+            raise StateError(
+                f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
+                "open the bundle and method that wrote it, or start anew"
+            )
+    hints = typing.get_type_hints(type(like))
+    values = {
+        f.name: _restore(path, f.name, hints[f.name], arrays.get(f.name), getattr(like, f.name))
+        for f in fields(like)
+    }
+    return type(like)(**values), found
+
+
+def _restore(path: Path, name: str, hint: Any, stored: FloatArray | None, initial: Any) -> Any:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if stored is None and type(None) in kinds:
+        return None
+    expected = np.asarray(initial) if initial is not None else None
+    if (
+        stored is None
+        or not np.isfinite(stored).all()
+        or (expected is not None and (stored.shape, stored.dtype) != (expected.shape, expected.dtype))
+    ):
+        found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
+        raise StateError(
+            f"{path}: field {name} does not fit, found {found}; start anew, or use another checkpoint"
+        )
+    return stored.item() if int in kinds or float in kinds else stored

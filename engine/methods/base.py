@@ -1,0 +1,79 @@
+"""The contract of a method: state is a value that is passed in and returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from ..model import FloatArray, Forward, ImageArray, ModelInfo
+from ..objective import softmax
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a method carries from batch to batch; each method adds its own fields.
+
+    Randomness is a pure function of `seed` and `step`, so these two are the whole random state.
+
+    Attributes:
+        step: batches processed.
+        seed: what the method's random draws derive from.
+    """
+
+    step: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says about a batch.
+
+    Attributes:
+        logits: float32 `[N, K]`.
+        forwards: forwards over the batch that were used for it.
+        loss: the adaptation loss, where the method has one.
+        diagnostics: numbers that a person would plot (`epsilon`, `rate`, `entropy`, …).
+        guarded: the method produced non-finite values and the frozen network answered instead.
+    """
+
+    logits: FloatArray
+    forwards: int
+    loss: float | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    guarded: bool = False
+
+    @property
+    def probabilities(self) -> FloatArray:
+        """Softmax of the logits, float64 `[N, K]`."""
+        return softmax(self.logits)
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class Method(Protocol[StateT]):
+    """A method is a frozen dataclass of its options; `METHODS` lists them with their published defaults."""
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+
+    def init(self, info: ModelInfo, seed: int) -> StateT:
+        """The state before the first batch: all that will ever change.
+
+        Raises:
+            BundleError: the bundle lacks something the method needs, such as source statistics.
+        """
+
+    def step(self, state: StateT, images: ImageArray, network: Forward) -> tuple[Prediction, StateT]:
+        """Predicts a batch and adapts to it; changes neither `state` nor `images`.
+
+        Args:
+            state: from `init` or the previous `step`.
+            images: uint8 `[N, H, W, 3]`, N ≥ 1.
+            network: what runs the forwards.
+        """
+
+
+AnyMethod = Method[Any]

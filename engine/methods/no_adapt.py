@@ -1,0 +1,26 @@
+"""No adaptation: the frozen network, and the line that every method has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..model import Forward, ImageArray, ModelInfo
+from .base import Prediction, State
+
+
+@dataclass(frozen=True)
+class NoAdapt:
+    """The frozen network: one forward, nothing carried (methods.md §2)."""
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 1
+
+    def init(self, info: ModelInfo, seed: int) -> State:
+        """A state that only counts."""
+        return State(step=0, seed=seed)
+
+    def step(self, state: State, images: ImageArray, network: Forward) -> tuple[Prediction, State]:
+        """Predicts with the network as it is."""
+        return Prediction(network(images).logits, self.forwards), replace(state, step=state.step + 1)

@@ -1,0 +1,108 @@
+"""Options of a method: fields of its dataclass that know their meaning, their choices and their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ..errors import InputError
+
+MethodT = TypeVar("MethodT")
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with its meaning and, for numbers, its inclusive limits."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method, as shown to people.
+
+    Attributes:
+        name: its name.
+        kind: `int`, `float`, `bool` or the choices, separated by `|`.
+        default: its value in the method that was asked.
+        help: what it means.
+    """
+
+    name: str
+    kind: str
+    default: object
+    help: str
+
+
+def describe(method: Any) -> list[Option]:
+    """The options of a method with their current values."""
+    hints = get_type_hints(type(method))
+    return [
+        Option(f.name, _kind(hints[f.name]), getattr(method, f.name), f.metadata["help"])
+        for f in fields(method)
+    ]
+
+
+def validate(method: Any) -> None:
+    """Checks every option of a method; called by its `__post_init__`.
+
+    Raises:
+        InputError: a value is of the wrong type, not among the choices, or outside its limits.
+    """
+    hints = get_type_hints(type(method))
+    for f in fields(method):
+        value, hint = getattr(method, f.name), hints[f.name]
+        if get_origin(hint) is Literal:
+            valid = value in get_args(hint)
+        elif hint is float:
+            valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+        else:
+            valid = type(value) is hint
+        low, high = f.metadata["low"], f.metadata["high"]
+        if valid and low is not None:
+            valid = value >= low
+        if valid and high is not None:
+            valid = value <= high
+        if not valid:
+            limits = "".join(
+                f" {word} {bound:g}" for word, bound in (("≥", low), ("≤", high)) if bound is not None
+            )
+            raise InputError(
+                f"{type(method).__name__.lower()}: option {f.name} must be {_kind(hint)}{limits}, "
+                f"found {value!r}"
+            )
+
+
+def configure(method: MethodT, options: Mapping[str, object]) -> MethodT:
+    """The method with some options changed; values may be strings, as typed on a command line.
+
+    Raises:
+        InputError: an option does not exist, or a value cannot be used for it.
+    """
+    hints = get_type_hints(type(method))
+    known = {f.name for f in fields(method)}  # type: ignore[arg-type]
+    changes = {}
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(
+                f"{type(method).__name__.lower()} has no option {name!r}; it has: "
+                f"{', '.join(sorted(known)) or 'none'}"
+            )
+        changes[name] = _parse(hints[name], value) if isinstance(value, str) else value
+    return replace(method, **changes)  # type: ignore[type-var]
+
+
+def _parse(hint: Any, text: str) -> object:
+    if hint is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+            text.lower(), text
+        )
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _kind(hint: Any) -> str:
+    return "|".join(get_args(hint)) if get_origin(hint) is Literal else str(hint.__name__)

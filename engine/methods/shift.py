@@ -1,0 +1,72 @@
+"""Activation shift alone: centre the head's input with a running mean of the features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..activation_shift import logit_offset, moving_average, shift_vector
+from ..model import FloatArray, Forward, ImageArray, ModelInfo
+from ..objective import entropy
+from .base import Prediction, State
+from .options import option, validate
+
+
+@dataclass(frozen=True)
+class ShiftState(State):
+    """Attributes: `center`, running mean of the last feature, float64 `[F]`, or None before the first batch."""
+
+    center: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Activation shift (methods.md §3; FOA's, official code). With `target=origin` it is NEO's (§18.9).
+
+    A batch of one image needs nothing special: the running mean takes care of it.
+    """
+
+    target: Literal["source_mean", "origin"] = option(
+        "source_mean", "where the features are centred: at the source mean (FOA) or at the origin (NEO)"
+    )
+    update: Literal["lagged", "inclusive"] = option(
+        "lagged", "whether the running mean includes the batch that is predicted"
+    )
+    decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
+    gain: float = option(1.0, "how far the features are moved; 1 is all the way", low=0)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 1
+
+    def init(self, info: ModelInfo, seed: int) -> ShiftState:
+        """Nothing seen yet.
+
+        Raises:
+            BundleError: the target is the source mean and the bundle has no source statistics.
+        """
+        self._target(info)
+        return ShiftState(step=0, seed=seed)
+
+    def step(self, state: ShiftState, images: ImageArray, network: Forward) -> tuple[Prediction, ShiftState]:
+        """Predicts with shifted features, and takes the unshifted ones into the running mean."""
+        outputs, info = network(images), network.info
+        mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
+        center = moving_average(state.center, mean, self.decay)
+        used = center if self.update == "inclusive" else state.center
+        shift = shift_vector(self._target(info), used, self.gain)
+        logits = outputs.logits + logit_offset(info.head_weight, shift)
+        moved = 0.0 if shift is None else float(np.linalg.norm(shift))
+        prediction = Prediction(
+            logits, self.forwards, diagnostics={"entropy": float(entropy(logits).mean()), "shift": moved}
+        )
+        return prediction, ShiftState(state.step + 1, state.seed, center)
+
+    def _target(self, info: ModelInfo) -> FloatArray | None:
+        return None if self.target == "origin" else info.require_source("shift to the source mean").mean[-1]

@@ -1,0 +1,124 @@
+"""What the engine knows of a model, and what the model answers: plain arrays, no session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, InputError
+
+FloatArray = NDArray[np.floating[Any]]
+ImageArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SourceStatistics:
+    """Mean and unbiased standard deviation of the features over clean images, without prompts.
+
+    Attributes:
+        mean: float32 `[L, F]`.
+        std: float32 `[L, F]`, with `images - 1` in the denominator.
+        images: how many images they were computed from.
+    """
+
+    mean: FloatArray
+    std: FloatArray
+    images: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a method may know of the model it adapts.
+
+    Attributes:
+        name: the model's name, for messages.
+        identity: hash of everything that shapes the outputs; a checkpoint belongs to one identity.
+        layers: number of blocks L, hence of features per image.
+        width: D, the width of a token and so of a prompt.
+        tokens: tokens per image without prompts.
+        prompt_bound: prompts are initialised uniformly in `[-prompt_bound, prompt_bound]`.
+        head_weight: float32 `[K, F]`; `logits(f + d) = logits(f) + head_weight @ d`.
+        source: source statistics of this very graph, if the bundle has them.
+    """
+
+    name: str
+    identity: str
+    layers: int
+    width: int
+    tokens: int
+    prompt_bound: float
+    head_weight: FloatArray
+    source: SourceStatistics | None = None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K that the logits cover."""
+        return int(self.head_weight.shape[0])
+
+    @property
+    def feature_width(self) -> int:
+        """F, the width of one feature: D, or 2 D where the head reads two tokens (distilled DeiT)."""
+        return int(self.head_weight.shape[1])
+
+    def require_source(self, user: str) -> SourceStatistics:
+        """The source statistics, or an error that says how to get them.
+
+        Raises:
+            BundleError: the bundle has none for this graph.
+        """
+        if self.source is None:
+            raise BundleError(
+                f"{user} needs source statistics, and the bundle of {self.name} has none for this "
+                "graph; compute them from clean images: fozo source BUNDLE DIR"
+            )
+        return self.source
+
+    def select(self, classes: Sequence[int]) -> ModelInfo:
+        """The same model restricted to some of its classes, in the given order.
+
+        Raises:
+            InputError: an index is out of range or given twice, or none is given.
+        """
+        chosen = np.asarray(classes, dtype=np.int64)
+        if chosen.ndim != 1 or not chosen.size or len(set(chosen.tolist())) != chosen.size:
+            raise InputError(f"expected distinct class indices, found {chosen.size} of shape {chosen.shape}")
+        if chosen.min() < 0 or chosen.max() >= self.classes:
+            raise InputError(
+                f"class indices must lie in 0..{self.classes - 1}, found {chosen.min()}..{chosen.max()}"
+            )
+        return replace(
+            self,
+            head_weight=self.head_weight[chosen],
+            identity=f"{self.identity}/classes={','.join(map(str, chosen))}",
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward returns.
+
+    Attributes:
+        logits: float32 `[N, K]`, unshifted.
+        features: float32 `[N, L, F]`; the last one, `features[:, -1]`, is what the head reads.
+    """
+
+    logits: FloatArray
+    features: FloatArray
+
+
+class Forward(Protocol):
+    """What a method needs of a network; `Network` is one, and so is any stand-in in a test."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model behind this network."""
+
+    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+        """One forward over `images` uint8 `[N, H, W, 3]` with `prompts` `[R, P, D]`, R in {1, N}."""
+
+    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
+        """One forward over the same images for each of several prompts."""

@@ -1,0 +1,228 @@
+"""One ONNX Runtime session behind `network(images, prompts) -> Outputs`.
+
+A batch runs as micro-batches, each on one thread of a small pool, several at a time on the same session.
+Peak memory is set by micro-batch times workers and not by the batch. Every micro-batch is computed by
+single-threaded kernels, so results do not depend on how the work is split (docs/engine.md, determinism).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import BundleError, InputError
+from .model import FloatArray, ImageArray, ModelInfo, Outputs
+
+INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
+OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
+# Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
+# time, ViT-Tiny 4 (measured in docs/benchmarks.md; the optimum is flat).
+MICRO_BATCH_VALUES = 300_000
+
+
+class Network:
+    """A frozen model. It holds no adaptation state: one network serves any number of streams.
+
+    Attributes:
+        info: the model behind it.
+        image_size: height and width of the images it reads, in pixels.
+        micro_batch: images per call of the runtime.
+        workers: calls that run at the same time.
+    """
+
+    def __init__(
+        self, graph: Path, info: ModelInfo, *, workers: int | None = None, micro_batch: int | None = None
+    ) -> None:
+        """Loads an ONNX file that follows the graph contract (docs/bundle.md).
+
+        Args:
+            graph: the ONNX file.
+            info: the model it belongs to.
+            workers: threads; default: as many as this process may use.
+            micro_batch: images per call; default: chosen by the model's size.
+
+        Raises:
+            BundleError: the file is no ONNX model, or its inputs and outputs are not those of the contract.
+            InputError: `workers` or `micro_batch` is less than 1.
+        """
+        for name, value in (("workers", workers), ("micro-batch", micro_batch)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, found {value}")
+        self.info = info
+        self.workers = workers or available_cpus()
+        self._session = _session(graph)
+        self.image_size = _check_contract(self._session, info, graph)
+        self.micro_batch = micro_batch or _default_micro_batch(info.tokens * info.width)
+        self._classes: NDArray[np.int64] | None = None
+        self._pool = ThreadPoolExecutor(self.workers, "fozo-network") if self.workers > 1 else None
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | str | Path,
+        precision: str = "fp32",
+        *,
+        workers: int | None = None,
+        micro_batch: int | None = None,
+    ) -> Network:
+        """Loads a graph of a bundle after checking its hash.
+
+        Raises:
+            BundleError: the bundle or the graph cannot be used.
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle)
+        return cls(bundle.graph(precision), bundle.info(precision), workers=workers, micro_batch=micro_batch)
+
+    def select(self, classes: Sequence[int]) -> Network:
+        """The same network restricted to some classes, e.g. the 200 of ImageNet-R; it shares the session.
+
+        The logits of the other classes are dropped before anything is computed from them (methods.md §1.5).
+
+        Raises:
+            InputError: the indices are not distinct or out of range.
+        """
+        view = copy.copy(self)
+        view.info = self.info.select(classes)
+        chosen = np.asarray(classes, dtype=np.int64)
+        view._classes = chosen if self._classes is None else self._classes[chosen]
+        return view
+
+    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+        """One forward.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
+            prompts: float32 `[R, P, D]`, R in {1, N}; None runs the network without prompts.
+
+        Raises:
+            InputError: an array is not of this kind or shape.
+        """
+        if prompts is None:
+            prompts = np.zeros((1, 0, self.info.width), np.float32)
+        return self.candidates(images, [prompts])[0]
+
+    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
+        """One forward over the same images for each of several prompts; all their micro-batches run as one list.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
+            prompts: each float32 `[R, P, D]`, R in {1, N}.
+
+        Raises:
+            InputError: an array is not of this kind or shape.
+        """
+        self._check(images, prompts)
+        n, info = len(images), self.info
+        results = [
+            Outputs(
+                np.empty((n, info.classes), np.float32),
+                np.empty((n, info.layers, info.feature_width), np.float32),
+            )
+            for _ in prompts
+        ]
+
+        def run(task: tuple[int, int]) -> None:
+            index, start = task
+            part, candidate = slice(start, min(start + self.micro_batch, n)), prompts[index]
+            feed = {"images": images[part], "prompts": candidate if len(candidate) == 1 else candidate[part]}
+            logits, features = self._session.run(list(OUTPUTS), feed)
+            results[index].logits[part] = logits if self._classes is None else logits[:, self._classes]
+            results[index].features[part] = features
+
+        tasks = [(index, start) for index in range(len(prompts)) for start in range(0, n, self.micro_batch)]
+        if self._pool is None or len(tasks) == 1:
+            for task in tasks:
+                run(task)
+        else:
+            for _ in self._pool.map(run, tasks):
+                pass
+        return results
+
+    def _check(self, images: ImageArray, prompts: Sequence[FloatArray]) -> None:
+        expected = (*self.image_size, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+            raise InputError(
+                f"expected images of type uint8 and shape [N, {', '.join(map(str, expected))}] with "
+                f"N ≥ 1, found {images.dtype} of shape {list(images.shape)}"
+            )
+        for candidate in prompts:
+            if (
+                candidate.dtype != np.float32
+                or candidate.ndim != 3
+                or candidate.shape[2] != self.info.width
+                or len(candidate) not in (1, len(images))
+            ):
+                raise InputError(
+                    f"expected prompts of type float32 and shape [1 or {len(images)}, P, "
+                    f"{self.info.width}], found {candidate.dtype} of shape {list(candidate.shape)}"
+                )
+
+    def close(self) -> None:
+        """Stops the worker threads. Also called at the end of a `with` block."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def available_cpus() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _session(graph: Path) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises many kinds, all of its own
+        raise BundleError(
+            f"ONNX Runtime cannot load {graph}: {str(error).splitlines()[0]}; export the model again"
+        ) from error
+
+
+def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:
+    """Height and width of the images, after checking names, types and widths."""
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    for what, expected, found in (("inputs", INPUTS, inputs), ("outputs", OUTPUTS, outputs)):
+        kinds = {name: node.type for name, node in found.items()}
+        if kinds != expected:
+            raise BundleError(
+                f"{graph} does not follow the graph contract: expected {what} {expected}, "
+                f"found {kinds}; export the model with fozo export"
+            )
+    height, width = inputs["images"].shape[1:3]
+    fixed = (inputs["prompts"].shape[2:], outputs["logits"].shape[1:], outputs["features"].shape[1:])
+    expected_fixed = ([info.width], [info.classes], [info.layers, info.feature_width])
+    if fixed != expected_fixed or not isinstance(height, int) or not isinstance(width, int):
+        raise BundleError(
+            f"{graph} does not fit its manifest: expected widths {expected_fixed} of prompts, logits "
+            f"and features, found {fixed}; export the model again"
+        )
+    return height, width
+
+
+def _default_micro_batch(values_per_image: int) -> int:
+    return max(2, min(32, MICRO_BATCH_VALUES // max(1, values_per_image)))

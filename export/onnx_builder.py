@@ -1,0 +1,65 @@
+"""A minimal writer of ONNX graphs: nodes and weights with names that say where they come from."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from ..engine.model import FloatArray
+
+
+class OnnxBuilder:
+    """Collects nodes; every method appends one or a few and returns the name of the result.
+
+    Node names are scopes with slashes (`blocks.0/attn/qk`), weights are named after the PyTorch parameters
+    they come from where there is one.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def weight(self, name: str, values: FloatArray | NDArray[np.int64]) -> str:
+        """Adds a constant, float32 or int64; float64 is rounded. Adding the same name again is a no-op."""
+        if name not in self._initializers:
+            array = values.astype(np.float32) if np.issubdtype(values.dtype, np.floating) else values
+            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector, shared by all who need the same one."""
+        return self.weight("ints" + "".join(f"_{value}" for value in values), np.asarray(values, np.int64))
+
+    def node(self, op: str, inputs: list[str], name: str, *, output: str | None = None,
+             **attributes: object) -> str:
+        """Adds a node with one output, by default named like the node."""
+        self._nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
+        return output or name
+
+    def linear(self, x: str, weight: FloatArray, bias: FloatArray | None, name: str) -> str:
+        """`x @ weight.T + bias` with `weight` `[out, in]` as PyTorch stores it."""
+        y = self.node("MatMul", [x, self.weight(f"{name}.weight", weight.T)], f"{name}/matmul")
+        return y if bias is None else self.node("Add", [y, self.weight(f"{name}.bias", bias)], f"{name}/bias")
+
+    def reshape(self, x: str, shape: tuple[int, ...], name: str) -> str:
+        """Reshape; 0 keeps a dimension, -1 infers one."""
+        return self.node("Reshape", [x, self.ints(*shape)], name)
+
+    def slice(self, x: str, start: int, stop: int, axis: int, name: str) -> str:
+        """`x[..., start:stop, ...]` along one axis."""
+        return self.node("Slice", [x, self.ints(start), self.ints(stop), self.ints(axis)], name)
+
+    def model(self, inputs: dict[str, tuple[int, list[int | str]]],
+              outputs: dict[str, tuple[int, list[int | str]]], opset: int, producer: str) -> onnx.ModelProto:
+        """The finished model, checked; inputs and outputs map names to (element type, shape)."""
+        def values(described: dict[str, tuple[int, list[int | str]]]) -> list[onnx.ValueInfoProto]:
+            return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in described.items()]
+
+        graph = helper.make_graph(self._nodes, "vit", values(inputs), values(outputs),
+                                  list(self._initializers.values()))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name=producer)
+        # The oldest file format that has this operator set: runtimes refuse formats newer than they know.
+        model.ir_version = helper.find_min_ir_version_for(model.opset_import)
+        return model
