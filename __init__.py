@@ -8,45 +8,45 @@ for images in camera:                  # uint8 [N, 224, 224, 3]
 adapter.save("state.npz")
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .engine import METHODS as METHODS
-    from .engine import Adapter as Adapter
-    from .engine import Bundle as Bundle
-    from .engine import BundleError as BundleError
-    from .engine import ExportError as ExportError
-    from .engine import FozoError as FozoError
-    from .engine import InputError as InputError
-    from .engine import Network as Network
-    from .engine import OutputError as OutputError
-    from .engine import Prediction as Prediction
-    from .engine import StateError as StateError
-    from .engine import method as method
+    from .engine.adapter import Adapter as Adapter
+    from .engine.bundle import Bundle as Bundle
+    from .engine.errors import BundleError as BundleError
+    from .engine.errors import ExportError as ExportError
+    from .engine.errors import FozoError as FozoError
+    from .engine.errors import InputError as InputError
+    from .engine.errors import OutputError as OutputError
+    from .engine.errors import StateError as StateError
+    from .engine.methods import METHODS as METHODS
+    from .engine.methods import method as method
+    from .engine.methods.base import Prediction as Prediction
+    from .engine.network import Network as Network
 
-__all__ = [
-    "METHODS",
-    "Adapter",
-    "Bundle",
-    "BundleError",
-    "ExportError",
-    "FozoError",
-    "InputError",
-    "Network",
-    "OutputError",
-    "Prediction",
-    "StateError",
-    "__version__",
-    "method",
-]
+# Modules load at first use: `fozo --help` answers without waiting for ONNX Runtime.
+_HOMES = {
+    "Adapter": "adapter",
+    "Bundle": "bundle",
+    "BundleError": "errors",
+    "ExportError": "errors",
+    "FozoError": "errors",
+    "InputError": "errors",
+    "METHODS": "methods",
+    "Network": "network",
+    "OutputError": "errors",
+    "Prediction": "methods.base",
+    "StateError": "errors",
+    "method": "methods",
+}
+
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # The engine (ONNX Runtime, 0.2 s) loads at first use, so that `fozo --help` answers at once.
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import engine
-
-    return getattr(engine, name)
+    return getattr(import_module(f".engine.{_HOMES[name]}", __name__), name)

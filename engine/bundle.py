@@ -338,7 +338,7 @@ def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
 
 
 def create(
-    path: Path, manifest: Manifest, write: Mapping[str, Callable[[Path], None]], *, overwrite: bool = False
+    path: Path, manifest: Manifest, write: Mapping[str, Callable[[Path], object]], *, overwrite: bool = False
 ) -> Bundle:
     """Writes a new bundle: in a temporary folder first, moved into place when it is complete.
 

@@ -113,7 +113,7 @@ class Network:
         return self.candidates(images, [prompts])[0]
 
     def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
-        """One forward over the same images for each of several prompts; all their micro-batches run as one list.
+        """One forward over the same images for each of several prompts, all micro-batches as one list.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.

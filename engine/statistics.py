@@ -13,7 +13,10 @@ MIN_IMAGES = 32
 
 
 class Moments:
-    """Running mean and sum of squared deviations over the first axis, float64 (Chan, Golub & LeVeque 1983)."""
+    """Running mean and sum of squared deviations over the first axis, float64.
+
+    Batches are merged as in Chan, Golub and LeVeque (1983).
+    """
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,4 +1,4 @@
-"""Which class each logit stands for: ImageNet's WordNet identifiers and names, or a list of the user's own."""
+"""Which class each logit stands for: ImageNet's WordNet identifiers and names, or the user's own list."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ def read_classes(path: Path, classes: int) -> tuple[Labels, Labels]:
     parts = [line.split(maxsplit=1) for line in lines]
     identifiers = tuple(part[0] for part in parts)
     if len(identifiers) != classes or len(set(identifiers)) != classes:
-        raise ExportError(f"expected {classes} distinct classes, one per line, in {path}; found {len(identifiers)} "
-                          f"lines with {len(set(identifiers))} distinct identifiers")
+        raise ExportError(
+            f"expected {classes} distinct classes, one per line, in {path}; found {len(identifiers)} "
+            f"lines with {len(set(identifiers))} distinct identifiers"
+        )
     return identifiers, tuple(part[-1] for part in parts)

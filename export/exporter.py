@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from .._version import __version__
+from ..data.demo import DEMO_CLASSES
 from ..engine import bundle as bundles
 from ..engine.bundle import Bundle, GraphEntry, Manifest
 from ..engine.errors import ExportError
@@ -24,7 +24,6 @@ from ..engine.files import sha256_of
 from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
-from ..data.demo import DEMO_CLASSES
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
 from .graph import OPSET, build_graph
 from .verify import Parity, verify
@@ -80,8 +79,14 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     mean, std = tuple(config["mean"]), tuple(config["std"])
     bound = float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width)))
     manifest = Manifest(
-        model=request.model, preprocessing=how, layers=len(vit.blocks), width=vit.width, tokens=vit.tokens,
-        feature_width=vit.readout * vit.width, classes=len(vit.head.weight), prompt_bound=bound,
+        model=request.model,
+        preprocessing=how,
+        layers=len(vit.blocks),
+        width=vit.width,
+        tokens=vit.tokens,
+        feature_width=vit.readout * vit.width,
+        classes=len(vit.head.weight),
+        prompt_bound=bound,
         **_classes(request, len(vit.head.weight)),
     )
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as folder:
@@ -91,7 +96,10 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         parity = verify(model, graph, info, mean, std)
         entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
         manifest = _with_record(manifest, request, config, entry, parity)
-        files = {graph.name: lambda path: shutil.move(graph, path), "head.npz": lambda path: _save_head(vit, path)}
+        files = {
+            graph.name: lambda path: shutil.move(graph, path),
+            "head.npz": lambda path: _save_head(vit, path),
+        }
         return Exported(bundles.create(out, manifest, files, overwrite=overwrite), parity)
 
 
@@ -101,14 +109,17 @@ def create_model(request: Request) -> Any:
     Raises:
         ExportError: timm does not know it, or its weights cannot be had.
     """
-    options = {key: value for key, value in (("num_classes", request.num_classes), ("img_size", request.image_size))
-               if value is not None}
+    options = {
+        key: value
+        for key, value in (("num_classes", request.num_classes), ("img_size", request.image_size))
+        if value is not None
+    }
+    weights = request.weights
     if request.model == DEMO_MODEL:
         if options:
             raise ExportError(f"{DEMO_MODEL} has a fixed image size and number of classes")
-        model, weights = demo_model(), request.weights or DEMO_WEIGHTS
+        model, weights = demo_model(), weights or DEMO_WEIGHTS
     else:
-        weights = request.weights
         model = _timm_model(request.model, pretrained=weights is None and not request.random, **options)
     if weights is not None and not request.random:
         load_weights(model, weights)
@@ -118,21 +129,27 @@ def create_model(request: Request) -> Any:
 def _timm_model(name: str, **options: Any) -> Any:
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.split('.')[0]}*")[:5]
-        hint = f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() lists what there is"
+        hint = (
+            f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() lists what there is"
+        )
         raise ExportError(f"timm {timm.__version__} has no model {name!r}{hint}")
     try:
         return timm.create_model(name, **options)
     except Exception as error:  # downloads and architectures fail in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"timm cannot create {name} with {options}: {reason}; without a network, give the weights "
-                          "as a file with --weights") from error
+        raise ExportError(
+            f"timm cannot create {name} with {options}: {reason}; without a network, give the weights "
+            "as a file with --weights"
+        ) from error
 
 
 def _preprocessing(config: dict[str, Any], vit: Vit) -> Preprocessing:
     mode, interpolation = config["crop_mode"], config["interpolation"]
     if mode not in CROP_MODES or interpolation not in INTERPOLATIONS:
-        raise ExportError(f"images of this model are prepared by crop mode {mode!r} and interpolation "
-                          f"{interpolation!r}; fozo knows {CROP_MODES} and {INTERPOLATIONS}")
+        raise ExportError(
+            f"images of this model are prepared by crop mode {mode!r} and interpolation "
+            f"{interpolation!r}; fozo knows {CROP_MODES} and {INTERPOLATIONS}"
+        )
     resize = int(np.floor(min(vit.image_size) / config["crop_pct"]))
     return Preprocessing(vit.image_size, resize, interpolation, mode)
 
@@ -152,8 +169,10 @@ def _classes(request: Request, classes: int) -> dict[str, Any]:
 def _check_size(model: Any) -> None:
     size = sum(4 * parameter.numel() for parameter in model.parameters())
     if size > MAX_GRAPH_BYTES:
-        raise ExportError(f"the weights have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB, and bundles "
-                          "do not use external data: choose a smaller model")
+        raise ExportError(
+            f"the weights have {size / 2**30:.1f} GiB; an ONNX file holds less than 2 GiB, and bundles "
+            "do not use external data: choose a smaller model"
+        )
 
 
 def _save_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], path: Path) -> None:
@@ -167,15 +186,30 @@ def _save_head(vit: Vit, path: Path) -> None:
     path.write_bytes(bundles.npz(weight=vit.head.weight, bias=bias))
 
 
-def _with_record(manifest: Manifest, request: Request, config: dict[str, Any], entry: GraphEntry,
-                 parity: Parity) -> Manifest:
+def _with_record(
+    manifest: Manifest, request: Request, config: dict[str, Any], entry: GraphEntry, parity: Parity
+) -> Manifest:
     """The manifest with its graph and with what a person would need to make the bundle again."""
     weights = "random" if request.random else "pretrained (timm)"
     if request.weights is not None or request.model == DEMO_MODEL:
         file = request.weights or DEMO_WEIGHTS
         weights = f"{file.name}, SHA-256 {sha256_of(file)}"
-    versions = {"fozo": __version__, "torch": torch.__version__, "timm": timm.__version__, "onnx": onnx.__version__,
-                "onnxruntime": onnxruntime.__version__, "python": platform.python_version()}
-    return replace(manifest, graphs={"fp32": entry}, provenance={
-        "weights": weights, "mean": list(config["mean"]), "std": list(config["std"]),
-        "max_abs_difference": {"logits": parity.logits, "features": parity.features}, "versions": versions})
+    versions = {
+        "fozo": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+    }
+    return replace(
+        manifest,
+        graphs={"fp32": entry},
+        provenance={
+            "weights": weights,
+            "mean": list(config["mean"]),
+            "std": list(config["std"]),
+            "max_abs_difference": {"logits": parity.logits, "features": parity.features},
+            "versions": versions,
+        },
+    )

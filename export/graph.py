@@ -39,10 +39,16 @@ def build_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> on
     height, width = vit.image_size
     classes, layers = len(vit.head.weight), len(vit.blocks)
     return b.model(
-        {"images": (TensorProto.UINT8, ["N", height, width, 3]), "prompts": (TensorProto.FLOAT, ["R", "P", vit.width])},
-        {"logits": (TensorProto.FLOAT, ["N", classes]),
-         "features": (TensorProto.FLOAT, ["N", layers, vit.readout * vit.width])},
-        OPSET, "fozo",
+        {
+            "images": (TensorProto.UINT8, ["N", height, width, 3]),
+            "prompts": (TensorProto.FLOAT, ["R", "P", vit.width]),
+        },
+        {
+            "logits": (TensorProto.FLOAT, ["N", classes]),
+            "features": (TensorProto.FLOAT, ["N", layers, vit.readout * vit.width]),
+        },
+        OPSET,
+        "fozo",
     )
 
 
@@ -61,10 +67,15 @@ def _embed(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, 
     if vit.patch_norm is None:  # position embedding and bias are one addition
         assert patch.bias is not None
         x = b.linear(x, patch.weight, None, "patch_embed.proj")
-        x = b.node("Add", [x, b.weight("patch_embed.bias_and_positions", patch.bias + vit.positions)],
-                   "patch_embed/positions")
+        x = b.node(
+            "Add",
+            [x, b.weight("patch_embed.bias_and_positions", patch.bias + vit.positions)],
+            "patch_embed/positions",
+        )
     else:
-        x = _norm(b, b.linear(x, patch.weight, patch.bias, "patch_embed.proj"), vit.patch_norm, "patch_embed.norm")
+        x = _norm(
+            b, b.linear(x, patch.weight, patch.bias, "patch_embed.proj"), vit.patch_norm, "patch_embed.norm"
+        )
         x = b.node("Add", [x, b.weight("positions", vit.positions)], "patch_embed/positions")
     count = b.node("Shape", ["images"], "tokens/count", start=0, end=1)
     shape = b.node("Concat", [count, b.ints(1, 1)], "tokens/shape", axis=0)
@@ -86,7 +97,9 @@ def _block(b: OnnxBuilder, x: str, normed: str, block: Block, name: str, keep: i
     """One block; `keep` is the number of leading tokens that leave it, or None for all."""
     asking = normed
     if keep is not None:
-        x, asking = (b.slice(t, 0, keep, 1, f"{name}/keep_{label}") for t, label in ((x, "x"), (normed, "queries")))
+        x, asking = (
+            b.slice(t, 0, keep, 1, f"{name}/keep_{label}") for t, label in ((x, "x"), (normed, "queries"))
+        )
     x = b.node("Add", [x, _attention(b, asking, normed, block, f"{name}.attn")], f"{name}/attn_residual")
     hidden = _norm(b, x, block.norm2, f"{name}.norm2")
     return b.node("Add", [x, _mlp(b, hidden, block, f"{name}.mlp")], f"{name}/mlp_residual")
@@ -113,7 +126,9 @@ def _attention(b: OnnxBuilder, asking: str, asked: str, block: Block, name: str)
     k = heads(asked, block.key, block.key_norm, "key", [0, 2, 3, 1])
     v = heads(asked, block.value, None, "value", [0, 2, 1, 3])
     weights = b.node("Softmax", [b.node("MatMul", [q, k], f"{name}/scores")], f"{name}/softmax", axis=-1)
-    y = b.node("Transpose", [b.node("MatMul", [weights, v], f"{name}/mix")], f"{name}/untranspose", perm=[0, 2, 1, 3])
+    y = b.node(
+        "Transpose", [b.node("MatMul", [weights, v], f"{name}/mix")], f"{name}/untranspose", perm=[0, 2, 1, 3]
+    )
     y = b.reshape(y, (0, 0, block.heads * width), f"{name}/unheads")
     if block.attention_norm is not None:
         y = _norm(b, y, block.attention_norm, f"{name}.norm")

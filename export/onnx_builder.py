@@ -32,8 +32,9 @@ class OnnxBuilder:
         """A constant int64 vector, shared by all who need the same one."""
         return self.weight("ints" + "".join(f"_{value}" for value in values), np.asarray(values, np.int64))
 
-    def node(self, op: str, inputs: list[str], name: str, *, output: str | None = None,
-             **attributes: object) -> str:
+    def node(
+        self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: object
+    ) -> str:
         """Adds a node with one output, by default named like the node."""
         self._nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
         return output or name
@@ -51,15 +52,26 @@ class OnnxBuilder:
         """`x[..., start:stop, ...]` along one axis."""
         return self.node("Slice", [x, self.ints(start), self.ints(stop), self.ints(axis)], name)
 
-    def model(self, inputs: dict[str, tuple[int, list[int | str]]],
-              outputs: dict[str, tuple[int, list[int | str]]], opset: int, producer: str) -> onnx.ModelProto:
+    def model(
+        self,
+        inputs: dict[str, tuple[int, list[int | str]]],
+        outputs: dict[str, tuple[int, list[int | str]]],
+        opset: int,
+        producer: str,
+    ) -> onnx.ModelProto:
         """The finished model, checked; inputs and outputs map names to (element type, shape)."""
-        def values(described: dict[str, tuple[int, list[int | str]]]) -> list[onnx.ValueInfoProto]:
-            return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in described.items()]
 
-        graph = helper.make_graph(self._nodes, "vit", values(inputs), values(outputs),
-                                  list(self._initializers.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name=producer)
+        def values(described: dict[str, tuple[int, list[int | str]]]) -> list[onnx.ValueInfoProto]:
+            return [
+                helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in described.items()
+            ]
+
+        graph = helper.make_graph(
+            self._nodes, "vit", values(inputs), values(outputs), list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], producer_name=producer
+        )
         # The oldest file format that has this operator set: runtimes refuse formats newer than they know.
         model.ir_version = helper.find_min_ir_version_for(model.opset_import)
         return model

@@ -1,4 +1,4 @@
-"""The exported graph against PyTorch: the same images and prompts through both, before anything is written."""
+"""The exported graph against PyTorch: the same images and prompts through both, before it is kept."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Parity:
     features: float
 
 
-@torch.inference_mode()
-def eager_outputs(model: Any, images: ImageArray, prompts: FloatArray, mean: tuple[float, ...],
-                  std: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+@torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
+def eager_outputs(
+    model: Any, images: ImageArray, prompts: FloatArray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[FloatArray, FloatArray]:
     """Logits `[N, K]` and features `[N, L, F]` from the model's own PyTorch modules (methods.md §1.1).
 
     Args:
@@ -47,7 +48,7 @@ def eager_outputs(model: Any, images: ImageArray, prompts: FloatArray, mean: tup
     prefix = model.num_prefix_tokens
     tokens = model.norm_pre(torch.cat([tokens[:, :prefix], inserted, tokens[:, prefix:]], dim=1))
     readout = 2 if hasattr(model, "head_dist") else 1
-    norms: list[nn.Module] = [block.norm1 for block in model.blocks][1:] + [model.norm]
+    norms: list[nn.Module] = [*(block.norm1 for block in model.blocks[1:]), model.norm]
     features: list[Tensor] = []
     for block, norm in zip(model.blocks, norms, strict=True):
         tokens = block(tokens)
@@ -56,8 +57,9 @@ def eager_outputs(model: Any, images: ImageArray, prompts: FloatArray, mean: tup
     return logits.numpy(), torch.stack(features, dim=1).numpy()
 
 
-def verify(model: nn.Module, graph: Path, info: ModelInfo, mean: tuple[float, ...],
-           std: tuple[float, ...]) -> Parity:
+def verify(
+    model: nn.Module, graph: Path, info: ModelInfo, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Parity:
     """Runs graph and PyTorch on random images, batches of 1, 2, 3 and 17, without and with prompts.
 
     Raises:
@@ -74,15 +76,19 @@ def verify(model: nn.Module, graph: Path, info: ModelInfo, mean: tuple[float, ..
                     expected = eager_outputs(model, images, prompts, mean, std)
                     found = network(images, prompts)
                     case = f"N = {batch}, P = {count}, R = {shared}"
-                    worst = Parity(max(worst.logits, _difference("logits", case, found.logits, expected[0])),
-                                   max(worst.features, _difference("features", case, found.features, expected[1])))
+                    worst = Parity(
+                        max(worst.logits, _difference("logits", case, found.logits, expected[0])),
+                        max(worst.features, _difference("features", case, found.features, expected[1])),
+                    )
     return worst
 
 
 def _difference(what: str, case: str, found: FloatArray, expected: FloatArray) -> float:
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise ExportError(f"the exported graph does not compute what PyTorch does: {what} differ by up to "
-                          f"{difference:.3g} at {case}; nothing was written (non-finite weights, or a model that "
-                          "fozo reads wrongly: please report it)")
+        raise ExportError(
+            f"the exported graph does not compute what PyTorch does: {what} differ by up to "
+            f"{difference:.3g} at {case}; nothing was written (non-finite weights, or a model that "
+            "fozo reads wrongly: please report it)"
+        )
     return difference

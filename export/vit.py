@@ -125,18 +125,27 @@ def read_vit(model: nn.Module) -> Vit:
     Raises:
         ExportError: it is not a class-token VisionTransformer, or has a part that is not understood.
     """
-    _require(type(model) in (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled),
-             f"is a {type(model).__name__}, not timm's VisionTransformer")
+    _require(
+        type(model) in (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled),
+        f"is a {type(model).__name__}, not timm's VisionTransformer",
+    )
     model = model.eval()
     distilled = isinstance(model, deit.VisionTransformerDistilled)
-    _require(model.cls_token is not None and model.global_pool == "token" and model.attn_pool is None,
-             f"classifies from pooling {model.global_pool!r}, and the features that adaptation needs are those "
-             "of a class token")
+    _require(
+        model.cls_token is not None and model.global_pool == "token" and model.attn_pool is None,
+        f"classifies from pooling {model.global_pool!r}, and the features that adaptation needs are those "
+        "of a class token",
+    )
     _require(isinstance(model.fc_norm, nn.Identity), "normalises again after pooling (fc_norm)")
-    _require(isinstance(model.head, nn.Linear), "has no classifier; give --num-classes with --weights that hold one")
+    _require(
+        isinstance(model.head, nn.Linear),
+        "has no classifier; give --num-classes with --weights that hold one",
+    )
     embed = model.patch_embed
-    _require(type(embed) is layers.PatchEmbed and embed.proj.in_channels == 3,
-             f"embeds patches with {type(embed).__name__} of {_channels(embed)} channels, not 3-channel PatchEmbed")
+    _require(
+        type(embed) is layers.PatchEmbed and embed.proj.in_channels == 3,
+        f"embeds patches with {type(embed).__name__} of {_channels(embed)} channels, not 3-channel PatchEmbed",
+    )
     return Vit(
         image_size=_pair(embed.img_size),
         patch_size=_pair(embed.patch_size),
@@ -153,8 +162,10 @@ def read_vit(model: nn.Module) -> Vit:
 
 def _require(condition: bool, reason: str) -> None:
     if not condition:
-        raise ExportError(f"this model cannot be exported: it {reason}; class-token ViT, DeiT and DINOv2 models of "
-                          "timm's VisionTransformer can")
+        raise ExportError(
+            f"this model cannot be exported: it {reason}; class-token ViT, DeiT and DINOv2 models of "
+            "timm's VisionTransformer can"
+        )
 
 
 def _array(parameter: Any) -> FloatArray:
@@ -187,7 +198,7 @@ def _tokens(model: Any, distilled: bool) -> dict[str, FloatArray]:
     positions = _array(model.pos_embed)[0]
     if not model.no_embed_class:
         prefix = prefix + positions[: len(prefix)]
-        positions = positions[len(prefix):]
+        positions = positions[len(prefix) :]
     _require(len(positions) == patches, f"has {len(positions)} position embeddings for {patches} patches")
     return {"prefix": prefix, "positions": positions}
 
@@ -196,7 +207,9 @@ def _distilled_head(model: Any) -> Linear:
     """Both classifiers as one that reads both tokens and averages."""
     heads = [_linear(model.head), _linear(model.head_dist)]
     weight = np.concatenate([head.weight for head in heads], axis=1) / 2
-    return Linear(weight, sum((head.bias for head in heads if head.bias is not None), np.zeros(1, np.float32)) / 2)
+    return Linear(
+        weight, sum((head.bias for head in heads if head.bias is not None), np.zeros(1, np.float32)) / 2
+    )
 
 
 def _linear(layer: Any) -> Linear:
@@ -216,22 +229,30 @@ def _norm(layer: Any, where: str) -> Norm | None:
 def _required_norm(layer: Any, where: str) -> Norm:
     norm = _norm(layer, where)
     if norm is None:
-        raise ExportError(f"this model cannot be exported: it has no norm at {where}, and the features that "
-                          "adaptation needs are normalised ones")
+        raise ExportError(
+            f"this model cannot be exported: it has no norm at {where}, and the features that "
+            "adaptation needs are normalised ones"
+        )
     return norm
 
 
 def _block(block: Any, name: str) -> Block:
-    _require(type(block) is vision_transformer.Block, f"has a {type(block).__name__} at {name}, not a plain Block")
+    _require(
+        type(block) is vision_transformer.Block, f"has a {type(block).__name__} at {name}, not a plain Block"
+    )
     attention, mlp = block.attn, block.mlp
-    _require(type(attention) is layers.Attention and getattr(attention, "gate", None) is None,
-             f"has attention of another kind at {name} ({type(attention).__name__})")
+    _require(
+        type(attention) is layers.Attention and getattr(attention, "gate", None) is None,
+        f"has attention of another kind at {name} ({type(attention).__name__})",
+    )
     _require(type(mlp) in (layers.Mlp, layers.GluMlp), f"has a {type(mlp).__name__} at {name}, not an MLP")
     query, key, value = _split(_linear(attention.qkv))
     gate = None if type(mlp) is layers.Mlp else "last" if mlp.gate_last else "first"
     return Block(
         norm1=_required_norm(block.norm1, f"{name}.norm1"),
-        query=query, key=key, value=value,
+        query=query,
+        key=key,
+        value=value,
         query_norm=_norm(attention.q_norm, f"{name}.attn.q_norm"),
         key_norm=_norm(attention.k_norm, f"{name}.attn.k_norm"),
         heads=int(attention.num_heads),

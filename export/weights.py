@@ -31,13 +31,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems = [
         _listing("missing", sorted(expected.keys() - found.keys())),
         _listing("unexpected", sorted(found.keys() - expected.keys())),
-        _listing("of another shape", [
-            f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
-            for key in sorted(expected.keys() & found.keys()) if found[key].shape != expected[key].shape]),
+        _listing(
+            "of another shape",
+            [
+                f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
+                for key in sorted(expected.keys() & found.keys())
+                if found[key].shape != expected[key].shape
+            ],
+        ),
     ]
     if any(problems):
-        raise ExportError(f"{path} does not hold the weights of this model: {'; '.join(filter(None, problems))}; "
-                          "give the model it was made for with --model, --num-classes and --image-size")
+        raise ExportError(
+            f"{path} does not hold the weights of this model: {'; '.join(filter(None, problems))}; "
+            "give the model it was made for with --model, --num-classes and --image-size"
+        )
     model.load_state_dict(found)
 
 
@@ -50,11 +57,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"there is no weights file {path}")
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(
-            path, map_location="cpu", weights_only=True)
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, _unpickling_error()) as error:
-        raise ExportError(f"{path} cannot be read as {'safetensors' if path.suffix == '.safetensors' else 'weights'}: "
-                          f"{str(error).splitlines()[0]}; only safetensors and plain state dicts are loaded") from error
+        raise ExportError(
+            f"{path} cannot be read as {'safetensors' if path.suffix == '.safetensors' else 'weights'}: "
+            f"{str(error).splitlines()[0]}; only safetensors and plain state dicts are loaded"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

@@ -16,7 +16,11 @@ from .options import option, validate
 
 @dataclass(frozen=True)
 class ShiftState(State):
-    """Attributes: `center`, running mean of the last feature, float64 `[F]`, or None before the first batch."""
+    """What the shift carries.
+
+    Attributes:
+        center: running mean of the last feature, float64 `[F]`, or None before the first batch.
+    """
 
     center: FloatArray | None = None
 

@@ -1,0 +1,90 @@
+"""Batches of decoded images, read ahead in background threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.errors import InputError
+
+Pixels = NDArray[np.uint8]
+
+
+def load_batches(
+    load: Callable[[int], Pixels],
+    order: Sequence[int] | NDArray[np.integer],
+    batch_size: int,
+    workers: int = 2,
+    prefetch: int = 2,
+) -> Generator[Pixels, None, None]:
+    """Yields the images `load(i)` for i in `order`, in that order, as uint8 batches [B, H, W, 3].
+
+    The last batch may be smaller. Beside the batch that the caller holds, at most `prefetch` further ones
+    are in memory. An exception in `load` reaches the caller when the batch it belongs to is due. Closing
+    the generator (or an exception inside it) drops the work that has not begun and waits for the threads;
+    wrap it in `contextlib.closing` to be sure of that where the loop may end early.
+
+    Args:
+        load: gives one image, uint8 [H, W, 3]; called from several threads at once.
+        order: the indices to load.
+        batch_size: images per batch, at least 1.
+        workers: threads, at least 1.
+        prefetch: batches to read ahead, at least 1.
+
+    Raises:
+        InputError: a number is below 1 (at once), or an image is not uint8 or differs in shape from the
+            first (while iterating).
+    """
+    for name, value in (("batch_size", batch_size), ("workers", workers), ("prefetch", prefetch)):
+        if value < 1:
+            raise InputError(f"expected {name} of at least 1, found {value}; pass a larger number")
+    indices = [int(i) for i in order]
+    return _batches(load, indices, batch_size, workers, prefetch * batch_size)
+
+
+def _batches(
+    load: Callable[[int], Pixels], indices: list[int], batch_size: int, workers: int, ahead: int
+) -> Generator[Pixels, None, None]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fozo-load")
+    try:
+        images = _in_order(pool, load, indices, ahead)
+        shape: tuple[int, ...] | None = None
+        for start in range(0, len(indices), batch_size):
+            batch = _stack(images, indices[start : start + batch_size], shape)
+            shape = batch.shape[1:]
+            yield batch
+            del batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, load: Callable[[int], Pixels], indices: Iterable[int], ahead: int
+) -> Iterator[Pixels]:
+    """One image after the other, with never more than `ahead` submitted and not yet handed on."""
+    futures = (pool.submit(load, index) for index in indices)
+    waiting: deque[Future[Pixels]] = deque(islice(futures, ahead))
+    while waiting:
+        image = waiting.popleft().result()
+        waiting.extend(islice(futures, 1))
+        yield image
+
+
+def _stack(images: Iterator[Pixels], indices: list[int], shape: tuple[int, ...] | None) -> Pixels:
+    """The next `len(indices)` images in one array; `shape` is what they must have, when already known."""
+    first = next(images)
+    shape = shape or first.shape
+    batch = np.empty((len(indices), *shape), dtype=np.uint8)
+    for row, (index, image) in enumerate(zip(indices, chain([first], images), strict=False)):
+        if image.shape != shape or image.dtype != np.uint8:
+            raise InputError(
+                f"expected uint8 images of shape {shape} like the first, found {image.dtype} of shape "
+                f"{image.shape} at index {index}; bring all images to one size"
+            )
+        batch[row] = image
+    return batch

@@ -1,0 +1,172 @@
+"""An evaluation run put together: bundle, methods, domains and protocol; it runs, and it saves itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.adapter import Adapter
+from ..engine.bundle import Bundle, Manifest
+from ..engine.errors import InputError
+from ..engine.methods import AnyMethod, method
+from ..engine.network import Network
+from . import results, runner
+from .corruptions import CORRUPTIONS
+from .domains import CLEAN, IMAGENET_C, Domain, demo, generated, imagefolder, imagenet_c
+from .protocol import Protocol, Setting, choose_subset
+
+DEMO_CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "contrast",
+    "pixelate",
+    "jpeg_compression",
+    CLEAN,
+)
+
+
+@dataclass
+class Experiment:
+    """A run of several methods over several domains.
+
+    Attributes:
+        bundle, precision, network: what is adapted.
+        adapters: one stream per method, by label.
+        domains: in the order of the stream.
+        protocol: how they are streamed.
+        columns: for each class of the bundle, its column in the logits, or None if they are the same.
+        results: one per domain that was begun.
+    """
+
+    bundle: Bundle
+    precision: str
+    network: Network
+    adapters: dict[str, Adapter]
+    domains: list[Domain]
+    protocol: Protocol
+    columns: NDArray[np.int64] | None = None
+    results: list[runner.DomainResult] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Images in all domains together."""
+        return sum(map(len, self.domains))
+
+    def run(self, on_batch: Callable[[int], None] = lambda images: None) -> Iterator[runner.DomainResult]:
+        """Runs, yielding each domain's result when it begins and when it is complete."""
+        self.results = []
+        for result in runner.run(
+            self.domains, self.adapters, self.protocol, columns=self.columns, on_batch=on_batch
+        ):
+            if not result.complete:
+                self.results.append(result)
+            yield result
+
+    def save(self, path: Path) -> None:
+        """Writes what has been measured so far.
+
+        Raises:
+            OutputError: the file cannot be written; an older one is left as it was.
+        """
+        complete = len(self.results) == len(self.domains) and all(result.complete for result in self.results)
+        results.save(
+            path,
+            results.document(
+                self.bundle,
+                self.precision,
+                self.network,
+                self.adapters,
+                self.protocol,
+                self.results,
+                complete=complete,
+            ),
+        )
+
+
+def prepare(
+    bundle: Path,
+    methods: Sequence[str],
+    *,
+    dataset: str,
+    data: Path | None,
+    generate_from: Path | None,
+    setting: Setting,
+    severity: int,
+    corruptions: str | None,
+    subset: str,
+    subset_list: Path | None,
+    classes: Literal["all", "present"],
+    batch_size: int,
+    seed: int,
+    precision: str,
+    workers: int | None,
+    micro_batch: int | None,
+) -> Experiment:
+    """Opens and checks everything, so that what can fail fails before the work begins.
+
+    Raises:
+        FozoError: anything that cannot be used, with what to do about it.
+    """
+    configured = {spec: _method(spec) for spec in methods}
+    opened = Bundle.open(bundle)
+    names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
+    domains, label = _domains(opened.manifest, dataset, data, generate_from, severity, names, seed)
+    domains, subset = choose_subset(domains, subset, seed, subset_list)
+    protocol = Protocol(
+        label, setting, None if dataset == "imagefolder" else severity, subset, seed, batch_size, classes
+    )
+    network = Network.open(opened, precision, workers=workers, micro_batch=micro_batch)
+    columns = None
+    if classes == "present":
+        present = np.unique(np.concatenate([domain.labels for domain in domains]))
+        network = network.select(present.tolist())
+        columns = np.full(opened.manifest.classes, -1, np.int64)
+        columns[present] = np.arange(len(present))
+    adapters = {spec: Adapter(network, chosen, seed) for spec, chosen in configured.items()}
+    return Experiment(opened, precision, network, adapters, domains, protocol, columns)
+
+
+def _method(spec: str) -> AnyMethod:
+    """`name` or `name:option=value,option=value`."""
+    name, _, text = spec.partition(":")
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    broken = [key for key, equals, _ in pairs if not equals]
+    if broken:
+        raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
+    return method(name, **{key.strip(): value.strip() for key, _, value in pairs})
+
+
+def _domains(
+    manifest: Manifest,
+    dataset: str,
+    data: Path | None,
+    generate_from: Path | None,
+    severity: int,
+    names: Sequence[str] | None,
+    seed: int,
+) -> tuple[list[Domain], str]:
+    """The domains, and the data set's name for the protocol."""
+    if dataset == "demo":
+        return generated(
+            demo(manifest), severity, names or DEMO_CORRUPTIONS, seed
+        ), "demo (generated corruptions)"
+    if generate_from is not None:
+        if dataset != "imagenet-c" or data is not None:
+            raise InputError("--generate-from goes with --dataset imagenet-c and without --data")
+        clean = replace(imagefolder(generate_from, manifest), name=CLEAN)
+        chosen = names or (*(name for name in IMAGENET_C if name in CORRUPTIONS), CLEAN)
+        return generated(clean, severity, chosen, seed), "generated corruptions (not the official ImageNet-C)"
+    if data is None:
+        raise InputError(f"--dataset {dataset} needs --data DIR")
+    if dataset == "imagefolder":
+        if names is not None:
+            raise InputError("--corruptions goes with imagenet-c and demo, an imagefolder is taken as it is")
+        return [imagefolder(data, manifest)], dataset
+    return imagenet_c(data, manifest, severity, names or IMAGENET_C), dataset

@@ -1,0 +1,133 @@
+"""The evaluation protocol: which images, in which order, in which batches, and what is forgotten when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.errors import InputError
+from .domains import Domain
+
+Setting = Literal["reset", "continual"]
+SETTINGS: tuple[Setting, ...] = ("reset", "continual")
+FULL = 50_000
+SMALL = 5_000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that must agree for two results to be comparable; printed with every table.
+
+    Attributes:
+        dataset: `imagenet-c`, `imagefolder` or `demo`; generated corruptions say so in the name.
+        setting: `reset` forgets between domains, `continual` does not.
+        severity: of the corruptions, 1 to 5, or None.
+        subset: which images: `all`, `50k`, `5k-list:…`, or `N-seeded`.
+        seed: of the subset, the order, the generated corruptions and the methods.
+        batch_size: images per batch; the last batch of a domain may be smaller.
+        classes: `all`, or `present`: only classes that occur in the data are predicted.
+    """
+
+    dataset: str
+    setting: Setting
+    severity: int | None
+    subset: str
+    seed: int
+    batch_size: int
+    classes: Literal["all", "present"]
+
+    def describe(self) -> str:
+        """One line for people."""
+        severity = "" if self.severity is None else f", severity {self.severity}"
+        return (
+            f"{self.dataset}{severity}, setting {self.setting}, subset {self.subset}, "
+            f"batch {self.batch_size}, seed {self.seed}, classes {self.classes}"
+        )
+
+
+def shuffled(domain: Domain, seed: int) -> NDArray[np.int64]:
+    """The order in which a domain's images arrive: a permutation of N that depends on seed and name only."""
+    digest = hashlib.sha256(f"order/{seed}/{domain.name}".encode()).digest()
+    return np.random.default_rng(list(digest)).permutation(len(domain))
+
+
+def choose_subset(
+    domains: Sequence[Domain], subset: str, seed: int, id_list: Path | None = None
+) -> tuple[list[Domain], str]:
+    """Restricts every domain to a subset and names the choice.
+
+    Args:
+        domains: the domains.
+        subset: `all`; `50k`, all 50,000 images, or an error; `5k`, the published list if `id_list` is given
+            and else a seeded choice, named as such; or a number, a seeded choice.
+        seed: of a seeded choice. Domains with the same images get the same choice.
+        id_list: file with one image per line, `<wnid>/<file>` or `<file>`.
+
+    Raises:
+        InputError: the subset is not understood, or a domain does not have these images.
+    """
+    if id_list is not None:
+        names = _read_list(id_list)
+        digest = hashlib.sha256(id_list.read_bytes()).hexdigest()
+        label = "5k" if subset == "5k" else str(len(names))
+        return [_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
+    if subset in ("all", "50k"):
+        short = [domain for domain in domains if subset == "50k" and len(domain) != FULL]
+        if short:
+            raise InputError(
+                f"subset 50k: expected {FULL:,} images in {short[0].name}, found {len(short[0]):,}; "
+                "complete the data, or say --subset all to use what is there"
+            )
+        return list(domains), subset
+    count = _count(subset)
+    small = [domain for domain in domains if len(domain) < count]
+    if small:
+        raise InputError(
+            f"subset {subset}: {small[0].name} has only {len(small[0]):,} images; choose a smaller "
+            "subset, or all"
+        )
+    return [_seeded(domain, count, seed) for domain in domains], f"{subset}-seeded"
+
+
+def _count(subset: str) -> int:
+    if subset == "5k":
+        return SMALL
+    if not subset.isdecimal() or int(subset) < 1:
+        raise InputError(f"expected a subset all, 50k, 5k or a number of images, found {subset!r}")
+    return int(subset)
+
+
+def _seeded(domain: Domain, count: int, seed: int) -> Domain:
+    picks = np.random.default_rng([seed, count]).choice(len(domain), count, replace=False)
+    return domain.take(np.sort(picks))
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of images {path}: {error}") from error
+    if not names or len(set(names)) != len(names):
+        raise InputError(
+            f"expected distinct images, one per line, in {path}; found {len(names)} lines with "
+            f"{len(set(names))} distinct entries"
+        )
+    return names
+
+
+def _listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
+    index = {identifier: i for i, identifier in enumerate(domain.ids)}
+    index.update({identifier.split("/")[-1]: i for i, identifier in enumerate(domain.ids)})
+    missing = [name for name in names if name not in index]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(names)} images listed in {path} are not in {domain.name}: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+        )
+    return domain.take([index[name] for name in names])

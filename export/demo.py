@@ -1,0 +1,45 @@
+"""The demonstration's model: a very small vision transformer for 32x32 images of handwritten digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+DEMO_MODEL = "fozo_demo_vit"
+DEMO_WEIGHTS = Path(__file__).with_name("demo_vit.safetensors")
+
+_PRETRAINED_CFG: dict[str, Any] = {
+    "architecture": DEMO_MODEL,
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "fixed_input_size": True,
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "first_conv": "patch_embed.proj",
+    "classifier": "head",
+}
+
+
+def demo_model(seed: int = 0) -> torch.nn.Module:
+    """The demonstration's architecture with fresh weights; the trained ones lie in `DEMO_WEIGHTS`.
+
+    64 patches of 4x4 pixels and a class token, width 64, 6 blocks, 4 heads, 10 classes: 0.3 million
+    parameters. Input: float32 [B, 3, 32, 32], normalised with mean and std 0.5; output: logits [B, 10].
+
+    Args:
+        seed: of the fresh weights. The caller's random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: torch.nn.Module = VisionTransformer(
+            img_size=32, patch_size=4, embed_dim=64, depth=6, num_heads=4, num_classes=10
+        )
+    model.pretrained_cfg = dict(_PRETRAINED_CFG)
+    model.default_cfg = model.pretrained_cfg
+    return model

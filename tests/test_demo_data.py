@@ -1,0 +1,96 @@
+"""The demonstration's images and model."""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.data.demo import DEMO_CLASSES, demo_images
+from fozo.engine.errors import InputError
+
+
+def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = builtins.__import__
+
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return genuine(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(InputError, match=r'pip install "fozo\[demo\]"'):
+        demo_images("train")
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(InputError, match="'train' or 'test', found 'val'"):
+        demo_images("val")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 1000), ("test", 797)])
+def test_shapes_and_ranges(split: Any, count: int) -> None:
+    pytest.importorskip("sklearn")
+    images, labels = demo_images(split)
+    assert images.shape == (count, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert (images.min(), images.max()) == (0, 255)
+    assert np.array_equal(images[..., 0], images[..., 2])
+    assert labels.shape == (count,)
+    assert labels.dtype == np.int64
+    assert sorted(set(labels.tolist())) == list(range(len(DEMO_CLASSES)))
+
+
+def test_the_split_is_stratified_disjoint_and_complete() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    (train, train_labels), (test, test_labels) = demo_images("train"), demo_images("test")
+    counts, in_train = np.bincount(datasets.load_digits().target), np.bincount(train_labels)
+    assert np.array_equal(in_train + np.bincount(test_labels), counts)
+    assert np.abs(in_train - counts * 1000 / 1797).max() <= 1
+    distinct = {hashed.tobytes() for hashed in datasets.load_digits().images}
+    both = {pixels.tobytes() for pixels in np.concatenate([train, test])}
+    assert len(both) == len(distinct) == 1797  # no image twice, hence none on both sides
+
+
+def test_the_split_never_changes() -> None:
+    pytest.importorskip("sklearn")
+    labels = demo_images("test")[1]
+    assert np.array_equal(labels, demo_images("test")[1])
+    assert hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest()[:16] == "ddd1d8bfaf3cd335"
+
+
+def test_enlarging_keeps_the_amount_of_ink() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    ink = np.concatenate([demo_images(split)[0].mean(axis=(1, 2, 3)) for split in ("train", "test")])
+    assert ink.mean() == pytest.approx(datasets.load_digits().images.mean() * 255 / 16, rel=0.02)
+
+
+def test_the_shipped_model_knows_clean_digits() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("timm")
+    torch = pytest.importorskip("torch")
+    from fozo.export.demo import DEMO_WEIGHTS, demo_model
+    from safetensors.torch import load_file
+
+    state = torch.random.get_rng_state()
+    model = demo_model().eval()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    model.load_state_dict(load_file(DEMO_WEIGHTS))
+    images, labels = demo_images("test")
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(images.transpose(0, 3, 1, 2) / np.float32(127.5) - 1))
+    assert (logits.argmax(1).numpy() == labels).mean() >= 0.97
+    assert DEMO_WEIGHTS.stat().st_size <= 2_000_000
+
+
+def test_timm_resolves_the_models_preprocessing() -> None:
+    timm_data = pytest.importorskip("timm.data")
+    from fozo.export.demo import demo_model
+
+    resolved = timm_data.resolve_model_data_config(demo_model())
+    assert resolved["input_size"] == (3, 32, 32)
+    assert resolved["interpolation"] == "bicubic"
+    assert resolved["mean"] == resolved["std"] == (0.5, 0.5, 0.5)
+    assert resolved["crop_pct"] == 1.0
