@@ -96,8 +96,8 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         parity = verify(model, graph, info, mean, std)
         entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
         manifest = _with_record(manifest, request, config, entry, parity)
-        files = {
-            graph.name: lambda path: shutil.move(graph, path),
+        files: dict[str, Callable[[Path], object]] = {
+            graph.name: graph.rename,
             "head.npz": lambda path: _save_head(vit, path),
         }
         return Exported(bundles.create(out, manifest, files, overwrite=overwrite), parity)

@@ -144,7 +144,7 @@ def read_vit(model: nn.Module) -> Vit:
     embed = model.patch_embed
     _require(
         type(embed) is layers.PatchEmbed and embed.proj.in_channels == 3,
-        f"embeds patches with {type(embed).__name__} of {_channels(embed)} channels, not 3-channel PatchEmbed",
+        f"embeds with {type(embed).__name__} of {_channels(embed)} channels, not as 3-channel PatchEmbed",
     )
     return Vit(
         image_size=_pair(embed.img_size),
