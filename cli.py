@@ -148,7 +148,7 @@ def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
     multiple=True,
     default=DEFAULT_METHODS,
     show_default=True,
-    metavar="NAME[:OPTION=VALUE,…]",
+    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
     help="Methods to compare; repeat it. See: fozo methods.",
 )
 @click.option(

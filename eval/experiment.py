@@ -114,7 +114,7 @@ def prepare(
     Raises:
         FozoError: anything that cannot be used, with what to do about it.
     """
-    configured = {spec: _method(spec) for spec in methods}
+    configured = _configure(methods)
     opened = Bundle.open(bundle)
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
     domains, label = _domains(opened.manifest, dataset, data, generate_from, severity, names, seed)
@@ -129,18 +129,24 @@ def prepare(
         network = network.select(present.tolist())
         columns = np.full(opened.manifest.classes, -1, np.int64)
         columns[present] = np.arange(len(present))
-    adapters = {spec: Adapter(network, chosen, seed) for spec, chosen in configured.items()}
+    adapters = {name: Adapter(network, chosen, seed) for name, chosen in configured.items()}
     return Experiment(opened, precision, network, adapters, domains, protocol, columns)
 
 
-def _method(spec: str) -> AnyMethod:
-    """`name` or `name:option=value,option=value`."""
-    name, _, text = spec.partition(":")
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
-    broken = [key for key, equals, _ in pairs if not equals]
-    if broken:
-        raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
-    return method(name, **{key.strip(): value.strip() for key, _, value in pairs})
+def _configure(specs: Sequence[str]) -> dict[str, AnyMethod]:
+    """Methods by label from `[label=]name[:option=value,…]`; without a label, the whole of it is the label."""
+    methods: dict[str, AnyMethod] = {}
+    for spec in specs:
+        head, _, text = spec.partition(":")
+        label, _, name = head.rpartition("=")
+        pairs = [part.partition("=") for part in text.split(",")] if text else []
+        broken = [key for key, equals, _ in pairs if not equals]
+        if broken:
+            raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
+        if (label or spec) in methods:
+            raise InputError(f"the method {label or spec} is given twice; label one of them: LABEL={spec}")
+        methods[label or spec] = method(name, **{key.strip(): value.strip() for key, _, value in pairs})
+    return methods
 
 
 def _domains(

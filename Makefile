@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ROOMS := engine data export eval
+
+.PHONY: demo test format lint types unit clean
+
+# Exports the small model that ships with fozo and adapts it over corrupted digits: about three minutes,
+# most of them for installing PyTorch.
+demo: $(VENV)/.demo
+	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
+	$(BIN)/fozo adapt demo/bundle --dataset demo --severity 3 --out demo/results.json
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# The repository root is the package: a link named `fozo` shows it to mypy as such.
+types: $(VENV)/.dev
+	mkdir -p $(VENV)/src && ln -sfn $(CURDIR) $(VENV)/src/fozo
+	cd $(VENV)/src && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
+	  --cache-dir $(abspath $(VENV))/mypy $(ROOMS:%=-p fozo.%) -m fozo.cli
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,demo]'
+	mkdir -p demo && touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

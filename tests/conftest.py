@@ -1,0 +1,191 @@
+"""Shared fixtures: small networks with every parameter random, bundles of them on disk, and a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from fozo.engine import bundle as bundles
+from fozo.engine.bundle import Bundle, GraphEntry, Manifest
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
+from fozo.engine.network import Network
+from fozo.engine.preprocessing import Preprocessing
+from fozo.engine.statistics import source_statistics
+from fozo.export.graph import OPSET, build_graph
+from fozo.export.vit import read_vit
+from timm.models.vision_transformer import VisionTransformer
+
+MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show
+BOUND = 0.0625
+
+torch.set_num_threads(2)
+
+
+def _randomised_vit(width: int, depth: int, classes: int, seed: int, head_gain: float = 1.0) -> Any:
+    """A timm ViT for 32 x 32 images in which no parameter is zero, one, or equal to another."""
+    model = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=width, depth=depth, num_heads=width // 16, num_classes=classes
+    )
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(like: Any) -> Any:
+        return torch.randn(like.shape, generator=generator)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = normal(parameter)
+            if "norm" in name:
+                parameter.copy_(0.2 * noise + (1.0 if name.endswith("weight") else 0.0))
+            elif name.endswith("bias"):
+                parameter.copy_(0.2 * noise)
+            elif name in ("cls_token", "pos_embed"):
+                parameter.copy_(0.5 * noise)
+            else:
+                parameter.copy_(noise / np.sqrt(parameter[0].numel()))
+        model.head.weight.mul_(head_gain)
+    return model.eval()
+
+
+def _save_graph(model: Any, path: Path) -> None:
+    graph = build_graph(read_vit(model), MEAN, STD)
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def _manifest(model: Any, name: str) -> Manifest:
+    vit = read_vit(model)
+    return Manifest(
+        model=name,
+        preprocessing=Preprocessing(vit.image_size, vit.image_size[0]),
+        layers=len(vit.blocks),
+        width=vit.width,
+        tokens=vit.tokens,
+        feature_width=vit.width,
+        classes=len(vit.head.weight),
+        prompt_bound=BOUND,
+        graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
+    )
+
+
+def _random_images(count: int, seed: int = 0) -> ImageArray:
+    """Read-only images: smooth ones, each with its own colour, contrast and noise."""
+    generator = np.random.default_rng([seed, count])
+    coarse = generator.uniform(0, 255, (count, 4, 4, 3))
+    smooth = coarse.repeat(8, axis=1).repeat(8, axis=2) + generator.normal(0, 25, (count, 32, 32, 3))
+    images = np.clip(smooth, 0, 255).astype(np.uint8)
+    images.setflags(write=False)
+    return images
+
+
+class _StandIn:
+    """A network of two layers in plain NumPy that answers in float64 and counts its forwards."""
+
+    def __init__(self, *, classes: int = 5, layers: int = 2, width: int = 3, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        shape = (layers, width)
+        self.layers = generator.normal(size=(12, layers * width))
+        self.steer = generator.normal(size=(width, layers * width))
+        self.weight = generator.normal(size=(classes, width))
+        self.bias = generator.normal(size=classes)
+        source = SourceStatistics(
+            generator.normal(size=shape) * 0.3, generator.uniform(0.2, 0.8, size=shape), 100
+        )
+        self.info = ModelInfo("stand-in", "stand-in", layers, width, 5, BOUND, self.weight, source)
+        self.forwards = 0
+
+    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+        self.forwards += 1
+        seen = images.reshape(len(images), -1) / 255.0 @ self.layers
+        if prompts is not None:
+            powers = np.arange(1, prompts.shape[1] + 1)[None, :, None]  # no two prompts act alike
+            seen = seen + np.sin(powers * prompts.astype(np.float64)).sum(axis=1) @ self.steer
+        features = np.tanh(seen).reshape(len(images), self.info.layers, self.info.width)
+        return Outputs(features[:, -1] @ self.weight.T + self.bias, features)
+
+    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
+        return [self(images, candidate) for candidate in prompts]
+
+
+@pytest.fixture(scope="session")
+def randomised_vit() -> Callable[..., Any]:
+    """`randomised_vit(width, depth, classes, seed, head_gain=1)`: a timm model for 32 x 32 images."""
+    return _randomised_vit
+
+
+@pytest.fixture(scope="session")
+def normalisation() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel of everything exported here."""
+    return MEAN, STD
+
+
+@pytest.fixture(scope="session")
+def save_graph() -> Callable[[Any, Path], None]:
+    """`save_graph(timm_model, path)`: exports to ONNX without a bundle around it."""
+    return _save_graph
+
+
+@pytest.fixture(scope="session")
+def random_images() -> Callable[..., ImageArray]:
+    """`random_images(count, seed=0)`: read-only uint8 `[count, 32, 32, 3]`."""
+    return _random_images
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Bundle]:
+    """`make_bundle(path, width=64, depth=2, classes=20, seed=0, source=True)`: a whole bundle on disk."""
+
+    def make(
+        path: Path, width: int = 64, depth: int = 2, classes: int = 20, seed: int = 0, source: bool = True
+    ) -> Bundle:
+        model = _randomised_vit(width, depth, classes, seed)
+        head = read_vit(model).head
+        assert head.bias is not None
+        content = bundles.npz(weight=head.weight, bias=head.bias)
+        bundle = bundles.create(
+            path,
+            _manifest(model, f"random-{width}-{depth}-{seed}"),
+            {
+                "model.onnx": lambda target: _save_graph(model, target),
+                "head.npz": lambda target: target.write_bytes(content),
+            },
+        )
+        if not source:
+            return bundle
+        with Network.open(bundle, workers=1) as network:
+            statistics = source_statistics(network, [_random_images(40, seed=900)])
+        return bundle.with_source("fp32", statistics, "random images")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle_paths(
+    tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Bundle]
+) -> dict[int, Path]:
+    """Bundles by width; treat them as read-only, they are shared by the whole session."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        width: make_bundle(folder / f"w{width}", width=width, depth=depth, seed=width).path
+        for width, depth in ((64, 3), (192, 2), (384, 2))
+    }
+
+
+@pytest.fixture(scope="session")
+def bundle_path(bundle_paths: dict[int, Path]) -> Path:
+    """The smallest of `bundle_paths`."""
+    return bundle_paths[64]
+
+
+@pytest.fixture
+def stand_in() -> Callable[..., Any]:
+    """`stand_in(classes=5, layers=2, width=3, seed=0)`: a NumPy network for images `[N, 2, 2, 3]`.
+
+    It follows the `Forward` protocol but computes in float64, counts its calls in `forwards`, and has its
+    parameters as attributes, so that a test can compute what it ought to see.
+    """
+    return _StandIn
