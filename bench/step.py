@@ -103,19 +103,17 @@ def _measure(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str
 
 
 def _report(times: dict[str, list[float]], batch: int) -> None:
-    print(
-        f"{'':34s}{'median ms':>11s}{'min':>9s}{'max':>9s}{'img/s':>9s}{'to fozo fozo':>14s}{'to fozo no_adapt':>18s}"
-    )
+    names = ("median ms", "min", "max", "img/s", "to fozo fozo", "to fozo no_adapt")
+    print(" " * 34 + "".join(name.rjust(len(name) + 3) for name in names))
     for name, values in times.items():
         median = statistics.median(values)
         ratios = [
             statistics.median(v / base for v, base in zip(values, times[f"fozo {other}"], strict=True))
             for other in ("fozo", "no_adapt")
         ]
-        print(
-            f"{name:34s}{1e3 * median:11.0f}{1e3 * min(values):9.0f}{1e3 * max(values):9.0f}"
-            f"{batch / median:9.1f}{ratios[0]:14.2f}{ratios[1]:18.2f}"
-        )
+        cells = (f"{1e3 * median:12.0f}", f"{1e3 * min(values):6.0f}", f"{1e3 * max(values):6.0f}")
+        rates = (f"{batch / median:8.1f}", f"{ratios[0]:15.2f}", f"{ratios[1]:19.2f}")
+        print(f"{name:34s}" + "".join(cells + rates))
 
 
 if __name__ == "__main__":

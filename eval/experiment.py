@@ -134,7 +134,7 @@ def prepare(
 
 
 def _configure(specs: Sequence[str]) -> dict[str, AnyMethod]:
-    """Methods by label from `[label=]name[:option=value,…]`; without a label, the whole of it is the label."""
+    """Methods by label from `[label=]name[:option=value,…]`; without a label, the whole is the label."""
     methods: dict[str, AnyMethod] = {}
     for spec in specs:
         head, _, text = spec.partition(":")
