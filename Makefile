@@ -8,6 +8,7 @@ ROOMS := engine data export eval
 # Exports the small model that ships with fozo and adapts it over corrupted digits: about three minutes,
 # most of them for installing PyTorch.
 demo: $(VENV)/.demo
+	mkdir -p demo
 	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
 	$(BIN)/fozo adapt demo/bundle --dataset demo --severity 3 --out demo/results.json
 
@@ -33,7 +34,7 @@ format: $(VENV)/.dev
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,demo]'
-	mkdir -p demo && touch $@
+	touch $@
 
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -225,29 +225,30 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 @cli.command("methods")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def list_methods(name: str | None, as_json: bool) -> None:
+@click.option("--json", "form", flag_value="json", help="Machine-readable.")
+@click.option("--markdown", "form", flag_value="markdown", help="As a table for documents.")
+def list_methods(name: str | None, form: str | None) -> None:
     """List the methods, or the options of the method NAME with their defaults."""
     from dataclasses import asdict
 
     from .engine.methods import METHODS, describe, method
 
     chosen = {name: method(name)} if name else dict(METHODS)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {key: [asdict(option) for option in describe(value)] for key, value in chosen.items()},
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
-        return
-    for key, value in chosen.items():
-        click.echo(
-            f"{key:14s} {value.forwards} forward(s) per batch. {(type(value).__doc__ or '').splitlines()[0]}"
-        )
-        for option in describe(value) if name else ():
-            click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
+    options = {key: describe(value) for key, value in chosen.items()}
+    if form == "json":
+        plain = {key: [asdict(option) for option in values] for key, values in options.items()}
+        click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+    elif form == "markdown":
+        click.echo("| option | default | kind | meaning |\n|---|---|---|---|")
+        for option in (option for values in options.values() for option in values):
+            kind = option.kind.replace("|", ", ")
+            click.echo(f"| `{option.name}` | `{option.default}` | {kind} | {option.help} |")
+    else:
+        for key, value in chosen.items():
+            about = (type(value).__doc__ or "").splitlines()[0]
+            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}")
+            for option in options[key] if name else ():
+                click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
 
 
 def _require_source_images(folder: Path, count: int) -> None:
