@@ -287,7 +287,7 @@ def _description(bundle: Bundle) -> str:
     m = bundle.manifest
     how = m.preprocessing
     resize = (
-        f"squash to {how.size[0]} × {how.size[1]}"
+        f"squash to {how.resize} × {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"
         if how.crop_mode == "squash"
         else (
             f"resize shorter side to {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"

@@ -57,8 +57,8 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
 
     Args:
         image: RGB, of any size.
-        how: `center` resizes the shorter side to `how.resize` pixels and takes the middle, padding with
-            black where the image is smaller; `squash` resizes to `how.size` regardless of proportions.
+        how: `center` resizes the shorter side to `how.resize` pixels, `squash` both sides, regardless of
+            proportions; both then take the middle, padding with black where the image is smaller.
 
     Returns:
         uint8 of shape [H, W, 3] with (H, W) = `how.size`.
@@ -72,7 +72,8 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
         raise InputError(_unknown("interpolation", how.interpolation, INTERPOLATIONS))
     if how.crop_mode not in CROP_MODES:
         raise InputError(_unknown("crop mode", how.crop_mode, CROP_MODES))
-    target = how.size if how.crop_mode == "squash" else _shorter_side_to(how.resize, image.size)
+    squash = how.crop_mode == "squash"
+    target = (how.resize, how.resize) if squash else _shorter_side_to(how.resize, image.size)
     if target[0] * target[1] > MAX_PIXELS:
         raise InputError(
             f"expected ordinary proportions, found an image of {image.width}x{image.height} pixels, which "

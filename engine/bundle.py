@@ -133,7 +133,7 @@ class Manifest:
             )
         try:
             return _parse(raw)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
                 f"{where}: a field is missing or malformed ({type(error).__name__}: {error}); "
                 "export the model again"

@@ -14,8 +14,8 @@ class Preprocessing:
 
     Attributes:
         size: height and width of the image that the graph reads, in pixels.
-        resize: for `center`, the length of the shorter side after resizing, in pixels (the crop then
-            takes the middle); for `squash`, unused: the whole image is resized to `size`.
+        resize: length after resizing, in pixels, of the shorter side (`center`) or of both (`squash`);
+            the crop then takes the middle.
         interpolation: one of `INTERPOLATIONS`, Pillow's resampling filter of that name.
         crop_mode: `center` or `squash`.
     """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .._version import __version__
 from ..data.demo import DEMO_CLASSES
 from ..engine import bundle as bundles
 from ..engine.bundle import Bundle, GraphEntry, Manifest
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, OutputError
 from ..engine.files import sha256_of
 from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
@@ -90,8 +91,8 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         prompt_bound=bound,
         **_classes(request, len(vit.head.weight)),
     )
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as folder:
-        graph = Path(folder) / bundles.GRAPH_FILES["fp32"]
+    with _folder_beside(out) as folder:
+        graph = folder / bundles.GRAPH_FILES["fp32"]
         _save_graph(vit, mean, std, graph)
         info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, vit.head.weight)
         parity = verify(model, graph, info, mean, std)
@@ -102,6 +103,19 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             "head.npz": lambda path: _save_head(vit, path),
         }
         return Exported(bundles.create(out, manifest, files, overwrite=overwrite), parity)
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A temporary folder on the same file system, gone afterwards; a full disk is a clear error."""
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the bundle {out}: {error.strerror or error}; choose another place with "
+            "--out, or make room there"
+        ) from error
 
 
 def create_model(request: Request) -> Any:
@@ -116,6 +130,8 @@ def create_model(request: Request) -> Any:
         if value is not None
     }
     weights = request.weights
+    if weights is not None and request.random:
+        raise ExportError(f"weights are either random or those of {weights}, not both")
     if request.model == DEMO_MODEL:
         if options:
             raise ExportError(f"{DEMO_MODEL} has a fixed image size and number of classes")
@@ -146,6 +162,11 @@ def _timm_model(name: str, **options: Any) -> Any:
 
 def _preprocessing(config: dict[str, Any], vit: Vit) -> Preprocessing:
     mode, interpolation = config["crop_mode"], config["interpolation"]
+    if vit.image_size[0] != vit.image_size[1]:
+        raise ExportError(
+            f"this model reads images of {vit.image_size[0]} × {vit.image_size[1]}; fozo prepares "
+            "square ones only: give --image-size"
+        )
     if mode not in CROP_MODES or interpolation not in INTERPOLATIONS:
         raise ExportError(
             f"images of this model are prepared by crop mode {mode!r} and interpolation "

@@ -227,18 +227,19 @@ def test_preprocess_is_timms_transform_to_the_bit(
     assert np.array_equal(preprocess(picture(*size), how), expected)
 
 
+@pytest.mark.parametrize("crop_pct", [1.0, 0.95])
 @pytest.mark.parametrize("size", [(500, 375), (11, 17), (224, 224)], ids=str)
-def test_squash_is_timms_transform_to_the_bit(size: tuple[int, int]) -> None:
+def test_squash_is_timms_transform_to_the_bit(size: tuple[int, int], crop_pct: float) -> None:
     timm_data = pytest.importorskip("timm.data")
     transform = timm_data.create_transform(
-        (3, 224, 192),
+        (3, 224, 224),
         is_training=False,
         interpolation="bicubic",
-        crop_pct=1.0,
+        crop_pct=crop_pct,
         crop_mode="squash",
         normalize=False,
     )
-    result = preprocess(picture(*size), Preprocessing((224, 192), 0, "bicubic", "squash"))
+    result = preprocess(picture(*size), Preprocessing((224, 224), int(224 / crop_pct), "bicubic", "squash"))
     assert np.array_equal(result, transform(picture(*size)).numpy().transpose(1, 2, 0))
 
 
