@@ -122,7 +122,7 @@ class Manifest:
         try:
             raw = json.loads(content)
             schema = raw["schema"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(
                 f"{where} is not a bundle manifest ({error}); export the model again"
             ) from error

@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show
 BOUND = 0.0625
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def _randomised_vit(width: int, depth: int, classes: int, seed: int, head_gain: float = 1.0) -> Any:
@@ -88,7 +88,7 @@ class _StandIn:
     def __init__(self, *, classes: int = 5, layers: int = 2, width: int = 3, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
         shape = (layers, width)
-        self.layers = generator.normal(size=(12, layers * width))
+        self.mix = generator.normal(size=(12, layers * width))
         self.steer = generator.normal(size=(width, layers * width))
         self.weight = generator.normal(size=(classes, width))
         self.bias = generator.normal(size=classes)
@@ -100,7 +100,7 @@ class _StandIn:
 
     def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
         self.forwards += 1
-        seen = images.reshape(len(images), -1) / 255.0 @ self.layers
+        seen = images.reshape(len(images), -1) / 255.0 @ self.mix
         if prompts is not None:
             powers = np.arange(1, prompts.shape[1] + 1)[None, :, None]  # no two prompts act alike
             seen = seen + np.sin(powers * prompts.astype(np.float64)).sum(axis=1) @ self.steer

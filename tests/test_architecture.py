@@ -1,0 +1,136 @@
+"""Who may import whom, and what `import fozo` does not load."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import fozo
+import pytest
+from fozo._version import __version__
+
+ROOT = Path(str(fozo.__file__)).parent
+HEAVY = ("torch", "timm", "onnx", "onnxscript", "PIL", "click", "sklearn", "matplotlib", "safetensors")
+STANDARD = sys.stdlib_module_names
+ROOMS = ("engine", "data", "eval", "export")
+# Per room: other rooms, and packages beside the standard library.
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "engine": (set(), {"numpy", "onnxruntime"}),
+    "data": ({"engine"}, {"numpy", "PIL", "sklearn"}),
+    "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib"}),
+    "export": (
+        {"engine", "data"},
+        {"numpy", "torch", "timm", "onnx", "onnxruntime", "safetensors", "click"},
+    ),
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh Python has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import fozo, fozo.engine.adapter",
+        "import fozo; fozo.Adapter, fozo.Bundle, fozo.Network, fozo.METHODS, fozo.method",
+    ],
+)
+def test_engine_needs_numpy_and_onnxruntime_alone(statement: str) -> None:
+    loaded = loaded_by(statement)
+    assert not loaded & set(HEAVY)
+    assert "onnxruntime" in loaded
+
+
+def test_import_fozo_is_light() -> None:
+    assert not loaded_by("import fozo; fozo.__version__") & {*HEAVY, "onnxruntime", "numpy"}
+
+
+def test_command_line_starts_without_the_heavy_ones() -> None:
+    loaded = loaded_by("import fozo.cli")
+    assert not loaded & {"onnxruntime", "torch", "timm", "onnx", "PIL", "numpy", "sklearn", "matplotlib"}
+
+
+def test_evaluation_loads_no_torch() -> None:
+    loaded = loaded_by("import fozo.eval.experiment, fozo.data.source")
+    assert not loaded & {"torch", "timm", "onnx", "click", "matplotlib", "sklearn"}
+
+
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """Everything that a file imports, wherever in it, as absolute dotted names below or outside `fozo`."""
+    package = ["fozo", *path.relative_to(ROOT).parent.parts]
+    found: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            target = [*base, *(node.module.split(".") if node.module else [])]
+            assert not (node.level == 0 and target[0] == "fozo"), f"{path}: use a relative import"
+            found |= {(*target, alias.name) for alias in node.names}
+    return found
+
+
+def files(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    rooms, packages = ALLOWED[room]
+    assert files(room)
+    for path in files(room):
+        for name in imports(path):
+            if name[0] == "fozo":
+                inside = name[1]
+                assert inside == "_version" or inside in rooms | {room}, f"{path.name} imports {name}"
+                assert inside != "cli", f"{path.name} imports the command line"
+            else:
+                assert name[0] in STANDARD | packages, f"{path.name} imports {name}"
+
+
+def test_only_export_knows_torch() -> None:
+    outside = [ROOT / "__init__.py", ROOT / "cli.py", *(p for r in ROOMS if r != "export" for p in files(r))]
+    for path in outside:
+        assert not {name[0] for name in imports(path)} & {"torch", "timm", "onnx", "safetensors"}, path
+
+
+def test_command_line_imports_rooms_inside_its_commands() -> None:
+    tree = ast.parse((ROOT / "cli.py").read_text(encoding="utf-8"))
+    top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.level}
+    assert top <= {"_version", "engine.errors"}
+
+
+def test_no_wildcards_and_no_package_that_is_not_a_room() -> None:
+    for room in ROOMS:
+        for path in files(room):
+            assert not any(name[-1] == "*" for name in imports(path)), path
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages == set(ROOMS)
+
+
+def test_public_names_exist() -> None:
+    for name in fozo.__all__:
+        assert getattr(fozo, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        fozo.nonsense  # noqa: B018
+
+
+def test_typed_and_versioned() -> None:
+    assert resources.files("fozo").joinpath("py.typed").is_file()
+    assert fozo.__version__ == __version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+([.+a-z0-9]*)", __version__)
+    configuration = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'version = { attr = "fozo._version.__version__" }' in configuration
+    for room in ROOMS:
+        assert f'"fozo.{room}"' in configuration
