@@ -328,7 +328,7 @@ def _run_experiment(experiment: Any, out: Path, quiet: bool) -> None:
         if experiment.results and not experiment.results[-1].complete:
             click.echo(table.row(experiment.results[-1]))
         experiment.save(out)
-        click.echo(f"Incomplete: what was measured so far is in {out}", err=True)
+        click.echo(f"Incomplete: what was measured so far is in {out}")
         raise
     click.echo("\n" + table.summary(experiment.results))
     click.echo(f"\nResults: {out}")

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import checkpoint
+from .errors import InputError
 from .guard import guarded_step
 from .methods import describe
 from .methods import method as configured_method
@@ -35,7 +38,11 @@ class Adapter:
 
         Raises:
             BundleError: the bundle lacks something the method needs, such as source statistics.
+            InputError: the seed is no integer in 0..2⁶³−1.
         """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise InputError(f"a seed must be an integer in 0..2^63-1, found {seed!r}")
+        seed = int(seed)
         self.network = network
         self.method = method
         self.seed = seed
@@ -108,9 +115,9 @@ class Adapter:
             StateError: it is missing, damaged, or belongs to another bundle, method or set of options. The
                 state is as it was.
         """
-        self.state, header = checkpoint.load(
-            Path(path), self._header(), self.method.init(self.network.info, self.seed)
-        )
+        info = self.network.info
+        initial = self.method.init(info, self.seed)
+        self.state, header = checkpoint.load(Path(path), self._header(), initial, info)
         self.guarded = int(header.get("guarded", 0))
 
     def _header(self) -> dict[str, Any]:

@@ -8,18 +8,18 @@ take effect, so a bundle is whole at every moment. The format is described in do
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from .arrays import from_npz, to_npz
 from .errors import BundleError, OutputError
 from .files import sha256_of, write_atomic
 from .model import FloatArray, ModelInfo, SourceStatistics
@@ -28,6 +28,8 @@ from .preprocessing import Preprocessing
 SCHEMA = 1
 MANIFEST = "bundle.json"
 GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+_SOURCE_FILE = re.compile(r"source-\w+-[0-9a-f]{8}\.npz")
 
 T = TypeVar("T")
 
@@ -133,7 +135,7 @@ class Manifest:
             )
         try:
             return _parse(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
                 f"{where}: a field is missing or malformed ({type(error).__name__}: {error}); "
                 "export the model again"
@@ -142,7 +144,7 @@ class Manifest:
 
 def _parse(raw: dict[str, Any]) -> Manifest:
     def entries(name: str, kind: Callable[..., T]) -> dict[str, T]:
-        return {str(key): kind(**value) for key, value in raw[name].items()}
+        return {str(key): _checked(kind(**value)) for key, value in raw[name].items()}
 
     def strings(name: str) -> tuple[str, ...] | None:
         values = raw[name]
@@ -170,6 +172,16 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         files=entries("files", FileEntry),
         provenance=dict(raw["provenance"]),
     )
+
+
+def _checked(entry: T) -> T:
+    """A record whose values are of the declared types."""
+    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+    for f in fields(entry):  # type: ignore[arg-type]
+        value = getattr(entry, f.name)
+        if not isinstance(value, kinds[str(f.type)]):
+            raise TypeError(f"{f.name} must be {f.type}, found {value!r}")
+    return entry
 
 
 @dataclass(frozen=True)
@@ -292,14 +304,15 @@ class Bundle:
         Raises:
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
-        content = npz(mean=statistics.mean, std=statistics.std)
+        content = to_npz(mean=statistics.mean, std=statistics.std)
         digest = hashlib.sha256(content).hexdigest()
         name = f"source-{precision}-{digest[:8]}.npz"
         write_atomic(self.path / name, content)
         entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin)
         source = {**self.manifest.source, precision: entry}
         used = {e.file for e in source.values()}
-        stale = {e.file for e in self.manifest.source.values()} - used
+        # Only what this method has written itself is ever removed, whatever a changed manifest names.
+        stale = {e.file for e in self.manifest.source.values() if _SOURCE_FILE.fullmatch(e.file)} - used
         files = {k: v for k, v in self.manifest.files.items() if k not in stale}
         files[name] = FileEntry(digest, len(content))
         content = replace(self.manifest, source=source, files=files).to_json()
@@ -309,36 +322,27 @@ class Bundle:
         return Bundle.open(self.path)
 
 
-def npz(**arrays: FloatArray) -> bytes:
-    """Arrays as the content of an uncompressed `.npz` file; equal arrays give equal bytes."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-            # A fixed date: numpy.savez would write the time of day into the file, and so into its hash.
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue())
-    return stream.getvalue()
-
-
 def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in shapes}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        found = from_npz(path)
+    except ValueError as error:
         raise BundleError(f"{path} cannot be read ({error}); export the model again") from error
     for name, shape in shapes.items():
-        array = arrays[name]
+        array = found.get(name, np.zeros(0))
         if array.shape != shape or array.dtype != np.float32 or not np.isfinite(array).all():
             raise BundleError(
                 f"{path}: expected finite float32 {name} of shape {shape}, found {array.dtype} of "
                 f"shape {array.shape}; export the model again"
             )
-    return arrays
+    return {name: found[name] for name in shapes}
 
 
 def create(
-    path: Path, manifest: Manifest, write: Mapping[str, Callable[[Path], object]], *, overwrite: bool = False
+    path: Path,
+    manifest: Manifest,
+    write: Mapping[str, Callable[[Path], object]],
+    *,
+    overwrite: bool = False,
 ) -> Bundle:
     """Writes a new bundle: in a temporary folder first, moved into place when it is complete.
 
@@ -363,9 +367,7 @@ def create(
                 writer(folder / name)
                 files[name] = FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
             (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
-            if path.exists():
-                path.rename(Path(temporary) / "replaced")
-            folder.rename(path)
+            _move_into_place(folder, path)
     except OSError as error:
         raise OutputError(
             f"cannot write the bundle {path}: {error.strerror or error}; "
@@ -374,14 +376,30 @@ def create(
     return Bundle.open(path)
 
 
+def _move_into_place(folder: Path, path: Path) -> None:
+    """Puts `folder` where `path` is; what was there is removed only when that has succeeded."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    # Not inside the temporary folder: should even moving it back fail, the old bundle is still there.
+    keep = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+    path.replace(keep / path.name)
+    try:
+        folder.rename(path)
+    except OSError:
+        (keep / path.name).replace(path)
+        keep.rmdir()
+        raise
+    shutil.rmtree(keep)
+
+
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Finds out whether a bundle can be created at `path`, before any long work is done for it.
 
     Raises:
         OutputError: the parent folder is missing or not writable, or something is in the way.
     """
-    if path.exists() and not (overwrite and ((path / MANIFEST).exists() or _is_empty(path))):
-        hint = "pass --overwrite to replace it" if (path / MANIFEST).exists() else "choose another place"
+    if path.exists() and (hint := _in_the_way(path, overwrite)):
         raise OutputError(f"{path} already exists; {hint}")
     try:
         probe = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -392,5 +410,16 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         ) from error
 
 
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _in_the_way(path: Path, overwrite: bool) -> str | None:
+    """What to do about what is at `path`; None if it may be replaced: an empty folder, or a pure bundle."""
+    elsewhere = "choose another place with --out"
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    if path.is_dir() and not found:
+        return None
+    try:
+        foreign = sorted(found - {MANIFEST, *Bundle.open(path).manifest.files})
+    except BundleError:
+        return elsewhere
+    if foreign:
+        return f"it holds {foreign[0]}, which is no part of the bundle: move it away, or {elsewhere}"
+    return None if overwrite else f"pass --overwrite to replace it, or {elsewhere}"

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import types
 import typing
-import zipfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .bundle import npz
+from .arrays import from_npz, to_npz
 from .errors import StateError
 from .files import write_atomic
 from .methods.base import State
-from .model import FloatArray
+from .model import ModelInfo
 
 SCHEMA = 1
 StateT = TypeVar("StateT", bound=State)
@@ -38,25 +38,27 @@ def save(path: Path, header: Mapping[str, Any], state: State) -> None:
     values = {
         f.name: np.asarray(value) for f in fields(state) if (value := getattr(state, f.name)) is not None
     }
-    write_atomic(path, npz(header=np.frombuffer(text.encode(), np.uint8), **values))
+    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **values))
 
 
-def load(path: Path, header: Mapping[str, Any], like: StateT) -> tuple[StateT, dict[str, Any]]:
+def load(
+    path: Path, header: Mapping[str, Any], like: StateT, info: ModelInfo
+) -> tuple[StateT, dict[str, Any]]:
     """Reads a state, and returns it with its whole header.
 
     Args:
         path: the file.
         header: what its header must say; keys it has beside these are ignored.
         like: the initial state of the same method on the same bundle: gives the fields, types and shapes.
+        info: the model, for the shapes of arrays that are None at first (`State` says how).
 
     Raises:
         StateError: the file is missing, damaged, or belongs to another bundle, method or set of options.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = from_npz(path)
         found = json.loads(arrays.pop("header").tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise StateError(
             f"{path} is not a readable checkpoint ({error}); start anew, or use another one"
         ) from error
@@ -68,25 +70,26 @@ def load(path: Path, header: Mapping[str, Any], like: StateT) -> tuple[StateT, d
                 "open the bundle and method that wrote it, or start anew"
             )
     hints = typing.get_type_hints(type(like))
-    values = {
-        f.name: _restore(path, f.name, hints[f.name], arrays.get(f.name), getattr(like, f.name))
-        for f in fields(like)
-    }
+    values = {f.name: _restore(path, f, hints[f.name], arrays.get(f.name), like, info) for f in fields(like)}
     return type(like)(**values), found
 
 
-def _restore(path: Path, name: str, hint: Any, stored: FloatArray | None, initial: Any) -> Any:
+def _restore(
+    path: Path, f: Field[Any], hint: Any, stored: NDArray[Any] | None, like: State, info: ModelInfo
+) -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if stored is None and type(None) in kinds:
         return None
-    expected = np.asarray(initial) if initial is not None else None
-    if (
-        stored is None
-        or not np.isfinite(stored).all()
-        or (expected is not None and (stored.shape, stored.dtype) != (expected.shape, expected.dtype))
-    ):
+    scalar, initial = int in kinds or float in kinds, getattr(like, f.name)
+    if initial is not None:
+        shape, dtype = np.shape(initial), np.asarray(initial).dtype
+    else:
+        shape = tuple(getattr(info, name) for name in f.metadata.get("axes", ()))
+        dtype = np.dtype(np.float64)
+    if stored is None or (stored.shape, stored.dtype) != (shape, dtype) or not np.isfinite(stored).all():
         found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
         raise StateError(
-            f"{path}: field {name} does not fit, found {found}; start anew, or use another checkpoint"
+            f"{path}: field {f.name} does not fit, expected finite {dtype} of shape {list(shape)}, "
+            f"found {found}; start anew, or use another checkpoint"
         )
-    return stored.item() if int in kinds or float in kinds else stored
+    return stored.item() if scalar else stored

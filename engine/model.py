@@ -83,9 +83,9 @@ class ModelInfo:
         Raises:
             InputError: an index is out of range or given twice, or none is given.
         """
-        chosen = np.asarray(classes, dtype=np.int64)
-        if chosen.ndim != 1 or not chosen.size or len(set(chosen.tolist())) != chosen.size:
-            raise InputError(f"expected distinct class indices, found {chosen.size} of shape {chosen.shape}")
+        chosen = np.asarray(classes)
+        if chosen.dtype.kind not in "iu" or chosen.ndim != 1 or len(set(chosen.tolist())) != chosen.size:
+            raise InputError(f"expected distinct class indices, found {chosen.dtype} of shape {chosen.shape}")
         if chosen.min() < 0 or chosen.max() >= self.classes:
             raise InputError(
                 f"class indices must lie in 0..{self.classes - 1}, found {chosen.min()}..{chosen.max()}"

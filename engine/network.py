@@ -213,13 +213,14 @@ def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, in
                 f"{graph} does not follow the graph contract: expected {what} {expected}, "
                 f"found {kinds}; export the model with fozo export"
             )
-    height, width = inputs["images"].shape[1:3]
-    fixed = (inputs["prompts"].shape[2:], outputs["logits"].shape[1:], outputs["features"].shape[1:])
-    expected_fixed = ([info.width], [info.classes], [info.layers, info.feature_width])
+    fixed = [node.shape[1:] for node in (inputs["images"], outputs["logits"], outputs["features"])]
+    fixed.append(inputs["prompts"].shape[2:])
+    expected_fixed = [[*fixed[0][:2], 3], [info.classes], [info.layers, info.feature_width], [info.width]]
+    height, width = (*fixed[0], None, None)[:2]
     if fixed != expected_fixed or not isinstance(height, int) or not isinstance(width, int):
         raise BundleError(
-            f"{graph} does not fit its manifest: expected widths {expected_fixed} of prompts, logits "
-            f"and features, found {fixed}; export the model again"
+            f"{graph} does not fit its manifest: expected axes {expected_fixed} of images, logits, features "
+            f"and prompts, found {fixed}; export the model again"
         )
     return height, width
 

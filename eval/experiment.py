@@ -160,6 +160,8 @@ def _domains(
 ) -> tuple[list[Domain], str]:
     """The domains, and the data set's name for the protocol."""
     if dataset == "demo":
+        if data is not None or generate_from is not None:
+            raise InputError("the demo data set is embedded: it takes neither --data nor --generate-from")
         return generated(
             demo(manifest), severity, names or DEMO_CORRUPTIONS, seed
         ), "demo (generated corruptions)"

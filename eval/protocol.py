@@ -75,7 +75,9 @@ def choose_subset(
     if id_list is not None:
         names = _read_list(id_list)
         digest = hashlib.sha256(id_list.read_bytes()).hexdigest()
-        label = "5k" if subset == "5k" else str(len(names))
+        label = "5k" if len(names) == SMALL else str(len(names))
+        if subset not in ("all", label):
+            raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
         return [_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
     if subset in ("all", "50k"):
         short = [domain for domain in domains if subset == "50k" and len(domain) != FULL]
@@ -122,12 +124,20 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
-    index = {identifier: i for i, identifier in enumerate(domain.ids)}
-    index.update({identifier.split("/")[-1]: i for i, identifier in enumerate(domain.ids)})
+    index: dict[str, list[int]] = {}
+    for i, identifier in enumerate(domain.ids):
+        for name in {identifier, identifier.split("/")[-1]}:
+            index.setdefault(name, []).append(i)
     missing = [name for name in names if name not in index]
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(names)} images listed in {path} are not in {domain.name}: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
-    return domain.take([index[name] for name in names])
+    found = [i for name in names for i in index[name]]
+    if len(found) != len(names) or len(set(found)) != len(found):
+        raise InputError(
+            f"{path} does not name every image once: its {len(names)} lines stand for "
+            f"{len(set(found))} images of {domain.name}; list them as <class>/<file>"
+        )
+    return domain.take(found)

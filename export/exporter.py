@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from timm.data import resolve_model_data_config
 from .._version import __version__
 from ..data.demo import DEMO_CLASSES
 from ..engine import bundle as bundles
+from ..engine.arrays import to_npz
 from ..engine.bundle import Bundle, GraphEntry, Manifest
 from ..engine.errors import ExportError, OutputError
 from ..engine.files import sha256_of
@@ -54,6 +56,13 @@ class Request:
     classes_file: Path | None = None
     num_classes: int | None = None
     image_size: int | None = None
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that weights are read from, or None where there is none."""
+        if self.random:
+            return None
+        return self.weights or (DEMO_WEIGHTS if self.model == DEMO_MODEL else None)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, vit.head.weight)
         parity = verify(model, graph, info, mean, std)
         entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
-        manifest = _with_record(manifest, request, config, entry, parity)
+        manifest = _with_record(manifest, request, model, entry, parity)
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
             "head.npz": lambda path: _save_head(vit, path),
@@ -129,27 +138,25 @@ def create_model(request: Request) -> Any:
         for key, value in (("num_classes", request.num_classes), ("img_size", request.image_size))
         if value is not None
     }
-    weights = request.weights
-    if weights is not None and request.random:
-        raise ExportError(f"weights are either random or those of {weights}, not both")
+    file = request.weights_file
+    if request.weights is not None and request.random:
+        raise ExportError(f"weights are either random or those of {request.weights}, not both")
+    if request.model == DEMO_MODEL and options:
+        raise ExportError(f"{DEMO_MODEL} has a fixed image size and number of classes")
     if request.model == DEMO_MODEL:
-        if options:
-            raise ExportError(f"{DEMO_MODEL} has a fixed image size and number of classes")
-        model, weights = demo_model(), weights or DEMO_WEIGHTS
+        model: Any = demo_model()
     else:
-        model = _timm_model(request.model, pretrained=weights is None and not request.random, **options)
-    if weights is not None and not request.random:
-        load_weights(model, weights)
+        model = _timm_model(request.model, pretrained=file is None and not request.random, **options)
+    if file is not None:
+        load_weights(model, file)
     return model.eval()
 
 
 def _timm_model(name: str, **options: Any) -> Any:
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('.')[0]}*")[:5]
-        hint = (
-            f"; did you mean {', '.join(similar)}?" if similar else "; timm.list_models() lists what there is"
-        )
-        raise ExportError(f"timm {timm.__version__} has no model {name!r}{hint}")
+        similar = difflib.get_close_matches(name, timm.list_models(), 5)
+        hint = f"did you mean {', '.join(similar)}?" if similar else "timm.list_models() lists what there is"
+        raise ExportError(f"timm {timm.__version__} has no model {name!r}; {hint}")
     try:
         return timm.create_model(name, **options)
     except Exception as error:  # downloads and architectures fail in many ways
@@ -205,17 +212,22 @@ def _save_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], path:
 
 def _save_head(vit: Vit, path: Path) -> None:
     bias = np.zeros(len(vit.head.weight), np.float32) if vit.head.bias is None else vit.head.bias
-    path.write_bytes(bundles.npz(weight=vit.head.weight, bias=bias))
+    path.write_bytes(to_npz(weight=vit.head.weight, bias=bias))
 
 
 def _with_record(
-    manifest: Manifest, request: Request, config: dict[str, Any], entry: GraphEntry, parity: Parity
+    manifest: Manifest, request: Request, model: Any, entry: GraphEntry, parity: Parity
 ) -> Manifest:
     """The manifest with its graph and with what a person would need to make the bundle again."""
-    weights = "random" if request.random else "pretrained (timm)"
-    if request.weights is not None or request.model == DEMO_MODEL:
-        file = request.weights or DEMO_WEIGHTS
+    file, config = request.weights_file, resolve_model_data_config(model)
+    if file is not None:
         weights = f"{file.name}, SHA-256 {sha256_of(file)}"
+    else:
+        weights = (
+            "random"
+            if request.random
+            else f"timm's pretrained, tag {model.pretrained_cfg.get('tag') or 'default'}"
+        )
     versions = {
         "fozo": __version__,
         "torch": torch.__version__,

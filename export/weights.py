@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -56,26 +55,23 @@ def _listing(label: str, keys: list[str]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"there is no weights file {path}")
+    kind = "safetensors" if path.suffix == ".safetensors" else "a state dict"
     try:
         found = (
             load_file(path)
-            if path.suffix == ".safetensors"
+            if kind == "safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, _unpickling_error()) as error:
+    except Exception as error:  # damaged files make both libraries raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(
-            f"{path} cannot be read as {'safetensors' if path.suffix == '.safetensors' else 'weights'}: "
-            f"{str(error).splitlines()[0]}; only safetensors and plain state dicts are loaded"
+            f"{path} cannot be read as {kind}: {reason}; only safetensors and plain state dicts are loaded"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ExportError(f"{path} holds no state dict: expected a dictionary of tensors")
+    if not isinstance(found, dict) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()
+    ):
+        raise ExportError(f"{path} holds no state dict: expected a dictionary of named tensors")
     return found
-
-
-def _unpickling_error() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError

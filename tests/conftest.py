@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from fozo.engine import bundle as bundles
+from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import Bundle, GraphEntry, Manifest
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from fozo.engine.network import Network
@@ -145,7 +146,7 @@ def make_bundle() -> Callable[..., Bundle]:
         model = _randomised_vit(width, depth, classes, seed)
         head = read_vit(model).head
         assert head.bias is not None
-        content = bundles.npz(weight=head.weight, bias=head.bias)
+        content = to_npz(weight=head.weight, bias=head.bias)
         bundle = bundles.create(
             path,
             _manifest(model, f"random-{width}-{depth}-{seed}"),

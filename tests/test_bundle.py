@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from fozo.engine import bundle as bundles
 from fozo.engine import files
+from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import Bundle, GraphEntry, Manifest
 from fozo.engine.errors import BundleError, InputError, OutputError
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
@@ -73,7 +74,7 @@ def manifest(**changes: Any) -> Manifest:
 
 def make(folder: Path, content: bytes | None = None, head: bytes | None = None, **changes: Any) -> Bundle:
     content = graph() if content is None else content
-    head = bundles.npz(weight=HEAD, bias=BIAS) if head is None else head
+    head = to_npz(weight=HEAD, bias=BIAS) if head is None else head
     return bundles.create(
         folder / "bundle",
         manifest(**changes),
@@ -318,19 +319,19 @@ class Evil:
 
 
 BAD_HEADS: dict[str, bytes] = {
-    "transposed": bundles.npz(weight=HEAD.T, bias=BIAS),
-    "too few classes": bundles.npz(weight=HEAD[:4], bias=BIAS),
-    "float64": bundles.npz(weight=HEAD.astype(np.float64), bias=BIAS),
-    "nan": bundles.npz(weight=np.where(HEAD == 0, np.nan, HEAD).astype(np.float32), bias=BIAS),
-    "inf": bundles.npz(weight=np.where(HEAD == 0, np.inf, HEAD).astype(np.float32), bias=BIAS),
-    "no weight": bundles.npz(bias=BIAS),
+    "transposed": to_npz(weight=HEAD.T, bias=BIAS),
+    "too few classes": to_npz(weight=HEAD[:4], bias=BIAS),
+    "float64": to_npz(weight=HEAD.astype(np.float64), bias=BIAS),
+    "nan": to_npz(weight=np.where(HEAD == 0, np.nan, HEAD).astype(np.float32), bias=BIAS),
+    "inf": to_npz(weight=np.where(HEAD == 0, np.inf, HEAD).astype(np.float32), bias=BIAS),
+    "no weight": to_npz(bias=BIAS),
     "objects": saved_npz(weight=np.array([Evil()], dtype=object), bias=BIAS),
     "pickle": pickle.dumps(Evil()),
     "npy": saved(HEAD),
     "empty": b"",
     "text": b"no archive",
-    "truncated": bundles.npz(weight=HEAD, bias=BIAS)[:-30],
-    "integers": bundles.npz(weight=HEAD.astype(np.int64), bias=BIAS),
+    "truncated": to_npz(weight=HEAD, bias=BIAS)[:-30],
+    "integers": to_npz(weight=HEAD.astype(np.int64), bias=BIAS),
 }
 
 
@@ -377,7 +378,7 @@ def test_graph_that_breaks_the_contract(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("changes", [{"layers": 3}, {"width": 4}, {"classes": 6}, {"feature_width": 6}])
 def test_graph_that_does_not_fit_the_manifest(changes: dict[str, Any], tmp_path: Path) -> None:
     shape = (changes.get("classes", 5), changes.get("feature_width", 3))
-    head = bundles.npz(weight=np.zeros(shape, np.float32), bias=np.zeros(shape[0], np.float32))
+    head = to_npz(weight=np.zeros(shape, np.float32), bias=np.zeros(shape[0], np.float32))
     bundle = make(tmp_path, head=head, class_ids=None, class_names=None, **changes)
     with pytest.raises(BundleError, match="does not fit its manifest"):
         Network.open(bundle.path, workers=1)
@@ -411,7 +412,7 @@ def test_create_leaves_nothing_when_a_writer_fails(tmp_path: Path) -> None:
 
 
 def test_equal_arrays_give_equal_bytes() -> None:
-    assert bundles.npz(weight=HEAD) == bundles.npz(weight=HEAD.copy(order="F"))
+    assert to_npz(weight=HEAD) == to_npz(weight=HEAD.copy(order="F"))
 
 
 # --- source statistics ---
@@ -451,9 +452,9 @@ def test_source_of_another_graph_is_never_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        bundles.npz(mean=np.zeros((2, 3), np.float32)),
-        bundles.npz(mean=np.zeros((3, 2), np.float32), std=np.ones((2, 3), np.float32)),
-        bundles.npz(mean=np.zeros((2, 3), np.float32), std=np.full((2, 3), np.nan, np.float32)),
+        to_npz(mean=np.zeros((2, 3), np.float32)),
+        to_npz(mean=np.zeros((3, 2), np.float32), std=np.ones((2, 3), np.float32)),
+        to_npz(mean=np.zeros((2, 3), np.float32), std=np.full((2, 3), np.nan, np.float32)),
     ],
 )
 def test_damaged_source(content: bytes, tmp_path: Path) -> None:

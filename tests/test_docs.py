@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-
 from fozo.cli import cli
 from fozo.engine.methods import METHODS
 

@@ -571,11 +571,14 @@ def test_existing_output_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     first = export_model(Request("fozo_demo_vit"), out).bundle
     (out / "mark").write_text("old")
+    for overwrite in (False, True):  # somebody's file inside a bundle is not thrown away either
+        with pytest.raises(OutputError, match="it holds mark"):
+            export_model(Request("fozo_demo_vit"), out, overwrite=overwrite)
+    assert (out / "mark").read_text() == "old"
+    (out / "mark").unlink()
     with pytest.raises(OutputError, match="--overwrite"):
         export_model(Request("fozo_demo_vit"), out)
-    assert (out / "mark").exists()
     again = export_model(Request("fozo_demo_vit"), out, overwrite=True).bundle
-    assert not (out / "mark").exists()
     assert again.sha256 == first.sha256
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -14,7 +14,8 @@ from ..objective import softmax
 class State:
     """All that a method carries from batch to batch; each method adds its own fields.
 
-    Randomness is a pure function of `seed` and `step`, so these two are the whole random state.
+    Randomness is a pure function of `seed` and `step`, so these two are the whole random state. A field for
+    an array that is None at first is made with `late_array`, so that a checkpoint can be checked.
 
     Attributes:
         step: batches processed.
@@ -47,6 +48,11 @@ class Prediction:
     def probabilities(self) -> FloatArray:
         """Softmax of the logits, float64 `[N, K]`."""
         return softmax(self.logits)
+
+
+def late_array(*axes: str) -> Any:
+    """A state field, None at first, then float64 with one axis per named attribute of `ModelInfo`."""
+    return field(default=None, metadata={"axes": axes})
 
 
 StateT = TypeVar("StateT", bound=State)

@@ -16,7 +16,7 @@ from ..activation_shift import logit_offset, moving_average, shift_vector
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, SourceStatistics
 from ..objective import BatchStatistics, DiscrepancyNorm, batch_statistics, discrepancy, entropy
 from ..schedule import Constants, Schedule, advance
-from .base import Prediction, State
+from .base import Prediction, State, late_array
 from .options import option, validate
 
 REFERENCE_BATCH = 64
@@ -38,7 +38,7 @@ class FozoState(State):
     epsilon: float
     rate: float
     loss_average: float | None = None
-    center: FloatArray | None = None
+    center: FloatArray | None = late_array("feature_width")
 
 
 @dataclass(frozen=True)

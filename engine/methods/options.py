@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -54,7 +55,7 @@ def validate(method: Any) -> None:
         if get_origin(hint) is Literal:
             valid = value in get_args(hint)
         elif hint is float:
-            valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+            valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         else:
             valid = type(value) is hint
         low, high = f.metadata["low"], f.metadata["high"]

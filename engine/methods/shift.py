@@ -10,7 +10,7 @@ import numpy as np
 from ..activation_shift import logit_offset, moving_average, shift_vector
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from ..objective import entropy
-from .base import Prediction, State
+from .base import Prediction, State, late_array
 from .options import option, validate
 
 
@@ -22,7 +22,7 @@ class ShiftState(State):
         center: running mean of the last feature, float64 `[F]`, or None before the first batch.
     """
 
-    center: FloatArray | None = None
+    center: FloatArray | None = late_array("feature_width")
 
 
 @dataclass(frozen=True)
