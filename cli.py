@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from ._version import __version__
 from .engine.errors import FozoError, InputError
 
 if TYPE_CHECKING:
-    from .data.source import SourceImages
     from .engine.bundle import Bundle
+    from .eval.experiment import Experiment
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -61,11 +61,21 @@ def cli() -> None:
 )
 @click.option("--source-images", default=512, show_default=True, help="How many of them to use.")
 @click.option(
-    "--classes", type=FILE, help="Class identifiers, one per line; default: ImageNet's where they fit."
+    "--class-ids", type=FILE, help="Class identifiers, one per line; default: ImageNet's where they fit."
 )
-@click.option("--num-classes", type=int, help="Number of classes of the weights; default: the model's.")
-@click.option("--image-size", type=int, help="Side of the input in pixels; default: the model's.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the choice of source images.")
+@click.option(
+    "--num-classes", type=click.IntRange(1), help="Number of classes of the weights; default: the model's."
+)
+@click.option(
+    "--image-size", type=click.IntRange(1), help="Side of the input in pixels; default: the model's."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the choice of source images.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default="bundle", show_default=True, help="The new bundle."
 )
@@ -76,7 +86,7 @@ def export(
     origin: str,
     source: Path | None,
     source_images: int,
-    classes: Path | None,
+    class_ids: Path | None,
     num_classes: int | None,
     image_size: int | None,
     seed: int,
@@ -88,15 +98,16 @@ def export(
     The graph is compared with PyTorch before anything is written.
     """
     try:
+        from .data.source import choose_images
         from .export.exporter import Request, export_model
     except ImportError as error:
         raise InputError(
             f'export needs PyTorch and timm ({error}); install them with: pip install "fozo[export]"'
         ) from error
     if source is not None:
-        _require_source_images(source, source_images)
+        choose_images(source, source_images, seed)  # fails before the export, not after it
     click.echo(f"Exporting {model} to {out} …")
-    request = Request(model, weights, origin == "random", classes, num_classes, image_size)
+    request = Request(model, weights, origin == "random", class_ids, num_classes, image_size)
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
@@ -114,10 +125,10 @@ def export(
 
 
 @cli.command()
-@BUNDLE
+@click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("folder", type=FOLDER)
 @click.option("--images", default=512, show_default=True, help="How many images to use.")
-@click.option("--seed", default=0, show_default=True, help="Seed of their choice.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of their choice.")
 def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
     """Compute the source statistics of a BUNDLE from a FOLDER of clean images. Needs no PyTorch."""
     from .engine.bundle import Bundle
@@ -204,10 +215,15 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
       fozo adapt --dataset imagenet-c --data IMAGENET_C --subset 5k --setting continual
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m fozo:shift=origin,samples=2
     """
-    from .eval.experiment import Experiment, prepare
+    from .engine.files import check_writable
+    from .eval.experiment import prepare
 
-    experiment: Experiment = prepare(bundle, methods, **options)
-    _run_experiment(experiment, out, quiet)
+    if out.suffix == ".png":
+        raise InputError(f"{out} is where the picture goes; name a .json file with --out")
+    check_writable(out)  # fails now and not after the work
+    experiment = prepare(bundle, methods, **options)
+    with experiment.network:
+        _run_experiment(experiment, out, quiet)
 
 
 @cli.command()
@@ -251,36 +267,15 @@ def list_methods(name: str | None, form: str | None) -> None:
                 click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
 
 
-def _require_source_images(folder: Path, count: int) -> None:
-    """Fails before the export and not after it."""
-    from .data.source import folder_source
-    from .engine.preprocessing import Preprocessing
-
-    folder_source(folder, Preprocessing((1, 1), 1), count, 0)
-
-
 def _store_source(bundle: Bundle, folder: Path | None, count: int, seed: int) -> Bundle:
-    from .data.loader import load_batches
-    from .data.source import demo_source, folder_source
-    from .engine.network import Network
-    from .engine.statistics import source_statistics
+    """Source statistics from a folder, or for the demonstration's model from its own images."""
+    from .data.source import demo_source, folder_source, store_source
 
     how = bundle.manifest.preprocessing
-    images: SourceImages = demo_source() if folder is None else folder_source(folder, how, count, seed)
+    images = demo_source() if folder is None else folder_source(folder, how, count, seed)
     click.echo(f"Source statistics from {images.origin} …")
-    with (
-        Network.open(bundle) as network,
-        closing(load_batches(images.load, range(images.count), 32)) as batches,
-        _Progress(images.count) as advance,
-    ):
-
-        def counted() -> Any:
-            for batch in batches:
-                yield batch
-                advance(len(batch))
-
-        statistics = source_statistics(network, counted())
-    return bundle.with_source("fp32", statistics, images.origin)
+    with _Progress(images.count) as advance:
+        return store_source(bundle, "fp32", images, advance)
 
 
 def _description(bundle: Bundle) -> str:
@@ -311,11 +306,10 @@ def _description(bundle: Bundle) -> str:
     return "\n".join(lines)
 
 
-def _run_experiment(experiment: Any, out: Path, quiet: bool) -> None:
+def _run_experiment(experiment: Experiment, out: Path, quiet: bool) -> None:
     from .eval import table
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
-    experiment.save(out)  # fails now, and not after the work, if it cannot be written
     click.echo(table.header(list(experiment.adapters)))
     try:
         with _Progress(experiment.images, quiet) as advance:
@@ -325,17 +319,18 @@ def _run_experiment(experiment: Any, out: Path, quiet: bool) -> None:
                     click.echo(table.row(result))
                     experiment.save(out)
     except BaseException:
-        if experiment.results and not experiment.results[-1].complete:
-            click.echo(table.row(experiment.results[-1]))
-        experiment.save(out)
-        click.echo(f"Incomplete: what was measured so far is in {out}")
+        if experiment.started:
+            if not experiment.results[-1].complete:
+                click.echo(table.row(experiment.results[-1]))
+            experiment.save(out)
+            click.echo(f"Incomplete: what was measured so far is in {out}")
         raise
     click.echo("\n" + table.summary(experiment.results))
     click.echo(f"\nResults: {out}")
     _draw(experiment, out.with_suffix(".png"))
 
 
-def _draw(experiment: Any, path: Path) -> None:
+def _draw(experiment: Experiment, path: Path) -> None:
     from .eval.plot import save_plot
 
     try:
@@ -370,6 +365,8 @@ class _Progress:
 
 def main() -> None:
     """Runs the command line: exit code 1 and one line on an error, 130 on Ctrl-C."""
+    # Images that large are refused with a message of our own.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:

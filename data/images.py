@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..engine.errors import InputError
-from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
+from ..engine.preprocessing import INTERPOLATIONS, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -64,14 +64,8 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
         uint8 of shape [H, W, 3] with (H, W) = `how.size`.
 
     Raises:
-        InputError: `how` names an interpolation or a crop mode that does not exist, or the image is so thin
-            that resizing it would take more than `MAX_PIXELS`.
+        InputError: the image is so thin that resizing it would take more than `MAX_PIXELS`.
     """
-    resampling = _RESAMPLING.get(how.interpolation)
-    if resampling is None:
-        raise InputError(_unknown("interpolation", how.interpolation, INTERPOLATIONS))
-    if how.crop_mode not in CROP_MODES:
-        raise InputError(_unknown("crop mode", how.crop_mode, CROP_MODES))
     squash = how.crop_mode == "squash"
     target = (how.resize, how.resize) if squash else _shorter_side_to(how.resize, image.size)
     if target[0] * target[1] > MAX_PIXELS:
@@ -80,7 +74,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
             f"resizing would make {target[1]}x{target[0]}; crop it first"
         )
     if (image.height, image.width) != target:
-        image = image.resize((target[1], target[0]), resampling)
+        image = image.resize((target[1], target[0]), _RESAMPLING[how.interpolation])
     return center_crop(image, how.size)
 
 
@@ -198,7 +192,3 @@ def _too_large(place: Path, found: str, max_pixels: int) -> str:
 
 def _damaged(place: Path, error: Exception) -> str:
     return f"expected a whole image, found damaged or unsupported data in {place}: {error}; replace it"
-
-
-def _unknown(what: str, found: str, choices: tuple[str, ...]) -> str:
-    return f"expected as {what} one of {', '.join(choices)}, found {found!r}; correct the preprocessing"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.bundle import Bundle
 from ..engine.errors import InputError
+from ..engine.network import Network
 from ..engine.preprocessing import Preprocessing
-from ..engine.statistics import MIN_IMAGES
+from ..engine.statistics import MIN_IMAGES, source_statistics
 from .demo import demo_images
 from .images import list_images, preprocess, read_image
+from .loader import load_batches
+
+SOURCE_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class SourceImages:
     origin: str
 
 
-def folder_source(folder: Path, how: Preprocessing, count: int, seed: int) -> SourceImages:
-    """`count` images of a folder (or all, if it has fewer), chosen at random with a seed.
+def choose_images(folder: Path, count: int, seed: int) -> tuple[list[Path], str]:
+    """`count` images of a folder (or all, if it has fewer), chosen at random with a seed; and how, in words.
 
     Raises:
         InputError: the folder is missing, or too few images are in it or asked for.
@@ -48,11 +54,51 @@ def folder_source(folder: Path, how: Preprocessing, count: int, seed: int) -> So
     if count < len(paths):
         picks = np.random.default_rng(seed).choice(len(paths), count, replace=False)
         chosen = [paths[index] for index in sorted(picks)]
-    origin = f"{len(chosen)} of the {len(paths)} images in {folder.name}, seed {seed}"
-    return SourceImages(len(chosen), lambda index: preprocess(read_image(chosen[index]), how), origin)
+    return chosen, f"{len(chosen)} of the {len(paths)} images in {folder.resolve().name}, seed {seed}"
+
+
+def folder_source(folder: Path, how: Preprocessing, count: int, seed: int) -> SourceImages:
+    """The images of `choose_images`, prepared for a model.
+
+    Raises:
+        InputError: the folder is missing, or too few images are in it or asked for.
+    """
+    paths, origin = choose_images(folder, count, seed)
+    return SourceImages(len(paths), lambda index: preprocess(read_image(paths[index]), how), origin)
 
 
 def demo_source() -> SourceImages:
     """The images that the demonstration's model was trained on."""
     images, _ = demo_images("train")
     return SourceImages(len(images), lambda index: images[index], "the demonstration's training images")
+
+
+def store_source(
+    bundle: Bundle,
+    precision: str,
+    images: SourceImages,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> Bundle:
+    """Computes the source statistics of a graph with that graph, and stores them in its bundle.
+
+    Args:
+        bundle: where the graph is; the changed bundle is returned.
+        precision: which graph.
+        images: clean images.
+        on_batch: called after each batch with its number of images.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        InputError: an image cannot be read, or features are not finite.
+        OutputError: the bundle's folder cannot be written.
+    """
+
+    def counted(batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        for batch in batches:
+            yield batch
+            on_batch(len(batch))
+
+    loading = closing(load_batches(images.load, range(images.count), SOURCE_BATCH))
+    with Network.open(bundle, precision) as network, loading as batches:
+        statistics = source_statistics(network, counted(batches))
+    return bundle.with_source(precision, statistics, images.origin)

@@ -124,7 +124,7 @@ class Adapter:
         options = {option.name: option.default for option in describe(self.method)}
         return {
             "identity": self.network.info.identity,
-            "method": type(self.method).__name__.lower(),
+            "method": self.method.name,
             "options": options,
             "seed": self.seed,
         }

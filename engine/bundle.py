@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -21,7 +22,7 @@ import numpy as np
 
 from .arrays import from_npz, to_npz
 from .errors import BundleError, OutputError
-from .files import sha256_of, write_atomic
+from .files import sha256_of, sha256_of_parts, write_atomic
 from .model import FloatArray, ModelInfo, SourceStatistics
 from .preprocessing import Preprocessing
 
@@ -87,6 +88,7 @@ class Manifest:
         feature_width: F, width of one feature.
         classes: K, number of classes.
         prompt_bound: bound of the uniform initialisation of prompts.
+        tunables: what adaptation may change, by name of the graph's input: its axes, names for dynamic ones.
         class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
         class_names: K names for people, or None.
         graphs: by precision, `fp32` first.
@@ -103,6 +105,7 @@ class Manifest:
     feature_width: int
     classes: int
     prompt_bound: float
+    tunables: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
     class_ids: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
@@ -156,7 +159,7 @@ def _parse(raw: dict[str, Any]) -> Manifest:
 
     how = dict(raw["preprocessing"])
     height, width = how.pop("size")
-    return Manifest(
+    manifest = Manifest(
         model=str(raw["model"]),
         preprocessing=Preprocessing(size=(int(height), int(width)), **how),
         layers=int(raw["layers"]),
@@ -165,6 +168,7 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         feature_width=int(raw["feature_width"]),
         classes=int(raw["classes"]),
         prompt_bound=float(raw["prompt_bound"]),
+        tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
         class_ids=strings("class_ids"),
         class_names=strings("class_names"),
         graphs=entries("graphs", GraphEntry),
@@ -172,6 +176,14 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         files=entries("files", FileEntry),
         provenance=dict(raw["provenance"]),
     )
+    if "fp32" not in manifest.graphs or not 0 < manifest.prompt_bound < math.inf:
+        raise ValueError("it must have an fp32 graph and a positive prompt_bound")
+    needed = [graph.file for graph in manifest.graphs.values()]
+    needed += [source.file for source in manifest.source.values()]
+    unlisted = [name for name in needed if name not in manifest.files]
+    if unlisted:
+        raise ValueError(f"files does not list {unlisted[0]}")
+    return manifest
 
 
 def _checked(entry: T) -> T:
@@ -265,15 +277,19 @@ class Bundle:
             BundleError: a file is missing, changed, or of the wrong shape.
         """
         m = self.manifest
-        head = _load_arrays(self.file("head.npz"), {"weight": (m.classes, m.feature_width)})
+        shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
+        head = _load_arrays(self.file("head.npz"), shapes)
+        source = m.source[precision].file if precision in m.source else None
+        used = [self._graph_entry(precision).file, "head.npz", *([source] if source else [])]
         return ModelInfo(
             name=m.model,
-            identity=f"{self.sha256}/{precision}",
+            identity=sha256_of_parts(*(m.files[name].sha256 for name in used), str(m.prompt_bound)),
             layers=m.layers,
             width=m.width,
             tokens=m.tokens,
             prompt_bound=m.prompt_bound,
             head_weight=head["weight"],
+            head_bias=head["bias"],
             source=self.source(precision),
         )
 

@@ -65,6 +65,9 @@ def load(
     for key, expected in {"schema": SCHEMA, **header}.items():
         if not isinstance(found, dict) or found.get(key) != expected:
             value = found.get(key) if isinstance(found, dict) else found
+            if isinstance(expected, dict) and isinstance(value, dict):  # options: name only what differs
+                names = [name for name in {**expected, **value} if expected.get(name) != value.get(name)]
+                expected, value = ({name: each.get(name) for name in names} for each in (expected, value))
             raise StateError(
                 f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
                 "open the bundle and method that wrote it, or start anew"

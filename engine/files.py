@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from .errors import OutputError
@@ -16,24 +17,36 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full. Nothing is left behind.
     """
-    temporary = None
+    temporary = _beside(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OutputError(
-                f"cannot write {path}: {error.strerror or error}; "
-                "choose another place, or make room and allow writing there"
-            ) from error
-        raise
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(
+            OSError
+        ):  # gone if all went well, and never created if the folder is missing
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Finds out whether `path` can be written, before long work is done for it; leaves no trace.
+
+    Raises:
+        OutputError: it is a folder, or a file cannot be created beside it.
+    """
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    probe = _beside(path)
+    try:
+        probe.open("xb").close()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -45,9 +58,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    # There is no call that only reads the mask. Two threads doing this at once could at worst give one
-    # temporary file narrower permissions.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def sha256_of_parts(*parts: str) -> str:
+    """One SHA-256, in hexadecimal, of several texts in order."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder that nobody else uses."""
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {error.strerror or error}; "
+        "choose another place, or make room and allow writing there"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, InputError
+from .files import sha256_of_parts
 
 FloatArray = NDArray[np.floating[Any]]
 ImageArray = NDArray[np.uint8]
+# What adaptation may change of a network, by name of the graph's input.
+Tunables = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class ModelInfo:
         tokens: tokens per image without prompts.
         prompt_bound: prompts are initialised uniformly in `[-prompt_bound, prompt_bound]`.
         head_weight: float32 `[K, F]`; `logits(f + d) = logits(f) + head_weight @ d`.
+        head_bias: float32 `[K]`; `logits = features[:, -1] @ head_weight.T + head_bias`.
         source: source statistics of this very graph, if the bundle has them.
     """
 
@@ -52,6 +56,7 @@ class ModelInfo:
     tokens: int
     prompt_bound: float
     head_weight: FloatArray
+    head_bias: FloatArray
     source: SourceStatistics | None = None
 
     @property
@@ -93,7 +98,8 @@ class ModelInfo:
         return replace(
             self,
             head_weight=self.head_weight[chosen],
-            identity=f"{self.identity}/classes={','.join(map(str, chosen))}",
+            head_bias=self.head_bias[chosen],
+            identity=sha256_of_parts(self.identity, *map(str, chosen)),
         )
 
 
@@ -117,8 +123,8 @@ class Forward(Protocol):
     def info(self) -> ModelInfo:
         """The model behind this network."""
 
-    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
-        """One forward over `images` uint8 `[N, H, W, 3]` with `prompts` `[R, P, D]`, R in {1, N}."""
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        """One forward over `images` uint8 `[N, H, W, 3]`, e.g. with `prompts` `[R, P, D]`, R in {1, N}."""
 
-    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
-        """One forward over the same images for each of several prompts."""
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        """One forward over the same images for each of several sets of tunables."""

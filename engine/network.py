@@ -1,4 +1,4 @@
-"""One ONNX Runtime session behind `network(images, prompts) -> Outputs`.
+"""One ONNX Runtime session behind `network(images, **tunables) -> Outputs`.
 
 A batch runs as micro-batches, each on one thread of a small pool, several at a time on the same session.
 Peak memory is set by micro-batch times workers and not by the batch. Every micro-batch is computed by
@@ -7,7 +7,9 @@ single-threaded kernels, so results do not depend on how the work is split (docs
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import BundleError, InputError
-from .model import FloatArray, ImageArray, ModelInfo, Outputs
+from .model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 
 INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
 OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
@@ -56,8 +58,8 @@ class Network:
             InputError: `workers` or `micro_batch` is less than 1.
         """
         for name, value in (("workers", workers), ("micro-batch", micro_batch)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, found {value}")
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} must be an integer of at least 1, found {value!r}")
         self.info = info
         self.workers = workers or available_cpus()
         self._session = _session(graph)
@@ -87,7 +89,7 @@ class Network:
     def select(self, classes: Sequence[int]) -> Network:
         """The same network restricted to some classes, e.g. the 200 of ImageNet-R; it shares the session.
 
-        The logits of the other classes are dropped before anything is computed from them (methods.md §1.5).
+        The logits of the other classes are dropped before anything is computed from them.
 
         Raises:
             InputError: the indices are not distinct or out of range.
@@ -98,31 +100,31 @@ class Network:
         view._classes = chosen if self._classes is None else self._classes[chosen]
         return view
 
-    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         """One forward.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
-            prompts: float32 `[R, P, D]`, R in {1, N}; None runs the network without prompts.
+            tunables: by name; `prompts` is float32 `[R, P, D]`, R in {1, N}. What is not given has no effect:
+                without prompts the network is the plain one.
 
         Raises:
-            InputError: an array is not of this kind or shape.
+            InputError: an array is not of this kind or shape, or there is no such tunable.
         """
-        if prompts is None:
-            prompts = np.zeros((1, 0, self.info.width), np.float32)
-        return self.candidates(images, [prompts])[0]
+        return self.candidates(images, [tunables])[0]
 
-    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
-        """One forward over the same images for each of several prompts, all micro-batches as one list.
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        """One forward over the same images for each of several sets of tunables, their micro-batches mixed.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
-            prompts: each float32 `[R, P, D]`, R in {1, N}.
+            tunables: one mapping per forward, as in `__call__`.
 
         Raises:
-            InputError: an array is not of this kind or shape.
+            InputError: an array is not of this kind or shape, or there is no such tunable.
         """
-        self._check(images, prompts)
+        self._check_images(images)
+        prompts = [self._prompts(candidate, len(images)) for candidate in tunables]
         n, info = len(images), self.info
         results = [
             Outputs(
@@ -149,24 +151,31 @@ class Network:
                 pass
         return results
 
-    def _check(self, images: ImageArray, prompts: Sequence[FloatArray]) -> None:
+    def _check_images(self, images: ImageArray) -> None:
         expected = (*self.image_size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+        found = f"{type(images).__name__}"
+        if isinstance(images, np.ndarray):
+            if images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == expected and len(images):
+                return
+            found = f"{images.dtype} of shape {list(images.shape)}"
+        raise InputError(
+            f"expected images as an array of uint8 and shape [N, {', '.join(map(str, expected))}] with "
+            f"N ≥ 1, found {found}"
+        )
+
+    def _prompts(self, tunables: Tunables, images: int) -> FloatArray:
+        """The checked prompts of one forward; none at all if none are given."""
+        unknown = tunables.keys() - {"prompts"}
+        if unknown:
+            raise InputError(f"{self.info.name} has no tunable {', '.join(sorted(unknown))}; it has: prompts")
+        prompts = tunables.get("prompts", np.zeros((1, 0, self.info.width), np.float32))
+        fits = prompts.dtype == np.float32 and prompts.ndim == 3 and prompts.shape[2] == self.info.width
+        if not fits or len(prompts) not in (1, images):
             raise InputError(
-                f"expected images of type uint8 and shape [N, {', '.join(map(str, expected))}] with "
-                f"N ≥ 1, found {images.dtype} of shape {list(images.shape)}"
+                f"expected prompts of type float32 and shape [1 or {images}, P, {self.info.width}], "
+                f"found {prompts.dtype} of shape {list(prompts.shape)}"
             )
-        for candidate in prompts:
-            if (
-                candidate.dtype != np.float32
-                or candidate.ndim != 3
-                or candidate.shape[2] != self.info.width
-                or len(candidate) not in (1, len(images))
-            ):
-                raise InputError(
-                    f"expected prompts of type float32 and shape [1 or {len(images)}, P, "
-                    f"{self.info.width}], found {candidate.dtype} of shape {list(candidate.shape)}"
-                )
+        return prompts
 
     def close(self) -> None:
         """Stops the worker threads. Also called at the end of a `with` block."""
@@ -194,12 +203,22 @@ def _session(graph: Path) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Without a pattern of memory, workers share what the arena has (docs/benchmarks.md).
+    options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises many kinds, all of its own
         raise BundleError(
             f"ONNX Runtime cannot load {graph}: {str(error).splitlines()[0]}; export the model again"
         ) from error
+    _return_freed_memory()
+    return session
+
+
+def _return_freed_memory() -> None:
+    """Gives back what loading has freed: packing ViT-B for the kernels leaves 220 MB behind."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:

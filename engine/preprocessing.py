@@ -18,9 +18,24 @@ class Preprocessing:
             the crop then takes the middle.
         interpolation: one of `INTERPOLATIONS`, Pillow's resampling filter of that name.
         crop_mode: `center` or `squash`.
+
+    Raises:
+        ValueError: a length is not positive, or a name is unknown.
     """
 
     size: tuple[int, int]
     resize: int
     interpolation: str = "bicubic"
     crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        lengths = (*self.size, self.resize)
+        if len(self.size) != 2 or any(type(length) is not int or length < 1 for length in lengths):
+            raise ValueError(
+                f"size and resize must be positive integers, found {self.size} and {self.resize!r}"
+            )
+        if self.interpolation not in INTERPOLATIONS or self.crop_mode not in CROP_MODES:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)} and crop mode one of "
+                f"{', '.join(CROP_MODES)}, found {self.interpolation!r} and {self.crop_mode!r}"
+            )

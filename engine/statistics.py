@@ -43,7 +43,7 @@ class Moments:
 
 
 def source_statistics(network: Forward, batches: Iterable[ImageArray]) -> SourceStatistics:
-    """Statistics of the features of clean images, without prompts (methods.md §1.2).
+    """Statistics of the features of clean images, without prompts.
 
     Args:
         network: the very graph that will be adapted.

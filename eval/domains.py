@@ -88,7 +88,7 @@ def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Do
     return _folder(
         folder,
         manifest,
-        name or folder.name,
+        name or folder.resolve().name,
         lambda path: preprocess(read_image(path), manifest.preprocessing),
     )
 
@@ -161,6 +161,8 @@ def _corrupted(clean: Domain, name: str, severity: int, seed: int) -> Domain:
 
 
 def _check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    if len(set(names)) != len(names):
+        raise InputError(f"a corruption is named twice: {', '.join(names)}")
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(
@@ -169,8 +171,8 @@ def _check_names(names: Sequence[str], known: Sequence[str], where: str) -> None
 
 
 def _folder(folder: Path, manifest: Manifest, name: str, load: Callable[[Path], Pixels]) -> Domain:
-    paths = list_images(folder)
-    ids = tuple(path.relative_to(folder).as_posix() for path in paths)
+    # Only names are kept, no paths: ImageNet-C has 750,000 images.
+    ids = tuple(path.relative_to(folder).as_posix() for path in list_images(folder))
     loose = [identifier for identifier in ids if identifier.count("/") != 1]
     if loose:
         raise InputError(
@@ -180,7 +182,7 @@ def _folder(folder: Path, manifest: Manifest, name: str, load: Callable[[Path], 
         )
     index = _class_index(sorted({identifier.split("/")[0] for identifier in ids}), manifest, folder)
     labels = np.array([index[identifier.split("/")[0]] for identifier in ids], np.int64)
-    return Domain(name, ids, labels, lambda i: load(paths[i]))
+    return Domain(name, ids, labels, lambda i: load(folder / ids[i]))
 
 
 def _class_index(found: list[str], manifest: Manifest, folder: Path) -> dict[str, int]:
@@ -188,7 +190,7 @@ def _class_index(found: list[str], manifest: Manifest, folder: Path) -> dict[str
         if len(found) != manifest.classes:
             raise InputError(
                 f"the bundle does not know its classes' names, so {folder} must have one folder for each "
-                f"of its {manifest.classes} classes, found {len(found)}; export the model with --classes"
+                f"of its {manifest.classes} classes, found {len(found)}; export the model with --class-ids"
             )
         return {name: index for index, name in enumerate(found)}
     known = {name: index for index, name in enumerate(manifest.class_ids)}

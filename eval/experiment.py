@@ -59,6 +59,11 @@ class Experiment:
         """Images in all domains together."""
         return sum(map(len, self.domains))
 
+    @property
+    def started(self) -> bool:
+        """Whether a batch has been processed."""
+        return any(part.batches for result in self.results for part in result.methods.values())
+
     def run(self, on_batch: Callable[[int], None] = lambda images: None) -> Iterator[runner.DomainResult]:
         """Runs, yielding each domain's result when it begins and when it is complete."""
         self.results = []

@@ -65,6 +65,6 @@ class Tally:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error in 0..1: 15 equal bins over the whole stream (methods.md §1.6)."""
+        """Expected calibration error in 0..1: 15 equal bins over the whole stream."""
         total = self.bin_images.sum()
         return float(np.abs(self.bin_confidence - self.bin_correct).sum() / total) if total else 0.0

@@ -15,7 +15,6 @@ from ..engine.errors import InputError
 from .domains import Domain
 
 Setting = Literal["reset", "continual"]
-SETTINGS: tuple[Setting, ...] = ("reset", "continual")
 FULL = 50_000
 SMALL = 5_000
 
@@ -76,7 +75,7 @@ def choose_subset(
         names = _read_list(id_list)
         digest = hashlib.sha256(id_list.read_bytes()).hexdigest()
         label = "5k" if len(names) == SMALL else str(len(names))
-        if subset not in ("all", label):
+        if subset != "all" and _count(subset) != len(names):
             raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
         return [_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
     if subset in ("all", "50k"):
@@ -98,8 +97,8 @@ def choose_subset(
 
 
 def _count(subset: str) -> int:
-    if subset == "5k":
-        return SMALL
+    if subset in ("5k", "50k"):
+        return SMALL if subset == "5k" else FULL
     if not subset.isdecimal() or int(subset) < 1:
         raise InputError(f"expected a subset all, 50k, 5k or a number of images, found {subset!r}")
     return int(subset)

@@ -21,6 +21,7 @@ from ..engine.bundle import Bundle
 from ..engine.files import write_atomic
 from ..engine.methods import describe
 from ..engine.network import Network, available_cpus
+from .domains import CLEAN
 from .protocol import Protocol
 from .runner import DomainResult, MethodResult
 
@@ -47,7 +48,7 @@ def document(
         "engine": {"workers": network.workers, "micro_batch": network.micro_batch},
         "methods": {
             label: {
-                "method": type(adapter.method).__name__,
+                "method": adapter.method.name,
                 "forwards_per_batch": adapter.method.forwards,
                 "options": {option.name: option.default for option in describe(adapter.method)},
             }
@@ -72,23 +73,26 @@ def document(
 
 
 def average(results: Sequence[DomainResult]) -> dict[str, dict[str, float]]:
-    """Per method: unweighted means of accuracy, top-5 and ECE over the domains, and totals of the rest."""
-    labels = results[0].methods if results else {}
+    """Per method: unweighted means of accuracy, top-5 and ECE over the corruptions, and totals of the rest.
+
+    Clean images and a domain that was interrupted do not enter the means, unless there is nothing else.
+    """
+    begun = [result for result in results if any(part.batches for part in result.methods.values())]
+    counted = [result for result in begun if result.complete and result.domain.name != CLEAN] or begun
+    labels = begun[0].methods if begun else {}
     return {
-        label: _average([result.methods[label] for result in results if result.methods[label].batches])
+        label: _average([r.methods[label] for r in counted], [r.methods[label] for r in begun])
         for label in labels
     }
 
 
-def _average(parts: Sequence[MethodResult]) -> dict[str, float]:
-    if not parts:
-        return {}
+def _average(counted: Sequence[MethodResult], parts: Sequence[MethodResult]) -> dict[str, float]:
     seconds, images = sum(part.seconds for part in parts), sum(part.tally.images for part in parts)
     batches = sum(part.batches for part in parts)
     return {
-        "accuracy": float(np.mean([part.tally.accuracy for part in parts])),
-        "top5_accuracy": float(np.mean([part.tally.top5_accuracy for part in parts])),
-        "ece": float(np.mean([part.tally.ece for part in parts])),
+        "accuracy": float(np.mean([part.tally.accuracy for part in counted])),
+        "top5_accuracy": float(np.mean([part.tally.top5_accuracy for part in counted])),
+        "ece": float(np.mean([part.tally.ece for part in counted])),
         "forwards_per_batch": sum(part.forwards for part in parts) / batches,
         "images_per_second": images / seconds if seconds else 0.0,
         "peak_bytes": max(part.peak_bytes for part in parts),

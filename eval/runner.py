@@ -67,7 +67,6 @@ def run(
     protocol: Protocol,
     *,
     columns: NDArray[np.int64] | None = None,
-    load_workers: int = 2,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Iterator[DomainResult]:
     """Yields the result of each domain twice: when it begins (it then fills up), and when it is complete.
@@ -80,7 +79,6 @@ def run(
         adapters: one per label, all with their own state.
         protocol: order, batch size and setting.
         columns: for each label of the data, its column in the logits; None if they are the same.
-        load_workers: threads that load images.
         on_batch: called after each batch with its number of images.
     """
     for domain in domains:
@@ -90,21 +88,26 @@ def run(
         result = DomainResult(domain, {label: MethodResult() for label in adapters})
         yield result
         begin = time.perf_counter()
-        for images, labels in _batches(domain, protocol, load_workers):
-            for label, adapter in adapters.items():
-                _step(adapter, images, labels if columns is None else columns[labels], result.methods[label])
+        for index, (images, labels) in enumerate(_batches(domain, protocol)):
+            targets = labels if columns is None else columns[labels]
+            for label in _rotated(list(adapters), index):
+                _step(adapters[label], images, targets, result.methods[label])
             result.seconds = time.perf_counter() - begin
             on_batch(len(images))
         result.complete = True
         yield result
 
 
-def _batches(
-    domain: Domain, protocol: Protocol, workers: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _rotated(labels: list[str], index: int) -> list[str]:
+    """Each method is first in its turn: the threads that load ahead disturb whichever runs first."""
+    start = index % len(labels)
+    return labels[start:] + labels[:start]
+
+
+def _batches(domain: Domain, protocol: Protocol) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     order = shuffled(domain, protocol.seed)
     labels = domain.labels[order]
-    with closing(load_batches(domain.load, order, protocol.batch_size, workers)) as batches:
+    with closing(load_batches(domain.load, order, protocol.batch_size)) as batches:
         for index, images in enumerate(batches):
             start = index * protocol.batch_size
             yield images, labels[start : start + len(images)]

@@ -15,7 +15,7 @@ _COLUMNS = (
     ("ECE %", "ece", 100, ".2f"),
     ("forwards", "forwards_per_batch", 1, "g"),
     ("images/s", "images_per_second", 1, ".1f"),
-    ("peak MB", "peak_bytes", 1e-6, ".0f"),
+    ("process MB", "peak_bytes", 1e-6, ".0f"),
     ("guarded", "guarded", 1, "g"),
 )
 

@@ -25,7 +25,7 @@ from ..engine.arrays import to_npz
 from ..engine.bundle import Bundle, GraphEntry, Manifest
 from ..engine.errors import ExportError, OutputError
 from ..engine.files import sha256_of
-from ..engine.model import ModelInfo
+from ..engine.model import FloatArray, ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
@@ -98,12 +98,13 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         feature_width=vit.readout * vit.width,
         classes=len(vit.head.weight),
         prompt_bound=bound,
+        tunables={"prompts": ("R", "P", vit.width)},
         **_classes(request, len(vit.head.weight)),
     )
     with _folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILES["fp32"]
         _save_graph(vit, mean, std, graph)
-        info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, vit.head.weight)
+        info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, *_head(vit))
         parity = verify(model, graph, info, mean, std)
         entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
         manifest = _with_record(manifest, request, model, entry, parity)
@@ -158,13 +159,20 @@ def _timm_model(name: str, **options: Any) -> Any:
         hint = f"did you mean {', '.join(similar)}?" if similar else "timm.list_models() lists what there is"
         raise ExportError(f"timm {timm.__version__} has no model {name!r}; {hint}")
     try:
-        return timm.create_model(name, **options)
+        model = timm.create_model(name, **options)
     except Exception as error:  # downloads and architectures fail in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(
             f"timm cannot create {name} with {options}: {reason}; without a network, give the weights "
             "as a file with --weights"
         ) from error
+    classes = model.pretrained_cfg.get("num_classes")
+    if options["pretrained"] and model.num_classes != classes:
+        raise ExportError(
+            f"timm's pretrained {name} has {classes} classes, not {model.num_classes}: its classifier would "
+            "be random; give weights that have one with --weights"
+        )
+    return model
 
 
 def _preprocessing(config: dict[str, Any], vit: Vit) -> Preprocessing:
@@ -210,9 +218,15 @@ def _save_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], path:
     onnx.save(model, path)
 
 
+def _head(vit: Vit) -> tuple[FloatArray, FloatArray]:
+    """Weight and bias of the classifier; zeros where it has no bias."""
+    weight = vit.head.weight
+    return weight, np.zeros(len(weight), np.float32) if vit.head.bias is None else vit.head.bias
+
+
 def _save_head(vit: Vit, path: Path) -> None:
-    bias = np.zeros(len(vit.head.weight), np.float32) if vit.head.bias is None else vit.head.bias
-    path.write_bytes(to_npz(weight=vit.head.weight, bias=bias))
+    weight, bias = _head(vit)
+    path.write_bytes(to_npz(weight=weight, bias=bias))
 
 
 def _with_record(

@@ -32,7 +32,7 @@ class Parity:
 def eager_outputs(
     model: Any, images: ImageArray, prompts: FloatArray, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[FloatArray, FloatArray]:
-    """Logits `[N, K]` and features `[N, L, F]` from the model's own PyTorch modules (methods.md §1.1).
+    """Logits `[N, K]` and features `[N, L, F]` from the model's own PyTorch modules (docs/bundle.md).
 
     Args:
         model: a timm VisionTransformer in eval mode.
@@ -67,14 +67,14 @@ def verify(
     """
     generator = np.random.default_rng(0)
     worst = Parity(0.0, 0.0)
-    with Network(graph, info) as network:
+    with Network(graph, info, workers=1, micro_batch=max(BATCHES)) as network:
         for batch in BATCHES:
             images = generator.integers(0, 256, (batch, *network.image_size, 3), dtype=np.uint8)
             for count in PROMPTS:
                 for shared in {1, batch}:
                     prompts = generator.normal(0, 0.5, (shared, count, info.width)).astype(np.float32)
                     expected = eager_outputs(model, images, prompts, mean, std)
-                    found = network(images, prompts)
+                    found = network(images, prompts=prompts)
                     case = f"N = {batch}, P = {count}, R = {shared}"
                     worst = Parity(
                         max(worst.logits, _difference("logits", case, found.logits, expected[0])),

@@ -13,7 +13,7 @@ import torch
 from fozo.engine import bundle as bundles
 from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import Bundle, GraphEntry, Manifest
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.network import Network
 from fozo.engine.preprocessing import Preprocessing
 from fozo.engine.statistics import source_statistics
@@ -96,7 +96,7 @@ class _StandIn:
         source = SourceStatistics(
             generator.normal(size=shape) * 0.3, generator.uniform(0.2, 0.8, size=shape), 100
         )
-        self.info = ModelInfo("stand-in", "stand-in", layers, width, 5, BOUND, self.weight, source)
+        self.info = ModelInfo("stand-in", "stand-in", layers, width, 5, BOUND, self.weight, self.bias, source)
         self.forwards = 0
 
     def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
@@ -108,8 +108,8 @@ class _StandIn:
         features = np.tanh(seen).reshape(len(images), self.info.layers, self.info.width)
         return Outputs(features[:, -1] @ self.weight.T + self.bias, features)
 
-    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
-        return [self(images, candidate) for candidate in prompts]
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
 
 
 @pytest.fixture(scope="session")

@@ -511,14 +511,16 @@ class FakeNetwork:
     def __init__(self, features: FloatArray) -> None:
         self.features = features
         layers, width = features.shape[1:]
-        self.info = ModelInfo("fake", "fake", layers, 4, 5, 0.1, np.zeros((3, width), np.float32))
+        self.info = ModelInfo(
+            "fake", "fake", layers, 4, 5, 0.1, np.zeros((3, width), np.float32), np.zeros(3, np.float32)
+        )
 
     def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
         index = images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 0, 1]
         return Outputs(np.zeros((len(index), 3), np.float32), self.features[index].astype(np.float32))
 
-    def candidates(self, images: ImageArray, prompts: Any) -> list[Outputs]:
-        return [self(images, prompt) for prompt in prompts]
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
 
 
 def numbered(start: int, stop: int) -> ImageArray:

@@ -14,7 +14,7 @@ from fozo.engine.adapter import Adapter
 from fozo.engine.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods import METHODS, AnyMethod, Fozo, Prediction, Shift, State, describe, method
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.network import Network
 
 MakeImages = Callable[..., ImageArray]
@@ -47,13 +47,13 @@ class Counting:
     def info(self) -> ModelInfo:
         return self.network.info
 
-    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         self.forwards += 1
-        return self._locked(self.network(images, prompts))
+        return self._locked(self.network(images, **tunables))
 
-    def candidates(self, images: ImageArray, prompts: Sequence[FloatArray]) -> list[Outputs]:
-        self.forwards += len(prompts)
-        return [self._locked(outputs) for outputs in self.network.candidates(images, prompts)]
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        self.forwards += len(tunables)
+        return [self._locked(outputs) for outputs in self.network.candidates(images, tunables)]
 
     @staticmethod
     def _locked(outputs: Outputs) -> Outputs:
@@ -313,9 +313,9 @@ def test_an_image_does_not_notice_its_company(
     network = networks[width]
     images = random_images(9)
     prompts = np.random.default_rng(0).normal(size=(1, 3, width)).astype(np.float32)
-    together = network(images, prompts)
+    together = network(images, prompts=prompts)
     for index in range(9):
-        alone = network(images[index : index + 1], prompts)
+        alone = network(images[index : index + 1], prompts=prompts)
         np.testing.assert_allclose(alone.logits[0], together.logits[index], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(alone.features[0], together.features[index], rtol=1e-4, atol=1e-5)
 
@@ -329,13 +329,13 @@ def test_prompts_per_image(
     images = random_images(5)
     prompts = np.random.default_rng(count).normal(size=(5, count, 64)).astype(np.float32)
     with Network.open(bundle_path, workers=1, micro_batch=micro_batch) as network:
-        together = network(images, prompts)
+        together = network(images, prompts=prompts)
         for index in range(5):
-            alone = network(images[index : index + 1], prompts[index : index + 1])
+            alone = network(images[index : index + 1], prompts=prompts[index : index + 1])
             np.testing.assert_allclose(alone.logits[0], together.logits[index], rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(alone.features[0], together.features[index], rtol=1e-4, atol=1e-5)
-        shared = network(images, np.ascontiguousarray(prompts[:1]))
-        repeated = network(images, prompts[:1].repeat(5, axis=0))
+        shared = network(images, prompts=np.ascontiguousarray(prompts[:1]))
+        repeated = network(images, prompts=prompts[:1].repeat(5, axis=0))
         assert shared.logits.tobytes() == repeated.logits.tobytes()
         assert shared.features.tobytes() == repeated.features.tobytes()
         if count:
@@ -346,8 +346,10 @@ def test_candidates_are_separate_forwards(network: Network, random_images: MakeI
     images = random_images(5)
     generator = np.random.default_rng(0)
     prompts = [generator.normal(size=(rows, 3, 64)).astype(np.float32) for rows in (1, 5, 1)]
-    for prompt, outputs in zip(prompts, network.candidates(images, prompts), strict=True):
-        alone = network(images, prompt)
+    for prompt, outputs in zip(
+        prompts, network.candidates(images, [{"prompts": each} for each in prompts]), strict=True
+    ):
+        alone = network(images, prompts=prompt)
         assert outputs.logits.tobytes() == alone.logits.tobytes()
         assert outputs.features.tobytes() == alone.features.tobytes()
 
@@ -515,6 +517,7 @@ def test_options_can_be_typed_as_text(name: str, option: str, hint: Any, metadat
     for limit in (metadata["low"], metadata["high"]):
         if limit is not None:
             text = str(int(limit)) if hint is int else str(limit)
-            changed = getattr(method(name, **{option: text}), option)
+            floor = {"epsilon": {"epsilon_min": "0"}, "rate_max": {"rate_min": "0"}}.get(option, {})
+            changed = getattr(method(name, **{**floor, option: text}), option)
             assert changed == limit
             assert type(changed) is hint

@@ -184,8 +184,13 @@ def vit_tokens(model: Any) -> range:
     return range(model.num_prefix_tokens + model.patch_embed.num_patches)
 
 
+def _head(read: Vit) -> tuple[FloatArray, FloatArray]:
+    bias = read.head.bias
+    return read.head.weight, np.zeros(len(read.head.weight), np.float32) if bias is None else bias
+
+
 def described(read: Vit) -> ModelInfo:
-    return ModelInfo("test", "test", len(read.blocks), read.width, read.tokens, 0.1, read.head.weight)
+    return ModelInfo("test", "test", len(read.blocks), read.width, read.tokens, 0.1, *_head(read))
 
 
 def network(model: Any, folder: Path, **options: Any) -> Network:
@@ -215,7 +220,7 @@ def test_graph_computes_what_pytorch_does(family: str, tmp_path: Path) -> None:
                 for r in sorted({1, n}):
                     case = f"{family}: N = {n}, P = {p}, R = {r}"
                     prompts = generator.normal(0, 1, (r, p, width)).astype(np.float32)
-                    found = net(images, prompts)
+                    found = net(images, prompts=prompts)
                     logits, features = reference(model, images, prompts)
                     assert_close(found.logits, logits, case)
                     assert_close(found.features, features, case)
@@ -230,9 +235,9 @@ def test_prompts_of_one_image_do_not_touch_another(tmp_path: Path) -> None:
     with network(vit(), tmp_path) as net:
         images = generator.integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
         prompts = generator.normal(0, 1, (3, 4, 32)).astype(np.float32)
-        together = net(images, prompts)
+        together = net(images, prompts=prompts)
         for i in range(3):
-            alone = net(images[i : i + 1], prompts[i : i + 1])
+            alone = net(images[i : i + 1], prompts=prompts[i : i + 1])
             np.testing.assert_allclose(together.logits[i], alone.logits[0], atol=1e-5)
             np.testing.assert_allclose(together.features[i], alone.features[0], atol=1e-5)
         assert np.abs(together.logits - net(images).logits).max() > 1e-2

@@ -7,7 +7,7 @@ same directions and the same initial prompts; everything else is computed twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,7 @@ def setting(
         1 + 16,
         0.0625,
         vit.head.weight.detach().numpy(),
+        vit.head.bias.detach().numpy(),
         SourceStatistics(stored[0], stored[1], 40),
     )
     return Setting(vit, Network(path, info, workers=1), to_pixels, source)
@@ -342,7 +343,7 @@ def test_options(setting: Setting, case: str) -> None:
 
 def test_every_option_is_compared() -> None:
     changed = {name for changes, _ in CASES.values() for name in changes}
-    assert changed == set(Fozo.__dataclass_fields__)
+    assert changed == {field.name for field in fields(Fozo)}
 
 
 @pytest.mark.parametrize("changes", [{}, {"shift": "source_mean", "samples": 2}])

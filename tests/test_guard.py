@@ -58,16 +58,16 @@ class Sick:
     def recover(self) -> None:
         self.spoil = None
 
-    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
-        healthy = self.network(images, prompts)
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        healthy = self.network(images, **tunables)
         logits, features = healthy.logits.copy(), healthy.features.copy()
         if self.spoil is not None and (self.calls is None or self.seen in self.calls):
             self.spoil(logits, features)
         self.seen += 1
         return Outputs(logits, features)
 
-    def candidates(self, images: ImageArray, prompts: Any) -> list[Outputs]:
-        return [self(images, each) for each in prompts]
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
 
 
 def all_nan(logits: FloatArray, features: FloatArray) -> None:

@@ -263,15 +263,19 @@ def test_crops_are_uint8_contiguous_and_do_not_share_memory_with_the_image() -> 
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("values", "message"),
     [
-        (Preprocessing((8, 8), 8, "cubic"), "interpolation one of nearest, .*'cubic'"),
-        (Preprocessing((8, 8), 8, "bicubic", "border"), "crop mode one of center, squash, found 'border'"),
+        (((8, 8), 8, "cubic"), "interpolation must be one of nearest, .*'cubic'"),
+        (((8, 8), 8, "bicubic", "border"), "crop mode one of center, squash, found .*'border'"),
+        (((8, 8), 0), "positive integers"),
+        (((8, 0), 8), "positive integers"),
+        (((8, 8), "8"), "positive integers"),
+        (((8, 8, 8), 8), "positive integers"),
     ],
 )
-def test_unknown_preprocessing_is_refused(how: Preprocessing, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        preprocess(picture(8, 8), how)
+def test_impossible_preprocessing_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(*values)
 
 
 def test_a_hair_thin_image_is_refused_rather_than_blown_up() -> None:

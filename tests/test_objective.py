@@ -55,12 +55,12 @@ class Constant:
     def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
         return Outputs(self.features[:, -1] @ WEIGHT.T + BIAS, self.features)
 
-    def candidates(self, images: ImageArray, prompts: Any) -> list[Outputs]:
-        return [self(images, each) for each in prompts]
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
 
 
 def constant(features: FloatArray = FEATURES) -> Constant:
-    return Constant(ModelInfo("tv1", "tv1", 2, 3, 5, 0.1, WEIGHT, SOURCE), features)
+    return Constant(ModelInfo("tv1", "tv1", 2, 3, 5, 0.1, WEIGHT, BIAS, SOURCE), features)
 
 
 def fozo_loss(method: Fozo, features: FloatArray = FEATURES) -> float:

@@ -144,10 +144,10 @@ class Seen:
         self.outputs: list[Outputs] = []
 
     def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
-        return self.candidates(images, [prompts])[0]
+        return self.candidates(images, [{} if prompts is None else {"prompts": prompts}])[0]
 
-    def candidates(self, images: ImageArray, prompts: Any) -> list[Outputs]:
-        made = [self.network(images, each) for each in prompts]
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        made = [self.network(images, **each) for each in tunables]
         self.outputs += made
         return made
 
@@ -231,7 +231,7 @@ def test_clean_output_is_the_head_of_the_shifted_unperturbed_features(stand_in: 
     network, method = stand_in(), Fozo(output="clean")
     state = method.init(network.info, 0)
     for batch in range(3):
-        plain = network(images(6, batch), state.prompts[None]).features[:, -1]
+        plain = network(images(6, batch), prompts=state.prompts[None]).features[:, -1]
         moved = np.zeros(3) if state.center is None else network.info.source.mean[-1] - state.center
         prediction, state = method.step(state, images(6, batch), network)
         np.testing.assert_allclose(prediction.logits, head(network, plain + moved), atol=SINGLE)

@@ -212,10 +212,10 @@ def test_a_rate_of_zero_leaves_the_prompts_bit_for_bit(stand_in: StandIn) -> Non
 
 
 def test_an_epsilon_of_zero_compares_equals(stand_in: StandIn) -> None:
-    network, method = stand_in(), Fozo(epsilon=0.0)
+    network, method = stand_in(), Fozo(epsilon=0.0, epsilon_min=0.0)
     state = method.init(network.info, 0)
     prediction, following = method.step(state, images(4), network)
-    still = network(images(4), state.prompts[None])
+    still = network(images(4), prompts=state.prompts[None])
     assert prediction.logits.tobytes() == still.logits.tobytes()
     assert prediction.diagnostics["slope"] == 0
     assert following.prompts.tobytes() == state.prompts.tobytes()

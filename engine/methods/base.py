@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from ..objective import softmax
@@ -60,6 +60,8 @@ StateT = TypeVar("StateT", bound=State)
 
 class Method(Protocol[StateT]):
     """A method is a frozen dataclass of its options; `METHODS` lists them with their published defaults."""
+
+    name: ClassVar[str]
 
     @property
     def forwards(self) -> int:

@@ -1,18 +1,19 @@
 """FOZO: zeroth-order tuning of prompt tokens from pairs of forwards (CVPR 2026, arXiv 2603.04733).
 
-The defaults are the behaviour of the official code (methods.md §6), because only that can be compared with
+The defaults are the behaviour of the official code, because only that can be compared with
 the published figures. Where paper and code differ, or the code is best not followed, there is an option.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from .. import spsa
 from ..activation_shift import logit_offset, moving_average, shift_vector
+from ..errors import InputError
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, SourceStatistics
 from ..objective import BatchStatistics, DiscrepancyNorm, batch_statistics, discrepancy, entropy
 from ..schedule import Constants, Schedule, advance
@@ -51,12 +52,14 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class Fozo:
-    """FOZO as released; every deviation of methods.md §6.6 and §6.7 is an option.
+    """FOZO as released; every deviation of the paper from its code is an option.
 
     Small and ragged batches: the released loss is a sum over images, so a smaller batch takes a smaller step
     and looks cheaper to the spike rule; `loss_scale=per_image` removes both effects. A batch of one image has
     no standard deviation, so only its mean enters the discrepancy.
     """
+
+    name: ClassVar[str] = "fozo"
 
     prompts: int = option(3, "number of prompt tokens", low=0)
     samples: int = option(1, "SPSA samples per batch, each of two forwards", low=1)
@@ -103,6 +106,11 @@ class Fozo:
 
     def __post_init__(self) -> None:
         validate(self)
+        for low, high in (("epsilon_min", "epsilon"), ("rate_min", "rate_max")):
+            if getattr(self, low) > getattr(self, high):
+                raise InputError(
+                    f"fozo: {low} = {getattr(self, low)} is above {high} = {getattr(self, high)}"
+                )
 
     @property
     def forwards(self) -> int:
@@ -122,7 +130,7 @@ class Fozo:
         )
 
     def step(self, state: FozoState, images: ImageArray, network: Forward) -> tuple[Prediction, FozoState]:
-        """One batch in the order of the official code (methods.md §6.4)."""
+        """One batch in the order of the official code (docs/methods.md)."""
         info, source = network.info, network.info.require_source("fozo")
         directions = [
             spsa.gaussian_direction(state.seed, state.step, j, state.prompts.shape)
@@ -171,7 +179,8 @@ class Fozo:
     ) -> list[_Candidate]:
         """The forwards at `prompts ± ε direction`; only what the loss needs of them is kept."""
         move = np.float32(state.epsilon) * direction
-        outputs = network.candidates(images, [(state.prompts + move)[None], (state.prompts - move)[None]])
+        pair = [{"prompts": (state.prompts + sign * move)[None]} for sign in (np.float32(1), np.float32(-1))]
+        outputs = network.candidates(images, pair)
         return [_Candidate(output.logits, batch_statistics(output.features)) for output in outputs]
 
     def _updated_center(self, center: FloatArray | None, candidates: list[_Candidate]) -> FloatArray:
@@ -187,7 +196,7 @@ class Fozo:
     def _loss(
         self, candidate: _Candidate, offset: FloatArray, source: SourceStatistics, images: int
     ) -> float:
-        """λ · discrepancy · B/64 + summed entropy (methods.md §6.3)."""
+        """λ · discrepancy · B/64 + summed entropy."""
         logits = candidate.logits + offset if self.entropy_on == "shifted" else candidate.logits
         distance = discrepancy(candidate.statistics, source, self.loss_norm)
         loss = self.discrepancy_weight * distance * images / REFERENCE_BATCH + float(entropy(logits).sum())
@@ -207,7 +216,7 @@ class Fozo:
         if self.output == "mean":
             mean: FloatArray = np.mean([candidate.logits for candidate in candidates], axis=0)
             return mean + offset
-        return network(images, state.prompts[None]).logits + offset
+        return network(images, prompts=state.prompts[None]).logits + offset
 
     def _constants(self) -> Constants:
         return Constants(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ..model import Forward, ImageArray, ModelInfo
 from .base import Prediction, State
@@ -10,7 +11,9 @@ from .base import Prediction, State
 
 @dataclass(frozen=True)
 class NoAdapt:
-    """The frozen network: one forward, nothing carried (methods.md §2)."""
+    """The frozen network: one forward, nothing carried."""
+
+    name: ClassVar[str] = "no_adapt"
 
     @property
     def forwards(self) -> int:

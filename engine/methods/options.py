@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
+from .base import Method
 
-MethodT = TypeVar("MethodT")
+MethodT = TypeVar("MethodT", bound=Method[Any])
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -67,10 +68,7 @@ def validate(method: Any) -> None:
             limits = "".join(
                 f" {word} {bound:g}" for word, bound in (("≥", low), ("≤", high)) if bound is not None
             )
-            raise InputError(
-                f"{type(method).__name__.lower()}: option {f.name} must be {_kind(hint)}{limits}, "
-                f"found {value!r}"
-            )
+            raise InputError(f"{method.name}: option {f.name} must be {_kind(hint)}{limits}, found {value!r}")
 
 
 def configure(method: MethodT, options: Mapping[str, object]) -> MethodT:
@@ -85,8 +83,7 @@ def configure(method: MethodT, options: Mapping[str, object]) -> MethodT:
     for name, value in options.items():
         if name not in known:
             raise InputError(
-                f"{type(method).__name__.lower()} has no option {name!r}; it has: "
-                f"{', '.join(sorted(known)) or 'none'}"
+                f"{method.name} has no option {name!r}; it has: {', '.join(sorted(known)) or 'none'}"
             )
         changes[name] = _parse(hints[name], value) if isinstance(value, str) else value
     return replace(method, **changes)  # type: ignore[type-var]

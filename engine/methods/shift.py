@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -27,10 +27,12 @@ class ShiftState(State):
 
 @dataclass(frozen=True)
 class Shift:
-    """Activation shift (methods.md §3; FOA's, official code). With `target=origin` it is NEO's (§18.9).
+    """Activation shift: FOA's (ICML 2024, official code), with `target=origin` NEO's (ICLR 2026).
 
     A batch of one image needs nothing special: the running mean takes care of it.
     """
+
+    name: ClassVar[str] = "shift"
 
     target: Literal["source_mean", "origin"] = option(
         "source_mean", "where the features are centred: at the source mean (FOA) or at the origin (NEO)"
