@@ -35,9 +35,16 @@ from fozo.export.exporter import Request, create_model, export_model
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--workers", default=2, show_default=True, help="Threads, for ONNX Runtime and PyTorch alike.")
 @click.option("--micro-batch", type=int, help="Default: fozo's choice.")
+@click.option("--torch/--no-torch", "with_torch", default=True, help="Whether PyTorch takes part.")
 @click.option("--torch-micro-batch", "parts", multiple=True, type=int, default=(64, 8), show_default=True)
 def main(
-    model: str, batch: int, rounds: int, workers: int, micro_batch: int | None, parts: tuple[int, ...]
+    model: str,
+    batch: int,
+    rounds: int,
+    workers: int,
+    micro_batch: int | None,
+    with_torch: bool,
+    parts: tuple[int, ...],
 ) -> None:
     torch.set_num_threads(workers)
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def prepare(
     Raises:
         FozoError: anything that cannot be used, with what to do about it.
     """
-    configured = _configure(methods)
+    configured = parse_methods(methods)
     opened = Bundle.open(bundle)
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
     domains, label = _domains(opened.manifest, dataset, data, generate_from, severity, names, seed)
@@ -138,7 +138,7 @@ def prepare(
     return Experiment(opened, precision, network, adapters, domains, protocol, columns)
 
 
-def _configure(specs: Sequence[str]) -> dict[str, AnyMethod]:
+def parse_methods(specs: Sequence[str]) -> dict[str, AnyMethod]:
     """Methods by label from `[label=]name[:option=value,…]`; without a label, the whole is the label."""
     methods: dict[str, AnyMethod] = {}
     for spec in specs:

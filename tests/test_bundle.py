@@ -577,3 +577,40 @@ def test_statistics_of_a_real_graph(tmp_path: Path) -> None:
     means = images.astype(np.float64).mean((1, 2))
     np.testing.assert_allclose(found.mean[1], means.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found.std[0], means.std(0, ddof=1), rtol=1e-4)
+
+
+# --- what a checkpoint belongs to ---
+
+
+def test_identity_is_what_shapes_the_outputs(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    plain = bundle.info("fp32").identity
+    edit(bundle, lambda raw: raw["provenance"].update(note="moved to another disk"))
+    assert Bundle.open(bundle.path).info("fp32").identity == plain
+    with_source = Bundle.open(bundle.path).with_source("fp32", statistics(0), "a")
+    assert with_source.info("fp32").identity != plain
+    again = with_source.with_source("fp32", statistics(1), "b")
+    assert again.info("fp32").identity != with_source.info("fp32").identity
+    selected = again.info("fp32").select([0, 2])
+    assert selected.identity not in (again.info("fp32").identity, again.info("fp32").select([2, 0]).identity)
+    assert len(selected.identity) == 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw["preprocessing"].update(resize="32"),
+        lambda raw: raw["preprocessing"].update(resize=0),
+        lambda raw: raw["preprocessing"].update(interpolation="cubic"),
+        lambda raw: raw["files"].pop("model.onnx"),
+        lambda raw: raw["graphs"].clear(),
+        lambda raw: raw.update(prompt_bound=0),
+        lambda raw: raw.update(prompt_bound=float("inf")),
+        lambda raw: raw.pop("tunables"),
+    ],
+)
+def test_impossible_manifests(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    edit(bundle, change)
+    with pytest.raises(BundleError, match="missing or malformed"):
+        Bundle.open(bundle.path)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fozo.engine.adapter import Adapter
-from fozo.engine.errors import OutputError, StateError
-from fozo.engine.methods import METHODS, AnyMethod, Fozo, Shift
+from fozo.engine.errors import InputError, OutputError, StateError
+from fozo.engine.methods import METHODS, AnyMethod, Fozo, Shift, method
 from fozo.engine.methods.base import State
 from fozo.engine.model import ImageArray
 
@@ -389,3 +389,15 @@ def test_the_file_is_plain(saved: Path) -> None:
         assert archive.testzip() is None
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
     assert {"header", "step", "seed", "prompts", "epsilon", "rate"} <= set(members(saved))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1", True, None])
+def test_seeds_that_are_none(stand_in: StandIn, seed: Any) -> None:
+    with pytest.raises(InputError, match="a seed must be an integer"):
+        Adapter(stand_in(), method("fozo"), seed)
+
+
+def test_a_numpy_seed_is_a_seed(stand_in: StandIn, tmp_path: Path) -> None:
+    adapter = Adapter(stand_in(), method("fozo"), np.int64(7))
+    adapter.save(tmp_path / "state.npz")
+    Adapter(stand_in(), method("fozo"), 7).load(tmp_path / "state.npz")

@@ -580,3 +580,29 @@ def test_interrupt(bundle: Path, tmp_path: Path) -> None:
     assert document["domains"][-1]["complete"] is False
     assert 0 < part["images"] == sum(part["bins"]["images"]) < 797
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json"]
+
+
+def test_a_picture_is_no_place_for_results(bundle: Path, tmp_path: Path) -> None:
+    message = fails("adapt", bundle, "--dataset", "demo", "--out", tmp_path / "results.png")
+    assert "where the picture goes" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_results_stay_until_there_are_new_ones(bundle: Path, tmp_path: Path) -> None:
+    data, out = digits(tmp_path / "data", 20), tmp_path / "results.json"
+    for path in data.rglob("*.png"):
+        path.write_bytes(b"no image")
+    out.write_text("precious")
+    fails("adapt", bundle, "--dataset", "imagefolder", "--data", data, "--out", out, "-m", "no_adapt")
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize("command", ["source", "export"])
+def test_a_negative_seed_is_refused_before_the_work(command: str, bundle: Path, tmp_path: Path) -> None:
+    digits(tmp_path / "data", 40)
+    arguments = {
+        "source": ["source", bundle, tmp_path / "data", "--seed", -1],
+        "export": ["export", "--model", "fozo_demo_vit", "--source", tmp_path / "data", "--seed", -1],
+    }[command]
+    assert "-1 is not in the range" in fails(*arguments, cwd=tmp_path)
+    assert not (tmp_path / "bundle").exists()

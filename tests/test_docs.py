@@ -1,11 +1,13 @@
 """Documents that must follow the code."""
 
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.engine.methods import METHODS
+from fozo.eval.experiment import parse_methods
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +28,18 @@ def test_links_between_documents_lead_somewhere() -> None:
         for part in document.read_text(encoding="utf-8").split("](")[1:]:
             target = part.split(")")[0].split("#")[0]
             assert "://" in target or not target or (document.parent / target).exists(), (document, target)
+
+
+def test_no_document_is_unfinished() -> None:
+    for document in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
+        text = document.read_text(encoding="utf-8")
+        assert len(text) > 200, document
+        assert "@@" not in text, document
+
+
+def test_methods_in_the_documents_can_be_typed() -> None:
+    for document in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
+        specs = re.findall(r"-m ([\w=:.,]+)", document.read_text(encoding="utf-8"))
+        assert specs
+        for spec in specs:
+            parse_methods([spec])

@@ -759,3 +759,53 @@ def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert ids is not None
     accuracy = np.mean([ids[k] == path.parent.name for k, path in zip(found.argmax(1), paths, strict=True)])
     assert accuracy > 0.7
+
+
+def test_verification_runs_the_batches_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the micro-batch: the graph itself must see 1, 2, 3 and 17 images at once."""
+    seen: set[tuple[int, int]] = set()
+    original = Network.__init__
+
+    def watching(self: Network, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        session = self._session
+
+        class Watched:
+            def run(self, names: Any, feed: Any) -> Any:
+                seen.add((len(feed["images"]), feed["prompts"].shape[1]))
+                return session.run(names, feed)
+
+        self._session = Watched()
+
+    monkeypatch.setattr(Network, "__init__", watching)
+    export_model(Request("fozo_demo_vit"), tmp_path / "bundle")
+    assert seen == {(n, p) for n in (1, 2, 3, 17) for p in (0, 3)}
+
+
+def test_a_pretrained_model_with_a_random_classifier_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, **options))
+    with pytest.raises(ExportError, match="its classifier would be random"):
+        export_model(Request("vit_tiny_patch16_224", num_classes=10), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_the_demo_model_is_deterministic(tmp_path: Path) -> None:
+    """One epoch, twice; the shipped weights are what 60 of them give (minutes, hence not here)."""
+    pytest.importorskip("sklearn")
+    from fozo.export.demo import DEMO_WEIGHTS
+    from fozo.export.train_demo import main
+
+    threads = torch.get_num_threads()
+    try:
+        for name in ("a", "b"):
+            main(["--epochs", "1", "--out", str(tmp_path / f"{name}.safetensors")], standalone_mode=False)
+    finally:  # a script may set these for its process, a test may not
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    first = (tmp_path / "a.safetensors").read_bytes()
+    assert first == (tmp_path / "b.safetensors").read_bytes()
+    assert len(first) == DEMO_WEIGHTS.stat().st_size <= 2_000_000
+    assert first != DEMO_WEIGHTS.read_bytes()

@@ -328,3 +328,20 @@ def test_protocol_describes_itself() -> None:
     unnamed: Any = Protocol("imagefolder", "reset", None, "30-seeded", 1, 2, "present").describe()
     assert "severity" not in unnamed
     assert "30-seeded" in unnamed
+
+
+def test_each_method_is_first_in_its_turn() -> None:
+    order: list[str] = []
+
+    class Noting(Counting):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def step(self, images: Any) -> Any:
+            order.append(self.name)
+            return super().step(images)
+
+    named = {name: Noting(name) for name in ("a", "b", "c")}
+    finished([domain(5)], protocol(batch_size=1), **named)
+    assert "".join(order) == "abc" + "bca" + "cab" + "abc" + "bca"

@@ -145,23 +145,25 @@ class Fozo:
         center = self._updated_center(state.center, candidates)
         used = center if self.shift_update == "inclusive" else state.center
         offset = logit_offset(info.head_weight, self._shift(used, source))
-        losses = [self._loss(candidate, offset, source, len(images)) for candidate in candidates]
-
+        distances = [discrepancy(candidate.statistics, source, self.loss_norm) for candidate in candidates]
+        losses = [self._loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
+        best = int(np.argmin(losses))
         slopes = [
             spsa.directional_slope(plus, minus, state.epsilon)
             for plus, minus in zip(losses[::2], losses[1::2], strict=True)
         ]
-        driving = min(losses) if self.schedule_loss == "best" else float(np.mean(losses))
+        driving = losses[best] if self.schedule_loss == "best" else float(np.mean(losses))
         schedule = advance(
             Schedule(state.epsilon, state.rate, state.loss_average), driving, self._constants()
         )
         rate = schedule.rate if self.update_rate == "adjusted" else state.rate
-        logits = self._output(candidates, losses, offset, state, images, network)
+        logits = self._output(candidates, best, state, images, network) + offset
         diagnostics = {
             "epsilon": state.epsilon,
             "rate": rate,
             "spike": float(schedule.spike),
             "entropy": float(entropy(logits).mean()),
+            "discrepancy": distances[best],
             "slope": float(np.mean(slopes)),
         }
         return Prediction(logits, self.forwards, driving, diagnostics), FozoState(
@@ -193,30 +195,23 @@ class Fozo:
             return None
         return shift_vector(None if self.shift == "origin" else source.mean[-1], center, self.shift_gain)
 
-    def _loss(
-        self, candidate: _Candidate, offset: FloatArray, source: SourceStatistics, images: int
-    ) -> float:
+    def _loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
         """λ · discrepancy · B/64 + summed entropy."""
         logits = candidate.logits + offset if self.entropy_on == "shifted" else candidate.logits
-        distance = discrepancy(candidate.statistics, source, self.loss_norm)
-        loss = self.discrepancy_weight * distance * images / REFERENCE_BATCH + float(entropy(logits).sum())
-        return loss * REFERENCE_BATCH / images if self.loss_scale == "per_image" else loss
+        share = len(logits) / REFERENCE_BATCH
+        loss = self.discrepancy_weight * distance * share + float(entropy(logits).sum())
+        return loss / share if self.loss_scale == "per_image" else loss
 
     def _output(
-        self,
-        candidates: list[_Candidate],
-        losses: list[float],
-        offset: FloatArray,
-        state: FozoState,
-        images: ImageArray,
-        network: Forward,
+        self, candidates: list[_Candidate], best: int, state: FozoState, images: ImageArray, network: Forward
     ) -> FloatArray:
+        """The logits to predict with, not yet shifted."""
         if self.output == "best":
-            return candidates[int(np.argmin(losses))].logits + offset
+            return candidates[best].logits
         if self.output == "mean":
             mean: FloatArray = np.mean([candidate.logits for candidate in candidates], axis=0)
-            return mean + offset
-        return network(images, prompts=state.prompts[None]).logits + offset
+            return mean
+        return network(images, prompts=state.prompts[None]).logits
 
     def _constants(self) -> Constants:
         return Constants(
