@@ -52,9 +52,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_model(Request(model, random=True), Path(folder) / "bundle").bundle
         network = Network.open(bundle, workers=workers, micro_batch=micro_batch)
-        contestants = _fozo(network, images) | _eager(
-            create_model(Request(model, random=True)), images, parts
-        )
+        contestants = _fozo(network, images)
+        if with_torch:
+            contestants |= _eager(create_model(Request(model, random=True)), images, parts)
         print(
             f"{model}, batch {batch}, {workers} threads, micro-batch {network.micro_batch}, "
             f"load before {os.getloadavg()[0]:.2f}"
