@@ -281,13 +281,8 @@ def _store_source(bundle: Bundle, folder: Path | None, count: int, seed: int) ->
 def _description(bundle: Bundle) -> str:
     m = bundle.manifest
     how = m.preprocessing
-    resize = (
-        f"squash to {how.resize} × {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"
-        if how.crop_mode == "squash"
-        else (
-            f"resize shorter side to {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"
-        )
-    )
+    resize = f"squash to {how.resize} ×" if how.crop_mode == "squash" else "resize shorter side to"
+    resize += f" {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"
     lines = [
         f"Bundle {bundle.path}: {m.model}, {m.layers} blocks of width {m.width}, {m.classes} classes"
         + (f" ({m.class_ids[0]}, {m.class_ids[1]}, …)" if m.class_ids and len(m.class_ids) > 1 else ""),

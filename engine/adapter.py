@@ -11,8 +11,8 @@ import numpy as np
 from . import checkpoint
 from .errors import InputError
 from .guard import guarded_step
-from .methods import describe
 from .methods import method as configured_method
+from .methods import options_of
 from .methods.base import AnyMethod, Prediction, State
 from .model import Forward, ImageArray
 from .network import Network
@@ -121,10 +121,9 @@ class Adapter:
         self.guarded = int(header.get("guarded", 0))
 
     def _header(self) -> dict[str, Any]:
-        options = {option.name: option.default for option in describe(self.method)}
         return {
             "identity": self.network.info.identity,
             "method": self.method.name,
-            "options": options,
+            "options": options_of(self.method),
             "seed": self.seed,
         }

@@ -13,7 +13,8 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from .preprocessing import Preprocessing
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
-GRAPH_FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+GRAPH_FILE = "model.onnx"
 
 _SOURCE_FILE = re.compile(r"source-\w+-[0-9a-f]{8}\.npz")
 
@@ -372,24 +373,33 @@ def create(
         OutputError: something is in the way, or the folder cannot be written; nothing is changed then.
     """
     check_writable(path, overwrite=overwrite)
+    with folder_beside(path) as temporary:
+        folder = temporary / path.name
+        folder.mkdir()
+        files = {}
+        for name, writer in write.items():
+            writer(folder / name)
+            files[name] = FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
+        (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
+        _move_into_place(folder, path)
+    return Bundle.open(path)
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder on the file system of `path`, gone afterwards.
+
+    Raises:
+        OutputError: it cannot be made, or something in the block cannot be written.
+    """
     try:
-        with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-        ) as temporary:
-            folder = Path(temporary) / path.name
-            folder.mkdir()
-            files = {}
-            for name, writer in write.items():
-                writer(folder / name)
-                files[name] = FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
-            (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
-            _move_into_place(folder, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
+            yield Path(folder)
     except OSError as error:
         raise OutputError(
             f"cannot write the bundle {path}: {error.strerror or error}; "
             "choose another place with --out, or make room there"
         ) from error
-    return Bundle.open(path)
 
 
 def _move_into_place(folder: Path, path: Path) -> None:

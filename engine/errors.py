@@ -4,6 +4,11 @@ Every message says what was expected, what was found, where, and what to do.
 """
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class FozoError(Exception):
     """Base of all errors that fozo raises on purpose; the command line prints it as one line."""
 

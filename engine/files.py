@@ -27,9 +27,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # gone if all went well, and never created if the folder is missing
+        # Gone if all went well, and never created if the folder is missing.
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

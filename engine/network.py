@@ -22,13 +22,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import BundleError, InputError
+from .errors import BundleError, InputError, reason
 from .model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 
 INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
 OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
-# time, ViT-Tiny 4 (measured in docs/benchmarks.md; the optimum is flat).
+# time, ViT-Tiny 7 (measured in docs/benchmarks.md; the optimum is flat).
 MICRO_BATCH_VALUES = 300_000
 
 
@@ -209,7 +209,7 @@ def _session(graph: Path) -> Any:
         session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises many kinds, all of its own
         raise BundleError(
-            f"ONNX Runtime cannot load {graph}: {str(error).splitlines()[0]}; export the model again"
+            f"ONNX Runtime cannot load {graph}: {reason(error)}; export the model again"
         ) from error
     _return_freed_memory()
     return session

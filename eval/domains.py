@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..data.demo import DEMO_CLASSES, demo_images
 from ..data.images import center_crop, list_images, preprocess, read_image
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
+from ..engine.files import sha256_of_parts
 from .corruptions import CORRUPTIONS, corrupt
 
 IMAGENET_C = (
@@ -73,7 +73,7 @@ class Domain:
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        return sha256_of_parts(*self.ids)
 
 
 def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:

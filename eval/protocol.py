@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.errors import InputError
+from ..engine.files import sha256_of
 from .domains import Domain
 
 Setting = Literal["reset", "continual"]
@@ -73,7 +74,7 @@ def choose_subset(
     """
     if id_list is not None:
         names = _read_list(id_list)
-        digest = hashlib.sha256(id_list.read_bytes()).hexdigest()
+        digest = sha256_of(id_list)
         label = "5k" if len(names) == SMALL else str(len(names))
         if subset != "all" and _count(subset) != len(names):
             raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")

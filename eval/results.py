@@ -19,7 +19,7 @@ from .._version import __version__
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
 from ..engine.files import write_atomic
-from ..engine.methods import describe
+from ..engine.methods import options_of
 from ..engine.network import Network, available_cpus
 from .domains import CLEAN
 from .protocol import Protocol
@@ -50,7 +50,7 @@ def document(
             label: {
                 "method": adapter.method.name,
                 "forwards_per_batch": adapter.method.forwards,
-                "options": {option.name: option.default for option in describe(adapter.method)},
+                "options": options_of(adapter.method),
             }
             for label, adapter in adapters.items()
         },

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import platform
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,9 @@ from ..data.demo import DEMO_CLASSES
 from ..engine import bundle as bundles
 from ..engine.arrays import to_npz
 from ..engine.bundle import Bundle, GraphEntry, Manifest
-from ..engine.errors import ExportError, OutputError
+from ..engine.errors import ExportError, reason
 from ..engine.files import sha256_of
-from ..engine.model import FloatArray, ModelInfo
+from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
@@ -101,31 +99,19 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         tunables={"prompts": ("R", "P", vit.width)},
         **_classes(request, len(vit.head.weight)),
     )
-    with _folder_beside(out) as folder:
-        graph = folder / bundles.GRAPH_FILES["fp32"]
+    head, bias = vit.head, vit.head_bias
+    with bundles.folder_beside(out) as folder:
+        graph = folder / bundles.GRAPH_FILE
         _save_graph(vit, mean, std, graph)
-        info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, *_head(vit))
+        info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, head.weight, bias)
         parity = verify(model, graph, info, mean, std)
         entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
         manifest = _with_record(manifest, request, model, entry, parity)
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
-            "head.npz": lambda path: _save_head(vit, path),
+            "head.npz": lambda path: path.write_bytes(to_npz(weight=head.weight, bias=bias)),
         }
         return Exported(bundles.create(out, manifest, files, overwrite=overwrite), parity)
-
-
-@contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """A temporary folder on the same file system, gone afterwards; a full disk is a clear error."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp") as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the bundle {out}: {error.strerror or error}; choose another place with "
-            "--out, or make room there"
-        ) from error
 
 
 def create_model(request: Request) -> Any:
@@ -161,9 +147,8 @@ def _timm_model(name: str, **options: Any) -> Any:
     try:
         model = timm.create_model(name, **options)
     except Exception as error:  # downloads and architectures fail in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExportError(
-            f"timm cannot create {name} with {options}: {reason}; without a network, give the weights "
+            f"timm cannot create {name} with {options}: {reason(error)}; without a network, give the weights "
             "as a file with --weights"
         ) from error
     classes = model.pretrained_cfg.get("num_classes")
@@ -216,17 +201,6 @@ def _save_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], path:
     model = build_graph(vit, mean, std)
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def _head(vit: Vit) -> tuple[FloatArray, FloatArray]:
-    """Weight and bias of the classifier; zeros where it has no bias."""
-    weight = vit.head.weight
-    return weight, np.zeros(len(weight), np.float32) if vit.head.bias is None else vit.head.bias
-
-
-def _save_head(vit: Vit, path: Path) -> None:
-    weight, bias = _head(vit)
-    path.write_bytes(to_npz(weight=weight, bias=bias))
 
 
 def _with_record(

@@ -179,6 +179,5 @@ def _feature(b: OnnxBuilder, tokens: str, vit: Vit, name: str) -> str:
 def _outputs(b: OnnxBuilder, features: list[str], vit: Vit) -> None:
     b.node("Concat", features, "features/concat", output="features", axis=1)
     last = b.reshape(features[-1], (0, vit.readout * vit.width), "head/input")
-    bias = np.zeros(len(vit.head.weight), np.float32) if vit.head.bias is None else vit.head.bias
-    weights = [b.weight("head.weight", vit.head.weight.T), b.weight("head.bias", bias)]
+    weights = [b.weight("head.weight", vit.head.weight.T), b.weight("head.bias", vit.head_bias)]
     b.node("Gemm", [last, *weights], "head", output="logits")

@@ -104,6 +104,12 @@ class Vit:
     readout: int
 
     @property
+    def head_bias(self) -> FloatArray:
+        """Bias of the classifier, `[K]`; zeros where it has none."""
+        bias = self.head.bias
+        return np.zeros(len(self.head.weight), np.float32) if bias is None else bias
+
+    @property
     def width(self) -> int:
         """D, the width of a token."""
         return int(self.prefix.shape[1])
@@ -208,7 +214,8 @@ def _distilled_head(model: Any) -> Linear:
     heads = [_linear(model.head), _linear(model.head_dist)]
     weight = np.concatenate([head.weight for head in heads], axis=1) / 2
     return Linear(
-        weight, sum((head.bias for head in heads if head.bias is not None), np.zeros(1, np.float32)) / 2
+        weight,
+        sum((head.bias for head in heads if head.bias is not None), np.zeros(len(weight), np.float32)) / 2,
     )
 
 

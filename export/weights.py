@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, reason
 
 _LISTED = 8
 
@@ -63,9 +63,9 @@ def _read(path: Path) -> dict[str, Any]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # damaged files make both libraries raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExportError(
-            f"{path} cannot be read as {kind}: {reason}; only safetensors and plain state dicts are loaded"
+            f"{path} cannot be read as {kind}: {reason(error)}; "
+            "only safetensors and plain state dicts are loaded"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):

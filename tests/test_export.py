@@ -184,13 +184,10 @@ def vit_tokens(model: Any) -> range:
     return range(model.num_prefix_tokens + model.patch_embed.num_patches)
 
 
-def _head(read: Vit) -> tuple[FloatArray, FloatArray]:
-    bias = read.head.bias
-    return read.head.weight, np.zeros(len(read.head.weight), np.float32) if bias is None else bias
-
-
 def described(read: Vit) -> ModelInfo:
-    return ModelInfo("test", "test", len(read.blocks), read.width, read.tokens, 0.1, *_head(read))
+    return ModelInfo(
+        "test", "test", len(read.blocks), read.width, read.tokens, 0.1, read.head.weight, read.head_bias
+    )
 
 
 def network(model: Any, folder: Path, **options: Any) -> Network:

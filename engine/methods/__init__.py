@@ -9,7 +9,7 @@ from ..errors import InputError
 from .base import AnyMethod, Method, Prediction, State
 from .fozo import Fozo
 from .no_adapt import NoAdapt
-from .options import Option, configure, describe
+from .options import Option, configure, describe, options_of
 from .shift import Shift
 
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(
@@ -46,4 +46,5 @@ __all__ = [
     "configure",
     "describe",
     "method",
+    "options_of",
 ]

@@ -44,6 +44,11 @@ def describe(method: Any) -> list[Option]:
     ]
 
 
+def options_of(method: Any) -> dict[str, object]:
+    """The values of a method's options by name."""
+    return {option.name: option.default for option in describe(method)}
+
+
 def validate(method: Any) -> None:
     """Checks every option of a method; called by its `__post_init__`.
 
