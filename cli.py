@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,12 @@ from ._version import __version__
 from .engine.errors import FozoError, InputError
 
 if TYPE_CHECKING:
+    from .data.source import SourceImages
     from .engine.bundle import Bundle
     from .eval.experiment import Experiment
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
+CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
@@ -77,6 +80,12 @@ def cli() -> None:
     help="Seed of the choice of source images.",
 )
 @click.option(
+    "--int8/--no-int8",
+    default=True,
+    show_default=True,
+    help="Add an int8 graph as well, if clean images are given (see fozo quantize).",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), default="bundle", show_default=True, help="The new bundle."
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
@@ -90,12 +99,14 @@ def export(
     num_classes: int | None,
     image_size: int | None,
     seed: int,
+    int8: bool,
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Export a timm model to a bundle: ONNX graph, head, preprocessing, source statistics.
+    """Export a timm model to a bundle: ONNX graphs, head, preprocessing, source statistics.
 
-    The graph is compared with PyTorch before anything is written.
+    The fp32 graph is compared with PyTorch before anything is written, the int8 graph with the fp32 graph
+    before it is added.
     """
     try:
         from .data.source import choose_images
@@ -117,10 +128,14 @@ def export(
     bundle = result.bundle
     if source is not None or model == "fozo_demo_vit":
         bundle = _store_source(bundle, source, source_images, seed)
+        if int8:
+            bundle = _add_int8(bundle, source, source_images, seed)
     else:
         click.echo(
             f"No source statistics yet: FOZO needs them. Compute them with: fozo source {out} CLEAN_IMAGES"
         )
+        if int8:
+            click.echo(f"No int8 graph yet. Make one with: fozo quantize {out} CLEAN_IMAGES")
     click.echo(_description(bundle))
 
 
@@ -130,10 +145,88 @@ def export(
 @click.option("--images", default=512, show_default=True, help="How many images to use.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of their choice.")
 def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
-    """Compute the source statistics of a BUNDLE from a FOLDER of clean images. Needs no PyTorch."""
+    """Compute the source statistics of a BUNDLE from a FOLDER of clean images. Needs no PyTorch.
+
+    Every graph of the bundle gets its own, computed by that graph.
+    """
     from .engine.bundle import Bundle
 
     click.echo(_description(_store_source(Bundle.open(bundle), folder, images, seed)))
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
+@click.argument("folder", type=FOLDER, required=False)
+@click.option(
+    "--images", default=CALIBRATION_IMAGES, show_default=True, help="How many images to calibrate with."
+)
+@click.option(
+    "--held-out", default=HELD_OUT_IMAGES, show_default=True, help="How many others to judge the result by."
+)
+@click.option(
+    "--calibrator",
+    type=click.Choice(["percentile", "average", "minmax"]),
+    default="percentile",
+    show_default=True,
+    help="What becomes of the extremes that a channel takes in each calibration batch.",
+)
+@click.option(
+    "--weight-bits",
+    type=click.Choice(["8", "7"]),
+    help="Default: 8, or 7 where this processor's kernels would overflow.",
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers to leave in float, like blocks.7.mlp.fc2 or '*.attn.*'; repeat it.",
+)
+@click.option(
+    "--portable", is_flag=True, help="Add int8-qdq too, the same in standard operators for other runtimes."
+)
+@click.option("--sensitivity", is_flag=True, help="Measure and print what each layer loses on its own.")
+@click.option("--source-images", default=512, show_default=True, help="Images for source statistics.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of images and prompts.",
+)
+@click.option("--force", is_flag=True, help="Add the graph even if it is less accurate or slower.")
+def quantize(
+    bundle: Path,
+    folder: Path | None,
+    images: int,
+    held_out: int,
+    weight_bits: str | None,
+    sensitivity: bool,
+    source_images: int,
+    **options: Any,
+) -> None:
+    """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
+
+    The result is compared with fp32 on images that were not used for calibration, and refused if it loses
+    more than one point of accuracy or is not faster on this machine. The bundle is then as it was.
+
+    
+    Examples:
+      fozo quantize bundle CLEAN_IMAGES
+      fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
+    """
+    from .engine.bundle import Bundle
+
+    try:
+        from .quant.quantizer import Options
+    except ImportError as error:
+        raise InputError(
+            f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
+        ) from error
+    chosen = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
+    changed, report = _quantize(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity)
+    click.echo(report)
+    added = ["int8", "int8-qdq"] if chosen.portable else ["int8"]
+    click.echo(_description(_store_source(changed, folder, source_images, chosen.seed, added)))
 
 
 @cli.command()
@@ -228,6 +321,106 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
 
 @cli.command()
 @BUNDLE
+@click.option(
+    "-m",
+    "--method",
+    "methods",
+    multiple=True,
+    default=("no_adapt", "fozo"),
+    show_default=True,
+    help="Methods to measure; repeat it.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="Graphs of the bundle to measure; repeat it. Default: all.",
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 8, 64),
+    show_default=True,
+    help="Images per step; repeat it.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), multiple=True, help="Repeat it. Default: 1, and all processors."
+)
+@click.option(
+    "--provider",
+    "providers",
+    type=click.Choice(["cpu", "openvino"]),
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    help="Of ONNX Runtime; repeat it.",
+)
+@click.option(
+    "--torch",
+    "with_torch",
+    is_flag=True,
+    help="Compare with the same model in eager PyTorch, float32 and bfloat16.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Samples of every cell, in turn."
+)
+@click.option(
+    "--min-seconds",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    help="How long the steps of a sample take at least.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="bench.json",
+    show_default=True,
+    help="Where all samples go.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what goes there, instead of a table.")
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Instead: find the fastest workers and micro-batch for the largest batch size, and remember them.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **options: Any) -> None:
+    """Measure how fast a BUNDLE (default: ./bundle) runs on this machine.
+
+    \b
+    Every sample is taken in a process of its own, one after the other. Examples:
+      fozo bench --batch-size 64 --torch
+      fozo bench tiny --precision int8 --threads 1 --rounds 9
+      fozo bench tiny --tune --batch-size 8
+    """
+    if tune:
+        _tune(bundle, quiet, **options)
+        return
+    from .engine.files import check_writable, write_atomic
+    from .eval.bench import BenchError, prepare
+
+    check_writable(out)  # fails now and not after the work
+    benchmark = prepare(bundle, **options)
+    try:
+        with _Progress(benchmark.samples, quiet, "samples") as advance:
+            benchmark.run(advance)
+    finally:
+        if benchmark.started:
+            document = benchmark.to_json()
+            click.echo(document.rstrip() if as_json else benchmark.table())
+            write_atomic(out, document.encode())
+            state = "All samples" if benchmark.complete else "Incomplete: what was measured so far"
+            click.echo(f"\n{state}: {out}", err=as_json)
+    if benchmark.failures:
+        failures = benchmark.failures
+        raise BenchError(f"{len(failures)} of {len(benchmark.measurements)} cells failed; {failures[0]}")
+
+
+@cli.command()
+@BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a BUNDLE is, after checking the hashes of all its files."""
@@ -267,15 +460,64 @@ def list_methods(name: str | None, form: str | None) -> None:
                 click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
 
 
-def _store_source(bundle: Bundle, folder: Path | None, count: int, seed: int) -> Bundle:
-    """Source statistics from a folder, or for the demonstration's model from its own images."""
-    from .data.source import demo_source, folder_source, store_source
+def _clean_images(bundle: Bundle, folder: Path | None, count: int, seed: int) -> SourceImages:
+    """Clean images from a folder, or for the demonstration's model its own."""
+    from .data.source import demo_source, folder_source
 
-    how = bundle.manifest.preprocessing
-    images = demo_source() if folder is None else folder_source(folder, how, count, seed)
-    click.echo(f"Source statistics from {images.origin} …")
-    with _Progress(images.count) as advance:
-        return store_source(bundle, "fp32", images, advance)
+    manifest = bundle.manifest
+    if folder is not None:
+        return folder_source(folder, manifest.preprocessing, count, seed, manifest.class_ids)
+    if manifest.model == "fozo_demo_vit":
+        return demo_source()
+    raise InputError("expected a folder of clean images, found none; name one behind the bundle")
+
+
+def _store_source(
+    bundle: Bundle, folder: Path | None, count: int, seed: int, precisions: Sequence[str] = ()
+) -> Bundle:
+    """Source statistics of some of the graphs of a bundle, or of all."""
+    from .data.source import store_source
+
+    images = _clean_images(bundle, folder, count, seed)
+    for precision in precisions or bundle.manifest.graphs:
+        click.echo(f"Source statistics of {precision} from {images.origin} …")
+        with _Progress(images.count) as advance:
+            bundle = store_source(bundle, precision, images, advance)
+    return bundle
+
+
+def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int) -> Bundle:
+    """The bundle with an int8 graph, or as it is where that is refused."""
+    from .quant.quantizer import Options, QuantizationError
+
+    try:
+        bundle, report = _quantize(bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed))
+    except (QuantizationError, InputError) as error:
+        click.echo(f"No int8 graph: {error}")
+        return bundle
+    click.echo(report)
+    return _store_source(bundle, folder, source_images, seed, ["int8"])
+
+
+def _quantize(
+    bundle: Bundle, folder: Path | None, images: int, held_out: int, options: Any, sensitivity: bool = False
+) -> tuple[Bundle, str]:
+    from .quant.quantizer import quantize, split_images
+    from .quant.report import describe
+
+    chosen = _clean_images(bundle, folder, images + held_out, options.seed)
+    calibration, rest = split_images(chosen, images, options.seed)
+    rest = rest.part(range(min(held_out, rest.count)))
+
+    @contextmanager
+    def step(what: str, count: int) -> Iterator[Callable[[int], None]]:
+        unit = "layers" if "layer" in what else "images"
+        click.echo(f"{what}: {count} {unit} …")
+        with _Progress(count, unit=unit) as advance:
+            yield advance
+
+    bundle, report = quantize(bundle, calibration, rest, options, sensitivity=sensitivity, progress=step)
+    return bundle, describe(report)
 
 
 def _description(bundle: Bundle) -> str:
@@ -292,7 +534,7 @@ def _description(bundle: Bundle) -> str:
         size = m.files[graph.file].bytes / 1e6
         lines.append(
             f"  {precision:9s} {graph.file}, {size:.1f} MB, opset {graph.opset}, at most "
-            f"{graph.max_abs_difference:.2g} from PyTorch"
+            f"{graph.max_abs_difference:.2g} from {graph.reference}"
         )
         source = m.source.get(precision)
         lines.append(
@@ -337,16 +579,47 @@ def _draw(experiment: Experiment, path: Path) -> None:
         click.echo(f"No picture: {error}")
 
 
+def _tune(
+    bundle: Path,
+    quiet: bool,
+    precisions: tuple[str, ...],
+    providers: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    rounds: int,
+    **others: Any,
+) -> None:
+    """Tunes every chosen graph on every chosen provider; the options that do not matter here are refused."""
+    from .engine.bundle import Bundle
+    from .eval.tune import Tuning
+
+    context = click.get_current_context()
+    given = {name: context.get_parameter_source(name) for name in (*others, "out", "as_json")}
+    unused = [name for name, source in given.items() if source is click.core.ParameterSource.COMMANDLINE]
+    if unused:
+        flags = [option.opts[-1] for option in context.command.params if option.name in unused]
+        raise InputError(
+            "--tune goes with --precision, --provider, --batch-size, --rounds and --quiet; "
+            f"leave out {', '.join(flags)}"
+        )
+    opened = Bundle.open(bundle)
+    for provider in dict.fromkeys(providers):
+        for precision in dict.fromkeys(precisions or opened.manifest.graphs):
+            tuning = Tuning(opened, precision, provider, max(batch_sizes), rounds)
+            with _Progress(tuning.images, quiet) as advance:
+                measured = tuning.run(advance)
+            click.echo(tuning.table(measured))
+
+
 class _Progress:
     """A progress bar on standard error, as a context that gives the function to advance it."""
 
-    def __init__(self, images: int, quiet: bool = False) -> None:
+    def __init__(self, count: int, quiet: bool = False, unit: str = "images") -> None:
         self._bar: Any = click.progressbar(
-            length=images,
+            length=count,
             file=sys.stderr,
             show_pos=True,
             width=30,
-            bar_template="%(bar)s %(info)s images",
+            bar_template=f"%(bar)s %(info)s {unit}",
             hidden=quiet or not sys.stderr.isatty(),
         )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,19 @@ class SourceImages:
         count: how many.
         load: gives image i, uint8 `[H, W, 3]`; safe to call from several threads.
         origin: where they come from and how they were chosen, for the record.
+        labels: their classes, int64 `[count]`, or None where they are not known.
     """
 
     count: int
     load: Callable[[int], NDArray[np.uint8]]
     origin: str
+    labels: NDArray[np.int64] | None = None
+
+    def part(self, indices: Sequence[int] | NDArray[np.int64]) -> SourceImages:
+        """Some of them, in the given order."""
+        chosen = [int(index) for index in indices]
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, count=len(chosen), load=lambda i: self.load(chosen[i]), labels=labels)
 
 
 def choose_images(folder: Path, count: int, seed: int) -> tuple[list[Path], str]:
@@ -57,20 +65,33 @@ def choose_images(folder: Path, count: int, seed: int) -> tuple[list[Path], str]
     return chosen, f"{len(chosen)} of the {len(paths)} images in {folder.resolve().name}, seed {seed}"
 
 
-def folder_source(folder: Path, how: Preprocessing, count: int, seed: int) -> SourceImages:
+def folder_source(
+    folder: Path, how: Preprocessing, count: int, seed: int, class_ids: Sequence[str] | None = None
+) -> SourceImages:
     """The images of `choose_images`, prepared for a model.
+
+    Labels are known if all the images lie in folders that are named after classes.
 
     Raises:
         InputError: the folder is missing, or too few images are in it or asked for.
     """
     paths, origin = choose_images(folder, count, seed)
-    return SourceImages(len(paths), lambda index: preprocess(read_image(paths[index]), how), origin)
+    return SourceImages(
+        len(paths), lambda index: preprocess(read_image(paths[index]), how), origin, _labels(paths, class_ids)
+    )
+
+
+def _labels(paths: list[Path], class_ids: Sequence[str] | None) -> NDArray[np.int64] | None:
+    known = {name: index for index, name in enumerate(class_ids or ())}
+    labels = [known.get(path.parent.name) for path in paths]
+    return None if None in labels else np.asarray(labels, np.int64)
 
 
 def demo_source() -> SourceImages:
     """The images that the demonstration's model was trained on."""
-    images, _ = demo_images("train")
-    return SourceImages(len(images), lambda index: images[index], "the demonstration's training images")
+    images, labels = demo_images("train")
+    origin = "the demonstration's training images"
+    return SourceImages(len(images), lambda index: images[index], origin, labels)
 
 
 def store_source(

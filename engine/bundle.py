@@ -31,7 +31,9 @@ SCHEMA = 1
 MANIFEST = "bundle.json"
 GRAPH_FILE = "model.onnx"
 
-_SOURCE_FILE = re.compile(r"source-\w+-[0-9a-f]{8}\.npz")
+# What this module adds to a bundle, and may remove again.
+_ADDED_FILE = re.compile(r"(source-[\w-]+-[0-9a-f]{8}\.npz)|(model-[\w-]+-[0-9a-f]{8}\.onnx)")
+_PRECISION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 T = TypeVar("T")
 
@@ -46,17 +48,21 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One graph of the bundle, and how far it was from PyTorch when it was exported.
+    """One graph of the bundle, and how far it was from what it was made from.
 
     Attributes:
         file: name of the ONNX file.
         opset: version of the standard ONNX operators it uses.
-        max_abs_difference: largest absolute difference to PyTorch over logits and features, as measured.
+        max_abs_difference: largest absolute difference to `reference` over logits and features, as measured.
+        reference: `PyTorch`, or the precision of the graph that this one was made from.
+        record: how it was made and what was measured then, for people.
     """
 
     file: str
     opset: int
     max_abs_difference: float
+    reference: str = "PyTorch"
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,12 @@ def _parse(raw: dict[str, Any]) -> Manifest:
 
 def _checked(entry: T) -> T:
     """A record whose values are of the declared types."""
-    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "dict[str, Any]": (dict,),
+    }
     for f in fields(entry):  # type: ignore[arg-type]
         value = getattr(entry, f.name)
         if not isinstance(value, kinds[str(f.type)]):
@@ -326,14 +337,49 @@ class Bundle:
         name = f"source-{precision}-{digest[:8]}.npz"
         write_atomic(self.path / name, content)
         entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin)
-        source = {**self.manifest.source, precision: entry}
-        used = {e.file for e in source.values()}
-        # Only what this method has written itself is ever removed, whatever a changed manifest names.
-        stale = {e.file for e in self.manifest.source.values() if _SOURCE_FILE.fullmatch(e.file)} - used
-        files = {k: v for k, v in self.manifest.files.items() if k not in stale}
-        files[name] = FileEntry(digest, len(content))
-        content = replace(self.manifest, source=source, files=files).to_json()
-        write_atomic(self.path / MANIFEST, content)
+        return self._with(
+            name,
+            FileEntry(digest, len(content)),
+            replace(self.manifest, source={**self.manifest.source, precision: entry}),
+        )
+
+    def with_graph(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
+        """Adds a graph, or replaces that of a precision, and returns the changed bundle.
+
+        Source statistics of a replaced graph go with it: they belong to the graph that computed them.
+
+        Args:
+            precision: what the graph will be called, e.g. `int8`; lower case letters, digits and hyphens.
+            graph: an ONNX file on the bundle's own file system, e.g. from `folder_beside`; it is moved.
+            entry: what to record; its `file` is filled in here.
+
+        Raises:
+            BundleError: the precision is `fp32`, from which the others are made, or no such name.
+            OutputError: the bundle's folder cannot be written; the bundle is then as it was.
+        """
+        if precision == "fp32" or not _PRECISION.fullmatch(precision):
+            raise BundleError(
+                f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
+                "itself is made by fozo export"
+            )
+        file = FileEntry(sha256_of(graph), graph.stat().st_size)
+        name = f"model-{precision}-{file.sha256[:8]}.onnx"
+        try:
+            graph.replace(self.path / name)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+        graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
+        source = {key: value for key, value in self.manifest.source.items() if key != precision}
+        return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+
+    def _with(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
+        """Puts a manifest in place that uses one new file; what it no longer uses is removed afterwards."""
+        used = {entry.file for entry in manifest.graphs.values()}
+        used |= {entry.file for entry in manifest.source.values()}
+        # Only what this class has added itself is ever removed, whatever a changed manifest names.
+        stale = {old for old in self.manifest.files if _ADDED_FILE.fullmatch(old)} - used
+        files = {key: value for key, value in self.manifest.files.items() if key not in stale}
+        write_atomic(self.path / MANIFEST, replace(manifest, files={**files, name: file}).to_json())
         for old in stale:
             (self.path / old).unlink(missing_ok=True)
         return Bundle.open(self.path)

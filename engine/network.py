@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import os
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +23,20 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .cpu import available_cpus
 from .errors import BundleError, InputError, reason
 from .model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
+from .onnx_file import check_graph_file
+from .tuning import Arrangement, remembered
 
 INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
 OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, ViT-Tiny 7 (measured in docs/benchmarks.md; the optimum is flat).
 MICRO_BATCH_VALUES = 300_000
+# Who computes: our name, and ONNX Runtime's.
+PROVIDERS = {"cpu": "CPUExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
+TRIM_SECONDS = 0.02
 
 
 class Network:
@@ -40,10 +47,17 @@ class Network:
         image_size: height and width of the images it reads, in pixels.
         micro_batch: images per call of the runtime.
         workers: calls that run at the same time.
+        provider: who computes, a name of `PROVIDERS`.
     """
 
     def __init__(
-        self, graph: Path, info: ModelInfo, *, workers: int | None = None, micro_batch: int | None = None
+        self,
+        graph: Path,
+        info: ModelInfo,
+        *,
+        workers: int | None = None,
+        micro_batch: int | None = None,
+        provider: str = "cpu",
     ) -> None:
         """Loads an ONNX file that follows the graph contract (docs/bundle.md).
 
@@ -52,21 +66,25 @@ class Network:
             info: the model it belongs to.
             workers: threads; default: as many as this process may use.
             micro_batch: images per call; default: chosen by the model's size.
+            provider: `cpu`, or `openvino` where onnxruntime-openvino is installed.
 
         Raises:
-            BundleError: the file is no ONNX model, or its inputs and outputs are not those of the contract.
-            InputError: `workers` or `micro_batch` is less than 1.
+            BundleError: the file is no ONNX model, is refused (docs/bundle.md), or its inputs and outputs are
+                not those of the contract.
+            InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
         """
-        for name, value in (("workers", workers), ("micro-batch", micro_batch)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"{name} must be an integer of at least 1, found {value!r}")
+        arrangement = Arrangement(
+            available_cpus() if workers is None else workers,
+            _default_micro_batch(info.tokens * info.width) if micro_batch is None else micro_batch,
+        )
+        _check_provider(provider)
+        check_graph_file(graph)
         self.info = info
-        self.workers = workers or available_cpus()
-        self._session = _session(graph)
+        self.provider = provider
+        self._session = _session(graph, provider, arrangement.workers)
         self.image_size = _check_contract(self._session, info, graph)
-        self.micro_batch = micro_batch or _default_micro_batch(info.tokens * info.width)
         self._classes: NDArray[np.int64] | None = None
-        self._pool = ThreadPoolExecutor(self.workers, "fozo-network") if self.workers > 1 else None
+        self._arrange(arrangement)
 
     @classmethod
     def open(
@@ -76,15 +94,25 @@ class Network:
         *,
         workers: int | None = None,
         micro_batch: int | None = None,
+        provider: str = "cpu",
     ) -> Network:
         """Loads a graph of a bundle after checking its hash.
 
+        What is not given of `workers` and `micro_batch` is what tuning has found to be the fastest here
+        (`fozo.engine.tuning`), or else the default.
+
         Raises:
             BundleError: the bundle or the graph cannot be used.
+            InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
-        return cls(bundle.graph(precision), bundle.info(precision), workers=workers, micro_batch=micro_batch)
+        tuned = remembered(bundle.graph_sha256(precision), provider)
+        if tuned is not None:
+            workers = min(tuned.workers, available_cpus()) if workers is None else workers
+            micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
+        graph, info = bundle.graph(precision), bundle.info(precision)
+        return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:
         """The same network restricted to some classes, e.g. the 200 of ImageNet-R; it shares the session.
@@ -99,6 +127,23 @@ class Network:
         chosen = np.asarray(classes, dtype=np.int64)
         view._classes = chosen if self._classes is None else self._classes[chosen]
         return view
+
+    def arranged(self, workers: int, micro_batch: int) -> Network:
+        """The same network with its work split in another way.
+
+        It shares the session but has threads of its own: closing one of the two leaves the other as it is.
+        OpenVINO runs no more calls at a time than the network was opened with; the others wait.
+
+        Raises:
+            InputError: `workers` or `micro_batch` is less than 1.
+        """
+        view = copy.copy(self)
+        view._arrange(Arrangement(workers, micro_batch))
+        return view
+
+    def _arrange(self, arrangement: Arrangement) -> None:
+        self.workers, self.micro_batch = arrangement.workers, arrangement.micro_batch
+        self._pool = ThreadPoolExecutor(self.workers, "fozo-network") if self.workers > 1 else None
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         """One forward.
@@ -191,34 +236,83 @@ class Network:
         self.close()
 
 
-def available_cpus() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _check_provider(provider: str) -> None:
+    available = [name for name, long in PROVIDERS.items() if long in ort.get_available_providers()]
+    if provider not in PROVIDERS:
+        raise InputError(f"unknown provider {provider!r}; available here: {', '.join(available)}")
+    if provider not in available:
+        package = "onnxruntime" if provider == "cpu" else f"onnxruntime-{provider}"
+        raise InputError(
+            f"the provider {provider} is not installed; available here: {', '.join(available)}; to get it: "
+            f"pip uninstall onnxruntime, then pip install {package} in place of it"
+        )
 
 
-def _session(graph: Path) -> Any:
+def _session(graph: Path, provider: str, workers: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Without a pattern of memory, workers share what the arena has (docs/benchmarks.md).
     options.enable_mem_pattern = False
+    # Whatever the file is called: only ONNX has been checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    name = PROVIDERS[provider]
+    settings = _openvino_settings(workers) if provider == "openvino" else {}
     try:
-        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        with _returning_freed_memory():
+            # Without fallback: silently computing elsewhere would be another network.
+            session = ort.InferenceSession(
+                str(graph), options, providers=[(name, settings)], enable_fallback=False
+            )
     except Exception as error:  # the runtime raises many kinds, all of its own
         raise BundleError(
             f"ONNX Runtime cannot load {graph}: {reason(error)}; export the model again"
         ) from error
-    _return_freed_memory()
     return session
 
 
-def _return_freed_memory() -> None:
-    """Gives back what loading has freed: packing ViT-B for the kernels leaves 220 MB behind."""
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it, and only glibc needs it
-        ctypes.CDLL(None).malloc_trim(0)
+def _openvino_settings(workers: int) -> dict[str, str]:
+    """As the CPU provider computes: float32, and each call on one thread, several at a time.
+
+    Pinned threads of two processes, or of two networks, would wait for each other on the same processors.
+    """
+    cpu = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": str(workers),
+        "INFERENCE_NUM_THREADS": str(workers),
+        "ENABLE_CPU_PINNING": "NO",
+    }
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
+
+
+@contextlib.contextmanager
+def _returning_freed_memory() -> Iterator[None]:
+    """Gives back what the block frees, while it runs.
+
+    Packing the weights for the kernels frees their first copy piece by piece, and glibc keeps the pieces:
+    loading ViT-B would peak at 610 MB, and does at 410. Where ONNX Runtime holds Python's lock while it loads
+    (1.24 does, 1.31 does not), only what is left at the end is given back.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # only glibc has it, and only glibc needs it
+        yield
+        return
+    done = threading.Event()
+
+    def keep_trimming() -> None:
+        while not done.wait(TRIM_SECONDS):
+            trim(0)
+
+    thread = threading.Thread(target=keep_trimming, name="fozo-trim", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        trim(0)
 
 
 def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:

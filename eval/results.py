@@ -18,9 +18,10 @@ import PIL
 from .._version import __version__
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
+from ..engine.cpu import available_cpus
 from ..engine.files import write_atomic
 from ..engine.methods import options_of
-from ..engine.network import Network, available_cpus
+from ..engine.network import Network
 from .domains import CLEAN
 from .protocol import Protocol
 from .runner import DomainResult, MethodResult

@@ -17,11 +17,12 @@ from fozo._version import __version__
 ROOT = Path(str(fozo.__file__)).parent
 HEAVY = ("torch", "timm", "onnx", "onnxscript", "PIL", "click", "sklearn", "matplotlib", "safetensors")
 STANDARD = sys.stdlib_module_names
-ROOMS = ("engine", "data", "eval", "export")
+ROOMS = ("engine", "data", "eval", "export", "quant")
 # Per room: other rooms, and packages beside the standard library.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": (set(), {"numpy", "onnxruntime"}),
     "data": ({"engine"}, {"numpy", "PIL", "sklearn"}),
+    "quant": ({"engine", "data"}, {"numpy", "onnx", "onnxruntime"}),
     "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib"}),
     "export": (
         {"engine", "data"},

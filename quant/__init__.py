@@ -1,0 +1,1 @@
+"""The room that turns an exported graph into one that computes with integers: calibrate, write, check."""

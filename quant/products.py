@@ -1,0 +1,126 @@
+"""The matrix products of a graph that can run on integers, and where their operands are quantised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+# Operators that only move values about: done on bytes, they move a quarter of the memory.
+MOVES = ("Reshape", "Transpose")
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product.
+
+    Attributes:
+        tensor: what is quantised.
+        moves: names of the nodes that reshape and transpose it on its way to the product, in order.
+        is_bytes: it is an image of bytes, which needs no quantisation.
+    """
+
+    tensor: str
+    moves: tuple[str, ...] = ()
+    is_bytes: bool = False
+
+
+@dataclass(frozen=True)
+class Product:
+    """A MatMul that can run on integers.
+
+    Attributes:
+        name: of the layer, for people.
+        node: name of the MatMul node.
+        left: the activation on the left side.
+        right: the activation on the right side, or None where that is a weight.
+        weight: name of the weight `[K, M]`, or None.
+        bias: name of the bias `[M]` that a following Add brings in, or None.
+        output: what the product, with its bias, is called.
+    """
+
+    name: str
+    node: str
+    left: Operand
+    right: Operand | None
+    weight: str | None
+    bias: str | None
+    output: str
+
+    @property
+    def group(self) -> str:
+        """Products of one group read the same quantised tensor and stay or go together."""
+        return self.name if self.right else self.left.tensor
+
+
+def find_products(model: onnx.ModelProto) -> list[Product]:
+    """The MatMul nodes of the graph that are worth it, in its order.
+
+    The classifier is a Gemm and stays in float, so that shifted logits are exact. So does the product of
+    attention probabilities and values: most probabilities are smaller than the 1/255 that a byte resolves.
+    """
+    search = _Search(model.graph)
+    return [
+        search.product(node)
+        for node in model.graph.node
+        if node.op_type == "MatMul" and not search.made_by(node.input[0], "Softmax")
+    ]
+
+
+class _Search:
+    """Who makes, and who reads, each tensor of a graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.maker = {output: node for node in graph.node for output in node.output}
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+        self.uses = Counter(name for node in graph.node for name in node.input)
+        self.uses.update(value.name for value in graph.output)
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def made_by(self, tensor: str, op: str) -> bool:
+        return tensor in self.maker and bool(self.maker[tensor].op_type == op)
+
+    def product(self, node: onnx.NodeProto) -> Product:
+        left, right = node.input
+        is_weight = right in self.weights
+        bias, output = self._bias(node.output[0]) if is_weight else (None, node.output[0])
+        return Product(
+            name=node.name.removesuffix("/matmul"),
+            node=node.name,
+            left=self._operand(left),
+            right=None if is_weight else self._operand(right),
+            weight=right if is_weight else None,
+            bias=bias,
+            output=output,
+        )
+
+    def _operand(self, tensor: str) -> Operand:
+        moves: list[str] = []
+        while (node := self.maker.get(tensor)) is not None:
+            if node.op_type == "Cast" and self._comes_from_bytes(node.input[0]):
+                return Operand(node.input[0], tuple(moves), is_bytes=True)
+            if node.op_type not in MOVES or self.uses[tensor] > 1:
+                return Operand(tensor, tuple(moves))
+            moves.insert(0, node.name)
+            tensor = node.input[0]
+        return Operand(tensor, tuple(moves))
+
+    def _comes_from_bytes(self, tensor: str) -> bool:
+        while (node := self.maker.get(tensor)) is not None and node.op_type in (*MOVES, "Slice"):
+            tensor = node.input[0]
+        return self.inputs.get(tensor) == TensorProto.UINT8
+
+    def _bias(self, tensor: str) -> tuple[str | None, str]:
+        """The bias added to a product and the name of the sum; the product itself where there is none."""
+        readers = self.readers.get(tensor, [])
+        if self.uses[tensor] == 1 and len(readers) == 1 and readers[0].op_type == "Add":
+            other = next(name for name in readers[0].input if name != tensor)
+            if other in self.weights and len(self.weights[other].dims) == 1:
+                return other, readers[0].output[0]
+        return None, tensor
