@@ -11,7 +11,7 @@ from ..engine.model import FloatArray
 from .calibration import Range
 
 MAX_OUTLIERS = 8
-OUTLIER_GAIN = 1.5
+OUTLIER_GAIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def weight_grid(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatA
 
 
 def _outliers(range_: Range) -> tuple[int, ...]:
-    """The fewest channels without which the rest needs a grid smaller by 1.5, and so on from there."""
+    """The fewest channels without which the rest needs a grid half as coarse, and so on from there."""
     size = np.maximum(np.abs(range_.low), np.abs(range_.high))
     order = np.argsort(-size, kind="stable")[: MAX_OUTLIERS + 1]
     ordered, count = size[order], 0

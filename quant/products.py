@@ -84,7 +84,8 @@ class _Search:
                 self.readers.setdefault(name, []).append(node)
 
     def made_by(self, tensor: str, op: str) -> bool:
-        return tensor in self.maker and bool(self.maker[tensor].op_type == op)
+        node = self.maker.get(tensor)
+        return node is not None and str(node.op_type) == op
 
     def product(self, node: onnx.NodeProto) -> Product:
         left, right = node.input

@@ -258,7 +258,7 @@ def quantize(
 def _refusal(report: Report) -> str:
     worst = report.effects[:3]
     responsible = "; ".join(
-        f"{', '.join(effect.layers)} ({effect.comparison.signal_to_noise:.1f} dB, "
+        f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
         f"{effect.comparison.agreement:.1f} % agreement)"
         for effect in worst
     )

@@ -85,8 +85,11 @@ def describe(report: Report) -> str:
         f"{report.weight_bits}-bit weights ({report.processor})",
     ]
     if report.outlier_layers:
-        names = ", ".join(f"{name} ({count})" for name, count in report.outlier_layers.items())
-        lines.append(f"  outliers  channels beyond the integers, added in float: {names}")
+        counts = report.outlier_layers.values()
+        lines.append(
+            f"  outliers  up to {max(counts)} channels of {len(counts)} layers are beyond the integers and "
+            "added in float"
+        )
     if report.float_layers:
         lines.append(f"  float     as asked for: {', '.join(report.float_layers)}")
     lines += [f"  refused   {refusal}" for refusal in report.refusals]

@@ -33,6 +33,12 @@ class LayerEffect:
     layers: tuple[str, ...]
     comparison: Comparison
 
+    @property
+    def name(self) -> str:
+        """All of them in one: `blocks.0.attn.query, key, value`."""
+        first, *others = self.layers
+        return ", ".join([first, *(other.rpartition(".")[2] for other in others)])
+
 
 def layer_effects(
     model: onnx.ModelProto,
@@ -83,10 +89,8 @@ def effect_table(effects: Sequence[LayerEffect]) -> str:
     lines = [f"{'signal/noise':>14s}{'agreement':>12s}{'top-1':>9s}   on integers alone"]
     for effect in effects:
         c = effect.comparison
-        change = "" if c.loss is None else f"{-c.loss:+.2f}"
-        lines.append(
-            f"{c.signal_to_noise:11.1f} dB{c.agreement:10.2f} %{change:>9s}   {', '.join(effect.layers)}"
-        )
+        change = "" if c.loss is None else f"{0.0 - c.loss:+.2f}"
+        lines.append(f"{c.signal_to_noise:11.1f} dB{c.agreement:10.2f} %{change:>9s}   {effect.name}")
     return "\n".join(lines)
 
 
