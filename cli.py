@@ -158,10 +158,18 @@ def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
 @click.argument("folder", type=FOLDER, required=False)
 @click.option(
-    "--images", default=CALIBRATION_IMAGES, show_default=True, help="How many images to calibrate with."
+    "--images",
+    type=click.IntRange(1),
+    default=CALIBRATION_IMAGES,
+    show_default=True,
+    help="How many images to calibrate with.",
 )
 @click.option(
-    "--held-out", default=HELD_OUT_IMAGES, show_default=True, help="How many others to judge the result by."
+    "--held-out",
+    type=click.IntRange(1),
+    default=HELD_OUT_IMAGES,
+    show_default=True,
+    help="How many others to judge the result by.",
 )
 @click.option(
     "--calibrator",
@@ -289,7 +297,14 @@ def quantize(
     show_default=True,
     help="Of order, subset, generated corruptions and methods.",
 )
-@click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle.")
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "openvino"]),
+    default="cpu",
+    show_default=True,
+    help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
+)
+@click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle, e.g. int8.")
 @click.option("--workers", type=int, help="Threads that compute; default: all processors.")
 @click.option("--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it.")
 @click.option(
@@ -506,8 +521,7 @@ def _quantize(
     from .quant.report import describe
 
     chosen = _clean_images(bundle, folder, images + held_out, options.seed)
-    calibration, rest = split_images(chosen, images, options.seed)
-    rest = rest.part(range(min(held_out, rest.count)))
+    calibration, rest = split_images(chosen, images, held_out, options.seed)
 
     @contextmanager
     def step(what: str, count: int) -> Iterator[Callable[[int], None]]:

@@ -60,6 +60,7 @@ class Adapter:
         classes: Sequence[int] | None = None,
         workers: int | None = None,
         micro_batch: int | None = None,
+        provider: str = "cpu",
         **options: object,
     ) -> Adapter:
         """Loads a bundle and starts a stream on it.
@@ -70,8 +71,9 @@ class Adapter:
             method: a name of `fozo.METHODS`.
             seed: what the method's random draws derive from.
             classes: indices of the classes to predict, for streams that hold only some of them.
-            workers: threads; default: as many as this process may use.
-            micro_batch: images per call of the runtime; default: chosen by the model's size.
+            workers: threads; default: what tuning found, or as many as this process may use.
+            micro_batch: images per call of the runtime; default: what tuning found, or by the model's size.
+            provider: who computes, `cpu` or `openvino`.
             options: the method's options (`fozo methods` lists them).
 
         Raises:
@@ -79,7 +81,7 @@ class Adapter:
             InputError: a method, option or argument does not exist or cannot be used.
         """
         configured = configured_method(method, **options)
-        network = Network.open(bundle, precision, workers=workers, micro_batch=micro_batch)
+        network = Network.open(bundle, precision, workers=workers, micro_batch=micro_batch, provider=provider)
         return cls(network if classes is None else network.select(classes), configured, seed)
 
     def step(self, images: ImageArray) -> Prediction:

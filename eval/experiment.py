@@ -113,6 +113,7 @@ def prepare(
     precision: str,
     workers: int | None,
     micro_batch: int | None,
+    provider: str = "cpu",
 ) -> Experiment:
     """Opens and checks everything, so that what can fail fails before the work begins.
 
@@ -127,7 +128,7 @@ def prepare(
     protocol = Protocol(
         label, setting, None if dataset == "imagefolder" else severity, subset, seed, batch_size, classes
     )
-    network = Network.open(opened, precision, workers=workers, micro_batch=micro_batch)
+    network = Network.open(opened, precision, workers=workers, micro_batch=micro_batch, provider=provider)
     columns = None
     if classes == "present":
         present = np.unique(np.concatenate([domain.labels for domain in domains]))

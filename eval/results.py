@@ -46,7 +46,11 @@ def document(
         "complete": complete,
         "protocol": asdict(protocol),
         "bundle": _bundle(bundle, precision),
-        "engine": {"workers": network.workers, "micro_batch": network.micro_batch},
+        "engine": {
+            "provider": network.provider,
+            "workers": network.workers,
+            "micro_batch": network.micro_batch,
+        },
         "methods": {
             label: {
                 "method": adapter.method.name,

@@ -85,7 +85,7 @@ class _Search:
 
     def made_by(self, tensor: str, op: str) -> bool:
         node = self.maker.get(tensor)
-        return node is not None and str(node.op_type) == op
+        return bool(node is not None and node.op_type == op)
 
     def product(self, node: onnx.NodeProto) -> Product:
         left, right = node.input

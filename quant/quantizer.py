@@ -269,23 +269,26 @@ def _refusal(report: Report) -> str:
     )
 
 
-def split_images(images: SourceImages, calibration: int, seed: int) -> tuple[SourceImages, SourceImages]:
-    """Splits images into those to calibrate with and those to judge by, at random with a seed.
+def split_images(
+    images: SourceImages, calibration: int, held_out: int, seed: int
+) -> tuple[SourceImages, SourceImages]:
+    """Images to calibrate with and others to judge by, at random with a seed.
 
-    At most half of them are taken for calibration, so that enough are held out.
+    Where there are not enough for both, half of them are for calibration.
 
     Raises:
         InputError: there are too few to calibrate with.
     """
     needed = CALIBRATION_BATCH * len(CASES)
-    count = min(calibration, images.count // 2)
+    enough = images.count >= calibration + held_out
+    count = calibration if enough else min(calibration, images.count // 2)
     if count < needed:
         raise InputError(
             f"quantisation needs at least {needed} images for calibration and as many to judge the result "
             f"by, found {images.count} in all, and {calibration} asked for; give it more clean images"
         )
     order = np.random.default_rng(seed).permutation(images.count)
-    return images.part(np.sort(order[:count])), images.part(np.sort(order[count:]))
+    return images.part(np.sort(order[:count])), images.part(np.sort(order[count:][:held_out]))
 
 
 def _matching(products: Sequence[Product], patterns: Sequence[str]) -> list[Product]:
