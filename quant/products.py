@@ -115,7 +115,7 @@ class _Search:
     def _comes_from_bytes(self, tensor: str) -> bool:
         while (node := self.maker.get(tensor)) is not None and node.op_type in (*MOVES, "Slice"):
             tensor = node.input[0]
-        return self.inputs.get(tensor) == TensorProto.UINT8
+        return bool(self.inputs.get(tensor) == TensorProto.UINT8)
 
     def _bias(self, tensor: str) -> tuple[str | None, str]:
         """The bias added to a product and the name of the sum; the product itself where there is none."""
