@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .engine.adapter import Adapter as Adapter
     from .engine.bundle import Bundle as Bundle
     from .engine.errors import BundleError as BundleError
+    from .engine.errors import ComputeError as ComputeError
     from .engine.errors import ExportError as ExportError
     from .engine.errors import FozoError as FozoError
     from .engine.errors import InputError as InputError
@@ -32,6 +33,7 @@ _HOMES = {
     "Adapter": "adapter",
     "Bundle": "bundle",
     "BundleError": "errors",
+    "ComputeError": "errors",
     "ExportError": "errors",
     "FozoError": "errors",
     "InputError": "errors",

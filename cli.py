@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .data.source import SourceImages
     from .engine.bundle import Bundle
     from .eval.experiment import Experiment
+    from .eval.runner import DomainResult
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
@@ -332,6 +333,10 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
     experiment = prepare(bundle, methods, **options)
     with experiment.network:
         _run_experiment(experiment, out, quiet)
+    title = f"{experiment.bundle.manifest.model}: {experiment.protocol.describe()}"
+    results = experiment.results
+    del experiment  # and the network with it: a picture takes memory of its own
+    _draw(out.with_suffix(".png"), results, title)
 
 
 @cli.command()
@@ -578,16 +583,13 @@ def _run_experiment(experiment: Experiment, out: Path, quiet: bool) -> None:
         raise
     click.echo("\n" + table.summary(experiment.results))
     click.echo(f"\nResults: {out}")
-    _draw(experiment, out.with_suffix(".png"))
 
 
-def _draw(experiment: Experiment, path: Path) -> None:
+def _draw(path: Path, results: Sequence[DomainResult], title: str) -> None:
     from .eval.plot import save_plot
 
     try:
-        save_plot(
-            path, experiment.results, f"{experiment.bundle.manifest.model}: {experiment.protocol.describe()}"
-        )
+        save_plot(path, results, title)
         click.echo(f"Picture: {path}")
     except InputError as error:
         click.echo(f"No picture: {error}")
@@ -661,6 +663,9 @@ def main() -> None:
         sys.exit(130)
     except FozoError as error:
         click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except MemoryError:
+        click.echo("Error: out of memory; use a smaller --batch-size, or the int8 graph", err=True)
         sys.exit(1)
 
 

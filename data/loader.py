@@ -20,7 +20,7 @@ def load_batches(
     order: Sequence[int] | NDArray[np.integer],
     batch_size: int,
     workers: int = 2,
-    prefetch: int = 2,
+    prefetch: int = 1,
 ) -> Generator[Pixels, None, None]:
     """Yields the images `load(i)` for i in `order`, in that order, as uint8 batches [B, H, W, 3].
 

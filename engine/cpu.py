@@ -10,6 +10,7 @@ from pathlib import Path
 
 # As the kernel names them, best first: x86, then ARM.
 INT8_FEATURES = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp")
+_WIDE_SUMS = {"amx_int8", "avx512_vnni", "avx_vnni"}
 _CPUINFO = Path("/proc/cpuinfo")
 _UNKNOWN = "unknown"
 
@@ -27,6 +28,16 @@ class CpuFeatures:
     model: str
     architecture: str
     features: tuple[str, ...]
+
+    @property
+    def full_int8(self) -> bool | None:
+        """Whether integer kernels take full 8-bit weights; None where that is not known.
+
+        x86 kernels without AMX or VNNI add two products in 16 bits, which 8-bit weights overflow.
+        """
+        if self.architecture.lower() not in ("x86_64", "amd64", "i686", "x86"):
+            return True
+        return bool(_WIDE_SUMS.intersection(self.features)) if self.features else None
 
 
 def cpu_features() -> CpuFeatures:

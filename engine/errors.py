@@ -31,3 +31,7 @@ class ExportError(FozoError):
 
 class OutputError(FozoError):
     """A result that cannot be written: no permission, no space, or something in the way."""
+
+
+class ComputeError(FozoError):
+    """ONNX Runtime failed while it computed a batch, most often for lack of memory."""

@@ -12,19 +12,20 @@ import copy
 import ctypes
 import json
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .cpu import available_cpus
-from .errors import BundleError, InputError, reason
+from .cpu import available_cpus, cpu_features
+from .errors import BundleError, ComputeError, InputError, reason
 from .model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from .onnx_file import check_graph_file
 from .tuning import Arrangement, remembered
@@ -32,8 +33,8 @@ from .tuning import Arrangement, remembered
 INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
 OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
-# time, ViT-Tiny 7 (measured in docs/benchmarks.md; the optimum is flat).
-MICRO_BATCH_VALUES = 300_000
+# time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
+MICRO_BATCH_VALUES = 100_000
 # Who computes: our name, and ONNX Runtime's.
 PROVIDERS = {"cpu": "CPUExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
 TRIM_SECONDS = 0.02
@@ -112,6 +113,7 @@ class Network:
             workers = min(tuned.workers, available_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph, info = bundle.graph(precision), bundle.info(precision)
+        _warn_of_overflow(bundle, precision)
         return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:
@@ -183,7 +185,7 @@ class Network:
             index, start = task
             part, candidate = slice(start, min(start + self.micro_batch, n)), prompts[index]
             feed = {"images": images[part], "prompts": candidate if len(candidate) == 1 else candidate[part]}
-            logits, features = self._session.run(list(OUTPUTS), feed)
+            logits, features = self._run(feed)
             results[index].logits[part] = logits if self._classes is None else logits[:, self._classes]
             results[index].features[part] = features
 
@@ -195,6 +197,15 @@ class Network:
             for _ in self._pool.map(run, tasks):
                 pass
         return results
+
+    def _run(self, feed: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+        try:
+            return cast(list[FloatArray], self._session.run(list(OUTPUTS), feed))
+        except Exception as error:  # the runtime raises many kinds, all of its own
+            raise ComputeError(
+                f"ONNX Runtime cannot compute {len(feed['images'])} images with {self.info.name}: "
+                f"{reason(error)}; if memory is short, use fewer workers or a smaller micro-batch"
+            ) from error
 
     def _check_images(self, images: ImageArray) -> None:
         expected = (*self.image_size, 3)
@@ -234,6 +245,18 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _warn_of_overflow(bundle: Bundle, precision: str) -> None:
+    """Warns where this processor's integer kernels may overflow with the weights of a graph."""
+    bits = bundle.manifest.graphs[precision].record.get("weight_bits")
+    cpu = cpu_features()
+    if bits == 8 and cpu.full_int8 is False:
+        warnings.warn(
+            f"the {precision} graph of {bundle.path} has 8-bit weights, and the kernels for {cpu.model} add in "
+            "16 bits, which may overflow; make another with: fozo quantize --weight-bits 7",
+            stacklevel=3,
+        )
 
 
 def _check_provider(provider: str) -> None:

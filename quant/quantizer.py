@@ -32,8 +32,6 @@ from .writer import left_grid, write_integer
 PRECISION, PORTABLE = "int8", "int8-qdq"
 COMPARISON_BATCH = 32
 SENSITIVITY_IMAGES = 64
-# x86 kernels without these add two products in 16 bits, which full 8-bit weights overflow.
-_FULL_8_BIT = {"amx_int8", "avx512_vnni", "avx_vnni"}
 
 
 class QuantizationError(FozoError):
@@ -63,12 +61,13 @@ class Options:
 
 def choose_weight_bits(cpu: CpuFeatures) -> tuple[int, str]:
     """Bits of the weights for a processor, and the reason in words."""
-    found = [name for name in cpu.features if name in _FULL_8_BIT]
-    if cpu.architecture.lower() not in ("x86_64", "amd64"):
-        return 8, f"{cpu.architecture}, whose kernels add in 32 bits"
-    if found:
-        return 8, f"{cpu.model} with {found[0]}, whose kernels add in 32 bits"
-    return 7, f"{cpu.model} without VNNI or AMX, whose kernels add pairs in 16 bits"
+    best = f" with {cpu.features[0]}" if cpu.features else ""
+    what = f"{cpu.model}, {cpu.architecture}{best}"
+    if cpu.full_int8:
+        return 8, f"{what}: kernels add in 32 bits"
+    if cpu.full_int8 is None:
+        return 7, f"{what}: kernels that may add in 16 bits"
+    return 7, f"{what}: kernels add in 16 bits"
 
 
 class Quantizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from fozo.data.source import SourceImages
 from fozo.engine import bundle as bundles
 from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import Bundle, GraphEntry, Manifest
@@ -19,6 +21,7 @@ from fozo.engine.preprocessing import Preprocessing
 from fozo.engine.statistics import source_statistics
 from fozo.export.graph import OPSET, build_graph
 from fozo.export.vit import read_vit
+from fozo.quant.quantizer import Options, quantize
 from timm.models.vision_transformer import VisionTransformer
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show
@@ -83,6 +86,11 @@ def _random_images(count: int, seed: int = 0) -> ImageArray:
     return images
 
 
+def _clean_images(count: int, seed: int = 0, labels: Any = None) -> SourceImages:
+    images = _random_images(count, seed)
+    return SourceImages(count, lambda index: images[index], f"random images, seed {seed}", labels)
+
+
 class _StandIn:
     """A network of two layers in plain NumPy that answers in float64 and counts its forwards."""
 
@@ -145,6 +153,12 @@ def random_images() -> Callable[..., ImageArray]:
 
 
 @pytest.fixture(scope="session")
+def clean_images() -> Callable[..., SourceImages]:
+    """`clean_images(count, seed=0, labels=None)`: the same images as something to calibrate with."""
+    return _clean_images
+
+
+@pytest.fixture(scope="session")
 def make_bundle() -> Callable[..., Bundle]:
     """`make_bundle(path, width=64, depth=2, classes=20, seed=0, source=True)`: a whole bundle on disk."""
 
@@ -188,6 +202,18 @@ def bundle_paths(
 def bundle_path(bundle_paths: dict[int, Path]) -> Path:
     """The smallest of `bundle_paths`."""
     return bundle_paths[64]
+
+
+@pytest.fixture(scope="session")
+def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
+    """The smallest bundle with an int8 graph as well, and that graph's own source statistics."""
+    path = tmp_path_factory.mktemp("int8") / "bundle"
+    shutil.copytree(bundle_path, path)
+    options = Options(force=True)
+    bundle, _ = quantize(Bundle.open(path), _clean_images(40, 900), _clean_images(32, 901), options)
+    with Network.open(bundle, "int8", workers=1) as network:
+        statistics = source_statistics(network, [_random_images(40, seed=900)])
+    return bundle.with_source("int8", statistics, "random images").path
 
 
 @pytest.fixture

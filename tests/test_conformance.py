@@ -77,6 +77,19 @@ def network(networks: dict[int, Network]) -> Network:
 
 
 @pytest.fixture(scope="module")
+def int8_network(int8_bundle_path: Path) -> Iterator[Network]:
+    """The network of `network`, on integers."""
+    with Network.open(int8_bundle_path, "int8", workers=1) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["fp32", "int8"])
+def either_network(request: pytest.FixtureRequest, network: Network, int8_network: Network) -> Network:
+    """Both, one after the other."""
+    return network if request.param == "fp32" else int8_network
+
+
+@pytest.fixture(scope="module")
 def stream(random_images: MakeImages) -> list[ImageArray]:
     """Read-only batches of `SIZES`."""
     return [random_images(size, seed=index) for index, size in enumerate(SIZES)]
@@ -116,11 +129,11 @@ def assert_identical(left: list[Prediction], right: list[Prediction]) -> None:
 
 
 @every_method
-def test_predictions_and_states(network: Network, stream: list[ImageArray], name: str) -> None:
-    adapter = Adapter(network, VARIANTS[name])
+def test_predictions_and_states(either_network: Network, stream: list[ImageArray], name: str) -> None:
+    adapter = Adapter(either_network, VARIANTS[name])
     for index, images in enumerate(stream):
         prediction = adapter.step(images)
-        assert prediction.logits.shape == (len(images), network.info.classes)
+        assert prediction.logits.shape == (len(images), either_network.info.classes)
         assert prediction.logits.dtype == np.float32
         assert np.isfinite(prediction.logits).all()
         assert not prediction.guarded
@@ -135,8 +148,8 @@ def test_predictions_and_states(network: Network, stream: list[ImageArray], name
 
 @every_method
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_batch_sizes(network: Network, random_images: MakeImages, name: str, size: int) -> None:
-    adapter = Adapter(network, VARIANTS[name])
+def test_batch_sizes(either_network: Network, random_images: MakeImages, name: str, size: int) -> None:
+    adapter = Adapter(either_network, VARIANTS[name])
     for batch in range(4):
         prediction = adapter.step(random_images(size, seed=batch))
         assert prediction.logits.shape[0] == size
@@ -194,8 +207,8 @@ def test_images_may_be_views(network: Network, random_images: MakeImages, name: 
 
 
 @every_method
-def test_reset_is_the_start_bit_for_bit(network: Network, stream: list[ImageArray], name: str) -> None:
-    adapter = Adapter(network, VARIANTS[name])
+def test_reset_is_the_start_bit_for_bit(either_network: Network, stream: list[ImageArray], name: str) -> None:
+    adapter = Adapter(either_network, VARIANTS[name])
     start = snapshot(adapter.state)
     first = run(adapter, stream)
     assert snapshot(adapter.state) != start
@@ -263,12 +276,14 @@ def test_adapter_open(bundle_path: Path, stream: list[ImageArray], name: str) ->
 
 
 def test_checkpoints_belong_to_their_bundle(
-    bundle_paths: dict[int, Path], stream: list[ImageArray], tmp_path: Path
+    bundle_paths: dict[int, Path], int8_bundle_path: Path, stream: list[ImageArray], tmp_path: Path
 ) -> None:
     adapter = Adapter.open(bundle_paths[64], method="no_adapt", workers=1)
     adapter.save(tmp_path / "state.npz")
     with pytest.raises(StateError, match="identity"):
         Adapter.open(bundle_paths[192], method="no_adapt", workers=1).load(tmp_path / "state.npz")
+    with pytest.raises(StateError, match="identity"):
+        Adapter.open(int8_bundle_path, method="no_adapt", precision="int8").load(tmp_path / "state.npz")
 
 
 def test_methods_that_need_source_statistics_say_so(
@@ -287,17 +302,24 @@ def test_methods_that_need_source_statistics_say_so(
 
 
 SPLITS = [(name, width) for name in VARIANTS for width in (64, 192, 384) if width == 64 or name in METHODS]
+SPLITS_OF = [(*split, "fp32") for split in SPLITS] + [(name, 64, "int8") for name in METHODS]
 
 
-@pytest.mark.parametrize(("name", "width"), SPLITS)
+@pytest.mark.parametrize(("name", "width", "precision"), SPLITS_OF)
 def test_splitting_the_work_changes_no_bit(
-    bundle_paths: dict[int, Path], random_images: MakeImages, name: str, width: int
+    bundle_paths: dict[int, Path],
+    int8_bundle_path: Path,
+    random_images: MakeImages,
+    name: str,
+    width: int,
+    precision: str,
 ) -> None:
+    path = bundle_paths[width] if precision == "fp32" else int8_bundle_path
     stream = [random_images(size, seed=size) for size in (7, 1, 5)]
     seen: dict[tuple[int, int], Any] = {}
     for micro_batch in (1, 2, 3, 64):
         for workers in (1, 2):
-            with Network.open(bundle_paths[width], workers=workers, micro_batch=micro_batch) as network:
+            with Network.open(path, precision, workers=workers, micro_batch=micro_batch) as network:
                 adapter = Adapter(network, VARIANTS[name], seed=3)
                 logits = [prediction.logits.tobytes() for prediction in run(adapter, stream)]
                 seen[micro_batch, workers] = logits, snapshot(adapter.state)
