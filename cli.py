@@ -300,7 +300,7 @@ def quantize(
 )
 @click.option(
     "--provider",
-    type=click.Choice(["cpu", "openvino"]),
+    type=click.Choice(["cpu", "openvino", "openvino-bf16"]),
     default="cpu",
     show_default=True,
     help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
@@ -371,7 +371,7 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
 @click.option(
     "--provider",
     "providers",
-    type=click.Choice(["cpu", "openvino"]),
+    type=click.Choice(["cpu", "openvino", "openvino-bf16"]),
     multiple=True,
     default=("cpu",),
     show_default=True,

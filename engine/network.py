@@ -36,7 +36,11 @@ OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
 MICRO_BATCH_VALUES = 100_000
 # Who computes: our name, and ONNX Runtime's.
-PROVIDERS = {"cpu": "CPUExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "openvino-bf16": "OpenVINOExecutionProvider",
+}
 TRIM_SECONDS = 0.02
 
 
@@ -67,7 +71,8 @@ class Network:
             info: the model it belongs to.
             workers: threads; default: as many as this process may use.
             micro_batch: images per call; default: chosen by the model's size.
-            provider: `cpu`, or `openvino` where onnxruntime-openvino is installed.
+            provider: `cpu`, or where onnxruntime-openvino is installed `openvino` (float32 as it is) or
+                `openvino-bf16` (products in bfloat16, fast on processors with AMX).
 
         Raises:
             BundleError: the file is no ONNX model, is refused (docs/bundle.md), or its inputs and outputs are
@@ -253,7 +258,7 @@ def _warn_of_overflow(bundle: Bundle, precision: str) -> None:
     cpu = cpu_features()
     if bits == 8 and cpu.full_int8 is False:
         warnings.warn(
-            f"the {precision} graph of {bundle.path} has 8-bit weights, and the kernels for {cpu.model} add in "
+            f"the {precision} graph of {bundle.path} has 8-bit weights, and kernels of {cpu.model} add in "
             "16 bits, which may overflow; make another with: fozo quantize --weight-bits 7",
             stacklevel=3,
         )
@@ -264,7 +269,7 @@ def _check_provider(provider: str) -> None:
     if provider not in PROVIDERS:
         raise InputError(f"unknown provider {provider!r}; available here: {', '.join(available)}")
     if provider not in available:
-        package = "onnxruntime" if provider == "cpu" else f"onnxruntime-{provider}"
+        package = "onnxruntime" if provider == "cpu" else "onnxruntime-openvino"
         raise InputError(
             f"the provider {provider} is not installed; available here: {', '.join(available)}; to get it: "
             f"pip uninstall onnxruntime, then pip install {package} in place of it"
@@ -281,7 +286,7 @@ def _session(graph: Path, provider: str, workers: int) -> Any:
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     name = PROVIDERS[provider]
-    settings = _openvino_settings(workers) if provider == "openvino" else {}
+    settings = {} if provider == "cpu" else _openvino_settings(provider, workers)
     try:
         with _returning_freed_memory():
             # Without fallback: silently computing elsewhere would be another network.
@@ -295,13 +300,13 @@ def _session(graph: Path, provider: str, workers: int) -> Any:
     return session
 
 
-def _openvino_settings(workers: int) -> dict[str, str]:
-    """As the CPU provider computes: float32, and each call on one thread, several at a time.
+def _openvino_settings(provider: str, workers: int) -> dict[str, str]:
+    """As the CPU provider computes, each call on one thread, several at a time; in float32 or bfloat16.
 
     Pinned threads of two processes, or of two networks, would wait for each other on the same processors.
     """
     cpu = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if provider == "openvino-bf16" else "f32",
         "NUM_STREAMS": str(workers),
         "INFERENCE_NUM_THREADS": str(workers),
         "ENABLE_CPU_PINNING": "NO",

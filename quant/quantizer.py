@@ -25,7 +25,7 @@ from .calibration import CALIBRATION_BATCH, CALIBRATORS, CASES, Range, calibrate
 from .comparison import Comparison, compare, relative_time
 from .operators import integer_products
 from .products import Product, find_products
-from .report import Report, refusals
+from .report import Report, inaccuracies, refusals
 from .sensitivity import LayerEffect, effect_records, group_products, layer_effects
 from .writer import left_grid, write_integer
 
@@ -143,7 +143,7 @@ class Quantizer:
                 weight_bits=self.bits,
                 processor=self.processor,
             )
-        return replace(report, refusals=tuple(refusals(report)))
+        return replace(report, refusals=refusals(report))
 
     def _compare(
         self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
@@ -241,7 +241,7 @@ def quantize(
         with step("Comparing with fp32", held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
         refused = report.refusals and not options.force
-        if sensitivity or refused:
+        if sensitivity or (refused and any(inaccuracies(report.comparison))):
             groups = len(group_products(quantizer.products))
             with step("Measuring each layer", groups) as advance:
                 report = replace(report, effects=tuple(quantizer.effects(held_out, advance)))
@@ -255,17 +255,20 @@ def quantize(
 
 
 def _refusal(report: Report) -> str:
-    worst = report.effects[:3]
-    responsible = "; ".join(
-        f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
-        f"{effect.comparison.agreement:.1f} % agreement)"
-        for effect in worst
-    )
-    return (
-        f"the int8 graph was refused and not added: {'; '.join(report.refusals)}. The layers that lose most "
-        f"alone: {responsible}. Keep them in float with --keep-float, give more images, or take it as it is "
-        "with --force"
-    )
+    message = f"the int8 graph was refused and not added: {'; '.join(report.refusals)}. "
+    if any(inaccuracies(report.comparison)):
+        responsible = "; ".join(
+            f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
+            f"{effect.comparison.agreement:.1f} % agreement)"
+            for effect in report.effects[:3]
+        )
+        message += (
+            f"The layers that lose most alone: {responsible}. Keep them in float with --keep-float, give "
+            "more images, or take the graph as it is with --force"
+        )
+    else:
+        message += "Take it as it is with --force"
+    return message
 
 
 def split_images(

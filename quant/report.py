@@ -45,9 +45,24 @@ class Report:
     effects: tuple[LayerEffect, ...] = ()
 
 
-def refusals(report: Report) -> Iterator[str]:
+def refusals(report: Report) -> tuple[str, ...]:
     """Why a graph should not be used, in words; nothing where it may."""
-    found = report.comparison
+    reasons = list(inaccuracies(report.comparison))
+    if report.integer < report.intended:
+        reasons.append(
+            f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
+            "and has put the others back into float"
+        )
+    if report.speedup < 1:
+        reasons.append(
+            f"it is slower than fp32 on this machine, {report.speedup:.2f} times as fast: its products "
+            "are too small, or this processor lacks fast integer kernels (fozo bench says what it has)"
+        )
+    return tuple(reasons)
+
+
+def inaccuracies(found: Comparison) -> Iterator[str]:
+    """In what a graph is too far from the reference."""
     if found.loss is not None and found.loss > MAX_LOSS:
         yield (
             f"it loses {found.loss:.2f} points of top-1 accuracy on {found.images} held-out images "
@@ -59,13 +74,6 @@ def refusals(report: Report) -> Iterator[str]:
             f"it agrees with fp32 on {found.agreement:.1f} % of {found.images} held-out images without known "
             f"labels; {MIN_AGREEMENT:.0f} % is asked for"
         )
-    if report.integer < report.intended:
-        yield (
-            f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
-            "and has put the others back into float"
-        )
-    if report.speedup < 1:
-        yield f"it is slower than fp32 on this machine: {report.speedup:.2f} times as fast"
 
 
 def describe(report: Report) -> str:
