@@ -218,7 +218,7 @@ def quantize(
     The result is compared with fp32 on images that were not used for calibration, and refused if it loses
     more than one point of accuracy or is not faster on this machine. The bundle is then as it was.
 
-    
+    \b
     Examples:
       fozo quantize bundle CLEAN_IMAGES
       fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
@@ -253,6 +253,11 @@ def quantize(
     type=FOLDER,
     help="For imagenet-c: clean images by class folder; corruptions are generated while streaming"
     " (not the official ImageNet-C, and labelled so).",
+)
+@click.option(
+    "--frost-textures",
+    type=FOLDER,
+    help="Folder with frost1.png to frost6.jpg of ImageNet-C's code; without it, no frost is generated.",
 )
 @click.option(
     "-m",

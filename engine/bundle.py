@@ -370,7 +370,12 @@ class Bundle:
             raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
         graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
         source = {key: value for key, value in self.manifest.source.items() if key != precision}
-        return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+        try:
+            return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+        except BaseException:
+            if name not in Bundle.open(self.path).manifest.files:
+                (self.path / name).unlink(missing_ok=True)
+            raise
 
     def _with(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
         """Puts a manifest in place that uses one new file; what it no longer uses is removed afterwards."""

@@ -81,7 +81,8 @@ def compare(
         reference_accuracy=100 * sums["reference"] / images if known else None,
         cosine_logits=sums["logits"] / images,
         cosine_features=sums["features"] / vectors,
-        signal_to_noise=10 * float(np.log10(sums["signal"] / max(sums["noise"], np.finfo(float).tiny))),
+        # At most 300 dB: identical features have no noise at all.
+        signal_to_noise=10 * float(np.log10(sums["signal"] / max(sums["noise"], 1e-30 * sums["signal"]))),
         max_abs_difference=worst,
     )
 

@@ -51,9 +51,15 @@ def unsigned_grid(range_: Range, *, outliers: bool) -> Grid:
     return Grid(scale, int(np.clip(round(-low / scale), 0, 255)), signed=False, outliers=left_out)
 
 
-def signed_grid(range_: Range) -> Grid:
-    """The int8 grid of an activation on the right side of a product: symmetric, as the kernels want it."""
-    return Grid(_step(max(-float(range_.low.min()), float(range_.high.max())) / 127), 0, signed=True)
+def signed_grid(range_: Range, bits: int = 8) -> Grid:
+    """The int8 grid of an activation on the right side of a product: symmetric, as the kernels want it.
+
+    Args:
+        range_: of the activation.
+        bits: 8, or 7 as in `weight_grid`.
+    """
+    largest = 2 ** (bits - 1) - 1
+    return Grid(_step(max(-float(range_.low.min()), float(range_.high.max())) / largest), 0, signed=True)
 
 
 def weight_grid(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
@@ -75,7 +81,7 @@ def _outliers(range_: Range) -> tuple[int, ...]:
     order = np.argsort(-size, kind="stable")[: MAX_OUTLIERS + 1]
     ordered, count = size[order], 0
     for k in range(1, len(order)):
-        if ordered[k] * OUTLIER_GAIN <= ordered[count]:
+        if 0 < ordered[k] * OUTLIER_GAIN <= ordered[count]:
             count = k
     return tuple(sorted(int(channel) for channel in order[:count]))
 

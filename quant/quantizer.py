@@ -90,6 +90,13 @@ class Quantizer:
         found = find_products(self.model)
         self.kept = _matching(found, options.keep_float)
         self.products = [product for product in found if product not in self.kept]
+        if not self.products:
+            raise InputError(
+                f"{bundle.manifest.model} has no layer left to compute with integers: all "
+                f"{len(found)} products are kept in float"
+            )
+        if options.weight_bits not in (None, 7, 8):
+            raise InputError(f"weights can have 7 or 8 bits, found {options.weight_bits}")
         bits, reason = choose_weight_bits(cpu_features())
         self.bits = options.weight_bits or bits
         self.processor = reason if self.bits == bits else f"{self.bits} bits asked for; {reason}"
@@ -247,10 +254,14 @@ def quantize(
                 report = replace(report, effects=tuple(quantizer.effects(held_out, advance)))
         if refused:
             raise QuantizationError(_refusal(report))
+        portable = folder / "portable.onnx"
+        if options.portable:
+            quantizer.write(portable, "standard")
+            with step("Comparing the portable graph", held_out.count) as advance:
+                also = quantizer.check(portable, held_out, advance)
         bundle = quantizer.add(bundle, graph, PRECISION, report)
         if options.portable:
-            quantizer.write(graph, "standard")
-            bundle = quantizer.add(bundle, graph, PORTABLE, report)
+            bundle = quantizer.add(bundle, portable, PORTABLE, also)
     return bundle, report
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from .comparison import Comparison
 from .sensitivity import LayerEffect, effect_table
 
@@ -63,6 +65,8 @@ def refusals(report: Report) -> tuple[str, ...]:
 
 def inaccuracies(found: Comparison) -> Iterator[str]:
     """In what a graph is too far from the reference."""
+    if not np.isfinite([found.cosine_logits, found.cosine_features]).all():
+        yield "its logits or features are not finite"
     if found.loss is not None and found.loss > MAX_LOSS:
         yield (
             f"it loses {found.loss:.2f} points of top-1 accuracy on {found.images} held-out images "

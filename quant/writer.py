@@ -91,6 +91,7 @@ class _Writer:
         self._bits = weight_bits
         self._fused = fused
         self._written: set[str] = set()
+        self._done: dict[tuple[str, Grid], str] = {}
 
     def product(self, product: Product) -> None:
         """Writes a product, with its bias, under the name it had."""
@@ -106,26 +107,32 @@ class _Writer:
                 self._add_excess(product, grid, weight, output)
         else:
             assert product.right is not None
-            right_grid = signed_grid(self._ranges[product.right.tensor])
+            right_grid = signed_grid(self._ranges[product.right.tensor], self._bits)
             right = self._operand(product.right, right_grid)
             self._multiply(product, left, grid, right, np.float32(right_grid.scale), output)
 
     def _operand(self, operand: Operand, grid: Grid) -> str:
         """The integers of an operand where the product reads them."""
-        suffix = "s8" if grid.signed else "u8"
-        name = operand.tensor
-        if not operand.is_bytes:
-            name = f"{operand.tensor}/{suffix}"
-            if name not in self._written:
-                self._node("QuantizeLinear", [operand.tensor, *self._grid(name, grid)], name)
+        name = operand.tensor if operand.is_bytes else self._quantised(operand.tensor, grid)
+        suffix = name.removeprefix(operand.tensor) or "/bytes"
         for move in operand.moves:
             node = onnx.NodeProto()
             node.CopyFrom(self._original[move])
-            node.name, node.input[0], node.output[0] = f"{move}/{suffix}", name, f"{node.output[0]}/{suffix}"
+            node.name, node.input[0], node.output[0] = f"{move}{suffix}", name, f"{node.output[0]}{suffix}"
             name = node.output[0]
             if name not in self._written:
                 self._append(node)
         return name
+
+    def _quantised(self, tensor: str, grid: Grid) -> str:
+        """The integers of a tensor on a grid; several grids of one tensor get names of their own."""
+        if (tensor, grid) not in self._done:
+            name = f"{tensor}/{'s8' if grid.signed else 'u8'}"
+            if name in self._written:
+                name += f"/{len(self._done)}"
+            self._node("QuantizeLinear", [tensor, *self._grid(name, grid)], name)
+            self._done[tensor, grid] = name
+        return self._done[tensor, grid]
 
     def _grid(self, name: str, grid: Grid) -> list[str]:
         """Scale and zero of a grid as constants."""
@@ -162,7 +169,7 @@ class _Writer:
     def _add_excess(self, product: Product, grid: Grid, weight: NDArray[np.float32], within: str) -> None:
         """Adds, in float, what saturates in the outlier channels: `(x - clip(x)) @ weight` for these."""
         assert product.weight is not None
-        rows = self._constant(f"{product.weight}/outliers", weight[list(grid.outliers)])
+        rows = self._constant(f"{product.output}/rows", weight[list(grid.outliers)])
         beyond = f"{product.output}/beyond"
         self._node("MatMul", [self._excess(product.left.tensor, grid), rows], beyond)
         self._node("Add", [within, beyond], product.output)

@@ -505,6 +505,144 @@ def test_replacing_source_statistics_deletes_only_source_statistics(name: str, t
     assert (bundle.path / "head.npz").exists()
 
 
+# --- further graphs ---
+
+
+def add(bundle: Bundle, content: bytes, precision: str = "int8", **fields: Any) -> Bundle:
+    """Adds a graph as `fozo quantize` does."""
+    with bundles.folder_beside(bundle.path) as folder:
+        (folder / "new.onnx").write_bytes(content)
+        entry = replace(GraphEntry("", 20, 0.5, "fp32"), **fields)
+        changed = bundle.with_graph(precision, folder / "new.onnx", entry)
+        assert not list(folder.iterdir())  # moved, not copied
+    return changed
+
+
+OTHER = graph(tail="unused = Relu(m)")
+
+
+def test_a_graph_is_added_under_its_hash(tmp_path: Path) -> None:
+    plain = make(tmp_path).with_source("fp32", statistics(), "tests")
+    record = {"weights": "int8", "list": [1, 2.5, None], "nested": {"ü": True}}
+    changed = add(plain, OTHER, record=record)
+    assert Bundle.open(plain.path) == changed
+    digest = hashlib.sha256(OTHER).hexdigest()
+    entry = GraphEntry(f"model-int8-{digest[:8]}.onnx", 20, 0.5, "fp32", record)
+    assert changed.manifest.graphs == {**plain.manifest.graphs, "int8": entry}
+    assert changed.graph("int8").read_bytes() == OTHER
+    assert changed.graph_sha256("int8") == digest
+    assert changed.manifest.source == plain.manifest.source
+    assert changed.info("int8").source is None
+    assert changed.info("fp32") is not None and changed.info("fp32").identity == plain.info("fp32").identity
+    assert changed.info("int8").identity != changed.info("fp32").identity
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    with Network.open(changed, "int8", workers=1) as ours, Network.open(changed, workers=1) as theirs:
+        assert ours(images).logits.tobytes() == theirs(images).logits.tobytes()
+    assert listing(changed) == sorted(["bundle.json", *changed.manifest.files])
+
+
+def test_a_replaced_graph_takes_its_source_statistics_along(tmp_path: Path) -> None:
+    bundle = add(make(tmp_path).with_source("fp32", statistics(0), "a"), OTHER)
+    bundle = add(bundle, graph(), "int8-qdq").with_source("int8", statistics(1), "b")
+    bundle = bundle.with_source("int8-qdq", statistics(2), "c")
+    old = {bundle.manifest.graphs["int8"].file, bundle.manifest.source["int8"].file}
+    (bundle.path / "notes.txt").write_text("mine")
+    (bundle.path / "model-int8-00000000.onnx").write_bytes(b"mine")
+    renewed = add(bundle, graph(tail="unused = Abs(m)"))
+    assert list(renewed.manifest.graphs) == ["fp32", "int8", "int8-qdq"]
+    assert list(renewed.manifest.source) == ["fp32", "int8-qdq"]
+    assert not old & set(renewed.manifest.files)
+    expected = ["bundle.json", "notes.txt", "model-int8-00000000.onnx", *renewed.manifest.files]
+    assert listing(renewed) == sorted(expected)
+    for name in renewed.manifest.files:
+        renewed.file(name)
+    same = add(renewed, renewed.graph("int8").read_bytes())
+    assert same == renewed
+    assert same.graph("int8").exists()
+
+
+@pytest.mark.parametrize("name", ["../victim.txt", "model.onnx", "head.npz", "bundle.json", "mine.onnx"])
+def test_replacing_a_graph_deletes_only_what_was_added(name: str, tmp_path: Path) -> None:
+    bundle = add(make(tmp_path), OTHER)
+    (tmp_path / "victim.txt").write_text("precious")
+    (bundle.path / "mine.onnx").write_bytes(OTHER)
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    edit(bundle, lambda raw: raw["files"].setdefault(name, entry))
+    edit(bundle, lambda raw: raw["graphs"]["int8"].update(file=name))
+    add(Bundle.open(bundle.path), graph())
+    assert (tmp_path / "victim.txt").exists()
+    for kept in ("model.onnx", "head.npz", "bundle.json", "mine.onnx"):
+        assert (bundle.path / kept).exists()
+    with Network.open(bundle.path, workers=1):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["fp32", "", "INT8", "int 8", "int8-", "-int8", "../int8", "a/b", "int8\n", "int--8", "ß"]
+)
+def test_names_that_no_further_graph_has(name: str, tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    new = tmp_path / "new.onnx"
+    new.write_bytes(OTHER)
+    with pytest.raises(BundleError, match="further graph, like int8"):
+        bundle.with_graph(name, new, GraphEntry("", 20, 0.5))
+    assert new.exists()
+    assert listing(bundle) == sorted(["bundle.json", *bundle.manifest.files])
+    assert Bundle.open(bundle.path) == bundle
+
+
+@pytest.mark.parametrize("step", ["graph", "manifest"])
+def test_a_graph_that_cannot_be_written_changes_nothing(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = add(make(tmp_path), OTHER).with_source("int8", statistics(), "old")
+    before = {name: (old.path / name).read_bytes() for name in listing(old)}
+
+    def failing(*arguments: Any) -> None:
+        raise OutputError("No space left") if step == "manifest" else OSError(28, "No space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((bundles, "write_atomic") if step == "manifest" else (Path, "replace")), failing)
+        with pytest.raises(OutputError, match="No space left"):
+            add(old, graph())
+    assert {name: (old.path / name).read_bytes() for name in before} == before
+    again = Bundle.open(old.path)
+    assert again == old
+    assert again.info("int8").source is not None
+    renewed = add(again, graph())  # and it works the next time
+    assert listing(renewed) == sorted(["bundle.json", *renewed.manifest.files])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"record": None},
+        {"record": []},
+        {"record": "text"},
+        {"reference": None},
+        {"reference": 3},
+        {"opset": "20"},
+        {"max_abs_difference": "small"},
+        {"surprise": 1},
+    ],
+)
+def test_further_graphs_of_the_wrong_kind(fields: dict[str, Any], tmp_path: Path) -> None:
+    bundle = add(make(tmp_path), OTHER)
+    edit(bundle, lambda raw: raw["graphs"]["int8"].update(fields))
+    with pytest.raises(BundleError, match="missing or malformed"):
+        Bundle.open(bundle.path)
+
+
+def test_graphs_without_reference_and_record_were_made_from_pytorch(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    for name in ("reference", "record"):
+        edit(bundle, lambda raw, name=name: raw["graphs"]["fp32"].pop(name))  # type: ignore[misc]
+    assert Bundle.open(bundle.path).manifest.graphs["fp32"] == GraphEntry("model.onnx", 20, 1e-6, "PyTorch")
+
+
+# --- statistics of features ---
+
+
 class FakeNetwork:
     """Answers image i of a table with row i: the first two bytes of an image are its index."""
 

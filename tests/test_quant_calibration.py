@@ -63,7 +63,7 @@ def extremes(model: Any, feeds: list[Feed]) -> dict[str, tuple[FloatArray, Float
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in TENSORS
     )
     session = ort.InferenceSession(observed.SerializeToString(), providers=["CPUExecutionProvider"])
-    answers = [session.run(list(TENSORS), feed) for feed in feeds]
+    answers = [session.run(list(TENSORS), feed) for feed in list(feeds)]
     return {
         name: (np.stack([a[i].min((0, 1)) for a in answers]), np.stack([a[i].max((0, 1)) for a in answers]))
         for i, name in enumerate(TENSORS)
