@@ -54,9 +54,8 @@ def choose_images(folder: Path, count: int, seed: int) -> tuple[list[Path], str]
     paths = list_images(folder)
     if min(len(paths), count) < MIN_IMAGES:
         raise InputError(
-            f"source statistics need at least {MIN_IMAGES} images, found {len(paths)} in {folder} and "
-            f"{count} asked for: with fewer, the standard deviations are too uncertain; add clean "
-            "images from the model's training domain"
+            f"expected at least {MIN_IMAGES} images, found {len(paths)} in {folder} and {count} asked for: "
+            "statistics of fewer are too uncertain; add clean images from the model's training domain"
         )
     chosen = paths
     if count < len(paths):

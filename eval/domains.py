@@ -14,7 +14,7 @@ from ..data.images import center_crop, list_images, preprocess, read_image
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
 from ..engine.files import sha256_of_parts
-from .corruptions import CORRUPTIONS, corrupt
+from .corruptions import FROST, NAMES, corrupt, frost_textures
 
 IMAGENET_C = (
     "gaussian_noise",
@@ -122,14 +122,21 @@ def imagenet_c(root: Path, manifest: Manifest, severity: int, corruptions: Seque
     ]
 
 
-def generated(clean: Domain, severity: int, corruptions: Sequence[str], seed: int) -> list[Domain]:
+def generated(
+    clean: Domain, severity: int, corruptions: Sequence[str], seed: int, textures: Path | None = None
+) -> list[Domain]:
     """Corrupted versions of clean images, computed while streaming; `clean` among the names is the original.
 
     Raises:
-        InputError: there is no such corruption, or the severity is not in 1..5.
+        InputError: there is no such corruption, the severity is not in 1..5, or frost is named and the folder
+            `textures` does not hold its textures.
     """
-    _check_names(corruptions, (*CORRUPTIONS, CLEAN), "the generator")
-    return [clean if name == CLEAN else _corrupted(clean, name, severity, seed) for name in corruptions]
+    _check_names(corruptions, (*NAMES, CLEAN), "the generator")
+    if FROST in corruptions:
+        frost_textures(textures)
+    return [
+        clean if name == CLEAN else _corrupted(clean, name, severity, seed, textures) for name in corruptions
+    ]
 
 
 def demo(manifest: Manifest) -> Domain:
@@ -153,9 +160,10 @@ def demo(manifest: Manifest) -> Domain:
     )
 
 
-def _corrupted(clean: Domain, name: str, severity: int, seed: int) -> Domain:
+def _corrupted(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
     def load(index: int) -> Pixels:
-        return corrupt(clean.load(index), name, severity, image_id=clean.ids[index], seed=seed)
+        image_id = clean.ids[index]
+        return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)
 
     return Domain(name, clean.ids, clean.labels, load, generated=True)
 

@@ -16,7 +16,7 @@ from ..engine.errors import InputError
 from ..engine.methods import AnyMethod, method
 from ..engine.network import Network
 from . import results, runner
-from .corruptions import CORRUPTIONS
+from .corruptions import FROST
 from .domains import CLEAN, IMAGENET_C, Domain, demo, generated, imagefolder, imagenet_c
 from .protocol import Protocol, Setting, choose_subset
 
@@ -102,6 +102,7 @@ def prepare(
     dataset: str,
     data: Path | None,
     generate_from: Path | None,
+    frost_textures: Path | None = None,
     setting: Setting,
     severity: int,
     corruptions: str | None,
@@ -123,7 +124,9 @@ def prepare(
     configured = parse_methods(methods)
     opened = Bundle.open(bundle)
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
-    domains, label = _domains(opened.manifest, dataset, data, generate_from, severity, names, seed)
+    domains, label = _domains(
+        opened.manifest, dataset, data, generate_from, frost_textures, severity, names, seed
+    )
     domains, subset = choose_subset(domains, subset, seed, subset_list)
     protocol = Protocol(
         label, setting, None if dataset == "imagefolder" else severity, subset, seed, batch_size, classes
@@ -160,6 +163,7 @@ def _domains(
     dataset: str,
     data: Path | None,
     generate_from: Path | None,
+    textures: Path | None,
     severity: int,
     names: Sequence[str] | None,
     seed: int,
@@ -168,15 +172,18 @@ def _domains(
     if dataset == "demo":
         if data is not None or generate_from is not None:
             raise InputError("the demo data set is embedded: it takes neither --data nor --generate-from")
-        return generated(
-            demo(manifest), severity, names or DEMO_CORRUPTIONS, seed
-        ), "demo (generated corruptions)"
+        domains = generated(demo(manifest), severity, names or DEMO_CORRUPTIONS, seed, textures)
+        return domains, "demo (generated corruptions)"
     if generate_from is not None:
         if dataset != "imagenet-c" or data is not None:
             raise InputError("--generate-from goes with --dataset imagenet-c and without --data")
         clean = replace(imagefolder(generate_from, manifest), name=CLEAN)
-        chosen = names or (*(name for name in IMAGENET_C if name in CORRUPTIONS), CLEAN)
-        return generated(clean, severity, chosen, seed), "generated corruptions (not the official ImageNet-C)"
+        without = names is None and textures is None
+        chosen = names or (*(name for name in IMAGENET_C if not (without and name == FROST)), CLEAN)
+        label = f"generated corruptions{' without frost' if without else ''} (not the official ImageNet-C)"
+        return generated(clean, severity, chosen, seed, textures), label
+    if textures is not None:
+        raise InputError("--frost-textures goes with --generate-from or with --dataset demo")
     if data is None:
         raise InputError(f"--dataset {dataset} needs --data DIR")
     if dataset == "imagefolder":

@@ -62,6 +62,11 @@ def test_command_line_starts_without_the_heavy_ones() -> None:
     assert not loaded & {"onnxruntime", "torch", "timm", "onnx", "PIL", "numpy", "sklearn", "matplotlib"}
 
 
+def test_quantisation_loads_no_torch() -> None:
+    loaded = loaded_by("import fozo.quant.quantizer, fozo.quant.report")
+    assert not loaded & {"torch", "timm", "click", "matplotlib", "sklearn"}
+
+
 def test_evaluation_loads_no_torch() -> None:
     loaded = loaded_by("import fozo.eval.experiment, fozo.data.source")
     assert not loaded & {"torch", "timm", "onnx", "click", "matplotlib", "sklearn"}
@@ -103,7 +108,13 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
 def test_only_export_knows_torch() -> None:
     outside = [ROOT / "__init__.py", ROOT / "cli.py", *(p for r in ROOMS if r != "export" for p in files(r))]
     for path in outside:
-        assert not {name[0] for name in imports(path)} & {"torch", "timm", "onnx", "safetensors"}, path
+        assert not {name[0] for name in imports(path)} & {"torch", "timm", "safetensors"}, path
+
+
+def test_only_export_and_quant_know_onnx() -> None:
+    for room in set(ROOMS) - {"export", "quant"}:
+        for path in files(room):
+            assert "onnx" not in {name[0] for name in imports(path)}, path
 
 
 def test_command_line_imports_rooms_inside_its_commands() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
+from fozo.eval.domains import IMAGENET_C
 from PIL import Image
 
 pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
@@ -369,6 +370,11 @@ def test_options_and_folders(bundle: Path, tmp_path: Path) -> None:
     document = read(out)
     assert "not the official" in document["protocol"]["dataset"]
     assert document["domains"][0]["generated"] is True
+    assert "--frost-textures" in fails("adapt", bundle, "--data", data, "--frost-textures", data)
+    succeeds("adapt", bundle, "--generate-from", data, "--severity", 1, "--out", out, "-m", "no_adapt")
+    document = read(out)
+    assert "generated corruptions without frost" in document["protocol"]["dataset"]
+    assert [d["name"] for d in document["domains"]] == [c for c in IMAGENET_C if c != "frost"] + ["clean"]
 
 
 def test_default_bundle_and_output(bundle: Path) -> None:
@@ -458,8 +464,10 @@ def test_fozo_without_source_statistics(sourceless: Path, tmp_path: Path) -> Non
         (["--subset", "798"], "797"),
         (["--subset-list", "nowhere.txt"], "nowhere.txt"),
         (["--corruptions", "rain"], "rain"),
+        (["--corruptions", "frost"], "--frost-textures"),
+        (["--corruptions", "frost", "--frost-textures", "."], "missing: frost1"),
         (["--corruptions", ""], "corruption"),
-        (["--precision", "int8"], "int8"),
+        (["--precision", "int4"], "int4"),
         (["--workers", "0"], "workers"),
         (["--micro-batch", "0"], "micro-batch"),
         (["--seed", "-1"], "-1"),

@@ -11,7 +11,7 @@ from fozo.data.demo import DEMO_CLASSES, demo_images
 from fozo.engine.bundle import Manifest
 from fozo.engine.errors import InputError
 from fozo.engine.preprocessing import Preprocessing
-from fozo.eval.corruptions import CORRUPTIONS, corrupt
+from fozo.eval.corruptions import NAMES, corrupt
 from fozo.eval.domains import IMAGENET_C, Domain, demo, generated, imagefolder, imagenet_c
 from numpy.typing import NDArray
 from PIL import Image
@@ -235,10 +235,22 @@ def test_generated_corruptions_are_labelled_and_belong_to_the_image() -> None:
 
 
 def test_corruptions_that_cannot_be_generated() -> None:
-    for name in ("frost", "rain", ""):
+    for name in ("sleet", "rain", ""):
         with pytest.raises(InputError, match=r"the generator has no corruption .*clean"):
             generated(clean(), 5, [name], 0)
-    assert set(CORRUPTIONS) < set(IMAGENET_C)
+    assert set(IMAGENET_C) < set(NAMES)
+
+
+def test_frost_is_generated_with_its_textures_only(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--frost-textures"):
+        generated(clean(), 5, ["contrast", "frost"], 0)
+    with pytest.raises(InputError, match=r"missing: frost1, frost2"):
+        generated(clean(), 5, ["frost"], 0, tmp_path)
+    for number in range(1, 6):
+        put(tmp_path / f"frost{number}.png", pixels(number, (240, 260)))
+    (frost,) = generated(clean(), 5, ["frost"], 0, tmp_path)
+    expected = corrupt(clean().load(2), "frost", 5, image_id="c/2.png", seed=0, textures=tmp_path)
+    np.testing.assert_array_equal(frost.load(2), expected)
 
 
 # --- the demonstration ---

@@ -1,0 +1,166 @@
+"""Blur: of the lens, of frosted glass, of motion, of zooming, and Gaussian."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .pixels import (
+    Array,
+    Pixels,
+    gaussian,
+    reflecting_blur,
+    scale,
+    streak,
+    to_uint8,
+    weighted_shifts,
+    zoom_grid,
+)
+
+DEFOCUS_RADIUS_ALIAS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
+# Standard deviation of the blur, largest displacement, and rounds.
+GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
+MOTION_RADIUS_SIGMA = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
+MOTION_LARGEST_ANGLE = 45.0
+# End (exclusive, as np.arange computes it) and step of the factors, which begin at 1.
+ZOOM_END_STEP = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+GAUSSIAN_BLUR_STD = (1, 2, 3, 4, 6)
+
+
+def defocus_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Convolves with the disk of a lens out of focus."""
+    radius, alias = DEFOCUS_RADIUS_ALIAS[severity - 1]
+    return to_uint8(convolve(image / 255, disk(radius * scale(image), alias)))
+
+
+def glass_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Blurs, lets every pixel take the value of a near one, in several rounds, and blurs again."""
+    sigma, reach, rounds = GLASS[severity - 1]
+    sigma *= scale(image)
+    height, width = image.shape[:2]
+    pixels = to_uint8(gaussian(image / 255, sigma)).reshape(-1, 3)
+    for _ in range(rounds):
+        pixels = pixels[scattered(height, width, reach, scale(image), rng)]
+    return to_uint8(gaussian((pixels / 255).reshape(image.shape), sigma))
+
+
+def motion_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Smears along a line within 45 degrees of the horizontal, to one side, as ImageMagick does."""
+    radius, sigma = (length * scale(image) for length in MOTION_RADIUS_SIGMA[severity - 1])
+    angle = np.deg2rad(rng.uniform(-MOTION_LARGEST_ANGLE, MOTION_LARGEST_ANGLE))
+    return to_uint8(weighted_shifts(image / 255, *streak(radius, sigma, angle)))
+
+
+def zoom_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """The mean of the image and of enlargements of its middle, each rounded to 8 bits."""
+    height, width = image.shape[:2]
+    picture = Image.fromarray(image)
+    factors = np.arange(1, *ZOOM_END_STEP[severity - 1])
+    total = image.astype(np.float64)
+    for factor in factors:
+        left, right = _span(width, factor)
+        top, bottom = _span(height, factor)
+        box = (left, top, right, bottom)
+        total += np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box))
+    return to_uint8(total / (len(factors) + 1) / 255)
+
+
+def gaussian_blur(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Convolves with a Gaussian."""
+    return to_uint8(gaussian(image / 255, GAUSSIAN_BLUR_STD[severity - 1] * scale(image)))
+
+
+@lru_cache(maxsize=64)
+def disk(radius: float, alias: float) -> Array:
+    """The kernel of a lens out of focus: a disk whose rim is softened by a small Gaussian.
+
+    As in the paper's code, the Gaussian mirrors at the border of the kernel's array, so that where the disk
+    touches it (a radius of 8 or more) the kernel sums to 1.01 rather than 1.
+
+    Args:
+        radius: in pixels.
+        alias: standard deviation of the Gaussian, in pixels.
+
+    Returns:
+        Read-only float64 of shape [2r + 1, 2r + 1] with r = max(8, radius rounded up).
+    """
+    reach = max(8, int(np.ceil(radius)))
+    row = np.arange(-reach, reach + 1)
+    inside = (row[:, None] ** 2 + row**2 <= radius**2).astype(np.float64)
+    taps = np.exp(-0.5 * (np.arange(-1, 2) if radius <= 8 else np.arange(-2, 3)) ** 2 / alias**2)
+    blur = reflecting_blur(len(row), taps / taps.sum(), edge=1)
+    kernel: Array = blur @ (inside / inside.sum()) @ blur.T
+    kernel.setflags(write=False)
+    return kernel
+
+
+def convolve(pixels: Array, kernel: Array) -> Array:
+    """Convolves each channel of [H, W, C] with a symmetric odd kernel, mirroring about the border pixels."""
+    height, width = pixels.shape[:2]
+    reach = len(kernel) // 2
+    padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="reflect").transpose(2, 0, 1)
+    size = (_fast_length(height + 2 * reach), _fast_length(width + 2 * reach))
+    product = np.fft.rfft2(padded, size) * np.fft.rfft2(kernel, size)
+    whole: Array = np.fft.irfft2(product, size)
+    inner: Array = whole[:, 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+    return np.moveaxis(inner, 0, 2)
+
+
+def scattered(
+    height: int, width: int, reach: int, scale: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """One round of the glass: for each pixel, the index of the pixel whose value it takes.
+
+    The published code goes through the pixels from the last to the first, and each takes the present value
+    of one whose row and column are -reach to reach - 1 away. (It means to exchange the two, but the exchange
+    of two views of one array copies.) So a value can be handed on in one round: a pixel that takes from a
+    later one gets what that one took before. Following these references to their ends, all at once by
+    doubling, gives what the sequence gives.
+
+    Args:
+        height, width: of the image.
+        reach: largest displacement at 224 pixels.
+        scale: of lengths, for other sizes.
+        rng: gives one displacement per pixel.
+
+    Returns:
+        Indices into the flattened image, of shape [height * width].
+    """
+    # At a scale of 1 the displacements are the integers from -reach to reach - 1.
+    offset = np.floor((rng.uniform(-reach, reach, (2, height, width)) - 0.5) * scale + 0.5).astype(np.int64)
+    row, column = np.mgrid[:height, :width]
+    margin = max(int(np.ceil((reach + 0.5) * scale - 0.5)), 0)
+    moved = (row > margin) & (row <= height - margin) & (column > margin) & (column <= width - margin)
+    here = row * width + column
+    there = np.clip(row + offset[0], 0, height - 1) * width + np.clip(column + offset[1], 0, width - 1)
+    # Nodes 0..count-1 are pixels after their turn, and count..2*count-1 the same pixels before it.
+    count = height * width
+    later = moved & (there > here) & moved.ravel()[there]
+    turn = np.where(moved, np.where(later, there, there + count), here + count).ravel()
+    follow = np.concatenate([turn, np.arange(count, 2 * count)])
+    while follow[:count].min(initial=count) < count:
+        follow = follow[follow]
+    origin: NDArray[np.int64] = follow[:count] - count
+    return origin
+
+
+def _span(length: int, factor: float) -> tuple[float, float]:
+    """Begin and end, with pixels as unit squares, of what is enlarged to the whole side."""
+    cropped, first, step = zoom_grid(length, factor)
+    begin = (length - cropped) // 2 + first + 0.5 - step / 2
+    return begin, begin + length * step
+
+
+def _fast_length(length: int) -> int:
+    """The next length whose only prime factors are 2, 3 and 5."""
+    while True:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 1

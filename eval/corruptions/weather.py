@@ -1,0 +1,135 @@
+"""Snow, frost and fog: layers that are made at 224 pixels and brought to the image's size."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...data.images import SUFFIXES, read_image
+from ...engine.errors import InputError
+from .pixels import (
+    Array,
+    Pixels,
+    bilinear,
+    fit,
+    reference_shape,
+    streak,
+    to_uint8,
+    weighted_shifts,
+    zoom_grid,
+)
+
+# Mean and standard deviation of the flakes, their size, the threshold; radius and standard deviation of their
+# smear; and how much of the image's own colour stays.
+SNOW = (
+    (0.1, 0.3, 3.0, 0.5, 10, 4, 0.8),
+    (0.2, 0.3, 2.0, 0.5, 12, 4, 0.7),
+    (0.55, 0.3, 4.0, 0.9, 12, 8, 0.7),
+    (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+    (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+)
+SNOW_ANGLES = (-135.0, -45.0)
+GREY = (0.299, 0.587, 0.114)
+FROST_IMAGE_TEXTURE = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
+# The published code has a sixth texture and never draws it.
+FROST_TEXTURES = 5
+FROST_SOURCE = (
+    "download frost1.png to frost6.jpg from ImageNet-C's code (github.com/hendrycks/robustness, folder "
+    "ImageNet-C/create_c), and name their folder with --frost-textures"
+)
+FOG_AMOUNT_DECAY = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
+FOG_SIDE = 256
+FOG_ROUGHNESS = 100.0
+
+
+def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Whitens the image and adds flakes, smeared within 45 degrees of the vertical, and again upside down."""
+    mean, std, size, threshold, radius, sigma, own = SNOW[severity - 1]
+    down, across = (zoom_grid(side, size) for side in reference_shape(image))
+    noise = rng.normal(mean, std, (down[0], across[0], 1))
+    rows, columns = (
+        first + step * np.arange(side)
+        for side, (_, first, step) in zip(reference_shape(image), (down, across), strict=True)
+    )
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    flakes = bilinear(noise, grid[0], grid[1], edge=1)
+    flakes = to_uint8(np.where(flakes < threshold, 0, flakes)) / 255
+    angle = np.deg2rad(rng.uniform(*SNOW_ANGLES))
+    layer = fit(weighted_shifts(flakes, *streak(radius, sigma, angle))[..., 0], image)
+    pixels = image / 255
+    white = np.maximum(pixels, (pixels @ GREY * 1.5 + 0.5)[..., None])
+    return to_uint8(own * pixels + (1 - own) * white + (layer + layer[::-1, ::-1])[..., None])
+
+
+def frost(image: Pixels, severity: int, rng: np.random.Generator, textures: tuple[Pixels, ...]) -> Pixels:
+    """Adds a random piece of one of the textures; one that is smaller than the piece is stretched."""
+    own, share = FROST_IMAGE_TEXTURE[severity - 1]
+    texture = textures[rng.integers(len(textures))]
+    sides = [min(pair) for pair in zip(reference_shape(image), texture.shape[:2], strict=True)]
+    top, left = (
+        int(rng.integers(max(whole - side, 1))) for whole, side in zip(texture.shape[:2], sides, strict=True)
+    )
+    piece = Image.fromarray(texture[top : top + sides[0], left : left + sides[1]])
+    if tuple(sides) != image.shape[:2]:
+        piece = piece.resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR)
+    return to_uint8((own * image + share * np.asarray(piece)) / 255)
+
+
+def fog(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
+    """Adds a plasma fractal, and scales so that the lightest value can stay the lightest."""
+    amount, decay = FOG_AMOUNT_DECAY[severity - 1]
+    fractal = plasma(decay, rng)
+    height, width = reference_shape(image)
+    layer = fit(fractal[np.ix_(np.arange(height) % FOG_SIDE, np.arange(width) % FOG_SIDE)], image)
+    lightest = image.max() / 255
+    return to_uint8((image / 255 + amount * layer[..., None]) * (lightest / (lightest + amount)))
+
+
+def plasma(decay: float, rng: np.random.Generator) -> Array:
+    """Diamond-square on a torus: heights 0..1 of shape [256, 256].
+
+    From one height, each step halves the grid: the middle of every square, then of every edge, becomes the
+    mean of its four neighbours plus a uniform random number, the reach of which is divided by `decay`.
+    """
+    heights = np.zeros((1, 1))
+    rough = FOG_ROUGHNESS
+    while len(heights) < FOG_SIDE:
+        side = len(heights)
+        # The published code multiplies the roughness by a number that is as large as it is.
+        middle, beside, below = rng.uniform(-(rough**2), rough**2, (3, side, side))
+        pairs = heights + np.roll(heights, -1, axis=1)
+        middle += (pairs + np.roll(pairs, -1, axis=0)) / 4
+        beside += (pairs + middle + np.roll(middle, 1, axis=0)) / 4
+        below += (heights + np.roll(heights, -1, axis=0) + middle + np.roll(middle, 1, axis=1)) / 4
+        finer = np.empty((side, 2, side, 2))
+        finer[:, 0, :, 0], finer[:, 0, :, 1] = heights, beside
+        finer[:, 1, :, 0], finer[:, 1, :, 1] = below, middle
+        heights = finer.reshape(2 * side, 2 * side)
+        rough /= decay
+    heights -= heights.min()
+    return np.asarray(heights / heights.max(), np.float64)
+
+
+@lru_cache(maxsize=2)
+def frost_textures(folder: Path | None) -> tuple[Pixels, ...]:
+    """The first five of the six textures of ImageNet-C, which are the ones it uses.
+
+    Raises:
+        InputError: no folder is given, a texture is missing, or cannot be read.
+    """
+    if folder is None:
+        raise InputError(f"frost needs textures that do not come with fozo: {FROST_SOURCE}")
+    found = [
+        next((path for suffix in SUFFIXES if (path := folder / f"frost{number}{suffix}").is_file()), None)
+        for number in range(1, FROST_TEXTURES + 1)
+    ]
+    paths = [path for path in found if path is not None]
+    if len(paths) < FROST_TEXTURES:
+        missing = ", ".join(f"frost{number}" for number, path in enumerate(found, 1) if path is None)
+        raise InputError(
+            f"expected frost's textures in {folder}, missing: {missing} (as .png or .jpg); {FROST_SOURCE}"
+        )
+    return tuple(np.asarray(read_image(path)) for path in paths)
