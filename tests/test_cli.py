@@ -92,7 +92,7 @@ def counts(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("cli")
-    return folder / "bundle", succeeds("export", "--model", "fozo_demo_vit", cwd=folder)
+    return folder / "bundle", succeeds("export", "--model", "fozo_demo_vit", "--no-int8", cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +327,7 @@ def test_results_are_repeatable_and_independent_of_the_split(
         out = tmp_path / "again.json"
         succeeds("adapt", bundle, *QUICK, "--out", out, "--quiet", *split)
         assert counts(read(out)) == expected
-        assert read(out)["engine"] == {"workers": split[3], "micro_batch": split[1]}
+        assert read(out)["engine"] == {"provider": "cpu", "workers": split[3], "micro_batch": split[1]}
 
 
 def test_settings_differ_after_the_first_domain(
