@@ -216,7 +216,7 @@ def quantize(
     """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
 
     The result is compared with fp32 on images that were not used for calibration, and refused if it loses
-    more than one point of accuracy or is not faster on this machine. The bundle is then as it was.
+    more than one point of accuracy or is slower on this machine. The bundle is then as it was.
 
     \b
     Examples:
@@ -226,11 +226,14 @@ def quantize(
     from .engine.bundle import Bundle
 
     try:
+        from .data.source import choose_images
         from .quant.quantizer import Options
     except ImportError as error:
         raise InputError(
             f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
         ) from error
+    if folder is not None:
+        choose_images(folder, source_images, options["seed"])  # fails before the work, not after it
     chosen = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
     changed, report = _quantize(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity)
     click.echo(report)
@@ -311,7 +314,7 @@ def quantize(
     help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
 )
 @click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle, e.g. int8.")
-@click.option("--workers", type=int, help="Threads that compute; default: all processors.")
+@click.option("--workers", type=int, help="Threads that compute; default: as tuned, or all processors.")
 @click.option("--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it.")
 @click.option(
     "--out",
@@ -435,8 +438,8 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
     finally:
         if benchmark.started:
             document = benchmark.to_json()
-            click.echo(document.rstrip() if as_json else benchmark.table())
             write_atomic(out, document.encode())
+            click.echo(document.rstrip() if as_json else benchmark.table())
             state = "All samples" if benchmark.complete else "Incomplete: what was measured so far"
             click.echo(f"\n{state}: {out}", err=as_json)
     if benchmark.failures:
@@ -656,6 +659,7 @@ def main() -> None:
     """Runs the command line: exit code 1 and one line on an error, 130 on Ctrl-C."""
     # Images that large are refused with a message of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:

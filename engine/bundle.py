@@ -370,20 +370,29 @@ class Bundle:
             raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
         graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
         source = {key: value for key, value in self.manifest.source.items() if key != precision}
+        return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+
+    def _with(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
+        """Puts a manifest in place that uses one new file; on failure, that file is removed again."""
         try:
-            return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+            return self._replace_manifest(name, file, manifest)
         except BaseException:
             if name not in Bundle.open(self.path).manifest.files:
                 (self.path / name).unlink(missing_ok=True)
             raise
 
-    def _with(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
-        """Puts a manifest in place that uses one new file; what it no longer uses is removed afterwards."""
+    def _replace_manifest(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
+        """What the new manifest no longer uses is removed afterwards."""
         used = {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
         # Only what this class has added itself is ever removed, whatever a changed manifest names.
         stale = {old for old in self.manifest.files if _ADDED_FILE.fullmatch(old)} - used
         files = {key: value for key, value in self.manifest.files.items() if key not in stale}
+        if Bundle.open(self.path).sha256 != self.sha256:
+            raise OutputError(
+                f"{self.path} was changed by another process in the meantime, and is left as that made it; "
+                "run the command again"
+            )
         write_atomic(self.path / MANIFEST, replace(manifest, files={**files, name: file}).to_json())
         for old in stale:
             (self.path / old).unlink(missing_ok=True)
@@ -448,8 +457,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
             yield Path(folder)
     except OSError as error:
         raise OutputError(
-            f"cannot write the bundle {path}: {error.strerror or error}; "
-            "choose another place with --out, or make room there"
+            f"cannot write {path}: {error.strerror or error}; choose another place, or make room there"
         ) from error
 
 

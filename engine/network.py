@@ -162,6 +162,7 @@ class Network:
 
         Raises:
             InputError: an array is not of this kind or shape, or there is no such tunable.
+            ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
         return self.candidates(images, [tunables])[0]
 
@@ -174,6 +175,7 @@ class Network:
 
         Raises:
             InputError: an array is not of this kind or shape, or there is no such tunable.
+            ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
         self._check_images(images)
         prompts = [self._prompts(candidate, len(images)) for candidate in tunables]
@@ -294,6 +296,10 @@ def _session(graph: Path, provider: str, workers: int) -> Any:
                 str(graph), options, providers=[(name, settings)], enable_fallback=False
             )
     except Exception as error:  # the runtime raises many kinds, all of its own
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise ComputeError(
+                f"memory is too short to load {graph}: {reason(error)}; use a smaller model or the int8 graph"
+            ) from error
         raise BundleError(
             f"ONNX Runtime cannot load {graph}: {reason(error)}; export the model again"
         ) from error

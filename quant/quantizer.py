@@ -21,6 +21,7 @@ from ..engine.cpu import CpuFeatures, cpu_features
 from ..engine.errors import FozoError, InputError
 from ..engine.model import ImageArray
 from ..engine.network import Network
+from ..engine.onnx_file import check_graph_file
 from .calibration import CALIBRATION_BATCH, CALIBRATORS, CASES, Range, calibrate
 from .comparison import Comparison, compare, relative_time
 from .operators import integer_products
@@ -86,6 +87,7 @@ class Quantizer:
             )
         self.bundle, self.options = bundle, options
         self.path = bundle.graph("fp32")
+        check_graph_file(self.path)
         self.model = onnx.load(self.path, load_external_data=False)
         found = find_products(self.model)
         self.kept = _matching(found, options.keep_float)
@@ -240,10 +242,13 @@ def quantize(
     """
     step = progress or _silent
     quantizer = Quantizer(bundle, options)
+    place = bundle.path / PRECISION  # inside the bundle: on its own file system
+    with folder_beside(place):
+        pass  # what cannot be written is found out before the work
     with step("Calibrating", images.count) as advance:
         quantizer.calibrate(images, advance)
-    with folder_beside(bundle.path) as folder:
-        graph = folder / "int8.onnx"
+    with folder_beside(place) as folder:
+        graph, portable = folder / "int8.onnx", folder / "portable.onnx"
         quantizer.write(graph, "fused")
         with step("Comparing with fp32", held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
@@ -254,11 +259,14 @@ def quantize(
                 report = replace(report, effects=tuple(quantizer.effects(held_out, advance)))
         if refused:
             raise QuantizationError(_refusal(report))
-        portable = folder / "portable.onnx"
         if options.portable:
             quantizer.write(portable, "standard")
-            with step("Comparing the portable graph", held_out.count) as advance:
+            with step("Comparing the portable graph with fp32", held_out.count) as advance:
                 also = quantizer.check(portable, held_out, advance)
+            if also.refusals and not options.force:
+                raise QuantizationError(
+                    f"the portable graph was refused: {'; '.join(also.refusals)}; leave --portable out"
+                )
         bundle = quantizer.add(bundle, graph, PRECISION, report)
         if options.portable:
             bundle = quantizer.add(bundle, portable, PORTABLE, also)
@@ -295,10 +303,12 @@ def split_images(
     needed = CALIBRATION_BATCH * len(CASES)
     enough = images.count >= calibration + held_out
     count = calibration if enough else min(calibration, images.count // 2)
+    if calibration < needed:
+        raise InputError(f"calibration takes at least {needed} images, {calibration} were asked for")
     if count < needed:
         raise InputError(
             f"quantisation needs at least {needed} images for calibration and as many to judge the result "
-            f"by, found {images.count} in all, and {calibration} asked for; give it more clean images"
+            f"by, found {images.count} in all; give it more clean images"
         )
     order = np.random.default_rng(seed).permutation(images.count)
     return images.part(np.sort(order[:count])), images.part(np.sort(order[count:][:held_out]))

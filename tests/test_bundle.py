@@ -577,6 +577,22 @@ def test_replacing_a_graph_deletes_only_what_was_added(name: str, tmp_path: Path
         pass
 
 
+def test_a_bundle_changed_by_another_process_is_not_overwritten(tmp_path: Path) -> None:
+    ours = make(tmp_path)
+    theirs = ours.with_source("fp32", statistics(), "another process")
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(b"another graph")
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: ours.with_graph("int8", graph, GraphEntry("", 20, 0.1)),
+        lambda: ours.with_source("fp32", SourceStatistics(statistics().mean + 1, statistics().std, 50), "x"),
+    )
+    for change in changes:
+        with pytest.raises(OutputError, match="changed by another process"):
+            change()
+    assert Bundle.open(ours.path).manifest == theirs.manifest
+    assert {path.name for path in ours.path.iterdir()} == {*theirs.manifest.files, "bundle.json"}
+
+
 @pytest.mark.parametrize(
     "name", ["fp32", "", "INT8", "int 8", "int8-", "-int8", "../int8", "a/b", "int8\n", "int--8", "ß"]
 )

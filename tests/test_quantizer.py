@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from fozo import cli
 from fozo.data.source import SourceImages, folder_source
 from fozo.engine.bundle import Bundle
 from fozo.engine.cpu import parse_cpuinfo
-from fozo.engine.errors import FozoError, InputError, OutputError
+from fozo.engine.errors import BundleError, FozoError, InputError, OutputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
 from fozo.engine.network import Network
 from PIL import Image
@@ -560,10 +561,26 @@ def test_split_of_images(clean_images: CleanImages) -> None:
         assert tuple(part.count for part in split_images(images, *wanted, 0)) == counts
 
 
-@pytest.mark.parametrize(("count", "calibration"), [(39, 256), (100, 19)])
-def test_too_few_images_to_split(count: int, calibration: int, clean_images: CleanImages) -> None:
-    with pytest.raises(InputError, match=rf"at least 20 images.*found {count} in all.*more clean images"):
-        split_images(clean_images(count), calibration, 512, 0)
+def test_too_few_images_to_split(clean_images: CleanImages) -> None:
+    with pytest.raises(InputError, match=r"at least 20 images.*found 39 in all.*more clean images"):
+        split_images(clean_images(39), 256, 512, 0)
+    with pytest.raises(InputError, match=r"at least 20 images.*19 were asked for"):
+        split_images(clean_images(100), 19, 512, 0)
+
+
+def test_external_data_is_refused_before_the_work(bundle: Bundle) -> None:
+    graph = onnx.load(bundle.path / "model.onnx")
+    entry = graph.graph.initializer[0].external_data.add()
+    entry.key, entry.value = "location", "elsewhere.bin"
+    graph.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    content = graph.SerializeToString()
+    (bundle.path / "model.onnx").write_bytes(content)
+    manifest = json.loads((bundle.path / "bundle.json").read_text())
+    listed = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest["files"]["model.onnx"] = listed
+    (bundle.path / "bundle.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="external"):
+        Quantizer(Bundle.open(bundle.path), Options())
 
 
 # --- the command line ---
