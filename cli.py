@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
+PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/network.py, without loading it
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
@@ -308,7 +309,7 @@ def quantize(
 )
 @click.option(
     "--provider",
-    type=click.Choice(["cpu", "openvino", "openvino-bf16"]),
+    type=PROVIDER,
     default="cpu",
     show_default=True,
     help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
@@ -379,7 +380,7 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
 @click.option(
     "--provider",
     "providers",
-    type=click.Choice(["cpu", "openvino", "openvino-bf16"]),
+    type=PROVIDER,
     multiple=True,
     default=("cpu",),
     show_default=True,

@@ -47,6 +47,13 @@ def load_batches(
     return _batches(load, indices, batch_size, workers, prefetch * batch_size)
 
 
+def counted(batches: Iterable[Pixels], on_batch: Callable[[int], None]) -> Iterator[Pixels]:
+    """The same batches; `on_batch` is called with the number of images of each after it was used."""
+    for batch in batches:
+        yield batch
+        on_batch(len(batch))
+
+
 def _batches(
     load: Callable[[int], Pixels], indices: list[int], batch_size: int, workers: int, ahead: int
 ) -> Generator[Pixels, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..engine.preprocessing import Preprocessing
 from ..engine.statistics import MIN_IMAGES, source_statistics
 from .demo import demo_images
 from .images import list_images, preprocess, read_image
-from .loader import load_batches
+from .loader import counted, load_batches
 
 SOURCE_BATCH = 32
 
@@ -113,12 +113,7 @@ def store_source(
         OutputError: the bundle's folder cannot be written.
     """
 
-    def counted(batches: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-        for batch in batches:
-            yield batch
-            on_batch(len(batch))
-
     loading = closing(load_batches(images.load, range(images.count), SOURCE_BATCH))
     with Network.open(bundle, precision) as network, loading as batches:
-        statistics = source_statistics(network, counted(batches))
+        statistics = source_statistics(network, counted(batches, on_batch))
     return bundle.with_source(precision, statistics, images.origin)

@@ -9,9 +9,8 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-# What a product can become. Only the first three compute with integers.
+# What a product can become that computes with integers; MatMul, FusedMatMul and MatMulNBits do not.
 INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger")
-FLOAT = ("MatMul", "FusedMatMul", "MatMulNBits")
 
 
 def executed_operators(graph: Path) -> Counter[str]:

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from .._version import __version__
-from ..data.loader import load_batches
+from ..data.loader import counted, load_batches
 from ..data.source import SourceImages
 from ..engine.bundle import Bundle, GraphEntry, folder_beside
 from ..engine.cpu import CpuFeatures, cpu_features
@@ -158,7 +158,7 @@ class Quantizer:
         self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
     ) -> Comparison:
         with closing(load_batches(images.load, range(images.count), COMPARISON_BATCH)) as batches:
-            answers = ((network(batch), reference(batch)) for batch in _counted(batches, on_batch))
+            answers = ((network(batch), reference(batch)) for batch in counted(batches, on_batch))
             return compare(answers, images.labels)
 
     def _outlier_layers(self) -> dict[str, int]:
@@ -327,12 +327,6 @@ def _matching(products: Sequence[Product], patterns: Sequence[str]) -> list[Prod
 
 def _first(images: SourceImages, count: int) -> ImageArray:
     return np.stack([images.load(index) for index in range(min(count, images.count))])
-
-
-def _counted(batches: Iterator[ImageArray], on_batch: Callable[[int], None]) -> Iterator[ImageArray]:
-    for batch in batches:
-        yield batch
-        on_batch(len(batch))
 
 
 @contextmanager

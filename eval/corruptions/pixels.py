@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -55,20 +56,28 @@ def mirror(index: NDArray[np.int64], length: int, edge: int) -> NDArray[np.int64
 
 def reflecting_blur(length: int, taps: Array, edge: int) -> Array:
     """The matrix [length, length] that filters a signal with symmetric `taps`, mirroring at its ends."""
+    return _filter(length, taps, lambda index: mirror(index, length, edge))
+
+
+def _filter(length: int, taps: Array, fold: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Array:
+    """The matrix [length, length] of a filter; `fold` brings indices beyond the ends back."""
     reach = len(taps) // 2
     matrix = np.zeros((length, length))
     rows = np.arange(length)
     for offset, tap in zip(range(-reach, reach + 1), taps, strict=True):
-        np.add.at(matrix, (rows, mirror(rows + offset, length, edge)), tap)
+        np.add.at(matrix, (rows, fold(rows + offset)), tap)
     return matrix
+
+
+def _gaussian_taps(reach: int, sigma: float) -> Array:
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(taps / taps.sum(), np.float64)
 
 
 @lru_cache(maxsize=16)
 def _mirrored_gaussian(length: int, sigma: float) -> Array:
     """Gaussian smoothing of a signal, cut off at three standard deviations."""
-    reach = int(3 * sigma + 0.5)
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return reflecting_blur(length, taps / taps.sum(), edge=0)
+    return reflecting_blur(length, _gaussian_taps(int(3 * sigma + 0.5), sigma), edge=0)
 
 
 def smooth(field: Array, sigma: float) -> Array:
@@ -80,13 +89,8 @@ def smooth(field: Array, sigma: float) -> Array:
 
 @lru_cache(maxsize=32)
 def _repeating_gaussian(length: int, sigma: float) -> Array:
-    reach = int(4 * sigma + 0.5)
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    matrix = np.zeros((length, length))
-    rows = np.arange(length)
-    for offset, tap in zip(range(-reach, reach + 1), taps / taps.sum(), strict=True):
-        np.add.at(matrix, (rows, np.clip(rows + offset, 0, length - 1)), tap)
-    return matrix
+    taps = _gaussian_taps(int(4 * sigma + 0.5), sigma)
+    return _filter(length, taps, lambda index: np.clip(index, 0, length - 1))
 
 
 def gaussian(pixels: Array, sigma: float) -> Array:
