@@ -26,6 +26,29 @@ CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/network.py, without loading it
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Blocks(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Blocks of a network: `all` (None), `none`, or numbers and ranges like `0,2-5`."""
+
+    name = "all|none|BLOCKS"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...] | None:
+        """The blocks, each once and in order."""
+        if value == "all":
+            return None
+        try:
+            ranges = [part.split("-") for part in value.split(",")] if value != "none" else []
+            blocks = {n for ends in ranges for n in range(int(ends[0]), int(ends[-1]) + 1)}
+            if any(len(ends) > 2 or int(ends[0]) > int(ends[-1]) for ends in ranges):
+                raise ValueError
+        except ValueError:
+            self.fail(f"expected all, none, or blocks like 1-8 or 0,2-5, found {value!r}", param, ctx)
+        return tuple(sorted(blocks))
+
+
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
 
 
@@ -75,6 +98,13 @@ def cli() -> None:
     "--image-size", type=click.IntRange(1), help="Side of the input in pixels; default: the model's."
 )
 @click.option(
+    "--norms",
+    type=Blocks(),
+    default="all",
+    show_default=True,
+    help="Blocks whose norms methods may tune: all, none, or blocks counted from 0, like 1-8 or 0,2-5.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
@@ -100,6 +130,7 @@ def export(
     class_ids: Path | None,
     num_classes: int | None,
     image_size: int | None,
+    norms: tuple[int, ...] | None,
     seed: int,
     int8: bool,
     out: Path,
@@ -120,7 +151,7 @@ def export(
     if source is not None:
         choose_images(source, source_images, seed)  # fails before the export, not after it
     click.echo(f"Exporting {model} to {out} …")
-    request = Request(model, weights, origin == "random", class_ids, num_classes, image_size)
+    request = Request(model, weights, origin == "random", class_ids, num_classes, image_size, norms)
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(

@@ -27,7 +27,8 @@ from .files import sha256_of, sha256_of_parts, write_atomic
 from .model import FloatArray, ModelInfo, SourceStatistics
 from .preprocessing import Preprocessing
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # in 1 there were no norms to tune
 MANIFEST = "bundle.json"
 GRAPH_FILE = "model.onnx"
 
@@ -96,6 +97,7 @@ class Manifest:
         classes: K, number of classes.
         prompt_bound: bound of the uniform initialisation of prompts.
         tunables: what adaptation may change, by name of the graph's input: its axes, names for dynamic ones.
+        norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
         class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
         class_names: K names for people, or None.
         graphs: by precision, `fp32` first.
@@ -113,6 +115,7 @@ class Manifest:
     classes: int
     prompt_bound: float
     tunables: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    norms: Mapping[str, int] = field(default_factory=dict)
     class_ids: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
@@ -138,9 +141,10 @@ class Manifest:
             raise BundleError(
                 f"{where} is not a bundle manifest ({error}); export the model again"
             ) from error
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise BundleError(
-                f"{where} has schema {schema}, this version of fozo reads schema {SCHEMA}; "
+                f"{where} has schema {schema}, this version of fozo reads schema "
+                f"{' and '.join(map(str, READABLE))}; "
                 "export the model again, or install the version of fozo that wrote it"
             )
         try:
@@ -176,6 +180,7 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         classes=int(raw["classes"]),
         prompt_bound=float(raw["prompt_bound"]),
         tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
+        norms={str(name): int(width) for name, width in raw.get("norms", {}).items()},
         class_ids=strings("class_ids"),
         class_names=strings("class_names"),
         graphs=entries("graphs", GraphEntry),
@@ -303,6 +308,8 @@ class Bundle:
             head_weight=head["weight"],
             head_bias=head["bias"],
             source=self.source(precision),
+            tunables=tuple(m.tunables),
+            norms=m.norms,
         )
 
     def source(self, precision: str) -> SourceStatistics | None:

@@ -35,10 +35,19 @@ def save(path: Path, header: Mapping[str, Any], state: State) -> None:
         OutputError: the file cannot be written; an older one is left as it was.
     """
     text = json.dumps({"schema": SCHEMA, **header})
-    values = {
-        f.name: np.asarray(value) for f in fields(state) if (value := getattr(state, f.name)) is not None
-    }
-    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **values))
+    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **_flat(state)))
+
+
+def _flat(state: State, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Every value that is not None, by name; those of a state inside the state as `name.inner`."""
+    values: dict[str, NDArray[Any]] = {}
+    for f in fields(state):
+        value = getattr(state, f.name)
+        if isinstance(value, State):
+            values.update(_flat(value, f"{prefix}{f.name}."))
+        elif value is not None:
+            values[prefix + f.name] = np.asarray(value)
+    return values
 
 
 def load(
@@ -72,27 +81,50 @@ def load(
                 f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
                 "open the bundle and method that wrote it, or start anew"
             )
+    return _restored(path, "", arrays, like, info), found
+
+
+def _restored(
+    path: Path, prefix: str, arrays: Mapping[str, NDArray[Any]], like: StateT, info: ModelInfo
+) -> StateT:
     hints = typing.get_type_hints(type(like))
-    values = {f.name: _restore(path, f, hints[f.name], arrays.get(f.name), like, info) for f in fields(like)}
-    return type(like)(**values), found
+    values: dict[str, Any] = {}
+    for f in fields(like):
+        name, initial = prefix + f.name, getattr(like, f.name)
+        if isinstance(initial, State):
+            values[f.name] = _restored(path, f"{name}.", arrays, initial, info)
+        else:
+            values[f.name] = _restore(path, name, f, hints[f.name], arrays.get(name), initial, info)
+    return type(like)(**values)
 
 
 def _restore(
-    path: Path, f: Field[Any], hint: Any, stored: NDArray[Any] | None, like: State, info: ModelInfo
+    path: Path,
+    name: str,
+    f: Field[Any],
+    hint: Any,
+    stored: NDArray[Any] | None,
+    initial: Any,
+    info: ModelInfo,
 ) -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if stored is None and type(None) in kinds:
         return None
-    scalar, initial = int in kinds or float in kinds, getattr(like, f.name)
+    scalar, free = int in kinds or float in kinds, f.metadata.get("free", 0)
     if initial is not None:
         shape, dtype = np.shape(initial), np.asarray(initial).dtype
     else:
-        shape = tuple(getattr(info, name) for name in f.metadata.get("axes", ()))
+        shape = tuple(getattr(info, axis) for axis in f.metadata.get("axes", ()))
         dtype = np.dtype(np.float64)
-    if stored is None or (stored.shape, stored.dtype) != (shape, dtype) or not np.isfinite(stored).all():
+    fits = (
+        stored is not None
+        and (stored.ndim, stored.shape[free:], stored.dtype) == (len(shape), shape[free:], dtype)
+        and np.isfinite(stored).all()
+    )
+    if stored is None or not fits:
         found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
         raise StateError(
-            f"{path}: field {f.name} does not fit, expected finite {dtype} of shape {list(shape)}, "
-            f"found {found}; start anew, or use another checkpoint"
+            f"{path}: field {name} does not fit, expected finite {dtype} of shape "
+            f"{['any'] * free + list(shape[free:])}, found {found}; start anew, or use another checkpoint"
         )
     return stored.item() if scalar else stored

@@ -42,5 +42,10 @@ def guarded_step(
 
 
 def _is_finite(record: Any) -> bool:
-    values = (getattr(record, f.name) for f in fields(record))
-    return all(bool(np.isfinite(v).all()) for v in values if isinstance(v, (float, np.ndarray)))
+    """Whether all numbers of a record are finite, those of the states inside it too."""
+    values = [getattr(record, f.name) for f in fields(record)]
+    return all(
+        _is_finite(v) if isinstance(v, State) else bool(np.isfinite(v).all())
+        for v in values
+        if isinstance(v, (float, np.ndarray, State))
+    )

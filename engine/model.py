@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +47,8 @@ class ModelInfo:
         head_weight: float32 `[K, F]`; `logits(f + d) = logits(f) + head_weight @ d`.
         head_bias: float32 `[K]`; `logits = features[:, -1] @ head_weight.T + head_bias`.
         source: source statistics of this very graph, if the bundle has them.
+        tunables: names of what adaptation may change, inputs of the graph.
+        norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
     """
 
     name: str
@@ -58,6 +60,8 @@ class ModelInfo:
     head_weight: FloatArray
     head_bias: FloatArray
     source: SourceStatistics | None = None
+    tunables: tuple[str, ...] = ("prompts",)
+    norms: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -81,6 +85,18 @@ class ModelInfo:
                 "graph; compute them from clean images: fozo source BUNDLE DIR"
             )
         return self.source
+
+    def require_tunable(self, tunable: str, user: str) -> None:
+        """Makes sure that the graph has a tunable.
+
+        Raises:
+            BundleError: it has not.
+        """
+        if tunable not in self.tunables:
+            raise BundleError(
+                f"{user} tunes {tunable}, and the graph of {self.name} has no such input, only: "
+                f"{', '.join(self.tunables) or 'none'}; use another method, or export the model again"
+            )
 
     def select(self, classes: Sequence[int]) -> ModelInfo:
         """The same model restricted to some of its classes, in the given order.
@@ -110,10 +126,13 @@ class Outputs:
     Attributes:
         logits: float32 `[N, K]`, unshifted.
         features: float32 `[N, L, F]`; the last one, `features[:, -1]`, is what the head reads.
+        embedding: float32 `[N, 2, E]`: mean and biased variance of each channel over the positions of an
+            image, before anything that can be tuned; what tells domains apart. None for graphs of schema 1.
     """
 
     logits: FloatArray
     features: FloatArray
+    embedding: FloatArray | None = None
 
 
 class Forward(Protocol):

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,8 +30,9 @@ from .model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from .onnx_file import check_graph_file
 from .tuning import Arrangement, remembered
 
-INPUTS = {"images": "tensor(uint8)", "prompts": "tensor(float)"}
-OUTPUTS = {"logits": "tensor(float)", "features": "tensor(float)"}
+IMAGES = "images"
+TUNABLES = ("prompts", "norms")
+OUTPUTS = ("logits", "features", "embedding")
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
 MICRO_BATCH_VALUES = 100_000
@@ -89,6 +90,13 @@ class Network:
         self.provider = provider
         self._session = _session(graph, provider, arrangement.workers)
         self.image_size = _check_contract(self._session, info, graph)
+        # Axes of every tunable but the first, which is 1 or the number of images; None is any length.
+        self._axes: dict[str, list[int | None]] = {
+            node.name: [axis if isinstance(axis, int) else None for axis in node.shape[1:]]
+            for node in self._session.get_inputs()
+            if node.name != IMAGES
+        }
+        self._outputs = [node.name for node in self._session.get_outputs()]
         self._classes: NDArray[np.int64] | None = None
         self._arrange(arrangement)
 
@@ -157,8 +165,9 @@ class Network:
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
-            tunables: by name; `prompts` is float32 `[R, P, D]`, R in {1, N}. What is not given has no effect:
-                without prompts the network is the plain one.
+            tunables: by name, float32; the first axis is 1, or N for each image its own: `prompts`
+                `[R, P, D]`, `norms` `[S, M, 2, D]`. What is not given has no effect: without any, the network
+                is the plain one.
 
         Raises:
             InputError: an array is not of this kind or shape, or there is no such tunable.
@@ -178,25 +187,26 @@ class Network:
             ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
         self._check_images(images)
-        prompts = [self._prompts(candidate, len(images)) for candidate in tunables]
-        n, info = len(images), self.info
-        results = [
-            Outputs(
-                np.empty((n, info.classes), np.float32),
-                np.empty((n, info.layers, info.feature_width), np.float32),
-            )
-            for _ in prompts
+        n = len(images)
+        feeds = [self._feed(candidate, n) for candidate in tunables]
+        results = [self._empty(n) for _ in feeds]
+
+        def run(task: tuple[int, int, int]) -> None:
+            index, start, stop = task
+            part = slice(start, stop)
+            own = {name: array if len(array) == 1 else array[part] for name, array in feeds[index].items()}
+            found = self._run({IMAGES: images[part], **own})
+            if self._classes is not None:
+                found["logits"] = found["logits"][:, self._classes]
+            for name, values in found.items():
+                getattr(results[index], name)[part] = values
+
+        tasks = [
+            (index, start, min(start + size, n))
+            for index, feed in enumerate(feeds)
+            for size in [self._images_per_call(feed)]
+            for start in range(0, n, size)
         ]
-
-        def run(task: tuple[int, int]) -> None:
-            index, start = task
-            part, candidate = slice(start, min(start + self.micro_batch, n)), prompts[index]
-            feed = {"images": images[part], "prompts": candidate if len(candidate) == 1 else candidate[part]}
-            logits, features = self._run(feed)
-            results[index].logits[part] = logits if self._classes is None else logits[:, self._classes]
-            results[index].features[part] = features
-
-        tasks = [(index, start) for index in range(len(prompts)) for start in range(0, n, self.micro_batch)]
         if self._pool is None or len(tasks) == 1:
             for task in tasks:
                 run(task)
@@ -205,12 +215,21 @@ class Network:
                 pass
         return results
 
-    def _run(self, feed: Mapping[str, NDArray[Any]]) -> list[FloatArray]:
+    def _empty(self, images: int) -> Outputs:
+        shapes = {node.name: node.shape[1:] for node in self._session.get_outputs()}
+        shapes["logits"] = [self.info.classes]
+        return Outputs(**{name: np.empty((images, *shapes[name]), np.float32) for name in self._outputs})
+
+    def _images_per_call(self, feed: Tunables) -> int:
+        """Norms of their own take one call per image: as fast, and to the bit what each would get alone."""
+        return 1 if "norms" in feed and len(feed["norms"]) > 1 else self.micro_batch
+
+    def _run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
         try:
-            return cast(list[FloatArray], self._session.run(list(OUTPUTS), feed))
+            return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
         except Exception as error:  # the runtime raises many kinds, all of its own
             raise ComputeError(
-                f"ONNX Runtime cannot compute {len(feed['images'])} images with {self.info.name}: "
+                f"ONNX Runtime cannot compute {len(feed[IMAGES])} images with {self.info.name}: "
                 f"{reason(error)}; if memory is short, use fewer workers or a smaller micro-batch"
             ) from error
 
@@ -226,19 +245,29 @@ class Network:
             f"N ≥ 1, found {found}"
         )
 
-    def _prompts(self, tunables: Tunables, images: int) -> FloatArray:
-        """The checked prompts of one forward; none at all if none are given."""
-        unknown = tunables.keys() - {"prompts"}
+    def _feed(self, tunables: Tunables, images: int) -> dict[str, FloatArray]:
+        """The checked tunables of one forward; what is not given is neutral: no prompts, addends of zero."""
+        unknown = tunables.keys() - self._axes.keys()
         if unknown:
-            raise InputError(f"{self.info.name} has no tunable {', '.join(sorted(unknown))}; it has: prompts")
-        prompts = tunables.get("prompts", np.zeros((1, 0, self.info.width), np.float32))
-        fits = prompts.dtype == np.float32 and prompts.ndim == 3 and prompts.shape[2] == self.info.width
-        if not fits or len(prompts) not in (1, images):
             raise InputError(
-                f"expected prompts of type float32 and shape [1 or {images}, P, {self.info.width}], "
-                f"found {prompts.dtype} of shape {list(prompts.shape)}"
+                f"{self.info.name} has no tunable {', '.join(sorted(unknown))}; it has: "
+                f"{', '.join(self._axes)}"
             )
-        return prompts
+        for name, array in tunables.items():
+            axes = self._axes[name]
+            fits = array.dtype == np.float32 and len(array) in (1, images) and array.ndim == 1 + len(axes)
+            if not fits or any(axis not in (None, n) for axis, n in zip(axes, array.shape[1:], strict=True)):
+                named = ["any number" if axis is None else str(axis) for axis in axes]
+                raise InputError(
+                    f"expected {name} of type float32 and shape [1 or {images}, {', '.join(named)}], "
+                    f"found {array.dtype} of shape {list(array.shape)}"
+                )
+        return {
+            name: tunables[name]
+            if name in tunables
+            else np.zeros((1, *(0 if axis is None else axis for axis in axes)), np.float32)
+            for name, axes in self._axes.items()
+        }
 
     def close(self) -> None:
         """Stops the worker threads. Also called at the end of a `with` block."""
@@ -350,24 +379,36 @@ def _returning_freed_memory() -> Iterator[None]:
 
 
 def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:
-    """Height and width of the images, after checking names, types and widths."""
+    """Height and width of the images, after checking names, types and widths against what is known."""
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
-    for what, expected, found in (("inputs", INPUTS, inputs), ("outputs", OUTPUTS, outputs)):
+    types = {IMAGES: "tensor(uint8)", **dict.fromkeys(info.tunables, "tensor(float)")}
+    wanted = dict.fromkeys(OUTPUTS if "embedding" in outputs else OUTPUTS[:2], "tensor(float)")
+    for what, expected, found in (("inputs", types, inputs), ("outputs", wanted, outputs)):
         kinds = {name: node.type for name, node in found.items()}
         if kinds != expected:
             raise BundleError(
                 f"{graph} does not follow the graph contract: expected {what} {expected}, "
                 f"found {kinds}; export the model with fozo export"
             )
-    fixed = [node.shape[1:] for node in (inputs["images"], outputs["logits"], outputs["features"])]
-    fixed.append(inputs["prompts"].shape[2:])
-    expected_fixed = [[*fixed[0][:2], 3], [info.classes], [info.layers, info.feature_width], [info.width]]
-    height, width = (*fixed[0], None, None)[:2]
-    if fixed != expected_fixed or not isinstance(height, int) or not isinstance(width, int):
+    height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
+    expected_axes = {
+        IMAGES: [height, width, 3],
+        "logits": [info.classes],
+        "features": [info.layers, info.feature_width],
+    }
+    if "prompts" in inputs:
+        expected_axes["prompts"] = [info.width]
+    if "norms" in inputs:
+        expected_axes["norms"] = [len(info.norms), 2, max(info.norms.values(), default=0)]
+    nodes = {**inputs, **outputs}
+    found_axes = {name: nodes[name].shape[1:] for name in expected_axes}
+    if "prompts" in found_axes:
+        found_axes["prompts"] = found_axes["prompts"][1:]
+    if found_axes != expected_axes or not isinstance(height, int) or not isinstance(width, int):
         raise BundleError(
-            f"{graph} does not fit its manifest: expected axes {expected_fixed} of images, logits, features "
-            f"and prompts, found {fixed}; export the model again"
+            f"{graph} does not fit its manifest: expected axes {expected_axes}, found {found_axes}; "
+            "export the model again"
         )
     return height, width
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
-from .graph import OPSET, build_graph
+from .graph import OPSET, block_norms, build_graph
 from .verify import Parity, verify
 from .vit import Vit, read_vit
 from .weights import load_weights
@@ -46,6 +46,7 @@ class Request:
         classes_file: identifiers of the classes, one per line; None takes ImageNet's where the number fits.
         num_classes: number of classes; None is the model's own.
         image_size: side of the square input in pixels; None is the model's own.
+        norms: blocks, counted from 0, whose norms become tunable; None is all of them.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Request:
     classes_file: Path | None = None
     num_classes: int | None = None
     image_size: int | None = None
+    norms: tuple[int, ...] | None = None
 
     @property
     def weights_file(self) -> Path | None:
@@ -85,6 +87,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     vit = read_vit(model)
     config = resolve_model_data_config(model)
     how = _preprocessing(config, vit)
+    norms = _tunable_norms(request, vit)
     mean, std = tuple(config["mean"]), tuple(config["std"])
     bound = float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width)))
     manifest = Manifest(
@@ -96,16 +99,31 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         feature_width=vit.readout * vit.width,
         classes=len(vit.head.weight),
         prompt_bound=bound,
-        tunables={"prompts": ("R", "P", vit.width)},
+        tunables={
+            "prompts": ("R", "P", vit.width),
+            **({"norms": ("S", len(norms), 2, vit.width)} if norms else {}),
+        },
+        norms=dict.fromkeys(norms, vit.width),
         **_classes(request, len(vit.head.weight)),
     )
     head, bias = vit.head, vit.head_bias
     with bundles.folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
-        _save_graph(vit, mean, std, graph)
-        info = ModelInfo(request.model, "", len(vit.blocks), vit.width, vit.tokens, bound, head.weight, bias)
+        _save_graph(vit, mean, std, norms, graph)
+        info = ModelInfo(
+            name=request.model,
+            identity="",
+            layers=manifest.layers,
+            width=vit.width,
+            tokens=vit.tokens,
+            prompt_bound=bound,
+            head_weight=head.weight,
+            head_bias=bias,
+            tunables=tuple(manifest.tunables),
+            norms=manifest.norms,
+        )
         parity = verify(model, graph, info, mean, std)
-        entry = GraphEntry(graph.name, OPSET, max(parity.logits, parity.features))
+        entry = GraphEntry(graph.name, OPSET, max(astuple(parity)))
         manifest = _with_record(manifest, request, model, entry, parity)
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
@@ -197,8 +215,22 @@ def _check_size(model: Any) -> None:
         )
 
 
-def _save_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], path: Path) -> None:
-    model = build_graph(vit, mean, std)
+def _tunable_norms(request: Request, vit: Vit) -> tuple[str, ...]:
+    if request.norms is None:
+        return block_norms(vit)
+    unknown = [block for block in request.norms if not 0 <= block < len(vit.blocks)]
+    if unknown:
+        raise ExportError(
+            f"{request.model} has blocks 0..{len(vit.blocks) - 1}, so the norms of block {unknown[0]} cannot "
+            "be made tunable; give --norms as all, none, or blocks like 1-8"
+        )
+    return block_norms(vit, request.norms)
+
+
+def _save_graph(
+    vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: tuple[str, ...], path: Path
+) -> None:
+    model = build_graph(vit, mean, std, norms)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
@@ -231,7 +263,7 @@ def _with_record(
             "weights": weights,
             "mean": list(config["mean"]),
             "std": list(config["std"]),
-            "max_abs_difference": {"logits": parity.logits, "features": parity.features},
+            "max_abs_difference": asdict(parity),
             "versions": versions,
         },
     )

@@ -7,49 +7,93 @@ the last block, so its queries, projection and MLP are computed for these alone;
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from .onnx_builder import OnnxBuilder
+from .onnx_builder import OnnxBuilder, Values
 from .vit import Block, Linear, Norm, Vit
 
 OPSET = 20
 
 
-def build_graph(vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> onnx.ModelProto:
-    """The graph of a model: images and prompts in, logits and features out.
+def build_graph(
+    vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], tunable_norms: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """The graph of a model: images and tunables in; logits, features and moments of the embedding out.
 
     Args:
         vit: the model.
         mean: per channel, of images scaled to 0..1, subtracted inside the graph.
         std: per channel, of images scaled to 0..1, divided by inside the graph.
+        tunable_norms: norms of blocks, like `blocks.3.norm1`, whose gain and bias get a tunable addend.
     """
     b = OnnxBuilder()
+    norms = _Norms(b, vit, tunable_norms)
     x = _embed(b, vit, mean, std)
     features: list[str] = []
     for index, block in enumerate(vit.blocks):
-        normed = _norm(b, x, block.norm1, f"blocks.{index}.norm1")
+        normed = norms.apply(x, block.norm1, f"blocks.{index}.norm1")
         if index:
             features.append(_readout(b, normed, vit, f"feature.{index}"))
         last = index == len(vit.blocks) - 1
-        x = _block(b, x, normed, block, f"blocks.{index}", keep=vit.readout if last else None)
+        x = _block(b, norms, x, normed, block, f"blocks.{index}", keep=vit.readout if last else None)
     features.append(_feature(b, _norm(b, x, vit.norm, "norm"), vit, f"feature.{len(vit.blocks)}"))
     _outputs(b, features, vit)
     height, width = vit.image_size
     classes, layers = len(vit.head.weight), len(vit.blocks)
-    return b.model(
-        {
-            "images": (TensorProto.UINT8, ["N", height, width, 3]),
-            "prompts": (TensorProto.FLOAT, ["R", "P", vit.width]),
-        },
-        {
-            "logits": (TensorProto.FLOAT, ["N", classes]),
-            "features": (TensorProto.FLOAT, ["N", layers, vit.readout * vit.width]),
-        },
-        OPSET,
-        "fozo",
-    )
+    inputs: Values = {
+        "images": (TensorProto.UINT8, ["N", height, width, 3]),
+        "prompts": (TensorProto.FLOAT, ["R", "P", vit.width]),
+    }
+    if tunable_norms:
+        inputs["norms"] = (TensorProto.FLOAT, ["S", len(tunable_norms), 2, vit.width])
+    outputs: Values = {
+        "logits": (TensorProto.FLOAT, ["N", classes]),
+        "features": (TensorProto.FLOAT, ["N", layers, vit.readout * vit.width]),
+        "embedding": (TensorProto.FLOAT, ["N", 2, vit.width]),
+    }
+    return b.model(inputs, outputs, OPSET, "fozo")
+
+
+def block_norms(vit: Vit, blocks: Iterable[int] | None = None) -> tuple[str, ...]:
+    """Names of the norms of some blocks, counted from 0, or of all of them, in the order of computation."""
+    chosen = range(len(vit.blocks)) if blocks is None else sorted(set(blocks))
+    return tuple(f"blocks.{index}.{norm}" for index in chosen for norm in ("norm1", "norm2"))
+
+
+class _Norms:
+    """The layer norms of the blocks, with addends to gain and bias where they are tunable.
+
+    The addends of all norms come in one tensor `norms` `[S, M, 2, D]` and are added to the stored values at
+    once; each norm then reads its gain and bias `[S, 1, D]`.
+    """
+
+    def __init__(self, b: OnnxBuilder, vit: Vit, tunable: Sequence[str]) -> None:
+        self._builder = b
+        self._parameters: dict[str, list[str]] = {}
+        if not tunable:
+            return
+        stored = {
+            f"blocks.{index}.{name}": getattr(block, name)
+            for index, block in enumerate(vit.blocks)
+            for name in ("norm1", "norm2")
+        }
+        values = np.stack([np.stack([stored[name].weight, stored[name].bias]) for name in tunable])[None]
+        total = b.node("Add", ["norms", b.weight("norms.stored", values)], "norms/total")
+        rows = b.reshape(total, (0, 2 * len(tunable), vit.width), "norms/rows")
+        parts = [f"{name}.{part}" for name in tunable for part in ("weight", "bias")]
+        b.split(rows, 1, parts, "norms/split")
+        self._parameters = {name: [f"{name}.weight", f"{name}.bias"] for name in tunable}
+
+    def apply(self, x: str, norm: Norm, name: str) -> str:
+        """A norm of a block, tunable or not."""
+        if name not in self._parameters:
+            return _norm(self._builder, x, norm, name)
+        inputs = [x, *self._parameters[name]]
+        return self._builder.node("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
 
 
 def _embed(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
@@ -77,12 +121,25 @@ def _embed(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, 
             b, b.linear(x, patch.weight, patch.bias, "patch_embed.proj"), vit.patch_norm, "patch_embed.norm"
         )
         x = b.node("Add", [x, b.weight("positions", vit.positions)], "patch_embed/positions")
+    if vit.norm_pre is None:
+        _embedding_moments(b, x)
     count = b.node("Shape", ["images"], "tokens/count", start=0, end=1)
     shape = b.node("Concat", [count, b.ints(1, 1)], "tokens/shape", axis=0)
     prefix = b.node("Expand", [b.weight("prefix", vit.prefix[None]), shape], "tokens/prefix")
     prompts = b.node("Expand", ["prompts", shape], "tokens/prompts")
+    if vit.norm_pre is not None:
+        _embedding_moments(b, _norm(b, x, vit.norm_pre, "embedding/norm_pre"))
     x = b.node("Concat", [prefix, prompts, x], "tokens/concat", axis=1)
     return x if vit.norm_pre is None else _norm(b, x, vit.norm_pre, "norm_pre")
+
+
+def _embedding_moments(b: OnnxBuilder, x: str) -> None:
+    """Mean and biased variance over the patch tokens of each image `[N, 2, D]`: what tells domains apart."""
+    mean = b.node("ReduceMean", [x, b.ints(1)], "embedding/mean", keepdims=1)
+    centred = b.node("Sub", [x, mean], "embedding/centred")
+    squares = b.node("Mul", [centred, centred], "embedding/squares")
+    variance = b.node("ReduceMean", [squares, b.ints(1)], "embedding/variance", keepdims=1)
+    b.node("Concat", [mean, variance], "embedding/concat", output="embedding", axis=1)
 
 
 def _normalised(patch: Linear, mean: tuple[float, ...], std: tuple[float, ...]) -> Linear:
@@ -93,7 +150,9 @@ def _normalised(patch: Linear, mean: tuple[float, ...], std: tuple[float, ...]) 
     return Linear((weight / (255 * np.asarray(std))).reshape(patch.weight.shape), bias)
 
 
-def _block(b: OnnxBuilder, x: str, normed: str, block: Block, name: str, keep: int | None) -> str:
+def _block(
+    b: OnnxBuilder, norms: _Norms, x: str, normed: str, block: Block, name: str, keep: int | None
+) -> str:
     """One block; `keep` is the number of leading tokens that leave it, or None for all."""
     asking = normed
     if keep is not None:
@@ -101,7 +160,7 @@ def _block(b: OnnxBuilder, x: str, normed: str, block: Block, name: str, keep: i
             b.slice(t, 0, keep, 1, f"{name}/keep_{label}") for t, label in ((x, "x"), (normed, "queries"))
         )
     x = b.node("Add", [x, _attention(b, asking, normed, block, f"{name}.attn")], f"{name}/attn_residual")
-    hidden = _norm(b, x, block.norm2, f"{name}.norm2")
+    hidden = norms.apply(x, block.norm2, f"{name}.norm2")
     return b.node("Add", [x, _mlp(b, hidden, block, f"{name}.mlp")], f"{name}/mlp_residual")
 
 

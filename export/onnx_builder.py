@@ -9,6 +9,9 @@ from onnx import helper, numpy_helper
 
 from ..engine.model import FloatArray
 
+# Inputs or outputs of a graph: element type and axes by name.
+Values = dict[str, tuple[int, list[int | str]]]
+
 
 class OnnxBuilder:
     """Collects nodes; every method appends one or a few and returns the name of the result.
@@ -52,16 +55,15 @@ class OnnxBuilder:
         """`x[..., start:stop, ...]` along one axis."""
         return self.node("Slice", [x, self.ints(start), self.ints(stop), self.ints(axis)], name)
 
-    def model(
-        self,
-        inputs: dict[str, tuple[int, list[int | str]]],
-        outputs: dict[str, tuple[int, list[int | str]]],
-        opset: int,
-        producer: str,
-    ) -> onnx.ModelProto:
+    def split(self, x: str, axis: int, outputs: list[str], name: str) -> None:
+        """Cuts `x` along an axis into equal parts of the given names."""
+        node = helper.make_node("Split", [x], outputs, name=name, axis=axis, num_outputs=len(outputs))
+        self._nodes.append(node)
+
+    def model(self, inputs: Values, outputs: Values, opset: int, producer: str) -> onnx.ModelProto:
         """The finished model, checked; inputs and outputs map names to (element type, shape)."""
 
-        def values(described: dict[str, tuple[int, list[int | str]]]) -> list[onnx.ValueInfoProto]:
+        def values(described: Values) -> list[onnx.ValueInfoProto]:
             return [
                 helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in described.items()
             ]

@@ -1,4 +1,4 @@
-"""The ranges that activations take on clean images, without and with prompts; streamed, batch by batch."""
+"""The ranges that activations take on clean images, without and with tunables; streamed, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,27 @@ CALIBRATION_BATCH = 4
 
 
 @dataclass(frozen=True)
-class PromptCase:
-    """Prompts `scale · U(-bound, bound) + epsilon · N(0, 1)`: what adaptation feeds, sooner or later."""
+class TunableCase:
+    """What adaptation feeds, sooner or later.
+
+    Attributes:
+        scale, epsilon: of prompts `scale · U(-bound, bound) + epsilon · N(0, 1)`.
+        norms: of addends `norms · N(0, 1)` to gains and biases, where they are tunable.
+    """
 
     scale: float
     epsilon: float
+    norms: float
 
 
-# Without prompts, as initialised, perturbed by what the schedules use, and grown.
-CASES = (None, PromptCase(1, 0), PromptCase(1, 0.1), PromptCase(3, 0.3), PromptCase(3, 0.5))
+# Without anything, as initialised, perturbed by what the schedules use, and grown.
+CASES = (
+    None,
+    TunableCase(1, 0, 0),
+    TunableCase(1, 0.1, 0.02),
+    TunableCase(3, 0.3, 0.05),
+    TunableCase(3, 0.5, 0.05),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,7 @@ def calibrate(
     width: int,
     prompt_bound: float,
     prompts: int = 3,
+    norms: int = 0,
     calibrator: str = "percentile",
     seed: int = 0,
     threads: int = 0,
@@ -59,20 +72,21 @@ def calibrate(
 ) -> dict[str, Range]:
     """The ranges of some tensors of a graph over clean images.
 
-    Each batch runs with one of five kinds of prompts in turn (none, as initialised, perturbed, grown), since
-    what prompts do to the activations would otherwise be clipped. Ranges cover all kinds.
+    Each batch runs with one of five kinds of tunables in turn (none, as initialised, perturbed, grown), since
+    what these do to the activations would otherwise be clipped. Ranges cover all kinds.
 
     Args:
         model: a graph that follows the graph contract.
         tensors: float tensors inside it.
-        batches: uint8 `[N, H, W, 3]`; together at least five, one for every kind of prompts.
+        batches: uint8 `[N, H, W, 3]`; together at least five, one for every kind of tunables.
         width: D, the width of a prompt.
         prompt_bound: prompts are initialised in `[-prompt_bound, prompt_bound]`.
         prompts: how many prompts, where there are any.
+        norms: how many norms are tunable.
         calibrator: what becomes of the extremes that a channel has in each batch. `percentile` takes the 90th
             percentile over batches, so that what is rare is clipped rather than making all else coarse;
             `average` takes the mean, `minmax` the furthest.
-        seed: of the prompts.
+        seed: of the tunables.
         threads: of the runtime; 0 is all.
         on_batch: called after each batch with its number of images.
 
@@ -91,14 +105,16 @@ def calibrate(
     for index, images in enumerate(batches):
         count += 1
         case = index % len(CASES)
-        feed = {"images": images, "prompts": _sample(CASES[case], prompts, width, prompt_bound, generator)}
+        feed = {"images": images, "prompts": _prompts(CASES[case], prompts, width, prompt_bound, generator)}
+        if norms:
+            feed["norms"] = _norms(CASES[case], (1, norms, 2, width), generator)
         for name, values in zip(names, session.run(names, feed), strict=True):
             collected[case].add(name, values)
         on_batch(len(images))
     if count < len(CASES):
         raise InputError(
             f"calibration needs at least {len(CASES)} batches of {CALIBRATION_BATCH} images, one for every "
-            f"kind of prompts, found {count}; give it more images"
+            f"kind of tunables, found {count}; give it more images"
         )
     return {
         name: reduce(Range.union, (extremes.range(name, calibrator) for extremes in collected))
@@ -107,7 +123,7 @@ def calibrate(
 
 
 class _Extremes:
-    """The extremes of each channel in each batch, of one kind of prompts."""
+    """The extremes of each channel in each batch, of one kind of tunables."""
 
     def __init__(self) -> None:
         self._batches: dict[str, list[Range]] = {}
@@ -144,8 +160,13 @@ def _observing(model: onnx.ModelProto, names: list[str], threads: int) -> ort.In
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _sample(
-    case: PromptCase | None, count: int, width: int, bound: float, generator: np.random.Generator
+def _norms(case: TunableCase | None, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+    size = 0.0 if case is None else case.norms
+    return (size * generator.normal(size=shape)).astype(np.float32)
+
+
+def _prompts(
+    case: TunableCase | None, count: int, width: int, bound: float, generator: np.random.Generator
 ) -> FloatArray:
     if case is None:
         return np.zeros((1, 0, width), np.float32)

@@ -121,6 +121,7 @@ class Quantizer:
                 batches,
                 width=manifest.width,
                 prompt_bound=manifest.prompt_bound,
+                norms=len(manifest.norms),
                 calibrator=self.options.calibrator,
                 seed=self.options.seed,
                 on_batch=on_batch,

@@ -19,7 +19,7 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Source
 from fozo.engine.network import Network
 from fozo.engine.preprocessing import Preprocessing
 from fozo.engine.statistics import source_statistics
-from fozo.export.graph import OPSET, build_graph
+from fozo.export.graph import OPSET, block_norms, build_graph
 from fozo.export.vit import read_vit
 from fozo.quant.quantizer import Options, quantize
 from timm.models.vision_transformer import VisionTransformer
@@ -55,8 +55,9 @@ def _randomised_vit(width: int, depth: int, classes: int, seed: int, head_gain: 
     return model.eval()
 
 
-def _save_graph(model: Any, path: Path) -> None:
-    graph = build_graph(read_vit(model), MEAN, STD)
+def _save_graph(model: Any, path: Path, *, norms: bool = False) -> None:
+    vit = read_vit(model)
+    graph = build_graph(vit, MEAN, STD, block_norms(vit) if norms else ())
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
@@ -72,6 +73,8 @@ def _manifest(model: Any, name: str) -> Manifest:
         feature_width=vit.width,
         classes=len(vit.head.weight),
         prompt_bound=BOUND,
+        tunables={"prompts": ("R", "P", vit.width), "norms": ("S", 2 * len(vit.blocks), 2, vit.width)},
+        norms=dict.fromkeys(block_norms(vit), vit.width),
         graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
     )
 
@@ -141,8 +144,8 @@ def normalisation() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 @pytest.fixture(scope="session")
-def save_graph() -> Callable[[Any, Path], None]:
-    """`save_graph(timm_model, path)`: exports to ONNX without a bundle around it."""
+def save_graph() -> Callable[..., None]:
+    """`save_graph(timm_model, path, norms=False)`: exports to ONNX without a bundle around it."""
     return _save_graph
 
 
@@ -173,7 +176,7 @@ def make_bundle() -> Callable[..., Bundle]:
             path,
             _manifest(model, f"random-{width}-{depth}-{seed}"),
             {
-                "model.onnx": lambda target: _save_graph(model, target),
+                "model.onnx": lambda target: _save_graph(model, target, norms=True),
                 "head.npz": lambda target: target.write_bytes(content),
             },
         )

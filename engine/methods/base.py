@@ -14,8 +14,9 @@ from ..objective import softmax
 class State:
     """All that a method carries from batch to batch; each method adds its own fields.
 
-    Randomness is a pure function of `seed` and `step`, so these two are the whole random state. A field for
-    an array that is None at first is made with `late_array`, so that a checkpoint can be checked.
+    Randomness is a pure function of `seed` and `step`, so these two are the whole random state. Fields are
+    numbers, arrays of a fixed shape, or states of another method. An array that is None at first is made with
+    `late_array`, one whose length changes with `growing_array`, so that a checkpoint can be checked.
 
     Attributes:
         step: batches processed.
@@ -55,6 +56,11 @@ def late_array(*axes: str) -> Any:
     return field(default=None, metadata={"axes": axes})
 
 
+def growing_array(free: int = 1) -> Any:
+    """A state field for an array whose first `free` axes may change; the rest stays as in `init`."""
+    return field(metadata={"free": free})
+
+
 StateT = TypeVar("StateT", bound=State)
 
 
@@ -81,6 +87,15 @@ class Method(Protocol[StateT]):
             state: from `init` or the previous `step`.
             images: uint8 `[N, H, W, 3]`, N ≥ 1.
             network: what runs the forwards.
+        """
+
+    def predict(self, state: StateT, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts a batch with what has been learnt so far, and learns nothing from it: one forward.
+
+        Args:
+            state: from `init` or a `step`.
+            images: uint8 `[N, H, W, 3]`, N ≥ 1.
+            network: what runs the forward.
         """
 
 

@@ -124,6 +124,7 @@ class Fozo:
             BundleError: the bundle has no source statistics for this graph.
         """
         info.require_source("fozo")
+        info.require_tunable("prompts", "fozo")
         prompts = spsa.uniform(seed, info.prompt_bound, (self.prompts, info.width))
         return FozoState(
             step=0, seed=seed, prompts=prompts, epsilon=float(self.epsilon), rate=float(self.rate)
@@ -175,6 +176,13 @@ class Fozo:
             loss_average=schedule.loss_average,
             center=center,
         )
+
+    def predict(self, state: FozoState, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts with the unperturbed prompts and the shift as it is."""
+        info = network.info
+        shift = self._shift(state.center, info.require_source("fozo"))
+        logits = network(images, prompts=state.prompts[None]).logits + logit_offset(info.head_weight, shift)
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _pair(
         self, state: FozoState, direction: FloatArray, images: ImageArray, network: Forward

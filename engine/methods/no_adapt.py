@@ -26,4 +26,8 @@ class NoAdapt:
 
     def step(self, state: State, images: ImageArray, network: Forward) -> tuple[Prediction, State]:
         """Predicts with the network as it is."""
-        return Prediction(network(images).logits, self.forwards), replace(state, step=state.step + 1)
+        return self.predict(state, images, network), replace(state, step=state.step + 1)
+
+    def predict(self, state: State, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts with the network as it is."""
+        return Prediction(network(images).logits, 1)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..activation_shift import logit_offset, moving_average, shift_vector
-from ..model import FloatArray, Forward, ImageArray, ModelInfo
+from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
 from ..objective import entropy
 from .base import Prediction, State, late_array
 from .options import option, validate
@@ -62,17 +62,22 @@ class Shift:
 
     def step(self, state: ShiftState, images: ImageArray, network: Forward) -> tuple[Prediction, ShiftState]:
         """Predicts with shifted features, and takes the unshifted ones into the running mean."""
-        outputs, info = network(images), network.info
+        outputs = network(images)
         mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
         center = moving_average(state.center, mean, self.decay)
         used = center if self.update == "inclusive" else state.center
-        shift = shift_vector(self._target(info), used, self.gain)
+        prediction = self._shifted(outputs, used, network.info)
+        return prediction, ShiftState(state.step + 1, state.seed, center)
+
+    def predict(self, state: ShiftState, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts with features shifted by what the running mean is now."""
+        return self._shifted(network(images), state.center, network.info)
+
+    def _shifted(self, outputs: Outputs, center: FloatArray | None, info: ModelInfo) -> Prediction:
+        shift = shift_vector(self._target(info), center, self.gain)
         logits = outputs.logits + logit_offset(info.head_weight, shift)
         moved = 0.0 if shift is None else float(np.linalg.norm(shift))
-        prediction = Prediction(
-            logits, self.forwards, diagnostics={"entropy": float(entropy(logits).mean()), "shift": moved}
-        )
-        return prediction, ShiftState(state.step + 1, state.seed, center)
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "shift": moved})
 
     def _target(self, info: ModelInfo) -> FloatArray | None:
         return None if self.target == "origin" else info.require_source("shift to the source mean").mean[-1]
