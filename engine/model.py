@@ -49,6 +49,7 @@ class ModelInfo:
         source: source statistics of this very graph, if the bundle has them.
         tunables: names of what adaptation may change, inputs of the graph.
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
+        feature_widths: how much of each layer's feature is not padding; none given: all of it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ModelInfo:
     source: SourceStatistics | None = None
     tunables: tuple[str, ...] = ("prompts",)
     norms: Mapping[str, int] = field(default_factory=dict)
+    feature_widths: tuple[int, ...] = ()
 
     @property
     def classes(self) -> int:

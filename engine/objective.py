@@ -5,13 +5,16 @@ Differences of nearly equal losses become gradients, so everything here is compu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
 
 from .model import FloatArray, SourceStatistics
+from .statistics import Moments
 
+REFERENCE_BATCH = 64
+LossScale = Literal["sum", "per_image"]
 DiscrepancyNorm = Literal["squared", "mean_squared", "l2_per_layer", "l2_groups"]
 
 
@@ -32,54 +35,52 @@ def entropy(logits: FloatArray) -> FloatArray:
     return cast(FloatArray, -(np.exp(log_probabilities) * log_probabilities).sum(axis=-1))
 
 
-@dataclass(frozen=True)
-class BatchStatistics:
-    """Mean and unbiased standard deviation of a batch of features.
+def discrepancy(
+    moments: Moments,
+    source: SourceStatistics,
+    norm: DiscrepancyNorm = "squared",
+    widths: Sequence[int] = (),
+) -> float:
+    """Distance of the mean and unbiased standard deviation of some features to the source statistics.
 
-    Attributes:
-        mean: float64 `[L, F]`.
-        std: float64 `[L, F]`, or None for a batch of one image, where it is undefined.
-    """
-
-    mean: FloatArray
-    std: FloatArray | None
-
-
-def batch_statistics(features: FloatArray) -> BatchStatistics:
-    """Statistics of `features` `[N, L, F]` over its images, as all methods of the family define them."""
-    features = features.astype(np.float64)
-    mean = features.mean(axis=0)
-    if len(features) < 2:
-        return BatchStatistics(mean, None)
-    centred = features - mean
-    return BatchStatistics(mean, np.sqrt(np.einsum("nlf,nlf->lf", centred, centred) / (len(features) - 1)))
-
-
-def discrepancy(batch: BatchStatistics, source: SourceStatistics, norm: DiscrepancyNorm = "squared") -> float:
-    """Distance of batch statistics to source statistics.
-
-    A batch of one image has no standard deviation: only its mean counts then.
+    A single image has no standard deviation: only its mean counts then.
 
     Args:
-        batch: statistics of the batch, `[L, F]`.
+        moments: of features `[N, L, F]` over images: those of the batch, and of a window before it.
         source: statistics of clean images, `[L, F]`.
         norm: `squared`, the sum of squared differences over all coordinates (official code of FOA and
-            FOZO); `mean_squared`, the mean instead of the sum (official code of ZOA); `l2_per_layer`, the
-            sum over layers of L2 norms (FOA paper, its discrepancy term); `l2_groups`, the sum of L2 norms
-            over the shallow and the deep half of the layers (FOZO paper).
+            FOZO); `mean_squared`, the mean over layers of their mean (official code of ZOA); `l2_per_layer`,
+            the sum over layers of L2 norms (FOA paper, its discrepancy term); `l2_groups`, the sum of L2
+            norms over the shallow and the deep half of the layers (FOZO paper).
+        widths: coordinates of each layer that are features and not padding; none given: all of them.
     """
-    total = _distance(batch.mean - source.mean, norm)
-    return total if batch.std is None else total + _distance(batch.std - source.std, norm)
+    total = _distance(moments.mean - source.mean, norm, widths)
+    return total if moments.std is None else total + _distance(moments.std - source.std, norm, widths)
 
 
-def _distance(difference: FloatArray, norm: DiscrepancyNorm) -> float:
+def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[int]) -> float:
     squares = np.square(difference)
     if norm == "squared":
         return float(squares.sum())
+    per_layer = squares.sum(axis=1)  # what is padding is zero on both sides
     if norm == "mean_squared":
-        return float(squares.mean())
-    per_layer = squares.sum(axis=1)
+        return float((per_layer / (np.asarray(widths) if widths else squares.shape[1])).mean())
     if norm == "l2_per_layer":
         return float(np.sqrt(per_layer).sum())
     half = len(per_layer) // 2
     return float(np.sqrt(per_layer[:half].sum()) + np.sqrt(per_layer[half:].sum()))
+
+
+def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale: LossScale) -> float:
+    """`weight · distance · N/64 + Σ entropies`, the loss of FOA and FOZO.
+
+    Args:
+        distance: to the source statistics.
+        entropies: of the N predictions, `[N]`.
+        weight: λ.
+        scale: `sum` as it is (official code), or `per_image`: brought to what a batch of 64 would have, so
+            that a smaller batch neither looks cheaper nor takes a smaller step.
+    """
+    share = len(entropies) / REFERENCE_BATCH
+    loss = weight * distance * share + float(entropies.sum())
+    return loss / share if scale == "per_image" else loss

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -12,34 +14,36 @@ from .model import FloatArray, Forward, ImageArray, SourceStatistics
 MIN_IMAGES = 32
 
 
+@dataclass(frozen=True)
 class Moments:
-    """Running mean and sum of squared deviations over the first axis, float64.
+    """Count, mean and sum of squared deviations over the first axis of what was taken in, float64."""
 
-    Batches are merged as in Chan, Golub and LeVeque (1983).
-    """
+    count: int
+    mean: FloatArray
+    deviations: FloatArray
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: FloatArray = np.zeros(())
-        self.deviations: FloatArray = np.zeros(())
+    @staticmethod
+    def of(values: FloatArray) -> Moments:
+        """Those of `values` `[N, …]`, N ≥ 1."""
+        values = values.astype(np.float64)
+        mean = values.mean(axis=0)
+        centred = values - mean
+        return Moments(len(values), mean, np.einsum("n...,n...->...", centred, centred))
 
-    def add(self, batch: FloatArray) -> None:
-        """Takes in a batch `[N, …]`."""
-        batch = batch.astype(np.float64)
-        count, mean = len(batch), batch.mean(axis=0)
-        total = self.count + count
-        delta = mean - self.mean
-        self.deviations = (
-            self.deviations
-            + np.square(batch - mean).sum(axis=0)
-            + np.square(delta) * (self.count * count / total)
-        )
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+    def merge(self, other: Moments | None) -> Moments:
+        """Those of both together, as in Chan, Golub and LeVeque (1983)."""
+        if other is None:
+            return self
+        total = self.count + other.count
+        delta = other.mean - self.mean
+        deviations = self.deviations + other.deviations
+        deviations += np.square(delta) * (self.count * other.count / total)
+        return Moments(total, self.mean + delta * (other.count / total), deviations)
 
-    def std(self) -> FloatArray:
-        """Unbiased standard deviation of what was taken in; needs at least two entries."""
-        return np.sqrt(self.deviations / (self.count - 1))
+    @property
+    def std(self) -> FloatArray | None:
+        """Unbiased standard deviation, or None for a single entry, where it is undefined."""
+        return None if self.count < 2 else cast(FloatArray, np.sqrt(self.deviations / (self.count - 1)))
 
 
 def source_statistics(network: Forward, batches: Iterable[ImageArray]) -> SourceStatistics:
@@ -52,15 +56,15 @@ def source_statistics(network: Forward, batches: Iterable[ImageArray]) -> Source
     Raises:
         InputError: there are fewer than 32 images, or the network answers with non-finite features.
     """
-    moments = Moments()
+    moments: Moments | None = None
     for images in batches:
-        moments.add(network(images).features)
-    if moments.count < MIN_IMAGES:
+        moments = Moments.of(network(images).features).merge(moments)
+    if moments is None or moments.std is None or moments.count < MIN_IMAGES:
         raise InputError(
-            f"source statistics need at least {MIN_IMAGES} images, found {moments.count}: with fewer, "
-            "the standard deviations are too uncertain to align anything with; add clean images"
+            f"source statistics need at least {MIN_IMAGES} images, found {moments.count if moments else 0}: "
+            "with fewer, the standard deviations are too uncertain to align anything with; add clean images"
         )
-    mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
+    mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise InputError(
             f"{network.info.name} answers clean images with non-finite features; check its weights"

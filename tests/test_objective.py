@@ -13,9 +13,7 @@ from fozo.engine.errors import InputError
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from fozo.engine.objective import (
-    BatchStatistics,
     DiscrepancyNorm,
-    batch_statistics,
     discrepancy,
     entropy,
     log_softmax,
@@ -74,8 +72,13 @@ def fozo_loss(method: Fozo, features: FloatArray = FEATURES) -> float:
     return loss
 
 
+def given(mean: FloatArray, std: FloatArray) -> Moments:
+    """Moments of this mean and unbiased standard deviation."""
+    return Moments(2, mean, np.square(std))
+
+
 def test_mean_and_std() -> None:
-    statistics = batch_statistics(FEATURES)
+    statistics = Moments.of(FEATURES)
     assert statistics.std is not None
     assert statistics.mean.shape == statistics.std.shape == (2, 3)
     close(statistics.mean.ravel(), MEAN, 1e-10)
@@ -83,9 +86,9 @@ def test_mean_and_std() -> None:
 
 
 def test_std_is_unbiased() -> None:
-    statistics = batch_statistics(FEATURES)
+    statistics = Moments.of(FEATURES)
     close(statistics.std, FEATURES.std(axis=0, ddof=1), 1e-14)
-    biased = BatchStatistics(statistics.mean, FEATURES.std(axis=0, ddof=0))
+    biased = given(statistics.mean, FEATURES.std(axis=0, ddof=0))
     close(discrepancy(biased, SOURCE), 0.9258843709)  # what TV-1 gives for the wrong denominator
     assert abs(discrepancy(statistics, SOURCE) - 0.9258843709) > 0.2
 
@@ -100,7 +103,7 @@ def test_std_is_unbiased() -> None:
     ],
 )
 def test_discrepancy(norm: DiscrepancyNorm, expected: float) -> None:
-    close(discrepancy(batch_statistics(FEATURES), SOURCE, norm), expected, 1e-12)
+    close(discrepancy(Moments.of(FEATURES), SOURCE, norm), expected, 1e-12)
 
 
 def test_groups_are_the_two_halves_of_the_layers() -> None:
@@ -113,24 +116,24 @@ def test_groups_are_the_two_halves_of_the_layers() -> None:
         parts = [(features.mean(0) - source.mean), (features.std(0, ddof=1) - source.std)]
         half = layers // 2
         expected = sum(np.linalg.norm(part[:half]) + np.linalg.norm(part[half:]) for part in parts)
-        close(discrepancy(batch_statistics(features), source, "l2_groups"), expected, 1e-12)
+        close(discrepancy(Moments.of(features), source, "l2_groups"), expected, 1e-12)
         squared = sum(np.square(part).sum() for part in parts)
-        close(discrepancy(batch_statistics(features), source, "squared"), squared, 1e-12)
+        close(discrepancy(Moments.of(features), source, "squared"), squared, 1e-12)
 
 
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
 def test_discrepancy_is_zero_at_the_source_and_positive_elsewhere(norm: DiscrepancyNorm) -> None:
-    assert discrepancy(BatchStatistics(SOURCE.mean, SOURCE.std), SOURCE, norm) == 0
-    assert discrepancy(BatchStatistics(SOURCE.mean + 0.1, SOURCE.std), SOURCE, norm) > 0
-    assert discrepancy(BatchStatistics(SOURCE.mean, SOURCE.std - 0.1), SOURCE, norm) > 0
+    assert discrepancy(given(SOURCE.mean, SOURCE.std), SOURCE, norm) == 0
+    assert discrepancy(given(SOURCE.mean + 0.1, SOURCE.std), SOURCE, norm) > 0
+    assert discrepancy(given(SOURCE.mean, SOURCE.std - 0.1), SOURCE, norm) > 0
 
 
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
 def test_one_image_has_no_std_and_only_its_mean_counts(norm: DiscrepancyNorm) -> None:
-    alone = batch_statistics(FEATURES[:1])
+    alone = Moments.of(FEATURES[:1])
     assert alone.std is None
     close(alone.mean, FEATURES[0], 0)
-    same_std = BatchStatistics(FEATURES[0], SOURCE.std)
+    same_std = given(FEATURES[0], SOURCE.std)
     assert discrepancy(alone, SOURCE, norm) == discrepancy(same_std, SOURCE, norm)
 
 
@@ -152,16 +155,16 @@ def test_entropy_bounds_and_extremes() -> None:
 def test_everything_is_float64_whatever_comes_in() -> None:
     logits, features = LOGITS.astype(np.float32), FEATURES.astype(np.float32)
     assert entropy(logits).dtype == softmax(logits).dtype == log_softmax(logits).dtype == np.float64
-    statistics = batch_statistics(features)
+    statistics = Moments.of(features)
     assert statistics.std is not None
     assert statistics.mean.dtype == statistics.std.dtype == np.float64
     close(softmax(logits).sum(axis=1), 1, 1e-15)
 
 
 def test_losses_of_the_family() -> None:
-    distance = discrepancy(batch_statistics(FEATURES), SOURCE)
+    distance = discrepancy(Moments.of(FEATURES), SOURCE)
     close(0.4 * distance * 4 / 64 + entropy(LOGITS).sum(), 5.518037318262162, 1e-12)  # FOA
-    mean = discrepancy(batch_statistics(FEATURES), SOURCE, "mean_squared")
+    mean = discrepancy(Moments.of(FEATURES), SOURCE, "mean_squared")
     close(30 * mean + entropy(LOGITS).mean(), 7.2564470135055865, 1e-12)  # ZOA
 
 
@@ -186,7 +189,7 @@ def test_fozo_loss_on_unshifted_logits_is_that_of_foa() -> None:
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
 def test_fozo_loss_weighs_the_discrepancy_and_the_batch(norm: DiscrepancyNorm, weight: float) -> None:
     method = Fozo(shift="none", loss_norm=norm, discrepancy_weight=weight)
-    distance = discrepancy(batch_statistics(FEATURES), SOURCE, norm)
+    distance = discrepancy(Moments.of(FEATURES), SOURCE, norm)
     close(fozo_loss(method), weight * distance * 4 / 64 + ENTROPY_SUM, 1e-12)
     close(fozo_loss(replace(method, loss_scale="per_image")), weight * distance + 64 * ENTROPY_SUM / 4, 1e-10)
 
@@ -194,11 +197,11 @@ def test_fozo_loss_weighs_the_discrepancy_and_the_batch(norm: DiscrepancyNorm, w
 def test_duplicated_batch() -> None:
     """§20.3: each image twice leaves the mean, and changes the std through its denominator alone."""
     twice = FEATURES.repeat(2, axis=0)
-    once, double = batch_statistics(FEATURES), batch_statistics(twice)
+    once, double = Moments.of(FEATURES), Moments.of(twice)
     assert once.std is not None and double.std is not None
     close(double.mean, once.mean, 1e-15)
     close(double.std, once.std * np.sqrt(2 * 3 / 7), 1e-15)
-    same = BatchStatistics(once.mean, once.std * np.sqrt(6 / 7))
+    same = given(once.mean, once.std * np.sqrt(6 / 7))
     expected = 0.4 * discrepancy(same, SOURCE) * 8 / 64 + 2 * ENTROPY_SUM
     close(fozo_loss(Fozo(shift="none"), twice), expected, 1e-12)
     per_image = Fozo(shift="none", loss_scale="per_image")
@@ -209,12 +212,13 @@ def test_moments_over_any_split_are_the_statistics_of_the_whole() -> None:
     generator = np.random.default_rng(3)
     values = generator.normal(1000, 1, (50, 2, 3))  # a large mean, where naive sums of squares cancel
     for sizes in ((50,), (1,) * 50, (1, 2, 47), (20, 20, 10)):
-        moments = Moments()
+        moments: Moments | None = None
         for part in np.split(values, np.cumsum(sizes)[:-1]):
-            moments.add(part)
+            moments = Moments.of(part).merge(moments)
+        assert moments is not None and moments.std is not None
         assert moments.count == 50
         close(moments.mean, values.mean(axis=0), 1e-10)
-        close(moments.std(), values.std(axis=0, ddof=1), 1e-10)
+        close(moments.std, values.std(axis=0, ddof=1), 1e-10)
 
 
 def test_source_statistics(stand_in: Callable[..., Any]) -> None:

@@ -15,12 +15,12 @@ from .. import spsa
 from ..activation_shift import logit_offset, moving_average, shift_vector
 from ..errors import InputError
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, SourceStatistics
-from ..objective import BatchStatistics, DiscrepancyNorm, batch_statistics, discrepancy, entropy
+from ..objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
 from ..schedule import Constants, Schedule, advance
-from .base import Prediction, State, late_array
+from ..statistics import Moments
+from ..window import empty_window, slide, window_moments
+from .base import Prediction, State, growing_array, late_array
 from .options import option, validate
-
-REFERENCE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class FozoState(State):
         prompts: float32 `[P, D]`.
         epsilon: size of the next perturbation.
         rate: learning rate of the last update.
+        window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
         loss_average: moving average of the loss, or None before the first batch.
         center: running statistic of the last feature, float64 `[F]`, or None before the first batch.
     """
@@ -38,16 +39,18 @@ class FozoState(State):
     prompts: FloatArray
     epsilon: float
     rate: float
+    window: FloatArray = growing_array()
     loss_average: float | None = None
     center: FloatArray | None = late_array("feature_width")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One forward reduced to what the loss needs: logits `[N, K]` and statistics `[L, F]`."""
+    """One forward: logits `[N, K]`, features `[N, L, F]` where a window needs them, and their moments."""
 
     logits: FloatArray
-    statistics: BatchStatistics
+    features: FloatArray | None
+    moments: Moments
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Fozo:
     """FOZO as released; every deviation of the paper from its code is an option.
 
     Small and ragged batches: the released loss is a sum over images, so a smaller batch takes a smaller step
-    and looks cheaper to the spike rule; `loss_scale=per_image` removes both effects. A batch of one image has
-    no standard deviation, so only its mean enters the discrepancy.
+    and looks cheaper to the spike rule; `loss_scale=per_image` removes both effects. With `window`, the
+    statistics are those of the last so many images and no longer of the batch alone. Without it, a batch of
+    one image has no standard deviation, so only its mean enters the discrepancy.
     """
 
     name: ClassVar[str] = "fozo"
@@ -78,7 +82,10 @@ class Fozo:
     loss_norm: DiscrepancyNorm = option(
         "squared", "distance to the source statistics; l2_groups is the paper's"
     )
-    loss_scale: Literal["sum", "per_image"] = option(
+    window: int = option(
+        0, "images in the statistics: earlier ones join those of a smaller batch; 0 is the batch alone", low=0
+    )
+    loss_scale: LossScale = option(
         "sum", "sum over the batch as released, or per image, scaled to a batch of 64"
     )
     output: Literal["best", "mean", "clean"] = option(
@@ -127,7 +134,12 @@ class Fozo:
         info.require_tunable("prompts", "fozo")
         prompts = spsa.uniform(seed, info.prompt_bound, (self.prompts, info.width))
         return FozoState(
-            step=0, seed=seed, prompts=prompts, epsilon=float(self.epsilon), rate=float(self.rate)
+            step=0,
+            seed=seed,
+            prompts=prompts,
+            epsilon=float(self.epsilon),
+            rate=float(self.rate),
+            window=empty_window(info),
         )
 
     def step(self, state: FozoState, images: ImageArray, network: Forward) -> tuple[Prediction, FozoState]:
@@ -146,7 +158,8 @@ class Fozo:
         center = self._updated_center(state.center, candidates)
         used = center if self.shift_update == "inclusive" else state.center
         offset = logit_offset(info.head_weight, self._shift(used, source))
-        distances = [discrepancy(candidate.statistics, source, self.loss_norm) for candidate in candidates]
+        past = window_moments(state.window, len(images), self.window)
+        distances = [discrepancy(each.moments.merge(past), source, self.loss_norm) for each in candidates]
         losses = [self._loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
         best = int(np.argmin(losses))
         slopes = [
@@ -173,6 +186,7 @@ class Fozo:
             prompts=spsa.descend(state.prompts, directions, slopes, rate),
             epsilon=schedule.epsilon,
             rate=schedule.rate,
+            window=self._slid(state.window, candidates),
             loss_average=schedule.loss_average,
             center=center,
         )
@@ -191,12 +205,21 @@ class Fozo:
         move = np.float32(state.epsilon) * direction
         pair = [{"prompts": (state.prompts + sign * move)[None]} for sign in (np.float32(1), np.float32(-1))]
         outputs = network.candidates(images, pair)
-        return [_Candidate(output.logits, batch_statistics(output.features)) for output in outputs]
+        return [
+            _Candidate(o.logits, o.features if self.window else None, Moments.of(o.features)) for o in outputs
+        ]
 
     def _updated_center(self, center: FloatArray | None, candidates: list[_Candidate]) -> FloatArray:
-        mean = np.mean([candidate.statistics.mean[-1] for candidate in candidates], axis=0)
+        mean = np.mean([candidate.moments.mean[-1] for candidate in candidates], axis=0)
         # The official code adds the means of the two halves where their average was meant.
         return moving_average(center, 2 * mean if self.shift == "official_sum" else mean, self.shift_decay)
+
+    def _slid(self, window: FloatArray, candidates: list[_Candidate]) -> FloatArray:
+        """The window after this batch, whose features are averaged over the candidates."""
+        if not self.window:
+            return window
+        features = [candidate.features for candidate in candidates if candidate.features is not None]
+        return slide(window, np.mean(features, axis=0), self.window)
 
     def _shift(self, center: FloatArray | None, source: SourceStatistics) -> FloatArray | None:
         if self.shift == "none":
@@ -204,11 +227,8 @@ class Fozo:
         return shift_vector(None if self.shift == "origin" else source.mean[-1], center, self.shift_gain)
 
     def _loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
-        """λ · discrepancy · B/64 + summed entropy."""
         logits = candidate.logits + offset if self.entropy_on == "shifted" else candidate.logits
-        share = len(logits) / REFERENCE_BATCH
-        loss = self.discrepancy_weight * distance * share + float(entropy(logits).sum())
-        return loss / share if self.loss_scale == "per_image" else loss
+        return alignment_loss(distance, entropy(logits), self.discrepancy_weight, self.loss_scale)
 
     def _output(
         self, candidates: list[_Candidate], best: int, state: FozoState, images: ImageArray, network: Forward

@@ -1,0 +1,32 @@
+"""A window of the last images' features: statistics that a batch alone is too small for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .model import FloatArray, ModelInfo
+from .statistics import Moments
+
+
+def empty_window(info: ModelInfo) -> FloatArray:
+    """No images yet: float32 `[0, L, F]`."""
+    return np.zeros((0, info.layers, info.feature_width), np.float32)
+
+
+def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
+    """Moments of as much of the window as a batch leaves room for; None if that is nothing.
+
+    Args:
+        window: features of the images before, float32 `[W, L, F]`, the latest last.
+        batch: images of the current batch.
+        size: images that shall be in the statistics together; 0 keeps no window.
+    """
+    room = max(0, size - batch)
+    return Moments.of(window[-room:]) if room and len(window) else None
+
+
+def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
+    """The window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
+    if not size:
+        return window
+    return np.concatenate([window, features.astype(np.float32, copy=False)])[-size:]
