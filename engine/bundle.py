@@ -180,7 +180,7 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         classes=int(raw["classes"]),
         prompt_bound=float(raw["prompt_bound"]),
         tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
-        norms={str(name): int(width) for name, width in raw.get("norms", {}).items()},
+        norms={str(name): int(n) for name, n in (raw["norms"] if raw["schema"] > 1 else {}).items()},
         class_ids=strings("class_ids"),
         class_names=strings("class_names"),
         graphs=entries("graphs", GraphEntry),

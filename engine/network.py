@@ -96,7 +96,9 @@ class Network:
             for node in self._session.get_inputs()
             if node.name != IMAGES
         }
-        self._outputs = [node.name for node in self._session.get_outputs()]
+        self._outputs: dict[str, list[int]] = {
+            node.name: node.shape[1:] for node in self._session.get_outputs()
+        }
         self._classes: NDArray[np.int64] | None = None
         self._arrange(arrangement)
 
@@ -216,9 +218,8 @@ class Network:
         return results
 
     def _empty(self, images: int) -> Outputs:
-        shapes = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        shapes["logits"] = [self.info.classes]
-        return Outputs(**{name: np.empty((images, *shapes[name]), np.float32) for name in self._outputs})
+        axes = {**self._outputs, "logits": [self.info.classes]}
+        return Outputs(**{name: np.empty((images, *axes[name]), np.float32) for name in axes})
 
     def _images_per_call(self, feed: Tunables) -> int:
         """Norms of their own take one call per image: as fast, and to the bit what each would get alone."""
@@ -226,7 +227,7 @@ class Network:
 
     def _run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+            return dict(zip(self._outputs, self._session.run(list(self._outputs), feed), strict=True))
         except Exception as error:  # the runtime raises many kinds, all of its own
             raise ComputeError(
                 f"ONNX Runtime cannot compute {len(feed[IMAGES])} images with {self.info.name}: "

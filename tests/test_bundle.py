@@ -64,6 +64,7 @@ def manifest(**changes: Any) -> Manifest:
         feature_width=3,
         classes=5,
         prompt_bound=0.1,
+        tunables={"prompts": ("R", "P", 3)},
         class_ids=("a", "b", "c", "d", "e"),
         class_names=("eins", "zwei", "drei", "vier", "fünf"),
         graphs={"fp32": GraphEntry("model.onnx", 20, 1e-6)},
@@ -162,7 +163,23 @@ def test_manifest_that_is_none(content: bytes, tmp_path: Path) -> None:
         Bundle.open(bundle.path)
 
 
-@pytest.mark.parametrize("schema", [0, 2, 999, "1", None])
+def test_manifest_of_schema_1_has_no_norms_to_tune(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+
+    def age(raw: dict[str, Any]) -> None:
+        raw["schema"] = 1
+        del raw["norms"]
+
+    edit(bundle, age)
+    info = Bundle.open(bundle.path).info("fp32")
+    assert (info.tunables, info.norms) == (("prompts",), {})
+    with pytest.raises(BundleError, match=r"zoa tunes norms, and the graph of colours .*only: prompts"):
+        info.require_tunable("norms", "zoa")
+    with Network.open(bundle.path, workers=1) as network:
+        assert network(np.zeros((1, 4, 4, 3), np.uint8)).embedding is None
+
+
+@pytest.mark.parametrize("schema", [0, 3, 999, "1", None])
 def test_manifest_of_another_schema(schema: object, tmp_path: Path) -> None:
     bundle = make(tmp_path)
     edit(bundle, lambda raw: raw.update(schema=schema))

@@ -412,7 +412,7 @@ def test_bundles_that_cannot_be_used(bundle: Path, tmp_path: Path) -> None:
         ("model.onnx", model[:-100]),
         ("head.npz", head[:-1] + b"\1"),
         ("bundle.json", raw[: len(raw) // 2]),
-        ("bundle.json", raw.replace(b'"schema": 1', b'"schema": 2')),
+        ("bundle.json", raw.replace(b'"schema": 2', b'"schema": 3')),
         ("bundle.json", raw.replace(b'"layers": 6', b'"layers": 7')),
     ):
         copy = tmp_path / "tampered"

@@ -364,6 +364,41 @@ def test_prompts_per_image(
             assert not np.allclose(shared.logits[1:], together.logits[1:], atol=1e-3)
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 64])
+def test_norms_per_image(either_network: Network, random_images: MakeImages, micro_batch: int) -> None:
+    """`[N, M, 2, D]` is each image with its own norms: to the bit what it would get alone."""
+    images = random_images(5)
+    norms = np.random.default_rng(0).normal(0, 0.1, (5, 6, 2, 64)).astype(np.float32)
+    network = either_network.arranged(1, micro_batch)
+    together = network(images, norms=norms)
+    for index in range(5):
+        alone = network(images[index : index + 1], norms=norms[index : index + 1])
+        assert alone.logits.tobytes() == together.logits[index].tobytes()
+        assert alone.features.tobytes() == together.features[index].tobytes()
+    shared = network(images, norms=np.ascontiguousarray(norms[:1]))
+    repeated = network(images, norms=norms[:1].repeat(5, axis=0))
+    assert shared.logits.tobytes() == repeated.logits.tobytes()
+    assert shared.features.tobytes() == repeated.features.tobytes()
+    assert not np.allclose(shared.logits[1:], together.logits[1:], atol=1e-3)
+    zeros = network(images, norms=np.zeros_like(norms[:1]))
+    assert zeros.features.tobytes() == network(images).features.tobytes()
+
+
+@pytest.mark.parametrize(
+    "norms",
+    [
+        np.zeros((1, 6, 2, 64)),
+        np.zeros((2, 6, 2, 64), np.float32),
+        np.zeros((1, 5, 2, 64), np.float32),
+        np.zeros((1, 6, 2), np.float32),
+        np.zeros((0, 6, 2, 64), np.float32),
+    ],
+)
+def test_norms_of_the_wrong_kind(network: Network, random_images: MakeImages, norms: FloatArray) -> None:
+    with pytest.raises(InputError, match=r"norms of type float32 and shape \[1 or 3, 6, 2, 64\]"):
+        network(random_images(3), norms=norms)
+
+
 def test_candidates_are_separate_forwards(network: Network, random_images: MakeImages) -> None:
     images = random_images(5)
     generator = np.random.default_rng(0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ timm = pytest.importorskip("timm", reason="export needs timm")
 from fozo.export import exporter  # noqa: E402
 from fozo.export.demo import demo_model  # noqa: E402
 from fozo.export.exporter import Request, export_model  # noqa: E402
-from fozo.export.graph import build_graph  # noqa: E402
+from fozo.export.graph import block_norms, build_graph  # noqa: E402
 from fozo.export.vit import Vit, read_vit  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config  # noqa: E402
@@ -227,6 +229,73 @@ def test_graph_computes_what_pytorch_does(family: str, tmp_path: Path) -> None:
                     assert_close(found.features[:, -1] @ read.head.weight.T + bias, found.logits, case)
 
 
+def tuned(model: Any, names: tuple[str, ...], addends: FloatArray) -> Any:
+    """The model with `addends` `[M, 2, D]` added to the parameters of its norms themselves."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, (gain, bias) in zip(names, torch.from_numpy(addends), strict=True):
+            norm = model.get_submodule(name)
+            norm.weight.add_(gain)
+            norm.bias.add_(bias)
+    return model
+
+
+@pytest.mark.parametrize("blocks", [None, (0,), (2,), (0, 2)])
+@pytest.mark.parametrize("family", ["plain", "deit_distilled", "everything"])
+def test_addends_to_norms_are_other_norms(
+    family: str, blocks: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    model = FAMILIES[family]() if family != "plain" else vit(depth=3)
+    read = read_vit(model)
+    if blocks and max(blocks) >= len(read.blocks):
+        blocks = (1,)
+    names = block_norms(read, blocks)
+    assert names == tuple(
+        f"blocks.{i}.{norm}" for i in (blocks or range(len(read.blocks))) for norm in ("norm1", "norm2")
+    )
+    onnx.save(build_graph(read, MEAN, STD, names), tmp_path / "model.onnx")
+    info = replace(described(read), tunables=("prompts", "norms"), norms=dict.fromkeys(names, read.width))
+    generator = np.random.default_rng(1)
+    images = generator.integers(0, 256, (3, *read.image_size, 3), dtype=np.uint8)
+    prompts = generator.normal(0, 1, (1, 2, read.width)).astype(np.float32)
+    norms = generator.normal(0, 0.3, (3, len(names), 2, read.width)).astype(np.float32)
+    with Network(tmp_path / "model.onnx", info, workers=1) as net:
+        shared = net(images, prompts=prompts, norms=norms[:1])
+        own = net(images, prompts=prompts, norms=norms)
+        plain = net(images, prompts=prompts)
+        # The graph itself can take them in one call as well; the network prefers one image per call.
+        feed = {"images": images, "prompts": prompts, "norms": norms}
+        at_once = net._session.run(["logits", "features"], feed)
+    expected = reference(tuned(model, names, norms[0]), images, prompts)
+    assert_close(shared.logits, expected[0], "shared")
+    assert_close(shared.features, expected[1], "shared")
+    each = [reference(tuned(model, names, a), images[i : i + 1], prompts) for i, a in enumerate(norms)]
+    for index, found in enumerate((own.logits, own.features)):
+        one_by_one = np.concatenate([answer[index] for answer in each])
+        assert_close(found, one_by_one, "own")
+        assert_close(at_once[index], one_by_one, "at once")
+    assert_close(plain.logits, reference(model, images, prompts)[0], "plain")
+    assert np.abs(shared.features - plain.features).max() > 0.01
+
+
+@pytest.mark.parametrize("family", ["plain", "deit_distilled", "dinov2_registers", "everything"])
+def test_embedding_holds_the_moments_of_the_patch_tokens(family: str, tmp_path: Path) -> None:
+    model = FAMILIES[family]()
+    size = read_vit(model).image_size
+    images = np.random.default_rng(2).integers(0, 256, (5, *size, 3), dtype=np.uint8)
+    seen: list[FloatArray] = []
+    hook = model.blocks[0].register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].numpy()))
+    reference(model, images, np.zeros((1, 0, 32), np.float32))
+    hook.remove()
+    tokens = seen[0][:, model.num_prefix_tokens :].astype(np.float64)
+    with network(model, tmp_path) as net:
+        for prompts in (0, 3):  # these are no patches
+            found = net(images, prompts=np.ones((1, prompts, 32), np.float32)).embedding
+            assert found is not None
+            assert_close(found[:, 0], tokens.mean(axis=1), "mean")
+            assert_close(found[:, 1], tokens.var(axis=1), "variance")
+
+
 def test_prompts_of_one_image_do_not_touch_another(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     with network(vit(), tmp_path) as net:
@@ -249,7 +318,8 @@ def test_reading_a_model_leaves_it_as_it_was() -> None:
 
 @pytest.mark.parametrize("family", ["plain", "deit_distilled", "dinov2_giant_swiglu", "everything"])
 def test_graph_is_plain_onnx(family: str) -> None:
-    model = build_graph(read_vit(FAMILIES[family]()), MEAN, STD)
+    read = read_vit(FAMILIES[family]())
+    model = build_graph(read, MEAN, STD, block_norms(read))
     onnx.checker.check_model(model, full_check=True)
     assert [entry.domain for entry in model.opset_import] == [""]
     assert {node.domain for node in model.graph.node} == {""}
@@ -264,13 +334,17 @@ def test_graph_is_plain_onnx(family: str) -> None:
     assert {name: kind.elem_type for name, kind in kinds.items()} == {
         "images": onnx.TensorProto.UINT8,
         "prompts": onnx.TensorProto.FLOAT,
+        "norms": onnx.TensorProto.FLOAT,
         "logits": onnx.TensorProto.FLOAT,
         "features": onnx.TensorProto.FLOAT,
+        "embedding": onnx.TensorProto.FLOAT,
     }
     dynamic = {name: [d.dim_param or d.dim_value for d in kind.shape.dim] for name, kind in kinds.items()}
     assert isinstance(dynamic["images"][0], str)
     assert isinstance(dynamic["prompts"][0], str)
     assert isinstance(dynamic["prompts"][1], str)
+    # Prompts and norms may be one for all and one per image in the same call.
+    assert len({dynamic[name][0] for name in ("images", "prompts", "norms")}) == 3
 
 
 def unknown_activation() -> Any:

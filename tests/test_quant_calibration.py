@@ -18,7 +18,7 @@ from fozo.quant import calibration  # noqa: E402
 from fozo.quant.calibration import CALIBRATORS, CASES, Range, calibrate  # noqa: E402
 
 TENSORS = ("blocks.0.norm1", "blocks.1.attn.key/bias", "blocks.2.mlp/act")
-BOUND, WIDTH, BATCHES = 0.0625, 64, 12
+BOUND, WIDTH, NORMS, BATCHES = 0.0625, 64, 6, 12
 Feed = dict[str, Any]
 
 
@@ -33,7 +33,8 @@ def batches(random_images: Any) -> list[ImageArray]:
 
 
 def found(model: Any, batches: Any, **options: Any) -> dict[str, Range]:
-    return calibrate(model, TENSORS, batches, width=WIDTH, prompt_bound=BOUND, threads=1, **options)
+    facts = {"width": WIDTH, "prompt_bound": BOUND, "norms": NORMS}
+    return calibrate(model, TENSORS, batches, threads=1, **facts, **options)
 
 
 @pytest.fixture
@@ -107,6 +108,15 @@ def test_every_kind_of_prompts_has_its_turn(model: Any, batches: list[ImageArray
     assert not np.array_equal(feeds[1]["prompts"], feeds[6]["prompts"])
 
 
+def test_norms_are_moved_as_well(model: Any, batches: list[ImageArray], feeds: list[Feed]) -> None:
+    found(model, batches)
+    for index, feed in enumerate(feeds):
+        norms = feed["norms"]
+        assert (norms.dtype, norms.shape) == (np.float32, (1, NORMS, 2, WIDTH))
+        assert norms.std() == pytest.approx([0, 0, 0.02, 0.05, 0.05][index % 5], rel=0.2)
+    assert not np.array_equal(feeds[2]["norms"], feeds[7]["norms"])
+
+
 def test_seed_images_and_batches(model: Any, batches: list[ImageArray]) -> None:
     counted: list[int] = []
     first = found(model, iter(batches), seed=1, on_batch=counted.append)
@@ -141,7 +151,7 @@ def test_unknown_calibrator(model: Any, batches: list[ImageArray]) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("weight", ["blocks.0.norm1.bias", "blocks.1.attn.key.weight"])
+@pytest.mark.parametrize("weight", ["norms.stored", "blocks.1.attn.key.weight"])
 def test_values_that_are_not_finite(value: float, weight: str, model: Any, batches: list[ImageArray]) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(model)

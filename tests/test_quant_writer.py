@@ -264,7 +264,7 @@ def model(
     mlp.fc1.bias.data[5] *= 200
     mlp.fc2.weight.data[:, 5] /= 200
     path = tmp_path_factory.mktemp("outlier") / "model.onnx"
-    save_graph(vit, path)
+    save_graph(vit, path, norms=True)
     return onnx.load(path)
 
 
@@ -277,7 +277,7 @@ def products(model: Any) -> list[Product]:
 def ranges(model: Any, products: list[Product], random_images: Callable[..., ImageArray]) -> Any:
     operands = [o for p in products for o in (p.left, p.right) if o is not None and not o.is_bytes]
     batches = [random_images(4, seed=40 + i) for i in range(6)]
-    return calibrate(model, {o.tensor for o in operands}, batches, width=64, prompt_bound=0.0625)
+    return calibrate(model, {o.tensor for o in operands}, batches, width=64, prompt_bound=0.0625, norms=6)
 
 
 @pytest.fixture(scope="module")
@@ -414,9 +414,13 @@ def test_both_dialects_compute_the_same(
 ) -> None:
     images = random_images(16, seed=77)
     for count in (0, 3):
-        prompts = np.random.default_rng(count).normal(0, 0.1, (1, count, 64)).astype(np.float32)
+        generator = np.random.default_rng(count)
+        tunables = {
+            "prompts": generator.normal(0, 0.1, (1, count, 64)).astype(np.float32),
+            "norms": generator.normal(0, 0.05 if count else 0, (1, 6, 2, 64)).astype(np.float32),
+        }
         fused, standard, exact = (
-            opened(graph)(images, prompts=prompts) for graph in (written["fused"], written["standard"], model)
+            opened(graph)(images, **tunables) for graph in (written["fused"], written["standard"], model)
         )
         # Where rounding tips a value onto the next integer, a step of the grid; mostly nothing.
         assert np.median(np.abs(fused.features - standard.features)) < 1e-5
@@ -437,21 +441,26 @@ def test_results_do_not_depend_on_how_the_work_is_split(
     opened: Callable[..., Network],
     random_images: Callable[..., ImageArray],
 ) -> None:
-    """Nor on the other images of a batch: all scales are fixed. `rows` is R, 0 for no prompts."""
+    """Nor on the other images of a batch: all scales are fixed. `rows` is R and S, 0 for no tunables."""
     images = random_images(9, seed=78)
-    prompts = np.random.default_rng(0).normal(0, 0.3, (max(rows, 1), 3 if rows else 0, 64))
-    prompts = prompts.astype(np.float32)
+    generator = np.random.default_rng(0)
+    shapes = {"prompts": (3, 64), "norms": (6, 2, 64)}
+    tunables = {
+        name: generator.normal(0, size, (rows, *shapes[name])).astype(np.float32)
+        for name, size in (("prompts", 0.3), ("norms", 0.05))
+        if rows
+    }
     with opened(written[dialect], micro_batch=64) as whole:
-        expected = whole(images, prompts=prompts)
+        expected = whole(images, **tunables)
         for index in (0, 4, 8):
-            own = prompts[index : index + 1] if rows > 1 else prompts
-            alone = whole(images[index : index + 1], prompts=own)
+            own = {name: array[index : index + 1] if rows > 1 else array for name, array in tunables.items()}
+            alone = whole(images[index : index + 1], **own)
             assert alone.logits.tobytes() == expected.logits[index].tobytes()
             assert alone.features.tobytes() == expected.features[index].tobytes()
         for micro_batch in (1, 2, 4):
             for workers in (1, 2):
                 with whole.arranged(workers, micro_batch) as network:
-                    assert same(network(images, prompts=prompts), expected), (micro_batch, workers)
+                    assert same(network(images, **tunables), expected), (micro_batch, workers)
 
 
 def test_some_products_stay_in_float(
