@@ -39,6 +39,7 @@ class Knobs:
     entropy_shifted: bool = True
     norm: str = "sum of squares"
     per_image: bool = False
+    window: int = 0
     output: str = "best"
     new_rate: bool = True
     drive: str = "min"
@@ -69,6 +70,7 @@ class Reference:
         self.average: float | None = None
         self.hist: Any = None
         self.spikes: list[bool] = []
+        self.seen: list[Any] = []  # features of each image before, averaged over the candidates
 
     @staticmethod
     def features(vit: Any, pixels: Any, prompts: Any) -> Any:
@@ -107,7 +109,8 @@ class Reference:
         moved = self.vit.head(last + shift.float())[:, self.classes]
         scored = (moved if self.k.entropy_shifted else plain).double()
         entropies = -(scored.softmax(-1) * scored.log_softmax(-1)).sum(-1)
-        distance = self._discrepancy(features.flatten(1).double())
+        before = self.seen[max(0, len(self.seen) + count - self.k.window) :] if self.k.window else []
+        distance = self._discrepancy(torch.stack([*before, *features.flatten(1).double()]))
         if self.k.per_image:  # per image, scaled to a batch of 64
             return moved, float(self.k.lam * distance + 64 * entropies.mean())
         return moved, float(self.k.lam * distance * count / 64 + entropies.sum())
@@ -154,6 +157,7 @@ class Reference:
         gradient = sum(g * z for g, z in zip(slopes, directions, strict=True)) / len(directions)
         self.prompts = self.prompts - rate * gradient  # 8
         self.hist = hist
+        self.seen.extend(torch.stack(outs).double().mean(0).flatten(1))
         self.spikes.append(spike)
         return logits, loss  # 10
 
@@ -311,6 +315,8 @@ CASES: dict[str, tuple[dict[str, Any], Knobs]] = {
         {"loss_scale": "per_image", "rate": 0.01, "rate_increase": 0.01, "rate_min": 0.01},
         Knobs(per_image=True, lr=0.01, lr_step=0.01, lr_min=0.01),
     ),
+    "window": ({"window": 20}, Knobs(window=20)),
+    "window-smaller-than-a-batch": ({"window": 5, "samples": 2}, Knobs(window=5)),
     "output-mean": ({"output": "mean", "samples": 2}, Knobs(output="mean")),
     "output-clean": ({"output": "clean"}, Knobs(output="clean")),
     "rate-previous": ({"update_rate": "previous"}, Knobs(new_rate=False)),
@@ -355,6 +361,19 @@ def test_class_mask(setting: Setting, changes: dict[str, Any]) -> None:
 def test_ragged_batches_down_to_one_image(setting: Setting) -> None:
     """For one image the standard deviation is undefined and only the mean counts."""
     compare(setting, Fozo(), Knobs(), sizes=(12, 7, 2, 1, 1, 12, 3, 1))
+
+
+@pytest.mark.parametrize("sizes", [(12, 7, 2, 1, 1, 12, 3, 1), (1,) * 14])
+def test_windows_of_ragged_batches(setting: Setting, sizes: tuple[int, ...]) -> None:
+    """Small batches borrow the images before them; a window is never longer than asked for."""
+    small = {
+        "rate": 0.002,
+        "rate_increase": 0.002,
+        "rate_min": 0.002,
+    }  # scaled to 64 images, losses are large
+    method = replace(Fozo(window=16, loss_scale="per_image"), **small)
+    knobs = Knobs(window=16, per_image=True, lr=0.002, lr_step=0.002, lr_min=0.002)
+    compare(setting, method, knobs, sizes=sizes)
 
 
 def test_the_reference_notices_a_difference(setting: Setting) -> None:
