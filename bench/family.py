@@ -1,0 +1,156 @@
+"""Compares methods over generated corruptions, in both settings at once and over several seeds.
+
+Prints a Markdown table of accuracy and calibration, mean ± standard deviation over seeds, and keeps
+everything in a JSON file that `--table` turns into the table again. Where several methods need the answer of
+the plain network to a batch, it is computed once, so this says nothing of speed: `fozo bench` does.
+
+    python bench/family.py BUNDLE IMAGES --frost-textures FROST -m no_adapt -m shift -m fozo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fozo.data.loader import load_batches
+from fozo.engine.adapter import Adapter
+from fozo.engine.bundle import Bundle
+from fozo.engine.files import write_atomic
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
+from fozo.engine.network import Network
+from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
+from fozo.eval.experiment import parse_methods
+from fozo.eval.metrics import Tally
+from fozo.eval.protocol import choose_subset, shuffled
+
+SETTINGS = ("reset", "continual")
+
+
+class Remembering:
+    """A network that answers the same batch without tunables only once."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._images: ImageArray | None = None
+        self._plain: Outputs | None = None
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model behind this network."""
+        return self.network.info
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        """One forward, or the answer of the one before."""
+        if tunables:
+            return self.network(images, **tunables)
+        if self._plain is None or self._images is not images:
+            self._images, self._plain = images, self.network(images)
+        return self._plain
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        """One forward for each of several sets of tunables."""
+        return self.network.candidates(images, tunables)
+
+
+def main() -> None:
+    """Runs what is asked for, or prints the table of an earlier run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", type=Path, help="clean images, one folder per class")
+    parser.add_argument("-m", "--method", action="append", required=True, metavar="SPEC", dest="methods")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--frost-textures", type=Path)
+    parser.add_argument("--severity", type=int, default=5)
+    parser.add_argument("--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME")
+    parser.add_argument("--subset", default="all", help="images per domain, another choice for each seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--settings", nargs="*", default=SETTINGS, choices=SETTINGS)
+    parser.add_argument("--out", type=Path, default=Path("family.json"))
+    options = parser.parse_args()
+    begin, rows = time.monotonic(), []
+    with Network.open(options.bundle, options.precision) as network:
+        for seed in range(options.seeds):
+            for row in stream(network, options, seed):
+                rows.append(row)
+                write_atomic(
+                    options.out, json.dumps({"options": vars(options), "rows": rows}, default=str).encode()
+                )
+                if row["method"] == options.methods[-1] and row["setting"] == options.settings[-1]:
+                    minutes = (time.monotonic() - begin) / 60
+                    print(f"seed {seed}, {row['domain']}: {minutes:.0f} minutes", flush=True)
+    print(table(rows))
+
+
+def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
+    """One seed: a row for every domain, setting and method as soon as the domain is through."""
+    shared = Remembering(network)
+    adapters = {
+        (setting, label): Adapter(shared, chosen, seed)
+        for setting in options.settings
+        for label, chosen in parse_methods(options.methods).items()
+    }
+    manifest = Bundle.open(options.bundle).manifest
+    clean = replace(imagefolder(options.images, manifest), name=CLEAN)
+    domains = generated(clean, options.severity, options.corruptions, seed, options.frost_textures)
+    for domain in choose_subset(domains, options.subset, seed)[0]:
+        tallies = {key: Tally() for key in adapters}
+        for (setting, _), adapter in adapters.items():
+            if setting == "reset":
+                adapter.reset()
+        for images, labels in batches(domain, seed, options.batch_size):
+            for key, adapter in adapters.items():
+                tallies[key].add(adapter.step(images).logits, labels)
+        for (setting, label), tally in tallies.items():
+            facts = {"images": tally.images, "accuracy": 100 * tally.accuracy, "ece": 100 * tally.ece}
+            yield {"seed": seed, "domain": domain.name, "setting": setting, "method": label, **facts}
+
+
+def batches(domain: Domain, seed: int, size: int) -> Iterator[tuple[ImageArray, Any]]:
+    """Images and labels of a domain in the order of the seed."""
+    order = shuffled(domain, seed)
+    with closing(load_batches(domain.load, order, size)) as loaded:
+        for index, images in enumerate(loaded):
+            yield images, domain.labels[order][index * size :][: len(images)]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Per method: averages over the corruptions and, apart, clean images, in every setting."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    columns = [
+        (setting, group, figure)
+        for setting in dict.fromkeys(row["setting"] for row in rows)
+        for group in ("corrupted", CLEAN)
+        for figure in ("accuracy", "ece")
+    ]
+    values: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        group = CLEAN if row["domain"] == CLEAN else "corrupted"
+        for figure in ("accuracy", "ece"):
+            values[row["method"], row["setting"], group, figure][row["seed"]].append(row[figure])
+    lines = [
+        "| method | " + " | ".join(" ".join(column) for column in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name in methods:
+        seeds = [list(values[(name, *column)].values()) for column in columns]
+        cells = (_cell([float(np.mean(domains)) for domains in cell]) for cell in seeds)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(seeds: Sequence[float]) -> str:
+    spread = f" ± {np.std(seeds, ddof=1):.2f}" if len(seeds) > 1 else ""
+    return f"{np.mean(seeds):.2f}{spread}" if seeds else "–"
+
+
+if __name__ == "__main__":
+    main()
