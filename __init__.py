@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .engine.methods import method as method
     from .engine.methods.base import Prediction as Prediction
     from .engine.network import Network as Network
+    from .engine.pool import Pool as Pool
 
 # Modules load at first use: `fozo --help` answers without waiting for ONNX Runtime.
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "METHODS": "methods",
     "Network": "network",
     "OutputError": "errors",
+    "Pool": "pool",
     "Prediction": "methods.base",
     "StateError": "errors",
     "method": "methods",

@@ -18,10 +18,12 @@ from .engine.errors import FozoError, InputError
 if TYPE_CHECKING:
     from .data.source import SourceImages
     from .engine.bundle import Bundle
+    from .engine.methods import Option
     from .eval.experiment import Experiment
     from .eval.runner import DomainResult
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
+COMMON = "common"  # stands for a method where the options that all have are meant
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/network.py, without loading it
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -69,7 +71,8 @@ def cli() -> None:
     "--model",
     default="vit_base_patch16_224",
     show_default=True,
-    help="A class-token ViT, DeiT or DINOv2 of timm, or fozo_demo_vit, which ships with fozo.",
+    help="A class-token ViT, DeiT or DINOv2 of timm, a ResNet with batch norms, or fozo_demo_vit, which ships"
+    " with fozo.",
 )
 @click.option(
     "--weights", type=FILE, help="Weights file (safetensors or state dict); default: timm's pretrained."
@@ -102,7 +105,8 @@ def cli() -> None:
     type=Blocks(),
     default="all",
     show_default=True,
-    help="Blocks whose norms methods may tune: all, none, or blocks counted from 0, like 1-8 or 0,2-5.",
+    help="Blocks whose norms methods may tune: all, none, or blocks counted from 0, like 1-8 or 0,2-5; in a"
+    " ResNet over all stages.",
 )
 @click.option(
     "--seed",
@@ -155,7 +159,7 @@ def export(
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
-        f"Verified against PyTorch at N = 1, 2, 3, 17 and P = 0, 3: largest absolute difference "
+        f"Verified against PyTorch at {result.checked}: largest absolute difference "
         f"{parity.logits:.2g} in logits, {parity.features:.2g} in features."
     )
     bundle = result.bundle
@@ -167,7 +171,7 @@ def export(
         click.echo(
             f"No source statistics yet: FOZO needs them. Compute them with: fozo source {out} CLEAN_IMAGES"
         )
-        if int8:
+        if int8 and "batch_statistics" not in bundle.manifest.tunables:
             click.echo(f"No int8 graph yet. Make one with: fozo quantize {out} CLEAN_IMAGES")
     click.echo(_description(bundle))
 
@@ -497,13 +501,18 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.option("--json", "form", flag_value="json", help="Machine-readable.")
 @click.option("--markdown", "form", flag_value="markdown", help="As a table for documents.")
 def list_methods(name: str | None, form: str | None) -> None:
-    """List the methods, or the options of the method NAME with their defaults."""
+    """List the methods, or the options of the method NAME with their defaults; then those that all have.
+
+    For the latter alone, the NAME is common.
+    """
     from dataclasses import asdict
 
-    from .engine.methods import METHODS, describe, method
+    from .engine.methods import METHODS, common_options, describe, method
 
-    chosen = {name: method(name)} if name else dict(METHODS)
+    chosen = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
     options = {key: describe(value) for key, value in chosen.items()}
+    if form != "markdown" or name == COMMON:
+        options[COMMON] = common_options()
     if form == "json":
         plain = {key: [asdict(option) for option in values] for key, values in options.items()}
         click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
@@ -516,8 +525,14 @@ def list_methods(name: str | None, form: str | None) -> None:
         for key, value in chosen.items():
             about = (type(value).__doc__ or "").splitlines()[0]
             click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}")
-            for option in options[key] if name else ():
-                click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
+            _echo_options(options[key] if name else [])
+        click.echo("\nEvery method has:")
+        _echo_options(options[COMMON])
+
+
+def _echo_options(options: Sequence[Option]) -> None:
+    for option in options:
+        click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")
 
 
 def _clean_images(bundle: Bundle, folder: Path | None, count: int, seed: int) -> SourceImages:
@@ -584,8 +599,11 @@ def _description(bundle: Bundle) -> str:
     how = m.preprocessing
     resize = f"squash to {how.resize} ×" if how.crop_mode == "squash" else "resize shorter side to"
     resize += f" {how.resize} ({how.interpolation}), crop {how.size[0]} × {how.size[1]}"
+    blocks = f"{m.layers} blocks of width {m.width}"
+    if m.feature_widths:
+        blocks = f"{m.layers} stages of width {', '.join(map(str, m.feature_widths))}"
     lines = [
-        f"Bundle {bundle.path}: {m.model}, {m.layers} blocks of width {m.width}, {m.classes} classes"
+        f"Bundle {bundle.path}: {m.model}, {blocks}, {m.classes} classes"
         + (f" ({m.class_ids[0]}, {m.class_ids[1]}, …)" if m.class_ids and len(m.class_ids) > 1 else ""),
         f"  images    {resize}; scaling and normalisation are inside the graph",
     ]

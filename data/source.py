@@ -20,6 +20,8 @@ from .images import list_images, preprocess, read_image
 from .loader import counted, load_batches
 
 SOURCE_BATCH = 32
+# ZOA's, for networks whose batch norms see the batch; and the seed by which its images are mixed.
+NORMALISED_BATCH, NORMALISED_SEED = 64, 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ def store_source(
 ) -> Bundle:
     """Computes the source statistics of a graph with that graph, and stores them in its bundle.
 
+    A network with batch norms is used as ZOA uses it (methods.md): every norm with the statistics of the
+    batch. So the images are mixed first, and full batches of 64 are taken; what is left over is not used.
+
     Args:
         bundle: where the graph is; the changed bundle is returned.
         precision: which graph.
@@ -112,8 +117,21 @@ def store_source(
         InputError: an image cannot be read, or features are not finite.
         OutputError: the bundle's folder cannot be written.
     """
-
-    loading = closing(load_batches(images.load, range(images.count), SOURCE_BATCH))
+    size = SOURCE_BATCH
+    tunables: dict[str, NDArray[np.float32]] = {}
+    if "batch_statistics" in bundle.manifest.tunables:
+        size, tunables = NORMALISED_BATCH, {"batch_statistics": np.ones(1, np.float32)}
+        images = _normalised_together(images)
+    loading = closing(load_batches(images.load, range(images.count), size))
     with Network.open(bundle, precision) as network, loading as batches:
-        statistics = source_statistics(network, counted(batches, on_batch))
+        statistics = source_statistics(network, counted(batches, on_batch), **tunables)
     return bundle.with_source(precision, statistics, images.origin)
+
+
+def _normalised_together(images: SourceImages) -> SourceImages:
+    """The images in random order, without those that fill no batch; fewer than a batch are one batch."""
+    order = np.random.default_rng(NORMALISED_SEED).permutation(images.count)
+    full = images.count - images.count % NORMALISED_BATCH or images.count
+    batch = min(full, NORMALISED_BATCH)
+    how = f"{full} of them in batches of {batch}, normalised with the statistics of their batch"
+    return replace(images.part(order[:full]), origin=f"{images.origin}; {how}")

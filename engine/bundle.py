@@ -28,7 +28,7 @@ from .model import FloatArray, ModelInfo, SourceStatistics
 from .preprocessing import Preprocessing
 
 SCHEMA = 2
-READABLE = (1, 2)  # in 1 there were no norms to tune
+READABLE = (1, 2)  # in 1 there were no norms to tune, and no widths of features
 MANIFEST = "bundle.json"
 GRAPH_FILE = "model.onnx"
 
@@ -90,14 +90,15 @@ class Manifest:
     Attributes:
         model: name of the model.
         preprocessing: how a file becomes the image that the graphs read.
-        layers: L, number of blocks.
-        width: D, width of a token and of a prompt.
-        tokens: tokens per image without prompts.
+        layers: L, number of blocks, or of stages in a residual network.
+        width: D, width of a token and of a prompt; in a residual network F.
+        tokens: tokens per image without prompts; in a residual network the positions of the last stage.
         feature_width: F, width of one feature.
         classes: K, number of classes.
-        prompt_bound: bound of the uniform initialisation of prompts.
+        prompt_bound: bound of the uniform initialisation of prompts; 0 where there are none.
         tunables: what adaptation may change, by name of the graph's input: its axes, names for dynamic ones.
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
+        feature_widths: how much of each layer's feature is not padding; none given: all of it.
         class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
         class_names: K names for people, or None.
         graphs: by precision, `fp32` first.
@@ -116,6 +117,7 @@ class Manifest:
     prompt_bound: float
     tunables: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
     norms: Mapping[str, int] = field(default_factory=dict)
+    feature_widths: tuple[int, ...] = ()
     class_ids: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
@@ -181,6 +183,7 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         prompt_bound=float(raw["prompt_bound"]),
         tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
         norms={str(name): int(n) for name, n in (raw["norms"] if raw["schema"] > 1 else {}).items()},
+        feature_widths=tuple(int(n) for n in (raw["feature_widths"] if raw["schema"] > 1 else ())),
         class_ids=strings("class_ids"),
         class_names=strings("class_names"),
         graphs=entries("graphs", GraphEntry),
@@ -188,8 +191,16 @@ def _parse(raw: dict[str, Any]) -> Manifest:
         files=entries("files", FileEntry),
         provenance=dict(raw["provenance"]),
     )
-    if "fp32" not in manifest.graphs or not 0 < manifest.prompt_bound < math.inf:
-        raise ValueError("it must have an fp32 graph and a positive prompt_bound")
+    bound = manifest.prompt_bound
+    if "fp32" not in manifest.graphs or not 0 <= bound < math.inf:
+        raise ValueError("it must have an fp32 graph and a prompt_bound of at least 0")
+    if "prompts" in manifest.tunables and bound == 0:
+        raise ValueError("it must have a positive prompt_bound for its prompts")
+    widths = manifest.feature_widths
+    if widths and (
+        len(widths) != manifest.layers or not 0 < min(widths) <= max(widths) <= manifest.feature_width
+    ):
+        raise ValueError("feature_widths must have a width of at most feature_width for each layer")
     needed = [graph.file for graph in manifest.graphs.values()]
     needed += [source.file for source in manifest.source.values()]
     unlisted = [name for name in needed if name not in manifest.files]
@@ -310,6 +321,7 @@ class Bundle:
             source=self.source(precision),
             tunables=tuple(m.tunables),
             norms=m.norms,
+            feature_widths=m.feature_widths,
         )
 
     def source(self, precision: str) -> SourceStatistics | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .methods.base import AnyMethod, Prediction, State
 from .model import Forward, ImageArray
+
+if TYPE_CHECKING:  # methods that wrap others use the guard too
+    from .methods.base import AnyMethod, Prediction, State
 
 
 def guarded_step(
@@ -32,9 +34,11 @@ def guarded_step(
         return prediction, following
     logits = network(images).logits
     readable = np.isfinite(logits).all(axis=1, keepdims=True)
-    frozen = Prediction(
-        np.where(readable, logits, np.float32(0)),
-        prediction.forwards + 1,
+    frozen = replace(
+        prediction,
+        logits=np.where(readable, logits, np.float32(0)),
+        forwards=prediction.forwards + 1,
+        loss=None,
         guarded=True,
         diagnostics={"nonfinite_images": float((~readable).sum())},
     )
@@ -43,9 +47,12 @@ def guarded_step(
 
 def _is_finite(record: Any) -> bool:
     """Whether all numbers of a record are finite, those of the states inside it too."""
-    values = [getattr(record, f.name) for f in fields(record)]
-    return all(
-        _is_finite(v) if isinstance(v, State) else bool(np.isfinite(v).all())
-        for v in values
-        if isinstance(v, (float, np.ndarray, State))
-    )
+    return all(_finite_value(getattr(record, f.name)) for f in fields(record))
+
+
+def _finite_value(value: Any) -> bool:
+    if is_dataclass(value):
+        return _is_finite(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind != "f":
+        return True  # images that are kept
+    return not isinstance(value, (float, np.ndarray)) or bool(np.isfinite(value).all())

@@ -40,10 +40,11 @@ class ModelInfo:
     Attributes:
         name: the model's name, for messages.
         identity: hash of everything that shapes the outputs; a checkpoint belongs to one identity.
-        layers: number of blocks L, hence of features per image.
-        width: D, the width of a token and so of a prompt.
-        tokens: tokens per image without prompts.
-        prompt_bound: prompts are initialised uniformly in `[-prompt_bound, prompt_bound]`.
+        layers: number of blocks, or of stages in a residual network: L, hence of features per image.
+        width: D, the width of a token and so of a prompt; in a residual network F.
+        tokens: tokens per image without prompts; in a residual network the positions of the last stage.
+        prompt_bound: prompts are initialised uniformly in `[-prompt_bound, prompt_bound]`; 0 where there
+            are none.
         head_weight: float32 `[K, F]`; `logits(f + d) = logits(f) + head_weight @ d`.
         head_bias: float32 `[K]`; `logits = features[:, -1] @ head_weight.T + head_bias`.
         source: source statistics of this very graph, if the bundle has them.

@@ -3,6 +3,10 @@
 A batch runs as micro-batches, each on one thread of a small pool, several at a time on the same session.
 Peak memory is set by micro-batch times workers and not by the batch. Every micro-batch is computed by
 single-threaded kernels, so results do not depend on how the work is split (docs/engine.md, determinism).
+
+Networks with the tunable `batch_statistics` are run in another way: where it is not zero, the images of a
+batch depend on each other and must be computed by one call. So the workers are threads inside of a call, and
+one call runs at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import functools
 import json
 import threading
 import warnings
@@ -31,7 +36,8 @@ from .onnx_file import check_graph_file
 from .tuning import Arrangement, remembered
 
 IMAGES = "images"
-TUNABLES = ("prompts", "norms")
+TUNABLES = ("prompts", "norms", "batch_statistics")
+COUPLING = "batch_statistics"  # not zero: the images of a call depend on each other
 OUTPUTS = ("logits", "features", "embedding")
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
@@ -52,7 +58,7 @@ class Network:
         info: the model behind it.
         image_size: height and width of the images it reads, in pixels.
         micro_batch: images per call of the runtime.
-        workers: calls that run at the same time.
+        workers: calls that run at the same time; or threads of a call, where images may depend on each other.
         provider: who computes, a name of `PROVIDERS`.
     """
 
@@ -88,11 +94,15 @@ class Network:
         check_graph_file(graph)
         self.info = info
         self.provider = provider
-        self._session = _session(graph, provider, arrangement.workers)
+        # Where calls have several threads, these belong to a session: one for each number of workers in use.
+        self._couples = COUPLING in info.tunables
+        self._open = functools.partial(_session, graph, provider, couples=self._couples)
+        self._sessions = {arrangement.workers: self._open(arrangement.workers)}
+        self._session = self._sessions[arrangement.workers]
         self.image_size = _check_contract(self._session, info, graph)
-        # Axes of every tunable but the first, which is 1 or the number of images; None is any length.
+        # Axes of every tunable; None is any length, and as the first one 1 or the number of images.
         self._axes: dict[str, list[int | None]] = {
-            node.name: [axis if isinstance(axis, int) else None for axis in node.shape[1:]]
+            node.name: [axis if isinstance(axis, int) else None for axis in node.shape]
             for node in self._session.get_inputs()
             if node.name != IMAGES
         }
@@ -149,7 +159,8 @@ class Network:
         """The same network with its work split in another way.
 
         It shares the session but has threads of its own: closing one of the two leaves the other as it is.
-        OpenVINO runs no more calls at a time than the network was opened with; the others wait.
+        OpenVINO runs no more calls at a time than the network was opened with; the others wait. Where the
+        workers are threads of a call, another number of them is another session, loaded again once.
 
         Raises:
             InputError: `workers` or `micro_batch` is less than 1.
@@ -160,7 +171,12 @@ class Network:
 
     def _arrange(self, arrangement: Arrangement) -> None:
         self.workers, self.micro_batch = arrangement.workers, arrangement.micro_batch
-        self._pool = ThreadPoolExecutor(self.workers, "fozo-network") if self.workers > 1 else None
+        if self._couples:
+            if self.workers not in self._sessions:
+                self._sessions[self.workers] = self._open(self.workers)
+            self._session = self._sessions[self.workers]
+        pooled = self.workers > 1 and not self._couples
+        self._pool = ThreadPoolExecutor(self.workers, "fozo-network") if pooled else None
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         """One forward.
@@ -169,7 +185,8 @@ class Network:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
             tunables: by name, float32; the first axis is 1, or N for each image its own: `prompts`
                 `[R, P, D]`, `norms` `[S, M, 2, D]`. What is not given has no effect: without any, the network
-                is the plain one.
+                is the plain one. In residual networks, `norms` `[1, M, 2, W]` and `batch_statistics` `[1]`
+                are for the whole batch.
 
         Raises:
             InputError: an array is not of this kind or shape, or there is no such tunable.
@@ -206,7 +223,7 @@ class Network:
         tasks = [
             (index, start, min(start + size, n))
             for index, feed in enumerate(feeds)
-            for size in [self._images_per_call(feed)]
+            for size in [self._images_per_call(feed, n)]
             for start in range(0, n, size)
         ]
         if self._pool is None or len(tasks) == 1:
@@ -221,8 +238,13 @@ class Network:
         axes = {**self._outputs, "logits": [self.info.classes]}
         return Outputs(**{name: np.empty((images, *axes[name]), np.float32) for name in axes})
 
-    def _images_per_call(self, feed: Tunables) -> int:
-        """Norms of their own take one call per image: as fast, and to the bit what each would get alone."""
+    def _images_per_call(self, feed: Tunables, images: int) -> int:
+        """All of them where they depend on each other.
+
+        Norms of their own take one call per image: as fast, and to the bit what each would get alone.
+        """
+        if COUPLING in feed and feed[COUPLING][0] != 0:
+            return images
         return 1 if "norms" in feed and len(feed["norms"]) > 1 else self.micro_batch
 
     def _run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
@@ -255,18 +277,25 @@ class Network:
                 f"{', '.join(self._axes)}"
             )
         for name, array in tunables.items():
-            axes = self._axes[name]
-            fits = array.dtype == np.float32 and len(array) in (1, images) and array.ndim == 1 + len(axes)
+            first, *axes = self._axes[name]
+            fits = array.dtype == np.float32 and array.ndim == 1 + len(axes)
+            fits = fits and len(array) in ((1, images) if first is None else (first,))
             if not fits or any(axis not in (None, n) for axis, n in zip(axes, array.shape[1:], strict=True)):
-                named = ["any number" if axis is None else str(axis) for axis in axes]
+                named = [f"1 or {images}" if first is None else str(first)]
+                named += ["any number" if axis is None else str(axis) for axis in axes]
                 raise InputError(
-                    f"expected {name} of type float32 and shape [1 or {images}, {', '.join(named)}], "
+                    f"expected {name} of type float32 and shape [{', '.join(named)}], "
                     f"found {array.dtype} of shape {list(array.shape)}"
                 )
+        if COUPLING in tunables and not 0 <= tunables[COUPLING][0] <= 1:
+            raise InputError(
+                f"expected {COUPLING}, the share of the batch in the statistics, in 0..1, found "
+                f"{tunables[COUPLING][0]}"
+            )
         return {
             name: tunables[name]
             if name in tunables
-            else np.zeros((1, *(0 if axis is None else axis for axis in axes)), np.float32)
+            else np.zeros((1, *(0 if axis is None else axis for axis in axes[1:])), np.float32)
             for name, axes in self._axes.items()
         }
 
@@ -308,9 +337,10 @@ def _check_provider(provider: str) -> None:
         )
 
 
-def _session(graph: Path, provider: str, workers: int) -> Any:
+def _session(graph: Path, provider: str, workers: int, *, couples: bool) -> Any:
+    """A session for so many calls at a time, or if `couples` for single calls of so many threads."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = workers if couples else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Without a pattern of memory, workers share what the arena has (docs/benchmarks.md).
@@ -318,7 +348,7 @@ def _session(graph: Path, provider: str, workers: int) -> Any:
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     name = PROVIDERS[provider]
-    settings = {} if provider == "cpu" else _openvino_settings(provider, workers)
+    settings = {} if provider == "cpu" else _openvino_settings(provider, workers, 1 if couples else workers)
     try:
         with _returning_freed_memory():
             # Without fallback: silently computing elsewhere would be another network.
@@ -336,14 +366,14 @@ def _session(graph: Path, provider: str, workers: int) -> Any:
     return session
 
 
-def _openvino_settings(provider: str, workers: int) -> dict[str, str]:
-    """As the CPU provider computes, each call on one thread, several at a time; in float32 or bfloat16.
+def _openvino_settings(provider: str, workers: int, calls: int) -> dict[str, str]:
+    """As the CPU provider computes: so many calls at a time, sharing the workers; in float32 or bfloat16.
 
     Pinned threads of two processes, or of two networks, would wait for each other on the same processors.
     """
     cpu = {
         "INFERENCE_PRECISION_HINT": "bf16" if provider == "openvino-bf16" else "f32",
-        "NUM_STREAMS": str(workers),
+        "NUM_STREAMS": str(calls),
         "INFERENCE_NUM_THREADS": str(workers),
         "ENABLE_CPU_PINNING": "NO",
     }
@@ -402,6 +432,8 @@ def _check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, in
         expected_axes["prompts"] = [info.width]
     if "norms" in inputs:
         expected_axes["norms"] = [len(info.norms), 2, max(info.norms.values(), default=0)]
+    if COUPLING in inputs:
+        expected_axes[COUPLING] = []
     nodes = {**inputs, **outputs}
     found_axes = {name: nodes[name].shape[1:] for name in expected_axes}
     if "prompts" in found_axes:

@@ -46,19 +46,22 @@ class Moments:
         return None if self.count < 2 else cast(FloatArray, np.sqrt(self.deviations / (self.count - 1)))
 
 
-def source_statistics(network: Forward, batches: Iterable[ImageArray]) -> SourceStatistics:
+def source_statistics(
+    network: Forward, batches: Iterable[ImageArray], **tunables: FloatArray
+) -> SourceStatistics:
     """Statistics of the features of clean images, without prompts.
 
     Args:
         network: the very graph that will be adapted.
         batches: clean images, each uint8 `[N, H, W, 3]`.
+        tunables: how the network is used later, where it is not used plainly: `batch_statistics`.
 
     Raises:
         InputError: there are fewer than 32 images, or the network answers with non-finite features.
     """
     moments: Moments | None = None
     for images in batches:
-        moments = Moments.of(network(images).features).merge(moments)
+        moments = Moments.of(network(images, **tunables).features).merge(moments)
     if moments is None or moments.std is None or moments.count < MIN_IMAGES:
         raise InputError(
             f"source statistics need at least {MIN_IMAGES} images, found {moments.count if moments else 0}: "

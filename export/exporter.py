@@ -27,9 +27,9 @@ from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
-from .graph import OPSET, block_norms, build_graph
-from .verify import Parity, verify
-from .vit import Vit, read_vit
+from .family import Family, read_family
+from .graph import OPSET
+from .verify import BATCHES, Parity, verify
 from .weights import load_weights
 
 MAX_GRAPH_BYTES = 2**31 - 1  # one ONNX file without external data
@@ -46,7 +46,8 @@ class Request:
         classes_file: identifiers of the classes, one per line; None takes ImageNet's where the number fits.
         num_classes: number of classes; None is the model's own.
         image_size: side of the square input in pixels; None is the model's own.
-        norms: blocks, counted from 0, whose norms become tunable; None is all of them.
+        norms: blocks, counted from 0 (in residual networks over all stages), whose norms become tunable;
+            None is all of them.
     """
 
     model: str
@@ -67,10 +68,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Exported:
-    """A new bundle, and how closely its graph follows PyTorch."""
+    """A new bundle, and how closely its graph follows PyTorch.
+
+    Attributes:
+        bundle: the bundle.
+        parity: the largest differences.
+        checked: what was compared, in words.
+    """
 
     bundle: Bundle
     parity: Parity
+    checked: str
 
 
 def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exported:
@@ -84,52 +92,44 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     bundles.check_writable(out, overwrite=overwrite)
     model = create_model(request)
     _check_size(model)
-    vit = read_vit(model)
     config = resolve_model_data_config(model)
-    how = _preprocessing(config, vit)
-    norms = _tunable_norms(request, vit)
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    bound = float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width)))
+    family = read_family(model, _image_size(request, config), tuple(config["mean"]), tuple(config["std"]))
+    how = _preprocessing(config, family.image_size)
+    norms = _tunable_norms(request, family)
+    weight, bias = family.head
     manifest = Manifest(
         model=request.model,
         preprocessing=how,
-        layers=len(vit.blocks),
-        width=vit.width,
-        tokens=vit.tokens,
-        feature_width=vit.readout * vit.width,
-        classes=len(vit.head.weight),
-        prompt_bound=bound,
-        tunables={
-            "prompts": ("R", "P", vit.width),
-            **({"norms": ("S", len(norms), 2, vit.width)} if norms else {}),
-        },
-        norms=dict.fromkeys(norms, vit.width),
-        **_classes(request, len(vit.head.weight)),
+        classes=len(weight),
+        norms=norms,
+        **family.facts(norms),
+        **_classes(request, len(weight)),
     )
-    head, bias = vit.head, vit.head_bias
     with bundles.folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
-        _save_graph(vit, mean, std, norms, graph)
+        _save_graph(family, norms, graph)
         info = ModelInfo(
             name=request.model,
             identity="",
             layers=manifest.layers,
-            width=vit.width,
-            tokens=vit.tokens,
-            prompt_bound=bound,
-            head_weight=head.weight,
+            width=manifest.width,
+            tokens=manifest.tokens,
+            prompt_bound=manifest.prompt_bound,
+            head_weight=weight,
             head_bias=bias,
             tunables=tuple(manifest.tunables),
             norms=manifest.norms,
+            feature_widths=manifest.feature_widths,
         )
-        parity = verify(model, graph, info, mean, std)
+        parity = verify(family, graph, info)
         entry = GraphEntry(graph.name, OPSET, max(astuple(parity)))
         manifest = _with_record(manifest, request, model, entry, parity)
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
-            "head.npz": lambda path: path.write_bytes(to_npz(weight=head.weight, bias=bias)),
+            "head.npz": lambda path: path.write_bytes(to_npz(weight=weight, bias=bias)),
         }
-        return Exported(bundles.create(out, manifest, files, overwrite=overwrite), parity)
+        bundle = bundles.create(out, manifest, files, overwrite=overwrite)
+    return Exported(bundle, parity, f"N = {', '.join(map(str, BATCHES))} and {family.checked}")
 
 
 def create_model(request: Request) -> Any:
@@ -138,9 +138,11 @@ def create_model(request: Request) -> Any:
     Raises:
         ExportError: timm does not know it, or its weights cannot be had.
     """
+    # A residual network reads images of any size, and its constructor takes none.
+    size = None if timm.models.is_model_in_modules(request.model, ["resnet"]) else request.image_size
     options = {
         key: value
-        for key, value in (("num_classes", request.num_classes), ("img_size", request.image_size))
+        for key, value in (("num_classes", request.num_classes), ("img_size", size))
         if value is not None
     }
     file = request.weights_file
@@ -178,20 +180,28 @@ def _timm_model(name: str, **options: Any) -> Any:
     return model
 
 
-def _preprocessing(config: dict[str, Any], vit: Vit) -> Preprocessing:
+def _image_size(request: Request, config: dict[str, Any]) -> tuple[int, int]:
+    """Height and width that were asked for, or that the model was trained with."""
+    if request.image_size is not None:
+        return request.image_size, request.image_size
+    _, height, width = config["input_size"]
+    return int(height), int(width)
+
+
+def _preprocessing(config: dict[str, Any], size: tuple[int, int]) -> Preprocessing:
     mode, interpolation = config["crop_mode"], config["interpolation"]
-    if vit.image_size[0] != vit.image_size[1]:
+    if size[0] != size[1]:
         raise ExportError(
-            f"this model reads images of {vit.image_size[0]} × {vit.image_size[1]}; fozo prepares "
-            "square ones only: give --image-size"
+            f"this model reads images of {size[0]} × {size[1]}; fozo prepares square ones only: give "
+            "--image-size"
         )
     if mode not in CROP_MODES or interpolation not in INTERPOLATIONS:
         raise ExportError(
             f"images of this model are prepared by crop mode {mode!r} and interpolation "
             f"{interpolation!r}; fozo knows {CROP_MODES} and {INTERPOLATIONS}"
         )
-    resize = int(np.floor(min(vit.image_size) / config["crop_pct"]))
-    return Preprocessing(vit.image_size, resize, interpolation, mode)
+    resize = int(np.floor(min(size) / config["crop_pct"]))
+    return Preprocessing(size, resize, interpolation, mode)
 
 
 def _classes(request: Request, classes: int) -> dict[str, Any]:
@@ -215,22 +225,18 @@ def _check_size(model: Any) -> None:
         )
 
 
-def _tunable_norms(request: Request, vit: Vit) -> tuple[str, ...]:
-    if request.norms is None:
-        return block_norms(vit)
-    unknown = [block for block in request.norms if not 0 <= block < len(vit.blocks)]
+def _tunable_norms(request: Request, family: Family) -> dict[str, int]:
+    unknown = [block for block in request.norms or () if not 0 <= block < family.blocks]
     if unknown:
         raise ExportError(
-            f"{request.model} has blocks 0..{len(vit.blocks) - 1}, so the norms of block {unknown[0]} cannot "
+            f"{request.model} has blocks 0..{family.blocks - 1}, so the norms of block {unknown[0]} cannot "
             "be made tunable; give --norms as all, none, or blocks like 1-8"
         )
-    return block_norms(vit, request.norms)
+    return family.norms(request.norms)
 
 
-def _save_graph(
-    vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: tuple[str, ...], path: Path
-) -> None:
-    model = build_graph(vit, mean, std, norms)
+def _save_graph(family: Family, norms: dict[str, int], path: Path) -> None:
+    model = family.graph(norms)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

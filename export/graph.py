@@ -122,23 +122,25 @@ def _embed(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, 
         )
         x = b.node("Add", [x, b.weight("positions", vit.positions)], "patch_embed/positions")
     if vit.norm_pre is None:
-        _embedding_moments(b, x)
+        _embedding_moments(b, x, rows * columns)
     count = b.node("Shape", ["images"], "tokens/count", start=0, end=1)
     shape = b.node("Concat", [count, b.ints(1, 1)], "tokens/shape", axis=0)
     prefix = b.node("Expand", [b.weight("prefix", vit.prefix[None]), shape], "tokens/prefix")
     prompts = b.node("Expand", ["prompts", shape], "tokens/prompts")
     if vit.norm_pre is not None:
-        _embedding_moments(b, _norm(b, x, vit.norm_pre, "embedding/norm_pre"))
+        _embedding_moments(b, _norm(b, x, vit.norm_pre, "embedding/norm_pre"), rows * columns)
     x = b.node("Concat", [prefix, prompts, x], "tokens/concat", axis=1)
     return x if vit.norm_pre is None else _norm(b, x, vit.norm_pre, "norm_pre")
 
 
-def _embedding_moments(b: OnnxBuilder, x: str) -> None:
+def _embedding_moments(b: OnnxBuilder, x: str, tokens: int) -> None:
     """Mean and biased variance over the patch tokens of each image `[N, 2, D]`: what tells domains apart."""
-    mean = b.node("ReduceMean", [x, b.ints(1)], "embedding/mean", keepdims=1)
+    # A product and not ReduceMean, whose last bits depend on the number of images.
+    weights = b.weight("embedding.weights", np.full((1, 1, tokens), 1 / tokens))
+    mean = b.node("MatMul", [weights, x], "embedding/mean")
     centred = b.node("Sub", [x, mean], "embedding/centred")
     squares = b.node("Mul", [centred, centred], "embedding/squares")
-    variance = b.node("ReduceMean", [squares, b.ints(1)], "embedding/variance", keepdims=1)
+    variance = b.node("MatMul", [weights, squares], "embedding/variance")
     b.node("Concat", [mean, variance], "embedding/concat", output="embedding", axis=1)
 
 

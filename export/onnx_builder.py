@@ -17,12 +17,45 @@ class OnnxBuilder:
     """Collects nodes; every method appends one or a few and returns the name of the result.
 
     Node names are scopes with slashes (`blocks.0/attn/qk`), weights are named after the PyTorch parameters
-    they come from where there is one.
+    they come from where there is one. The branches of an `If` node are written by builders of their own
+    (`branch`) and may read everything of this one; constants are shared by all.
     """
 
     def __init__(self) -> None:
+        self._prefix = ""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def branch(self, prefix: str) -> OnnxBuilder:
+        """A builder for a branch of an `If` node; names of its nodes and their outputs get a prefix."""
+        inner = OnnxBuilder()
+        inner._prefix, inner._initializers = prefix, self._initializers
+        return inner
+
+    def either(
+        self, condition: str, branches: list[tuple[OnnxBuilder, list[str]]], outputs: list[str], name: str
+    ) -> None:
+        """Adds an `If` node: the first branch where the condition holds, else the second.
+
+        Args:
+            condition: a boolean scalar.
+            branches: two builders, each with the names of its float32 results.
+            outputs: what the results are called here.
+            name: of the node.
+        """
+        then_branch, else_branch = (
+            helper.make_graph(
+                builder._nodes,
+                builder._prefix.strip("/"),
+                [],
+                [helper.make_tensor_value_info(result, onnx.TensorProto.FLOAT, None) for result in results],
+            )
+            for builder, results in branches
+        )
+        node = helper.make_node(
+            "If", [condition], outputs, name=name, then_branch=then_branch, else_branch=else_branch
+        )
+        self._nodes.append(node)
 
     def weight(self, name: str, values: FloatArray | NDArray[np.int64]) -> str:
         """Adds a constant, float32 or int64; float64 is rounded. Adding the same name again is a no-op."""
@@ -39,6 +72,7 @@ class OnnxBuilder:
         self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: object
     ) -> str:
         """Adds a node with one output, by default named like the node."""
+        name = self._prefix + name
         self._nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
         return output or name
 
@@ -60,7 +94,9 @@ class OnnxBuilder:
         node = helper.make_node("Split", [x], outputs, name=name, axis=axis, num_outputs=len(outputs))
         self._nodes.append(node)
 
-    def model(self, inputs: Values, outputs: Values, opset: int, producer: str) -> onnx.ModelProto:
+    def model(
+        self, inputs: Values, outputs: Values, opset: int, producer: str, name: str = "vit"
+    ) -> onnx.ModelProto:
         """The finished model, checked; inputs and outputs map names to (element type, shape)."""
 
         def values(described: Values) -> list[onnx.ValueInfoProto]:
@@ -69,7 +105,7 @@ class OnnxBuilder:
             ]
 
         graph = helper.make_graph(
-            self._nodes, "vit", values(inputs), values(outputs), list(self._initializers.values())
+            self._nodes, name, values(inputs), values(outputs), list(self._initializers.values())
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", opset)], producer_name=producer

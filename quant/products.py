@@ -60,12 +60,15 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
 
     The classifier is a Gemm and stays in float, so that shifted logits are exact. So does the product of
     attention probabilities and values: most probabilities are smaller than the 1/255 that a byte resolves.
+    Means, products with a constant on the left, are too small to matter.
     """
     search = _Search(model.graph)
     return [
         search.product(node)
         for node in model.graph.node
-        if node.op_type == "MatMul" and not search.made_by(node.input[0], "Softmax")
+        if node.op_type == "MatMul"
+        and not search.made_by(node.input[0], "Softmax")
+        and node.input[0] not in search.weights
     ]
 
 

@@ -85,6 +85,11 @@ class Quantizer:
             raise InputError(
                 f"expected a calibrator out of {', '.join(CALIBRATORS)}, found {options.calibrator!r}"
             )
+        if "batch_statistics" in bundle.manifest.tunables:
+            raise InputError(
+                f"{bundle.manifest.model} is a convolutional network, and its convolutions stay in float: "
+                "only vision transformers are quantised; use its fp32 graph"
+            )
         self.bundle, self.options = bundle, options
         self.path = bundle.graph("fp32")
         check_graph_file(self.path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,15 @@ def _clean_images(count: int, seed: int = 0, labels: Any = None) -> SourceImages
 class _StandIn:
     """A network of two layers in plain NumPy that answers in float64 and counts its forwards."""
 
-    def __init__(self, *, classes: int = 5, layers: int = 2, width: int = 3, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        classes: int = 5,
+        layers: int = 2,
+        width: int = 3,
+        seed: int = 0,
+        norms: Mapping[str, int] | None = None,
+    ) -> None:
         generator = np.random.default_rng(seed)
         shape = (layers, width)
         self.mix = generator.normal(size=(12, layers * width))
@@ -109,15 +118,27 @@ class _StandIn:
         )
         self.info = ModelInfo("stand-in", "stand-in", layers, width, 5, BOUND, self.weight, self.bias, source)
         self.forwards = 0
+        if norms is not None:
+            self.info = replace(self.info, tunables=("prompts", "norms"), norms=norms)
+            addends = 2 * len(norms) * max(norms.values(), default=0)
+            self.turn = generator.normal(size=(addends, layers * width))
 
-    def __call__(self, images: ImageArray, prompts: FloatArray | None = None) -> Outputs:
+    def __call__(
+        self, images: ImageArray, prompts: FloatArray | None = None, norms: FloatArray | None = None
+    ) -> Outputs:
         self.forwards += 1
         seen = images.reshape(len(images), -1) / 255.0 @ self.mix
         if prompts is not None:
             powers = np.arange(1, prompts.shape[1] + 1)[None, :, None]  # no two prompts act alike
             seen = seen + np.sin(powers * prompts.astype(np.float64)).sum(axis=1) @ self.steer
+        if norms is not None:
+            seen = seen + norms.reshape(len(norms), -1).astype(np.float64) @ self.turn
         features = np.tanh(seen).reshape(len(images), self.info.layers, self.info.width)
-        return Outputs(features[:, -1] @ self.weight.T + self.bias, features)
+        logits = features[:, -1] @ self.weight.T + self.bias
+        if "norms" not in self.info.tunables:
+            return Outputs(logits, features)
+        positions = images.reshape(len(images), 4, 3) / 255.0
+        return Outputs(logits, features, np.stack([positions.mean(axis=1), positions.var(axis=1)], axis=1))
 
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         return [self(images, **each) for each in tunables]
@@ -221,8 +242,9 @@ def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path
 
 @pytest.fixture
 def stand_in() -> Callable[..., Any]:
-    """`stand_in(classes=5, layers=2, width=3, seed=0)`: a NumPy network for images `[N, 2, 2, 3]`.
+    """`stand_in(classes=5, layers=2, width=3, seed=0, norms=None)`: a NumPy network, images `[N, 2, 2, 3]`.
 
+    With `norms`, channels by name, it has that tunable too, and an embedding: the moments of its 4 pixels.
     It follows the `Forward` protocol but computes in float64, counts its calls in `forwards`, and has its
     parameters as attributes, so that a test can compute what it ought to see.
     """

@@ -637,7 +637,7 @@ def test_a_wrong_graph_is_not_written(tmp_path: Path, monkeypatch: pytest.Monkey
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
         return model
 
-    monkeypatch.setattr(exporter, "build_graph", perturbed)
+    monkeypatch.setattr("fozo.export.vit_family.build_graph", perturbed)
     with pytest.raises(ExportError, match="does not compute what PyTorch does"):
         export_model(Request("fozo_demo_vit"), tmp_path / "bundle")
     assert not list(tmp_path.iterdir())

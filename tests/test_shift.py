@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fozo.engine.activation_shift import logit_offset, moving_average, shift_vector
+from fozo.engine.adapter import Adapter
 from fozo.engine.errors import BundleError
-from fozo.engine.methods import METHODS
+from fozo.engine.methods import METHODS, options_of
 from fozo.engine.methods.fozo import Fozo
 from fozo.engine.methods.shift import Shift
 from fozo.engine.model import FloatArray, ImageArray, Outputs
@@ -128,9 +130,68 @@ def test_only_the_source_mean_needs_source_statistics(stand_in: StandIn) -> None
         Fozo().init(network.info, 0)
 
 
+@pytest.mark.parametrize("sizes", [(5, 5, 5), (1, 1, 1, 1, 1), (7, 1, 2, 64, 1)])
+@pytest.mark.parametrize("update", ["lagged", "inclusive"])
+@pytest.mark.parametrize("target", ["source_mean", "origin"])
+def test_global_average_is_the_mean_of_all_images_seen(
+    stand_in: StandIn, target: Any, update: Any, sizes: tuple[int, ...]
+) -> None:
+    network, method = stand_in(), Shift(target=target, update=update, average="global", decay=0.5)
+    state, seen = method.init(network.info, 0), np.zeros((0, 3))
+    aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
+    for batch, size in enumerate(sizes):
+        given = images(size, batch)
+        features = last(network, given)
+        known = np.concatenate([seen, features])
+        used = known if update == "inclusive" else seen
+        moved = aim - used.mean(axis=0) if len(used) else np.zeros(3)
+        prediction, state = method.step(state, given, network)
+        np.testing.assert_allclose(prediction.logits, head(network, features + moved), atol=SINGLE)
+        np.testing.assert_allclose(state.center, known.mean(axis=0), rtol=1e-12)
+        assert state.images == len(known)
+        after = head(network, features + aim - known.mean(axis=0))
+        np.testing.assert_allclose(method.predict(state, given, network).logits, after, atol=SINGLE)
+        seen = known
+
+
+def test_neo_does_not_depend_on_how_images_come_in_batches(stand_in: StandIn) -> None:
+    network, method, stream = stand_in(), METHODS["neo"], images(12)
+    states = []
+    for size in (12, 5, 1):
+        state = method.init(network.info, 0)
+        for first in range(0, 12, size):
+            state = method.step(state, stream[first : first + size], network)[1]
+        states.append(state)
+    for state in states:
+        np.testing.assert_allclose(state.center, states[0].center, rtol=1e-12)
+        assert state.images == 12
+    moving = Shift(target="origin", update="inclusive")
+    state = moving.init(network.info, 0)
+    for first in range(0, 12, 5):
+        state = moving.step(state, stream[first : first + 5], network)[1]
+    assert not np.allclose(state.center, states[0].center)
+
+
+def test_neo_resumes_and_forgets(bundle_path: Path, random_images: Any, tmp_path: Path) -> None:
+    batches = [random_images(size, seed=size) for size in (3, 1, 5)]
+    whole, cut = (Adapter.open(bundle_path, method="neo", workers=1) for _ in range(2))
+    expected = [whole.step(batch).logits.tobytes() for batch in batches]
+    for batch in batches[:2]:
+        cut.step(batch)
+    cut.save(tmp_path / "state.npz")
+    cut.reset()
+    assert (cut.state.center, cut.state.images) == (None, 0)  # type: ignore[attr-defined]
+    cut.load(tmp_path / "state.npz")
+    assert cut.state.images == 4  # type: ignore[attr-defined]
+    assert cut.step(batches[2]).logits.tobytes() == expected[2]
+
+
 def test_presets() -> None:
-    assert METHODS["shift"] == Shift("source_mean", "lagged", 0.9, 1.0)
-    assert METHODS["shift_origin"] == Shift("origin", "lagged", 0.9, 1.0)
+    moving = {"average": "moving", "decay": 0.9, "gain": 1.0}
+    assert options_of(METHODS["shift"]) == {"target": "source_mean", "update": "lagged", **moving}
+    assert options_of(METHODS["shift_origin"]) == {"target": "origin", "update": "lagged", **moving}
+    neo = {"target": "origin", "update": "inclusive", **moving, "average": "global"}
+    assert options_of(METHODS["neo"]) == neo
 
 
 # --- inside FOZO

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from ..objective import softmax
@@ -67,7 +67,9 @@ StateT = TypeVar("StateT", bound=State)
 class Method(Protocol[StateT]):
     """A method is a frozen dataclass of its options; `METHODS` lists them with their published defaults."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """The method's name, for messages and checkpoints."""
 
     @property
     def forwards(self) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
@@ -36,11 +36,12 @@ class Option:
 
 
 def describe(method: Any) -> list[Option]:
-    """The options of a method with their current values."""
+    """The options of a method with their current values; those of a method that it wraps come first."""
     hints = get_type_hints(type(method))
-    return [
+    wrapped = getattr(method, "method", None)
+    return ([] if wrapped is None else describe(wrapped)) + [
         Option(f.name, _kind(hints[f.name]), getattr(method, f.name), f.metadata["help"])
-        for f in fields(method)
+        for f in _options(method)
     ]
 
 
@@ -56,7 +57,7 @@ def validate(method: Any) -> None:
         InputError: a value is of the wrong type, not among the choices, or outside its limits.
     """
     hints = get_type_hints(type(method))
-    for f in fields(method):
+    for f in _options(method):
         value, hint = getattr(method, f.name), hints[f.name]
         if get_origin(hint) is Literal:
             valid = value in get_args(hint)
@@ -76,22 +77,33 @@ def validate(method: Any) -> None:
             raise InputError(f"{method.name}: option {f.name} must be {_kind(hint)}{limits}, found {value!r}")
 
 
-def configure(method: MethodT, options: Mapping[str, object]) -> MethodT:
+def configure(method: MethodT, options: Mapping[str, object], common: Sequence[str] = ()) -> MethodT:
     """The method with some options changed; values may be strings, as typed on a command line.
+
+    Args:
+        method: the method.
+        options: new values by name.
+        common: names of options that every method has, for the message where one does not exist.
 
     Raises:
         InputError: an option does not exist, or a value cannot be used for it.
     """
     hints = get_type_hints(type(method))
-    known = {f.name for f in fields(method)}  # type: ignore[arg-type]
+    known = {f.name for f in _options(method)}
     changes = {}
     for name, value in options.items():
         if name not in known:
             raise InputError(
                 f"{method.name} has no option {name!r}; it has: {', '.join(sorted(known)) or 'none'}"
+                + (f"; every method has: {', '.join(common)}" if common else "")
             )
         changes[name] = _parse(hints[name], value) if isinstance(value, str) else value
     return replace(method, **changes)  # type: ignore[type-var]
+
+
+def _options(method: Any) -> list[Field[Any]]:
+    """The fields that are options: all but a method that is wrapped."""
+    return [f for f in fields(method) if "help" in f.metadata]
 
 
 def _parse(hint: Any, text: str) -> object:

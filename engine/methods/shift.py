@@ -20,16 +20,20 @@ class ShiftState(State):
 
     Attributes:
         center: running mean of the last feature, float64 `[F]`, or None before the first batch.
+        images: seen so far.
     """
 
     center: FloatArray | None = late_array("feature_width")
+    images: int = 0
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Activation shift: FOA's (ICML 2024, official code), with `target=origin` NEO's (ICLR 2026).
+    """Activation shift: FOA's (ICML 2024, official code) by default.
 
-    A batch of one image needs nothing special: the running mean takes care of it.
+    NEO (ICLR 2026) is `target=origin`, `update=inclusive`, `average=global`. A batch of one image needs
+    nothing special: the running mean takes care of it. Only, with `inclusive` the very first image is its own
+    mean; it lands on the target, and its prediction says nothing.
     """
 
     name: ClassVar[str] = "shift"
@@ -40,7 +44,11 @@ class Shift:
     update: Literal["lagged", "inclusive"] = option(
         "lagged", "whether the running mean includes the batch that is predicted"
     )
-    decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
+    average: Literal["moving", "global"] = option(
+        "moving",
+        "the running mean: exponential over batches (FOA), or over all images seen, equally (NEO)",
+    )
+    decay: float = option(0.9, "share of the old running mean that is kept, if it is moving", low=0, high=1)
     gain: float = option(1.0, "how far the features are moved; 1 is all the way", low=0)
 
     def __post_init__(self) -> None:
@@ -64,10 +72,12 @@ class Shift:
         """Predicts with shifted features, and takes the unshifted ones into the running mean."""
         outputs = network(images)
         mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
-        center = moving_average(state.center, mean, self.decay)
+        seen = state.images + len(images)
+        decay = self.decay if self.average == "moving" else state.images / seen
+        center = moving_average(state.center, mean, decay)
         used = center if self.update == "inclusive" else state.center
         prediction = self._shifted(outputs, used, network.info)
-        return prediction, ShiftState(state.step + 1, state.seed, center)
+        return prediction, ShiftState(state.step + 1, state.seed, center, seen)
 
     def predict(self, state: ShiftState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with features shifted by what the running mean is now."""

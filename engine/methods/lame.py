@@ -1,0 +1,179 @@
+"""LAME: Laplacian-adjusted predictions, nothing of the network changes (CVPR 2022, arXiv 2201.05718)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+
+from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..objective import entropy, softmax
+from ..window import slide
+from .base import Prediction, State, growing_array
+from .options import option, validate
+
+PROBABILITY_FLOOR = 1e-10  # official code: keeps the unary finite
+TINY_NORM = 1e-12
+TINY_WIDTH = 1e-12  # of a squared distance, on the unit sphere: what is nearer is the same in float32
+Affinity = Literal["knn", "rbf", "linear"]
+
+
+@dataclass(frozen=True)
+class LameState(State):
+    """What LAME carries: nothing, unless the option `window` asks for earlier images.
+
+    Attributes:
+        features: of the last images, what the head reads, float32 `[W, F]`, W at most the option `window`.
+        logits: of the same images, float32 `[W, K]`.
+    """
+
+    features: FloatArray = growing_array()
+    logits: FloatArray = growing_array()
+
+
+@dataclass(frozen=True)
+class Lame:
+    """LAME: images with similar features shall get similar predictions.
+
+    The output is a matrix of probabilities. `Prediction.logits` holds its logarithms; they are finite,
+    because no probability of the network enters as less than 1e-10.
+
+    The images of a batch are all that it knows, so a single image is predicted as by the network alone, and
+    small batches have few neighbours. With `window`, earlier images join the graph; only the current ones are
+    predicted anew. Where there are fewer than `neighbours` others, all others are neighbours.
+    """
+
+    name: ClassVar[str] = "lame"
+
+    neighbours: int = option(
+        5, "nearest images that each image is tied to (knn), or whose distance sets the width (rbf)", low=1
+    )
+    affinity: Affinity = option(
+        "knn",
+        "how images are tied: nearest neighbours alike, all by a Gaussian of the distance, or all by cosine",
+    )
+    max_iterations: int = option(100, "iterations at most", low=1)
+    tolerance: float = option(1e-8, "relative change of the energy at which iterations stop", low=0)
+    window: int = option(
+        0, "images in the graph: earlier ones join those of a smaller batch; 0 is the batch alone", low=0
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 1
+
+    def init(self, info: ModelInfo, seed: int) -> LameState:
+        """No earlier images."""
+        return LameState(
+            step=0,
+            seed=seed,
+            features=np.zeros((0, info.feature_width), np.float32),
+            logits=np.zeros((0, info.classes), np.float32),
+        )
+
+    def step(self, state: LameState, images: ImageArray, network: Forward) -> tuple[Prediction, LameState]:
+        """Predicts the images together, and remembers them if there is a window."""
+        outputs = network(images)
+        return self._prediction(state, outputs), replace(
+            state,
+            step=state.step + 1,
+            features=slide(state.features, outputs.features[:, -1], self.window),
+            logits=slide(state.logits, outputs.logits, self.window),
+        )
+
+    def predict(self, state: LameState, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts the images together, and with the window as it is."""
+        return self._prediction(state, network(images))
+
+    def _prediction(self, state: LameState, outputs: Outputs) -> Prediction:
+        batch = len(outputs.logits)
+        room = max(0, self.window - batch)
+        earlier = slice(max(0, len(state.logits) - room), None)
+        features = np.concatenate([state.features[earlier], outputs.features[:, -1]])
+        logits = np.concatenate([state.logits[earlier], outputs.logits])
+        unary = -np.log(softmax(logits) + PROBABILITY_FLOOR)
+        ties = affinities(features, self.affinity, self.neighbours)
+        log_probabilities, energies = assignments(unary, ties, self.max_iterations, self.tolerance)
+        found = log_probabilities[-batch:].astype(np.float32)
+        return Prediction(
+            found,
+            1,
+            diagnostics={
+                "entropy": float(entropy(found).mean()),
+                "energy": energies[-1],
+                "iterations": float(len(energies)),
+                "images": float(len(logits)),
+            },
+        )
+
+
+def affinities(features: FloatArray, kind: Affinity, neighbours: int) -> FloatArray:
+    """How strongly each pair of images is tied, symmetric float64 `[N, N]`; no image is tied to itself.
+
+    Args:
+        features: `[N, F]`; only their directions matter.
+        kind: `knn`, 1 for neighbours of each other, ½ where only one is a neighbour of the other, else 0;
+            `rbf`, `exp(−d²/2σ²)` with σ the mean distance to the last neighbour; `linear`, the cosine.
+        neighbours: nearest images that count, at most N − 1; of equally near ones the earlier.
+    """
+    features = features.astype(np.float64)
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), TINY_NORM)
+    cosines = features @ features.T
+    count = min(neighbours, len(features) - 1)
+    if kind == "linear" or not count:
+        ties = cosines
+    else:
+        squares = np.maximum(2 - 2 * cosines, 0)
+        np.fill_diagonal(squares, np.inf)
+        nearest = np.argsort(squares, axis=1, kind="stable")[:, :count]
+        if kind == "knn":
+            ties = np.zeros_like(squares)
+            np.put_along_axis(ties, nearest, 1.0, axis=1)
+            ties = (ties + ties.T) / 2
+        else:
+            width = np.sqrt(np.take_along_axis(squares, nearest[:, -1:], axis=1)).mean()
+            ties = np.exp(-squares / max(2 * width**2, TINY_WIDTH))
+    np.fill_diagonal(ties, 0)
+    return cast(FloatArray, ties)
+
+
+def assignments(
+    unary: FloatArray, ties: FloatArray, max_iterations: int, tolerance: float
+) -> tuple[FloatArray, list[float]]:
+    """Log-probabilities float64 `[N, K]` that balance the unary and the ties, and the energy per iteration.
+
+    Iterates `Y ← softmax(Q − U)` with `Q = A Y`, from `Y = softmax(−U)`. The energy of the official code,
+    `Σ (U Y − Q Y + Y ln Y)` with the old Q and the new Y, is minus the sum of the rows' log-normalisers. From
+    the third iteration on, a relative change of at most `tolerance` is the end.
+
+    Args:
+        unary: U, minus the log-probabilities of the network, `[N, K]`.
+        ties: A, `[N, N]`.
+        max_iterations: iterations at most, ≥ 1.
+        tolerance: relative change of the energy.
+    """
+    y, _ = _normalised(-unary)
+    energies: list[float] = []
+    while True:
+        scores = ties @ y
+        scores -= unary
+        y, normalisers = _normalised(scores)
+        energies.append(-float(normalisers.sum()))
+        settled = len(energies) > 2 and abs(energies[-1] - energies[-2]) <= tolerance * abs(energies[-2])
+        if settled or len(energies) == max_iterations:
+            return scores - normalisers, energies
+
+
+def _normalised(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Softmax of each row `[N, K]`, and the logarithm of what it was divided by `[N, 1]`."""
+    top = scores.max(axis=1, keepdims=True)
+    y = np.subtract(scores, top)
+    np.exp(y, out=y)
+    total = y.sum(axis=1, keepdims=True)
+    y /= total
+    return y, top + np.log(total)

@@ -1,0 +1,166 @@
+"""T3A: class prototypes from confident features of the stream take the head's place (NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..objective import entropy
+from .base import Prediction, State, growing_array
+from .options import option, validate
+
+TINY_NORM = 1e-12
+HEAD_ROWS = 1024  # rows of the head classified at a time: [K, K] of a large head would not fit in memory
+
+
+@dataclass(frozen=True)
+class T3aState(State):
+    """What T3A carries.
+
+    Attributes:
+        prototypes: of each class the sum of its supports, of length 1, or 0 where it has none;
+            float32 `[K, F]`.
+        supports: features that stand for a class, of length 1, in order of arrival, float32 `[S, F]`; the
+            first ones are rows of the head.
+        labels: their classes, int64 `[S]`.
+        entropies: of the head's prediction for each of them, in nats, float64 `[S]`.
+    """
+
+    prototypes: FloatArray
+    supports: FloatArray = growing_array()
+    labels: NDArray[np.int64] = growing_array()
+    entropies: FloatArray = growing_array()
+
+
+@dataclass(frozen=True)
+class T3a:
+    """T3A as FOA's authors ran it: every image of the stream is a candidate for the class that the head says.
+
+    The current batch is taken in before it is predicted. What is not among the supports of lowest entropy is
+    discarded for good. Logits are products with the image's feature as it is, so they grow with its length,
+    and probabilities are overconfident. A class without supports has the logit 0.
+
+    Batches may have any size. Memory is up to `supports` times that of the head.
+    """
+
+    name: ClassVar[str] = "t3a"
+
+    supports: int = option(20, "supports kept per class, those of lowest entropy", low=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 1
+
+    def init(self, info: ModelInfo, seed: int) -> T3aState:
+        """The rows of the head are the first supports, each of the class that the head takes it for."""
+        labels, entropies = _judged_head(info.head_weight, info.head_bias)
+        kept = lowest_per_class(entropies, labels, self.supports)
+        labels, supports = labels[kept], _unit(info.head_weight[kept])
+        prototypes = np.zeros(info.head_weight.shape, np.float32)
+        classes, found = prototypes_of(supports, labels, np.arange(len(labels)))
+        prototypes[classes] = found
+        return T3aState(
+            step=0,
+            seed=seed,
+            prototypes=prototypes,
+            supports=supports,
+            labels=labels,
+            entropies=entropies[kept],
+        )
+
+    def step(self, state: T3aState, images: ImageArray, network: Forward) -> tuple[Prediction, T3aState]:
+        """Takes the images among the supports, and predicts them with the prototypes that result."""
+        outputs = network(images)
+        following = self._absorbed(state, outputs)
+        return self._prediction(following, outputs), following
+
+    def predict(self, state: T3aState, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts with the prototypes as they are."""
+        return self._prediction(state, network(images))
+
+    def _absorbed(self, state: T3aState, outputs: Outputs) -> T3aState:
+        labels = np.concatenate([state.labels, outputs.logits.argmax(axis=1)])
+        entropies = np.concatenate([state.entropies, entropy(outputs.logits)])
+        kept = lowest_per_class(entropies, labels, self.supports)
+        old, new = np.flatnonzero(kept[: len(state.labels)]), kept[len(state.labels) :]
+        if not new.any():  # then all old ones stay, too
+            return replace(state, step=state.step + 1)
+        labels = labels[kept]
+        supports = np.empty((len(labels), state.supports.shape[1]), np.float32)
+        # Tens of megabytes: written where they belong, without a copy in between (mode "raise" makes one).
+        np.take(state.supports, old, axis=0, out=supports[: len(old)], mode="clip")
+        supports[len(old) :] = _unit(outputs.features[new, -1])
+        changed = np.zeros(len(state.prototypes), bool)
+        changed[labels[len(old) :]] = True
+        classes, found = prototypes_of(supports, labels, np.flatnonzero(changed[labels]))
+        prototypes = state.prototypes.copy()
+        prototypes[classes] = found
+        return T3aState(state.step + 1, state.seed, prototypes, supports, labels, entropies[kept])
+
+    @staticmethod
+    def _prediction(state: T3aState, outputs: Outputs) -> Prediction:
+        logits = (outputs.features[:, -1] @ state.prototypes.T).astype(np.float32, copy=False)
+        return Prediction(
+            logits,
+            1,
+            diagnostics={"entropy": float(entropy(logits).mean()), "supports": float(len(state.labels))},
+        )
+
+
+def lowest_per_class(entropies: FloatArray, labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Which supports are kept, bool `[S]`: of each class those of lowest entropy; of equals the earlier.
+
+    Args:
+        entropies: `[S]`, in order of arrival.
+        labels: classes, `[S]`.
+        count: supports that a class may have.
+    """
+    order = np.lexsort((entropies, labels))  # stable
+    by_class = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(by_class, by_class)
+    kept = np.zeros(len(order), bool)
+    kept[order[rank < count]] = True
+    return kept
+
+
+def prototypes_of(
+    supports: FloatArray, labels: NDArray[np.int64], among: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The classes that occur, ascending `[C]`, and the sum of each one's supports at length 1 `[C, F]`.
+
+    A sum depends on the supports of its class and their order alone, not on what else is computed with it.
+
+    Args:
+        supports: float32 `[S, F]`.
+        labels: classes, `[S]`.
+        among: indices of the supports that count, at least one.
+    """
+    among = among[np.argsort(labels[among], kind="stable")]
+    classes, starts = np.unique(labels[among], return_index=True)
+    return classes, _unit(np.add.reduceat(supports[among], starts, axis=0, dtype=np.float64))
+
+
+def _judged_head(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+    """Labels and entropies `[K]` of the head's prediction for its own rows."""
+    parts = [
+        weight[start : start + HEAD_ROWS] @ weight.T + bias for start in range(0, len(weight), HEAD_ROWS)
+    ]
+    return (
+        np.concatenate([part.argmax(axis=1) for part in parts]).astype(np.int64, copy=False),
+        np.concatenate([entropy(part) for part in parts]),
+    )
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    """The rows `[N, F]` brought to length 1, float32; a row of zeros stays."""
+    rows = rows.astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY_NORM)
+    return cast(FloatArray, rows.astype(np.float32))
