@@ -18,7 +18,7 @@ from .engine.errors import FozoError, InputError
 if TYPE_CHECKING:
     from .data.source import SourceImages
     from .engine.bundle import Bundle
-    from .engine.methods import Option
+    from .engine.methods import AnyMethod, Option
     from .eval.experiment import Experiment
     from .eval.runner import DomainResult
 
@@ -524,10 +524,19 @@ def list_methods(name: str | None, form: str | None) -> None:
     else:
         for key, value in chosen.items():
             about = (type(value).__doc__ or "").splitlines()[0]
-            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}")
+            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}{_preset(value)}")
             _echo_options(options[key] if name else [])
         click.echo("\nEvery method has:")
         _echo_options(options[COMMON])
+
+
+def _preset(method: AnyMethod) -> str:
+    """In what a registered method differs from the defaults of its class."""
+    from .engine.methods import options_of
+
+    defaults = options_of(type(method)())
+    changed = [f"{name}={value}" for name, value in options_of(method).items() if value != defaults[name]]
+    return f" With {', '.join(changed)}." if changed else ""
 
 
 def _echo_options(options: Sequence[Option]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from .model import FloatArray
 
 MIN_IMAGES = 8  # fewer say nothing about how diverse predictions are
-POOL_IMAGES = 32  # and these are enough: the reading is steady from 16 on (docs/benchmarks.md)
+POOL_IMAGES = 32  # and these are enough: on ImageNet images the reading is steady from 16 on
 # How often the adapted network is right where both differ and the frozen one is wrong.
 RESCUE_RATE = 0.3
 

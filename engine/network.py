@@ -205,7 +205,7 @@ class Network:
             InputError: an array is not of this kind or shape, or there is no such tunable.
             ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
-        self._check_images(images)
+        self.check_images(images)
         n = len(images)
         feeds = [self._feed(candidate, n) for candidate in tunables]
         results = [self._empty(n) for _ in feeds]
@@ -256,7 +256,12 @@ class Network:
                 f"{reason(error)}; if memory is short, use fewer workers or a smaller micro-batch"
             ) from error
 
-    def _check_images(self, images: ImageArray) -> None:
+    def check_images(self, images: ImageArray) -> None:
+        """Makes sure that images can be fed.
+
+        Raises:
+            InputError: they are no uint8 `[N, H, W, 3]` of this network's size with N ≥ 1.
+        """
         expected = (*self.image_size, 3)
         found = f"{type(images).__name__}"
         if isinstance(images, np.ndarray):

@@ -109,7 +109,7 @@ class Pool:
         steps = [_Step(key, self._find(key), images) for key, images in batches.items()]
         for step in steps:
             try:
-                self.network._check_images(step.images)
+                self.network.check_images(step.images)
             except InputError as error:
                 _fail([step], error)
         return steps

@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,13 @@ def assert_refused(path: Path, adapter: Adapter, match: str | None = None) -> No
 
 
 @pytest.mark.parametrize("batches", [0, 1, 4])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "bn_adapt"])  # it has no batch norms
 def test_round_trip(stand_in: StandIn, tmp_path: Path, name: str, batches: int) -> None:
-    adapter = running(stand_in, METHODS[name], batches)
+    norms = {f"blocks.{block}.norm{norm}": 3 for block in (0, 1) for norm in (1, 2)}
+    with_norms = partial(stand_in, norms=norms)
+    adapter = running(with_norms, METHODS[name], batches)
     adapter.save(tmp_path / "state.npz")
-    other = Adapter(stand_in(), METHODS[name], seed=11)
+    other = Adapter(with_norms(), METHODS[name], seed=11)
     other.load(tmp_path / "state.npz")
     assert same(other.state, adapter.state)
     for batch in range(3):

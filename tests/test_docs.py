@@ -12,7 +12,9 @@ from fozo.eval.experiment import parse_methods
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["shift", "fozo"])
+@pytest.mark.parametrize(
+    "name", ["shift", "moments", "lame", "t3a", "bn_adapt", "foa", "fozo", "zoa", "common"]
+)
 def test_option_tables_are_those_of_the_code(name: str) -> None:
     table = CliRunner().invoke(cli, ["methods", name, "--markdown"]).output.strip()
     assert table in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")

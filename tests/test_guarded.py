@@ -239,6 +239,16 @@ def test_after_a_long_good_time_pauses_are_short_again() -> None:
     assert set(pauses) == {2}
 
 
+@pytest.mark.parametrize(("verified", "learnt"), [(0, 0), (1, 99)])
+def test_a_good_state_that_fails_at_once_is_not_trusted_again(verified: int, learnt: int) -> None:
+    guarded, network = Guarded(Drift(after=6)), Scripted()
+    spoilt = DriftState(5, 0, 99)
+    state = replace(guarded.init(network.info, 0), inner=spoilt, good=spoilt, verified=verified)
+    prediction, following = guarded.step(state, MIXED, network)
+    assert prediction.guarded
+    assert (following.inner.learnt, following.good.learnt) == (learnt, learnt)  # type: ignore[attr-defined]
+
+
 def test_reset_goes_back_to_the_start() -> None:
     predictions, states, _ = run(Guarded(Drift(after=6), guard="reset", guard_shadow=1), [MIXED] * 8)
     assert alarms(predictions)[6] == Alarm.LOSS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +116,14 @@ class _Sick:
 def test_images_that_break_a_step_are_not_kept(stand_in: StandIn) -> None:
     network = _Sick(stand_in())
     adapter = Adapter(network, Interval(Fozo(), interval=4))
-    start = snapshot(adapter.state)
+    start: Any = adapter.state
     for index in range(2):
         prediction = adapter.step(images(2, index))
         assert np.isfinite(prediction.logits).all() and not prediction.guarded
     assert prediction.diagnostics["updated"] == 0
     state: Any = adapter.state
     assert len(state.images) == 0
-    assert state.inner.step == 1
-    assert snapshot(state.inner)[2:] == dict(start)["inner"][2:]  # type: ignore[arg-type]
+    assert snapshot(state.inner) == snapshot(replace(start.inner, step=1))
     network.ill = False
     assert [adapter.step(images(2, index)).diagnostics["updated"] for index in range(2)] == [0, 1]
 
@@ -136,7 +135,7 @@ def network(bundle_path: Path) -> Iterator[Network]:
         yield opened
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "bn_adapt"])  # it has no batch norms
 @pytest.mark.parametrize("size", [1, 3])
 def test_every_method_resumes_within_an_interval(
     network: Network, random_images: Callable[..., ImageArray], tmp_path: Path, name: str, size: int

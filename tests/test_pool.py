@@ -360,6 +360,30 @@ def test_a_stream_that_fails(
     assert_unchanged_and_usable(pool, streams, before, images)
 
 
+def test_a_step_that_is_given_up_is_no_failure_to_its_method(
+    network: Network, random_images: MakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(network)
+    pool.open("a", "shift")
+    pool.open("b", "no_adapt")
+    caught: list[Exception] = []
+
+    def fail(self: NoAdapt, state: State, images: ImageArray, network: Any) -> Any:
+        raise InputError("no")
+
+    def careful(self: Shift, state: State, images: ImageArray, network: Any) -> Any:
+        try:
+            network(images)
+        except Exception as error:
+            caught.append(error)
+
+    monkeypatch.setattr(NoAdapt, "step", fail)
+    monkeypatch.setattr(Shift, "step", careful)
+    with pytest.raises(InputError, match=r"^stream 'b': no$"):
+        pool.step(dict.fromkeys("ab", random_images(1)))
+    assert caught == []
+
+
 # --- interrupts
 
 

@@ -87,9 +87,10 @@ def test_every_linear_layer_and_the_scores_are_found(family: str) -> None:
     for name in scores:
         assert products[name].right is not None and products[name].weight is None
 
-    # What is left in float: attention probabilities times values, and the head.
+    # What is left in float: attention probabilities times values, means of the embedding, and the head.
     others = {n.name for n in graph.graph.node if n.op_type == "MatMul"} - {p.node for p in products.values()}
-    assert others == {f"blocks.{index}.attn/mix" for index in range(len(model.blocks))}
+    mixes = {f"blocks.{index}.attn/mix" for index in range(len(model.blocks))}
+    assert others == {*mixes, "embedding/mean", "embedding/variance"}
     assert [node.name for node in graph.graph.node if node.op_type == "Gemm"] == ["head"]
 
 

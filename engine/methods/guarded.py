@@ -227,9 +227,10 @@ class Guarded:
             return instead, replace(following, inner=kept, streak=0, look_in=0)
         if self.guard == "stop":
             return instead, replace(_alarmed(following, state.inner), pause=FOREVER)
-        back = (
-            state.good if self.guard == "rollback" and state.verified else self.method.init(info, state.seed)
-        )
+        if self.guard == "rollback" and state.verified:
+            back = state.good
+        else:
+            back = self.method.init(info, state.seed)
         paused = replace(
             _alarmed(following, renumbered(back, following.inner)),
             good=back,
