@@ -564,7 +564,7 @@ def test_methods_are_frozen_values(name: str) -> None:
     with pytest.raises((FrozenInstanceError, TypeError)):
         configured.something = 1
     with pytest.raises(TypeError):
-        METHODS[name] = configured  # type: ignore[index]
+        ALL_METHODS[name] = configured  # type: ignore[index]
 
 
 @registered
