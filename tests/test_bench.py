@@ -340,7 +340,7 @@ def test_tune_refuses_options_that_would_do_nothing(bundle_path: Path) -> None:
 
 def run(bundle: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(bundle, out, *options), env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+        command(bundle, out, *options), env=ENVIRONMENT, capture_output=True, text=True, timeout=600
     )
 
 

@@ -43,7 +43,7 @@ def fozo_(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
