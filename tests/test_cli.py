@@ -17,9 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import click
 import fozo
 import numpy as np
 import pytest
+from fozo.cli import Blocks
 from fozo.eval.domains import IMAGENET_C
 from PIL import Image
 
@@ -614,3 +616,17 @@ def test_a_negative_seed_is_refused_before_the_work(command: str, bundle: Path, 
     }[command]
     assert "-1 is not in the range" in fails(*arguments, cwd=tmp_path)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [("all", None), ("none", ()), ("3", (3,)), ("1-8", tuple(range(1, 9))), ("4,0-2,1", (0, 1, 2, 4))],
+)
+def test_blocks_are_read(text: str, blocks: tuple[int, ...] | None) -> None:
+    assert Blocks().convert(text, None, None) == blocks
+
+
+@pytest.mark.parametrize("text", ["", "some", "1-", "-1", "3-1", "1-2-3", "1,,2", "1.5"])
+def test_blocks_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="blocks like 1-8"):
+        Blocks().convert(text, None, None)
