@@ -25,7 +25,7 @@ types: $(VENV)/.dev
 	  --cache-dir $(abspath $(VENV))/mypy $(ROOMS:%=-p fozo.%) -m fozo.cli
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
