@@ -125,6 +125,27 @@ class Manifest:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def info(self, head_weight: FloatArray, head_bias: FloatArray) -> ModelInfo:
+        """What methods need to know of the model, without identity and source statistics.
+
+        Args:
+            head_weight: float32 `[K, F]`.
+            head_bias: float32 `[K]`.
+        """
+        return ModelInfo(
+            name=self.model,
+            identity="",
+            layers=self.layers,
+            width=self.width,
+            tokens=self.tokens,
+            prompt_bound=self.prompt_bound,
+            head_weight=head_weight,
+            head_bias=head_bias,
+            tunables=tuple(self.tunables),
+            norms=self.norms,
+            feature_widths=self.feature_widths,
+        )
+
     def to_json(self) -> bytes:
         """The manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
         return (json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
@@ -309,20 +330,8 @@ class Bundle:
         head = _load_arrays(self.file("head.npz"), shapes)
         source = m.source[precision].file if precision in m.source else None
         used = [self._graph_entry(precision).file, "head.npz", *([source] if source else [])]
-        return ModelInfo(
-            name=m.model,
-            identity=sha256_of_parts(*(m.files[name].sha256 for name in used), str(m.prompt_bound)),
-            layers=m.layers,
-            width=m.width,
-            tokens=m.tokens,
-            prompt_bound=m.prompt_bound,
-            head_weight=head["weight"],
-            head_bias=head["bias"],
-            source=self.source(precision),
-            tunables=tuple(m.tunables),
-            norms=m.norms,
-            feature_widths=m.feature_widths,
-        )
+        identity = sha256_of_parts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
+        return replace(m.info(head["weight"], head["bias"]), identity=identity, source=self.source(precision))
 
     def source(self, precision: str) -> SourceStatistics | None:
         """Source statistics of a graph, or None if the bundle has none for it.

@@ -36,7 +36,6 @@ from .onnx_file import check_graph_file
 from .tuning import Arrangement, remembered
 
 IMAGES = "images"
-TUNABLES = ("prompts", "norms", "batch_statistics")
 COUPLING = "batch_statistics"  # not zero: the images of a call depend on each other
 OUTPUTS = ("logits", "features", "embedding")
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a

@@ -13,16 +13,22 @@ def empty_window(info: ModelInfo) -> FloatArray:
     return np.zeros((0, info.layers, info.feature_width), np.float32)
 
 
-def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
-    """Moments of as much of the window as a batch leaves room for; None if that is nothing.
+def earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
+    """As much of the end of a window as a batch leaves room for, `[W, …]`.
 
     Args:
-        window: features of the images before, float32 `[W, L, F]`, the latest last.
+        window: of the images before, `[W, …]`, the latest last.
         batch: images of the current batch.
-        size: images that shall be in the statistics together; 0 keeps no window.
+        size: images that both shall have together; 0 keeps no window.
     """
     room = max(0, size - batch)
-    return Moments.of(window[-room:]) if room and len(window) else None
+    return window[max(0, len(window) - room) :]
+
+
+def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
+    """Moments of what `earlier` gives of a window of features; None if that is nothing."""
+    kept = earlier(window, batch, size)
+    return Moments.of(kept) if len(kept) else None
 
 
 def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:

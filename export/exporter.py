@@ -23,7 +23,6 @@ from ..engine.arrays import to_npz
 from ..engine.bundle import Bundle, GraphEntry, Manifest
 from ..engine.errors import ExportError, reason
 from ..engine.files import sha256_of
-from ..engine.model import ModelInfo
 from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
@@ -108,20 +107,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     with bundles.folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
         _save_graph(family, norms, graph)
-        info = ModelInfo(
-            name=request.model,
-            identity="",
-            layers=manifest.layers,
-            width=manifest.width,
-            tokens=manifest.tokens,
-            prompt_bound=manifest.prompt_bound,
-            head_weight=weight,
-            head_bias=bias,
-            tunables=tuple(manifest.tunables),
-            norms=manifest.norms,
-            feature_widths=manifest.feature_widths,
-        )
-        parity = verify(family, graph, info)
+        parity = verify(family, graph, manifest.info(weight, bias))
         entry = GraphEntry(graph.name, OPSET, max(astuple(parity)))
         manifest = _with_record(manifest, request, model, entry, parity)
         files: dict[str, Callable[[Path], object]] = {

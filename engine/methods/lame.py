@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
 from ..objective import entropy, softmax
-from ..window import slide
+from ..window import earlier, slide
 from .base import Prediction, State, growing_array
 from .options import option, validate
 
@@ -92,10 +92,8 @@ class Lame:
 
     def _prediction(self, state: LameState, outputs: Outputs) -> Prediction:
         batch = len(outputs.logits)
-        room = max(0, self.window - batch)
-        earlier = slice(max(0, len(state.logits) - room), None)
-        features = np.concatenate([state.features[earlier], outputs.features[:, -1]])
-        logits = np.concatenate([state.logits[earlier], outputs.logits])
+        features = np.concatenate([earlier(state.features, batch, self.window), outputs.features[:, -1]])
+        logits = np.concatenate([earlier(state.logits, batch, self.window), outputs.logits])
         unary = -np.log(softmax(logits) + PROBABILITY_FLOOR)
         ties = affinities(features, self.affinity, self.neighbours)
         log_probabilities, energies = assignments(unary, ties, self.max_iterations, self.tolerance)
