@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from ..engine.model import FloatArray, ImageArray, Outputs, Tunables
+from .reference import normalised_pixels, replaced_outputs
 from .resnet import read_resnet
 from .resnet_graph import build_resnet_graph, tunable_norms
 
@@ -102,14 +102,11 @@ class ResnetFamily:
             norms: the M modules that `norms` adds to, each with its number of channels.
         """
         model = self._model
-        pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
-        pixels = (pixels - torch.tensor(self._mean).view(1, 3, 1, 1)) / torch.tensor(self._std).view(
-            1, 3, 1, 1
-        )
+        pixels = normalised_pixels(images, self._mean, self._std)
         addends = tunables.get("norms")
         tuned = {} if addends is None else dict(zip(norms, torch.from_numpy(addends[0]), strict=True))
         share = float(tunables["batch_statistics"][0]) if "batch_statistics" in tunables else 0.0
-        with _tuned_norms(model, tuned, share):
+        with replaced_outputs(model, _tuned_norms(model, tuned, share)):
             embedded = model.conv1(pixels)
             x = model.maxpool(model.act1(model.bn1(embedded)))
             features = []
@@ -125,9 +122,10 @@ class ResnetFamily:
         )
 
 
-@contextmanager
-def _tuned_norms(model: nn.Module, addends: Mapping[str, Tensor], share: float) -> Iterator[None]:
-    """Within the block, all batch norms mix the statistics of the batch into the running ones.
+def _tuned_norms(
+    model: nn.Module, addends: Mapping[str, Tensor], share: float
+) -> dict[str, Callable[..., Tensor]]:
+    """What all batch norms answer that mix the statistics of the batch into the running ones.
 
     Args:
         model: whose norms; nothing of them is changed.
@@ -147,10 +145,5 @@ def _tuned_norms(model: nn.Module, addends: Mapping[str, Tensor], share: float) 
 
         return replaced
 
-    modules = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
-    hooks = [module.register_forward_hook(hook(name)) for name, module in modules]
-    try:
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return {name: hook(name) for name in names}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..engine.model import FloatArray, ImageArray, Outputs, Tunables
 from .graph import block_norms, build_graph
+from .reference import normalised_pixels, replaced_outputs
 from .vit import read_vit
 
 PROMPTS = (0, 3)
@@ -99,11 +99,8 @@ class VitFamily:
             norms: the M modules that `norms` adds to.
         """
         model = self._model
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        pixels = (pixels - torch.tensor(self._mean).view(1, 3, 1, 1)) / torch.tensor(self._std).view(
-            1, 3, 1, 1
-        )
-        with _tuned_norms(model, tuple(norms), tunables.get("norms")):
+        pixels = normalised_pixels(images, self._mean, self._std)
+        with replaced_outputs(model, _tuned_norms(norms, tunables.get("norms"))):
             tokens = model._pos_embed(model.patch_embed(pixels))
             prefix = model.num_prefix_tokens
             patches = model.norm_pre(tokens)[:, prefix:]
@@ -122,13 +119,11 @@ class VitFamily:
         return Outputs(logits.numpy(), torch.stack(features, dim=1).numpy(), moments.numpy())
 
 
-@contextmanager
-def _tuned_norms(model: Any, names: Sequence[str], addends: FloatArray | None) -> Iterator[None]:
-    """Within the block, the named LayerNorms have these addends `[S, M, 2, D]` on gain and bias."""
+def _tuned_norms(norms: Iterable[str], addends: FloatArray | None) -> dict[str, Callable[..., Tensor]]:
+    """What the named LayerNorms answer with addends `[S, M, 2, D]` on gain and bias; none without addends."""
 
-    def hook(index: int) -> Callable[..., Tensor]:
-        assert addends is not None
-        gain, bias = torch.from_numpy(addends[:, index, :, None]).unbind(1)
+    def hook(parameters: Tensor) -> Callable[..., Tensor]:
+        gain, bias = parameters[:, :, None].unbind(1)
 
         def replaced(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             plain = F.layer_norm(inputs[0], norm.normalized_shape, None, None, norm.eps)
@@ -136,12 +131,7 @@ def _tuned_norms(model: Any, names: Sequence[str], addends: FloatArray | None) -
 
         return replaced
 
-    hooks = [
-        model.get_submodule(name).register_forward_hook(hook(index))
-        for index, name in enumerate(names if addends is not None else ())
-    ]
-    try:
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
+    if addends is None:
+        return {}
+    each = torch.from_numpy(addends).unbind(1)
+    return {name: hook(parameters) for name, parameters in zip(norms, each, strict=True)}
