@@ -392,6 +392,7 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
     multiple=True,
     default=("no_adapt", "fozo"),
     show_default=True,
+    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
     help="Methods to measure; repeat it.",
 )
 @click.option(

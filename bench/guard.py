@@ -22,7 +22,7 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.network import Network
 from fozo.eval.corruptions import corrupt
 from fozo.eval.domains import imagefolder
-from fozo.eval.experiment import parse_methods
+from fozo.engine.methods import parse_methods
 from numpy.typing import NDArray
 
 BATCH = 64

@@ -22,7 +22,7 @@ from fozo.engine.errors import BundleError
 from fozo.engine.methods import METHODS
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.network import Network
-from fozo.eval.experiment import parse_methods
+from fozo.engine.methods import parse_methods
 
 ANSWERS = 8
 

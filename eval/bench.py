@@ -27,7 +27,7 @@ from .._version import __version__
 from ..engine.bundle import Bundle
 from ..engine.cpu import available_cpus, cpu_features
 from ..engine.errors import FozoError, InputError
-from ..engine.methods import method
+from ..engine.methods import parse_method, parse_methods
 from .bench_worker import TORCH
 
 SCHEMA = 1
@@ -83,17 +83,22 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure."""
+    """One thing to measure; its method is written as for `parse_method`."""
 
     contestant: Contestant
     method: str
     batch_size: int
     threads: int
 
+    @property
+    def label(self) -> str:
+        """The method's name in the table."""
+        return parse_method(self.method)[0]
+
     def describe(self) -> str:
         """The cell in words, for messages."""
         threads = _threads_in_words(self.threads)
-        return f"{self.contestant.label} {self.method}, batch {self.batch_size}, {threads}"
+        return f"{self.contestant.label} {self.label}, batch {self.batch_size}, {threads}"
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,7 @@ class Benchmark:
     def _widths(self) -> tuple[int, int]:
         """Of the columns for contestants and methods."""
         contestants = (len(m.cell.contestant.label) for m in self.measurements)
-        methods = (len(m.cell.method) for m in self.measurements)
+        methods = (len(m.cell.label) for m in self.measurements)
         return 2 + max(16, *contestants), 2 + max(8, *methods)
 
     def _heading(self) -> list[str]:
@@ -297,7 +302,7 @@ class Benchmark:
 
     def _row(self, measurement: Measurement) -> str:
         m, (wide, narrow) = measurement, self._widths
-        label = m.cell.contestant.label.ljust(wide) + m.cell.method.ljust(narrow)
+        label = m.cell.contestant.label.ljust(wide) + m.cell.label.ljust(narrow)
         if m.failure:
             return f"{label}  failed: {m.failure}"
         seconds = m.median("seconds")
@@ -361,7 +366,7 @@ def prepare(
 
     Args:
         bundle: path of the bundle.
-        methods: names of methods.
+        methods: methods, each as for `parse_method`.
         precisions: graphs of the bundle; none means all of them.
         batch_sizes: images per step.
         threads: numbers of threads; none means one, and all processors.
@@ -378,8 +383,7 @@ def prepare(
     chosen = _distinct(precisions) or list(opened.manifest.graphs)
     for precision in chosen:
         opened.graph(precision)
-    for name in methods:
-        method(name)
+    parse_methods(_distinct(methods))
     contestants = [Contestant(name, provider) for provider in _distinct(providers) for name in chosen]
     if with_torch:
         contestants += _torch_contestants()

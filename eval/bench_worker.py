@@ -88,7 +88,7 @@ def _contestant(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) 
 
 def _network_contestant(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Contestant:
     from ..engine.adapter import Adapter
-    from ..engine.methods import method
+    from ..engine.methods import parse_method
     from ..engine.network import Network
 
     network = Network.open(
@@ -96,7 +96,7 @@ def _network_contestant(request: Mapping[str, Any], bundle: Bundle, images: Imag
     )
     if network.info.source is None:
         network.info = replace(network.info, source=_some_statistics(network))
-    adapter = Adapter(network, method(request["method"]))
+    adapter = Adapter(network, parse_method(request["method"])[1])
     return lambda: adapter.step(images), network.micro_batch
 
 

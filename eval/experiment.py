@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle, Manifest
 from ..engine.errors import InputError
-from ..engine.methods import AnyMethod, method
+from ..engine.methods import parse_methods
 from ..engine.network import Network
 from . import results, runner
 from .corruptions import FROST
@@ -140,22 +140,6 @@ def prepare(
         columns[present] = np.arange(len(present))
     adapters = {name: Adapter(network, chosen, seed) for name, chosen in configured.items()}
     return Experiment(opened, precision, network, adapters, domains, protocol, columns)
-
-
-def parse_methods(specs: Sequence[str]) -> dict[str, AnyMethod]:
-    """Methods by label from `[label=]name[:option=value,…]`; without a label, the whole is the label."""
-    methods: dict[str, AnyMethod] = {}
-    for spec in specs:
-        head, _, text = spec.partition(":")
-        label, _, name = head.rpartition("=")
-        pairs = [part.partition("=") for part in text.split(",")] if text else []
-        broken = [key for key, equals, _ in pairs if not equals]
-        if broken:
-            raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
-        if (label or spec) in methods:
-            raise InputError(f"the method {label or spec} is given twice; label one of them: LABEL={spec}")
-        methods[label or spec] = method(name, **{key.strip(): value.strip() for key, _, value in pairs})
-    return methods
 
 
 def _domains(

@@ -31,17 +31,17 @@ def contestant(
     Args:
         bundle: whose model is built, with random weights.
         images: uint8 `[N, H, W, 3]`; converted here and not in the step.
-        method: `no_adapt` or `fozo`.
+        method: `no_adapt`, or for vision transformers `fozo`.
         precision: `fp32` or `bf16`, of weights and inputs.
         threads: of PyTorch's kernels.
         part: images at a time; None takes the whole batch at once.
 
     Raises:
-        InputError: timm does not know the model, or its class token is not what a linear head reads.
+        InputError: timm does not know the model, or FOZO cannot be written for it.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = _plain_vit(bundle.manifest).to(DTYPES[precision])
+    model = _plain_model(bundle.manifest, method).to(DTYPES[precision])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
     pixels = pixels.to(DTYPES[precision])
     with torch.inference_mode():
@@ -137,9 +137,9 @@ class EagerFozo:
         return features.mean(0), features.std(0)
 
 
-def _plain_vit(manifest: Manifest) -> Any:
-    """The bundle's architecture with random weights, in eval mode."""
-    name = manifest.model
+def _plain_model(manifest: Manifest, method: str) -> Any:
+    """The bundle's architecture with random weights, in eval mode, if the method can run on it."""
+    name, prompted = manifest.model, "prompts" in manifest.tunables
     if name == DEMO_MODEL:
         return demo_model().eval()
     if not timm.is_model(name):
@@ -147,12 +147,15 @@ def _plain_vit(manifest: Manifest) -> Any:
             f"timm {timm.__version__} has no model {name!r}, so PyTorch cannot be compared on this bundle; "
             "leave --torch out"
         )
-    model: Any = timm.create_model(
-        name, pretrained=False, num_classes=manifest.classes, img_size=manifest.preprocessing.size
-    )
-    if not isinstance(model.head, nn.Linear) or manifest.feature_width != manifest.width:
+    if method == "fozo" and not prompted:
+        raise InputError(f"{name} has no prompts, which FOZO needs; leave -m fozo out")
+    size = {"img_size": manifest.preprocessing.size} if prompted else {}
+    model: Any = timm.create_model(name, pretrained=False, num_classes=manifest.classes, **size)
+    if method == "fozo" and not (
+        isinstance(model.head, nn.Linear) and manifest.feature_width == manifest.width
+    ):
         raise InputError(
-            f"PyTorch is compared on models with a linear head on the class token; {name} has another "
-            "head: leave --torch out"
+            "FOZO in PyTorch is written for models with a linear head on the class token, and "
+            f"{name} has another head; leave --torch or -m fozo out"
         )
     return model.eval()

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import fozo
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
@@ -77,6 +78,30 @@ def test_matrix_puts_what_is_compared_side_by_side() -> None:
     first = [(c.contestant, c.method) for c in cells[:4]]
     assert first == [(FP32, "no_adapt"), (FP32, "fozo"), (INT8, "no_adapt"), (INT8, "fozo")]
     assert [(c.batch_size, c.threads) for c in cells[::4]] == [(1, 1), (1, 2), (8, 1), (8, 2)]
+
+
+def test_methods_may_have_options_and_a_label(bundle_path: Path) -> None:
+    spec = "small=fozo:epsilon=0.2,epsilon_min=0.1"
+    benchmark = prepare(bundle_path, **{**OPTIONS, "methods": ["no_adapt", spec, spec]})
+    assert [m.cell.method for m in benchmark.measurements[:2]] == ["no_adapt", spec]
+    assert len(benchmark.measurements) == 4  # two methods, two batch sizes
+    cell = benchmark.measurements[1].cell
+    assert cell.describe() == "fp32 small, batch 1, 1 thread"
+    assert take_sample(benchmark.bundle, cell, 0).steps == 1
+    with pytest.raises(InputError, match="the method no_adapt is given twice"):
+        prepare(bundle_path, **{**OPTIONS, "methods": ["no_adapt", "no_adapt=shift"]})
+
+
+def test_torch_runs_residual_networks_without_fozo(bundle_path: Path) -> None:
+    eager = pytest.importorskip("fozo.export.eager", reason="needs PyTorch and timm")
+    bundle = Bundle.open(bundle_path)
+    manifest = replace(bundle.manifest, model="resnet10t", classes=7, tunables={"norms": (1, 2, 2, 8)})
+    residual = replace(bundle, manifest=manifest)
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    options: dict[str, Any] = {"precision": "fp32", "threads": 1, "part": None}
+    assert eager.contestant(residual, images, method="no_adapt", **options)().shape == (2, 7)
+    with pytest.raises(InputError, match="resnet10t has no prompts"):
+        eager.contestant(residual, images, method="fozo", **options)
 
 
 def test_matrix_leaves_out_what_torch_does_not_have() -> None:

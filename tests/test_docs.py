@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.engine.methods import METHODS
-from fozo.eval.experiment import parse_methods
+from fozo.engine.methods import parse_methods
 
 ROOT = Path(__file__).parent.parent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from ..errors import InputError
@@ -53,6 +53,36 @@ def method(name: str, **options: object) -> AnyMethod:
     return wrapped(configure(METHODS[name], own, common), rest)
 
 
+def parse_method(spec: str) -> tuple[str, AnyMethod]:
+    """Label and method from `[label=]name[:option=value,…]`; without a label, the whole is the label.
+
+    Raises:
+        InputError: not of this form, there is no such method or option, or a value cannot be used.
+    """
+    head, _, text = spec.partition(":")
+    label, _, name = head.rpartition("=")
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    broken = [key for key, equals, _ in pairs if not equals]
+    if broken:
+        raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
+    return label or spec, method(name, **{key.strip(): value.strip() for key, _, value in pairs})
+
+
+def parse_methods(specs: Sequence[str]) -> dict[str, AnyMethod]:
+    """Methods by label, each as for `parse_method`.
+
+    Raises:
+        InputError: as there, or two have the same label.
+    """
+    methods: dict[str, AnyMethod] = {}
+    for spec in specs:
+        label, parsed = parse_method(spec)
+        if label in methods:
+            raise InputError(f"the method {label} is given twice; label one of them: LABEL={spec}")
+        methods[label] = parsed
+    return methods
+
+
 __all__ = [
     "METHODS",
     "AnyMethod",
@@ -76,4 +106,6 @@ __all__ = [
     "describe",
     "method",
     "options_of",
+    "parse_method",
+    "parse_methods",
 ]
