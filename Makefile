@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-ROOMS := engine data export quant eval
+ROOMS := engine data export quant eval commands
 
 .PHONY: demo test format lint types unit clean
 

@@ -24,10 +24,10 @@ from fozo.data.loader import load_batches
 from fozo.engine.adapter import Adapter
 from fozo.engine.bundle import Bundle
 from fozo.engine.files import write_atomic
+from fozo.engine.methods import parse_methods
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.network import Network
 from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
-from fozo.engine.methods import parse_methods
 from fozo.eval.metrics import Tally
 from fozo.eval.protocol import choose_subset, shuffled
 

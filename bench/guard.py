@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from fozo.engine.adapter import Adapter
 from fozo.engine.bundle import Bundle
+from fozo.engine.methods import parse_methods
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.network import Network
 from fozo.eval.corruptions import corrupt
 from fozo.eval.domains import imagefolder
-from fozo.engine.methods import parse_methods
 from numpy.typing import NDArray
 
 BATCH = 64

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from fozo.engine.adapter import Adapter
 from fozo.engine.errors import BundleError
-from fozo.engine.methods import METHODS
+from fozo.engine.methods import METHODS, parse_methods
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.network import Network
-from fozo.engine.methods import parse_methods
 
 ANSWERS = 8
 

@@ -21,7 +21,7 @@ import click
 import fozo
 import numpy as np
 import pytest
-from fozo.cli import Blocks
+from fozo.commands.options import Blocks
 from fozo.eval.domains import IMAGENET_C
 from PIL import Image
 

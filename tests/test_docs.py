@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
-from fozo.engine.methods import METHODS
-from fozo.engine.methods import parse_methods
+from fozo.engine.methods import METHODS, parse_methods
 
 ROOT = Path(__file__).parent.parent
 

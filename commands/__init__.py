@@ -1,0 +1,1 @@
+"""The commands of the command line, one per file. They import rooms only when they run."""

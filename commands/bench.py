@@ -1,0 +1,144 @@
+"""`fozo bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..engine.errors import InputError
+from .options import BUNDLE, PROVIDER
+from .progress import Progress
+
+
+@click.command()
+@BUNDLE
+@click.option(
+    "-m",
+    "--method",
+    "methods",
+    multiple=True,
+    default=("no_adapt", "fozo"),
+    show_default=True,
+    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
+    help="Methods to measure; repeat it.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="Graphs of the bundle to measure; repeat it. Default: all.",
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 8, 64),
+    show_default=True,
+    help="Images per step; repeat it.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), multiple=True, help="Repeat it. Default: 1, and all processors."
+)
+@click.option(
+    "--provider",
+    "providers",
+    type=PROVIDER,
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    help="Of ONNX Runtime; repeat it.",
+)
+@click.option(
+    "--torch",
+    "with_torch",
+    is_flag=True,
+    help="Compare with the same model in eager PyTorch, float32 and bfloat16.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Samples of every cell, in turn."
+)
+@click.option(
+    "--min-seconds",
+    type=click.FloatRange(0),
+    default=0.5,
+    show_default=True,
+    help="How long the steps of a sample take at least.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="bench.json",
+    show_default=True,
+    help="Where all samples go.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what goes there, instead of a table.")
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Instead: find the fastest workers and micro-batch for the largest batch size, and remember them.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **options: Any) -> None:
+    """Measure how fast a BUNDLE (default: ./bundle) runs on this machine.
+
+    \b
+    Every sample is taken in a process of its own, one after the other. Examples:
+      fozo bench --batch-size 64 --torch
+      fozo bench tiny --precision int8 --threads 1 --rounds 9
+      fozo bench tiny --tune --batch-size 8
+    """
+    if tune:
+        _tune(bundle, quiet, **options)
+        return
+    from ..engine.files import check_writable, write_atomic
+    from ..eval.bench import BenchError, prepare
+
+    check_writable(out)  # fails now and not after the work
+    benchmark = prepare(bundle, **options)
+    try:
+        with Progress(benchmark.samples, quiet, "samples") as advance:
+            benchmark.run(advance)
+    finally:
+        if benchmark.started:
+            document = benchmark.to_json()
+            write_atomic(out, document.encode())
+            click.echo(document.rstrip() if as_json else benchmark.table())
+            state = "All samples" if benchmark.complete else "Incomplete: what was measured so far"
+            click.echo(f"\n{state}: {out}", err=as_json)
+    if benchmark.failures:
+        failures = benchmark.failures
+        raise BenchError(f"{len(failures)} of {len(benchmark.measurements)} cells failed; {failures[0]}")
+
+
+def _tune(
+    bundle: Path,
+    quiet: bool,
+    precisions: tuple[str, ...],
+    providers: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    rounds: int,
+    **others: Any,
+) -> None:
+    """Tunes every chosen graph on every chosen provider; the options that do not matter here are refused."""
+    from ..engine.bundle import Bundle
+    from ..eval.tune import Tuning
+
+    context = click.get_current_context()
+    given = {name: context.get_parameter_source(name) for name in (*others, "out", "as_json")}
+    unused = [name for name, source in given.items() if source is click.core.ParameterSource.COMMANDLINE]
+    if unused:
+        flags = [option.opts[-1] for option in context.command.params if option.name in unused]
+        raise InputError(
+            "--tune goes with --precision, --provider, --batch-size, --rounds and --quiet; "
+            f"leave out {', '.join(flags)}"
+        )
+    opened = Bundle.open(bundle)
+    for provider in dict.fromkeys(providers):
+        for precision in dict.fromkeys(precisions or opened.manifest.graphs):
+            tuning = Tuning(opened, precision, provider, max(batch_sizes), rounds)
+            with Progress(tuning.images, quiet) as advance:
+                measured = tuning.run(advance)
+            click.echo(tuning.table(measured))

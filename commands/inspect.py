@@ -1,0 +1,23 @@
+"""`fozo inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .bundles import description
+from .options import BUNDLE
+
+
+@click.command()
+@BUNDLE
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what a BUNDLE is, after checking the hashes of all its files."""
+    from ..engine.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    for name in opened.manifest.files:
+        opened.file(name)
+    click.echo(opened.manifest.to_json().decode().rstrip() if as_json else description(opened))

@@ -1,0 +1,62 @@
+"""`fozo methods`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..engine.methods import AnyMethod, Option
+
+COMMON = "common"  # stands for a method where the options that all have are meant
+
+
+@click.command("methods")
+@click.argument("name", required=False)
+@click.option("--json", "form", flag_value="json", help="Machine-readable.")
+@click.option("--markdown", "form", flag_value="markdown", help="As a table for documents.")
+def list_methods(name: str | None, form: str | None) -> None:
+    """List the methods, or the options of the method NAME with their defaults; then those that all have.
+
+    For the latter alone, the NAME is common.
+    """
+    from dataclasses import asdict
+
+    from ..engine.methods import METHODS, common_options, describe, method
+
+    chosen = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
+    options = {key: describe(value) for key, value in chosen.items()}
+    if form != "markdown" or name == COMMON:
+        options[COMMON] = common_options()
+    if form == "json":
+        plain = {key: [asdict(option) for option in values] for key, values in options.items()}
+        click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+    elif form == "markdown":
+        click.echo("| option | default | kind | meaning |\n|---|---|---|---|")
+        for option in (option for values in options.values() for option in values):
+            kind = option.kind.replace("|", ", ")
+            click.echo(f"| `{option.name}` | `{option.default}` | {kind} | {option.help} |")
+    else:
+        for key, value in chosen.items():
+            about = (type(value).__doc__ or "").splitlines()[0]
+            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}{_preset(value)}")
+            _echo_options(options[key] if name else [])
+        click.echo("\nEvery method has:")
+        _echo_options(options[COMMON])
+
+
+def _preset(method: AnyMethod) -> str:
+    """In what a registered method differs from the defaults of its class."""
+    from ..engine.methods import options_of
+
+    defaults = options_of(type(method)())
+    changed = [f"{name}={value}" for name, value in options_of(method).items() if value != defaults[name]]
+    return f" With {', '.join(changed)}." if changed else ""
+
+
+def _echo_options(options: Sequence[Option]) -> None:
+    for option in options:
+        click.echo(f"  {option.name} = {option.default}  ({option.kind})\n      {option.help}")

@@ -1,0 +1,30 @@
+"""The progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class Progress:
+    """A progress bar on standard error, as a context that gives the function to advance it."""
+
+    def __init__(self, count: int, quiet: bool = False, unit: str = "images") -> None:
+        self._bar: Any = click.progressbar(
+            length=count,
+            file=sys.stderr,
+            show_pos=True,
+            width=30,
+            bar_template=f"%(bar)s %(info)s {unit}",
+            hidden=quiet or not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.__enter__()
+        return lambda count: self._bar.update(count)
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)

@@ -1,0 +1,98 @@
+"""`fozo quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..engine.errors import InputError
+from .bundles import add_source, description, quantized
+from .options import CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
+@click.argument("folder", type=FOLDER, required=False)
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    default=CALIBRATION_IMAGES,
+    show_default=True,
+    help="How many images to calibrate with.",
+)
+@click.option(
+    "--held-out",
+    type=click.IntRange(1),
+    default=HELD_OUT_IMAGES,
+    show_default=True,
+    help="How many others to judge the result by.",
+)
+@click.option(
+    "--calibrator",
+    type=click.Choice(["percentile", "average", "minmax"]),
+    default="percentile",
+    show_default=True,
+    help="What becomes of the extremes that a channel takes in each calibration batch.",
+)
+@click.option(
+    "--weight-bits",
+    type=click.Choice(["8", "7"]),
+    help="Default: 8, or 7 where this processor's kernels would overflow.",
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers to leave in float, like blocks.7.mlp.fc2 or '*.attn.*'; repeat it.",
+)
+@click.option(
+    "--portable", is_flag=True, help="Add int8-qdq too, the same in standard operators for other runtimes."
+)
+@click.option("--sensitivity", is_flag=True, help="Measure and print what each layer loses on its own.")
+@click.option("--source-images", default=512, show_default=True, help="Images for source statistics.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of images and prompts.",
+)
+@click.option("--force", is_flag=True, help="Add the graph even if it is less accurate or slower.")
+def quantize(
+    bundle: Path,
+    folder: Path | None,
+    images: int,
+    held_out: int,
+    weight_bits: str | None,
+    sensitivity: bool,
+    source_images: int,
+    **options: Any,
+) -> None:
+    """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
+
+    The result is compared with fp32 on images that were not used for calibration, and refused if it loses
+    more than one point of accuracy or is slower on this machine. The bundle is then as it was.
+
+    \b
+    Examples:
+      fozo quantize bundle CLEAN_IMAGES
+      fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
+    """
+    from ..engine.bundle import Bundle
+
+    try:
+        from ..data.source import choose_images
+        from ..quant.quantizer import Options
+    except ImportError as error:
+        raise InputError(
+            f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
+        ) from error
+    if folder is not None:
+        choose_images(folder, source_images, options["seed"])  # fails before the work, not after it
+    chosen = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
+    changed, report = quantized(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity)
+    click.echo(report)
+    added = ["int8", "int8-qdq"] if chosen.portable else ["int8"]
+    click.echo(description(add_source(changed, folder, source_images, chosen.seed, added)))
