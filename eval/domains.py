@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,8 @@ class Domain:
         labels: int64 `[N]`, indices into the classes of the bundle.
         load: gives image i, uint8 `[H, W, 3]`; safe to call from several threads.
         generated: the corruption was computed by fozo and is not the official data.
+        severity: of the corruption, 1 to 5, or None.
+        classes: indices of the classes that the data set has, ascending, or None: all of the bundle's.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Domain:
     labels: NDArray[np.int64]
     load: Callable[[int], Pixels]
     generated: bool = False
+    severity: int | None = None
+    classes: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,12 +67,11 @@ class Domain:
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Domain:
         """The domain restricted to some images, in the given order."""
         chosen = [int(index) for index in indices]
-        return Domain(
-            self.name,
-            tuple(self.ids[i] for i in chosen),
-            self.labels[chosen],
-            lambda index: self.load(chosen[index]),
-            self.generated,
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in chosen),
+            labels=self.labels[chosen],
+            load=lambda index: self.load(chosen[index]),
         )
 
     def ids_sha256(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,25 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.adapter import Adapter
-from ..engine.bundle import Bundle, Manifest
+from ..engine.bundle import Bundle
 from ..engine.errors import InputError
 from ..engine.methods import parse_methods
 from ..engine.network import Network
 from . import results, runner
-from .corruptions import FROST
-from .domains import CLEAN, IMAGENET_C, Domain, demo, generated, imagefolder, imagenet_c
+from .datasets import open_dataset
+from .domains import Domain
 from .protocol import Protocol, Setting, choose_subset
-
-DEMO_CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "contrast",
-    "pixelate",
-    "jpeg_compression",
-    CLEAN,
-)
 
 
 @dataclass
@@ -124,8 +113,15 @@ def prepare(
     configured = parse_methods(methods)
     opened = Bundle.open(bundle)
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
-    domains, label = _domains(
-        opened.manifest, dataset, data, generate_from, frost_textures, severity, names, seed
+    label, domains = open_dataset(
+        opened.manifest,
+        dataset,
+        data=data,
+        generate_from=generate_from,
+        frost_textures=frost_textures,
+        severities=(severity,),
+        corruptions=names,
+        seed=seed,
     )
     domains, subset = choose_subset(domains, subset, seed, subset_list)
     protocol = Protocol(
@@ -140,38 +136,3 @@ def prepare(
         columns[present] = np.arange(len(present))
     adapters = {name: Adapter(network, chosen, seed) for name, chosen in configured.items()}
     return Experiment(opened, precision, network, adapters, domains, protocol, columns)
-
-
-def _domains(
-    manifest: Manifest,
-    dataset: str,
-    data: Path | None,
-    generate_from: Path | None,
-    textures: Path | None,
-    severity: int,
-    names: Sequence[str] | None,
-    seed: int,
-) -> tuple[list[Domain], str]:
-    """The domains, and the data set's name for the protocol."""
-    if dataset == "demo":
-        if data is not None or generate_from is not None:
-            raise InputError("the demo data set is embedded: it takes neither --data nor --generate-from")
-        domains = generated(demo(manifest), severity, names or DEMO_CORRUPTIONS, seed, textures)
-        return domains, "demo (generated corruptions)"
-    if generate_from is not None:
-        if dataset != "imagenet-c" or data is not None:
-            raise InputError("--generate-from goes with --dataset imagenet-c and without --data")
-        clean = replace(imagefolder(generate_from, manifest), name=CLEAN)
-        without = names is None and textures is None
-        chosen = names or (*(name for name in IMAGENET_C if not (without and name == FROST)), CLEAN)
-        label = f"generated corruptions{' without frost' if without else ''} (not the official ImageNet-C)"
-        return generated(clean, severity, chosen, seed, textures), label
-    if textures is not None:
-        raise InputError("--frost-textures goes with --generate-from or with --dataset demo")
-    if data is None:
-        raise InputError(f"--dataset {dataset} needs --data DIR")
-    if dataset == "imagefolder":
-        if names is not None:
-            raise InputError("--corruptions goes with imagenet-c and demo, an imagefolder is taken as it is")
-        return [imagefolder(data, manifest)], dataset
-    return imagenet_c(data, manifest, severity, names or IMAGENET_C), dataset
