@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
-from ..engine.errors import InputError
 from ..engine.methods import parse_methods
 from ..engine.network import Network
 from . import results, runner
