@@ -3,33 +3,55 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..engine.errors import InputError
-from .options import BUNDLE, FILE, FOLDER, PROVIDER
+from .options import BUNDLE, FILE, FOLDER, PROVIDER, Names, Numbers
 from .progress import Progress
 
 if TYPE_CHECKING:
     from ..eval.experiment import Experiment
-    from ..eval.runner import DomainResult
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
+DATASETS = (
+    "imagenet-c",
+    "imagenet",
+    "imagenet-r",
+    "imagenet-a",
+    "imagenet-v2",
+    "imagenet-sketch",
+    "cifar10-c",
+    "cifar100-c",
+    "imagefolder",
+    "demo",
+)
+SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
 
 
 @click.command()
 @BUNDLE
 @click.option(
     "--dataset",
-    type=click.Choice(["imagenet-c", "imagefolder", "demo"]),
+    type=click.Choice(DATASETS),
     default="imagenet-c",
     show_default=True,
     help="Layout of the data; demo is embedded and needs no --data.",
 )
 @click.option("--data", type=FOLDER, help="Folder with the data, in the official layout of the data set.")
+@click.option(
+    "--clean",
+    type=FOLDER,
+    help="For imagenet-c: clean images by class folder, streamed at the end: what does adaptation cost?",
+)
+@click.option(
+    "--labels",
+    type=FILE,
+    help="For imagenet without class folders: the file that gives images their classes.",
+)
 @click.option(
     "--generate-from",
     type=FOLDER,
@@ -49,19 +71,32 @@ DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
     default=DEFAULT_METHODS,
     show_default=True,
     metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
-    help="Methods to compare; repeat it. See: fozo methods.",
+    help="Methods to compare; repeat it. The others are compared with the first. See: fozo methods.",
 )
 @click.option(
     "--setting",
-    type=click.Choice(["reset", "continual"]),
+    type=click.Choice(SETTINGS),
     default="reset",
     show_default=True,
-    help="Forget between corruptions, or carry on.",
+    help="Forget between corruptions; carry on; carry on through several rounds; mix all corruptions in one"
+    " stream; or forget between them and order each by class.",
+)
+@click.option("--rounds", type=click.IntRange(1), help="How many, for --setting rounds; default: 10.")
+@click.option(
+    "--concentration",
+    type=click.FloatRange(0, min_open=True),
+    help="For --setting label_shift: not strictly by class, but as a Dirichlet distribution spreads classes;"
+    " 0.1 is nearly sorted, 10 hardly.",
 )
 @click.option(
-    "--severity", type=click.IntRange(1, 5), default=5, show_default=True, help="Of the corruptions."
+    "--severity",
+    "severities",
+    type=Numbers(1, 5),
+    default="5",
+    show_default=True,
+    help="Of the corruptions: one, or several like 1-5, which give the mean corruption error.",
 )
-@click.option("--corruptions", help="Comma-separated; default: all of the data set.")
+@click.option("--corruptions", type=Names(), help="Comma-separated; default: all 15 of the data set.")
 @click.option(
     "--subset",
     default="all",
@@ -72,10 +107,11 @@ DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
 @click.option("--subset-list", type=FILE, help="A published list of images, <wnid>/<file> per line.")
 @click.option(
     "--classes",
-    type=click.Choice(["all", "present"]),
-    default="all",
+    type=click.Choice(["auto", "all", "present"]),
+    default="auto",
     show_default=True,
-    help="Predict among all classes, or only those present in the data.",
+    help="Predict among the classes of the data set (200 in imagenet-r and -a), all of the model's, or only"
+    " those that occur.",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images per batch.")
 @click.option(
@@ -84,6 +120,13 @@ DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
     default=2000,
     show_default=True,
     help="Of order, subset, generated corruptions and methods.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Repeat everything with so many seeds, counting up; tables then say mean ± standard deviation.",
 )
 @click.option(
     "--provider",
@@ -102,13 +145,35 @@ DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
     show_default=True,
     help="Where results go; a picture goes beside it if matplotlib is installed.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run; results are those of one without interruption.",
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How much of the work an interruption may cost.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **options: Any) -> None:
+def adapt(
+    bundle: Path,
+    methods: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    save_every: float,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Adapt a BUNDLE (default: ./bundle) over corrupted streams and compare methods side by side.
 
     \b
     Examples:
       fozo adapt --dataset imagenet-c --data IMAGENET_C --subset 5k --setting continual
+      fozo adapt --dataset imagenet-r --data IMAGENET_R --seeds 3
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m fozo:shift=origin,samples=2
     """
     from ..engine.files import check_writable
@@ -119,41 +184,93 @@ def adapt(bundle: Path, methods: tuple[str, ...], out: Path, quiet: bool, **opti
     check_writable(out)  # fails now and not after the work
     experiment = prepare(bundle, methods, **options)
     with experiment.network:
-        _run_experiment(experiment, out, quiet)
+        _take_up(experiment, out, resume)
+        _run(experiment, out, save_every, quiet)
     title = f"{experiment.bundle.manifest.model}: {experiment.protocol.describe()}"
-    results = experiment.results
+    runs = experiment.runs
     del experiment  # and the network with it: a picture takes memory of its own
-    _draw(out.with_suffix(".png"), results, title)
+    _draw(out.with_suffix(".png"), runs, title)
 
 
-def _run_experiment(experiment: Experiment, out: Path, quiet: bool) -> None:
+def _take_up(experiment: Experiment, out: Path, resume: bool) -> None:
+    """Continues what was interrupted, or says that it could be."""
+    from ..eval.progress import path_of
+
+    progress = path_of(out)
+    if resume and progress.exists():
+        experiment.resume(progress)
+        click.echo(f"Continuing after {experiment.seen:,} of {experiment.images:,} images.")
+    elif resume:
+        click.echo(f"There is no progress {progress} to continue: starting anew.")
+    elif progress.exists():
+        click.echo(f"{progress} is of an interrupted run; --resume would have continued it. Starting anew.")
+        progress.unlink()
+
+
+def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
     from ..eval import table
+    from ..eval.progress import path_of
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
-    click.echo(table.header(list(experiment.adapters)))
+    for domain in experiment.odd_counts:
+        count = f"{len(domain):,} images of {domain.name}, officially {domain.expected:,}"
+        click.echo(f"Warning: found {count}; this is not the published benchmark", err=True)
+    progress = path_of(out)
+    rows = _Rows(experiment, quiet)
+    saved = time.monotonic()
     try:
         with Progress(experiment.images, quiet) as advance:
-            for result in experiment.run(on_batch=advance):
-                if result.complete:
-                    click.echo("\r\033[K" if sys.stderr.isatty() and not quiet else "", nl=False, err=True)
-                    click.echo(table.row(result))
-                    experiment.save(out)
+            rows.print()
+            advance(experiment.seen)
+            for images in experiment.run():
+                advance(images)
+                if rows.print():
+                    experiment.results.save(out)
+                if time.monotonic() - saved >= save_every:
+                    experiment.save_progress(progress)
+                    saved = time.monotonic()
     except BaseException:
-        if experiment.started:
-            if not experiment.results[-1].complete:
-                click.echo(table.row(experiment.results[-1]))
-            experiment.save(out)
-            click.echo(f"Incomplete: what was measured so far is in {out}")
+        if experiment.seen:
+            experiment.save_progress(progress)
+            rows.print(incomplete=True)
+            experiment.results.save(out)
+            click.echo(f"Incomplete: what was measured so far is in {out}; --resume continues")
         raise
-    click.echo("\n" + table.summary(experiment.results))
+    experiment.results.save(out)
+    progress.unlink(missing_ok=True)
+    click.echo("\n" + table.summary(experiment.runs))
     click.echo(f"\nResults: {out}")
 
 
-def _draw(path: Path, results: Sequence[DomainResult], title: str) -> None:
+class _Rows:
+    """Prints each domain once, as soon as it is complete."""
+
+    def __init__(self, experiment: Experiment, quiet: bool) -> None:
+        self._experiment, self._quiet, self._printed, self._seed = experiment, quiet, 0, -1
+
+    def print(self, incomplete: bool = False) -> bool:
+        """Prints what is new; whether there was anything."""
+        from ..eval import table
+
+        protocol = self._experiment.protocol
+        domains = [(run.seed, domain) for run in self._experiment.runs for domain in run.domains]
+        new = [each for each in domains[self._printed :] if each[1].complete or incomplete]
+        for seed, domain in new:
+            click.echo("\r\033[K" if sys.stderr.isatty() and not self._quiet else "", nl=False, err=True)
+            if seed != self._seed:
+                self._seed = seed
+                several = f"seed {seed}\n" if len(protocol.seeds) > 1 else ""
+                click.echo(several + table.header(list(self._experiment.methods)))
+            click.echo(table.row(domain, protocol))
+        self._printed += len(new)
+        return bool(new)
+
+
+def _draw(path: Path, runs: Any, title: str) -> None:
     from ..eval.plot import save_plot
 
     try:
-        save_plot(path, results, title)
+        save_plot(path, runs, title)
         click.echo(f"Picture: {path}")
     except InputError as error:
         click.echo(f"No picture: {error}")

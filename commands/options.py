@@ -13,6 +13,45 @@ BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bund
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Numbers and ranges like `1-5` or `3,5`, each once and in the order given."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.name = f"{low}-{high}"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
+            numbers = dict.fromkeys(n for ends in ranges for n in range(ends[0], ends[-1] + 1))
+            if any(len(ends) > 2 or ends[0] > ends[-1] for ends in ranges) or not (
+                self.low <= min(numbers) and max(numbers) <= self.high
+            ):
+                raise ValueError
+        except ValueError:
+            self.fail(
+                f"expected numbers in {self.name}, like {self.name} or 3,5, found {value!r}", param, ctx
+            )
+        return tuple(numbers)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Names between commas."""
+
+    name = "NAME,…"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names."""
+        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
+
+
 class Blocks(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Blocks of a network: `all` (None), `none`, or numbers and ranges like `0,2-5`."""
 

@@ -35,16 +35,16 @@ def save(path: Path, header: Mapping[str, Any], state: State) -> None:
         OutputError: the file cannot be written; an older one is left as it was.
     """
     text = json.dumps({"schema": SCHEMA, **header})
-    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **_flat(state)))
+    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **arrays_of(state)))
 
 
-def _flat(state: State, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """Every value that is not None, by name; those of a state inside the state as `name.inner`."""
+def arrays_of(state: State, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Every value of a state that is not None, by name; those of a state inside it as `name.inner`."""
     values: dict[str, NDArray[Any]] = {}
     for f in fields(state):
         value = getattr(state, f.name)
         if isinstance(value, State):
-            values.update(_flat(value, f"{prefix}{f.name}."))
+            values.update(arrays_of(value, f"{prefix}{f.name}."))
         elif value is not None:
             values[prefix + f.name] = np.asarray(value)
     return values
@@ -81,18 +81,30 @@ def load(
                 f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
                 "open the bundle and method that wrote it, or start anew"
             )
-    return _restored(path, "", arrays, like, info), found
+    return restored(path, "", arrays, like, info), found
 
 
-def _restored(
+def restored(
     path: Path, prefix: str, arrays: Mapping[str, NDArray[Any]], like: StateT, info: ModelInfo
 ) -> StateT:
+    """A state from what `arrays_of` made of it under the same prefix.
+
+    Args:
+        path: where the arrays come from, for messages.
+        prefix: of their names.
+        arrays: by name.
+        like: the initial state of the same method on the same bundle.
+        info: the model.
+
+    Raises:
+        StateError: an array is missing, or not of the type and shape that it should have.
+    """
     hints = typing.get_type_hints(type(like))
     values: dict[str, Any] = {}
     for f in fields(like):
         name, initial = prefix + f.name, getattr(like, f.name)
         if isinstance(initial, State):
-            values[f.name] = _restored(path, f"{name}.", arrays, initial, info)
+            values[f.name] = restored(path, f"{name}.", arrays, initial, info)
         else:
             values[f.name] = _restore(path, name, f, hints[f.name], arrays.get(name), initial, info)
     return type(like)(**values)

@@ -1,86 +1,144 @@
-"""An evaluation run put together: bundle, methods, domains and protocol; it runs, and it saves itself."""
+"""An evaluation put together: bundle, methods, data and protocol; it runs, saves itself, and continues."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._version import __version__
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
-from ..engine.methods import parse_methods
+from ..engine.errors import InputError
+from ..engine.files import sha256_of_parts
+from ..engine.methods import AnyMethod, options_of, parse_methods
 from ..engine.network import Network
-from . import results, runner
+from . import progress, results
 from .datasets import open_dataset
 from .domains import Domain
-from .protocol import Protocol, Setting, choose_subset
+from .outcome import Run, Trace
+from .protocol import Protocol, Setting
+from .runner import advance
+from .stream import Integers, Segment, segments
+from .subset import choose_subset
+
+DEFAULT_ROUNDS = 10  # ZOA's long protocol
 
 
 @dataclass
 class Experiment:
-    """A run of several methods over several domains.
+    """A run of several methods over the streams of one or several seeds.
 
     Attributes:
         bundle, precision, network: what is adapted.
-        adapters: one stream per method, by label.
-        domains: in the order of the stream.
-        protocol: how they are streamed.
+        methods: by label.
+        protocol: how images are streamed.
+        domains: gives the data for a seed, in the order of the stream.
         columns: for each class of the bundle, its column in the logits, or None if they are the same.
-        results: one per domain that was begun.
+        runs: one per seed that was begun.
+        adapters: of the run that is going on, by label.
     """
 
     bundle: Bundle
     precision: str
     network: Network
-    adapters: dict[str, Adapter]
-    domains: list[Domain]
+    methods: dict[str, AnyMethod]
     protocol: Protocol
-    columns: NDArray[np.int64] | None = None
-    results: list[runner.DomainResult] = field(default_factory=list)
+    domains: Callable[[int], list[Domain]]
+    columns: Integers | None = None
+    runs: list[Run] = field(default_factory=list)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    _saved: progress.Saved | None = None
+
+    def __post_init__(self) -> None:
+        """What can fail fails now: the data of the first seed, and every method on this bundle."""
+        self._first = self.domains(self.protocol.seeds[0])
+        self.adapters = self._adapters(self.protocol.seeds[0])
 
     @property
     def images(self) -> int:
-        """Images in all domains together."""
-        return sum(map(len, self.domains))
+        """Images in all streams together."""
+        return sum(map(len, self._segments(self._first, 0))) * len(self.protocol.seeds)
 
     @property
-    def started(self) -> bool:
-        """Whether a batch has been processed."""
-        return any(part.batches for result in self.results for part in result.methods.values())
+    def seen(self) -> int:
+        """Images that were seen so far."""
+        return sum(run.images for run in self.runs)
 
-    def run(self, on_batch: Callable[[int], None] = lambda images: None) -> Iterator[runner.DomainResult]:
-        """Runs, yielding each domain's result when it begins and when it is complete."""
-        self.results = []
-        for result in runner.run(
-            self.domains, self.adapters, self.protocol, columns=self.columns, on_batch=on_batch
-        ):
-            if not result.complete:
-                self.results.append(result)
-            yield result
+    @property
+    def results(self) -> results.Results:
+        """What was measured so far."""
+        return results.Results(
+            self.protocol,
+            **results.describe(self.bundle, self.precision, self.network),
+            methods=results.describe_methods(self.adapters),
+            runs=self.runs,
+        )
 
-    def save(self, path: Path) -> None:
-        """Writes what has been measured so far.
+    @property
+    def odd_counts(self) -> list[Domain]:
+        """Domains that do not have as many images as the official data set."""
+        return [each for each in self._first if each.expected not in (None, len(each))]
+
+    def run(self) -> Iterator[int]:
+        """Runs from where it is to the end; yields the number of images after every batch."""
+        for place, seed in enumerate(self.protocol.seeds):
+            domains = self._first if not place else self.domains(seed)
+            if place >= len(self.runs):
+                self.adapters = self._adapters(seed)
+                self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))
+            elif self.runs[place].complete:
+                continue
+            elif self._saved is not None:
+                self.adapters = self._adapters(seed)
+                progress.resume(self.adapters, self._saved)
+                self._saved = None
+            stream = self._segments(domains, seed)
+            yield from advance(
+                self.runs[place], stream, self.adapters, self.protocol.batch_size, self.columns
+            )
+
+    def save_progress(self, path: Path) -> None:
+        """Writes a point from which `resume` continues; where there is none, what is there already stays.
 
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
         """
-        complete = len(self.results) == len(self.domains) and all(result.complete for result in self.results)
-        results.save(
-            path,
-            results.document(
-                self.bundle,
-                self.precision,
-                self.network,
-                self.adapters,
-                self.protocol,
-                self.results,
-                complete=complete,
-            ),
-        )
+        if self._saved is None and self.runs and self.runs[-1].consistent:
+            progress.save(path, self.key(), self.runs, self.adapters)
+
+    def resume(self, path: Path) -> None:
+        """Takes up what `save_progress` wrote; results will be those of a run without interruption.
+
+        Raises:
+            StateError: it is damaged, or of another run.
+        """
+        self.runs, self._saved = progress.load(path, self.key())
+
+    def key(self) -> dict[str, Any]:
+        """What makes two runs the same: code, model, methods, protocol and images."""
+        return {
+            "fozo": __version__,
+            "bundle": self.bundle.sha256,
+            "precision": self.precision,
+            "provider": self.network.provider,
+            "protocol": asdict(self.protocol),
+            "methods": {label: [each.name, options_of(each)] for label, each in self.methods.items()},
+            "images": self._images_sha256(),
+        }
+
+    def _images_sha256(self) -> str:
+        return sha256_of_parts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
+
+    def _adapters(self, seed: int) -> dict[str, Adapter]:
+        return {label: Adapter(self.network, each, seed) for label, each in self.methods.items()}
+
+    def _segments(self, domains: Sequence[Domain], seed: int) -> list[Segment]:
+        return segments(domains, self.protocol, seed)
 
 
 def prepare(
@@ -88,50 +146,106 @@ def prepare(
     methods: Sequence[str],
     *,
     dataset: str,
-    data: Path | None,
-    generate_from: Path | None,
-    frost_textures: Path | None = None,
     setting: Setting,
-    severity: int,
-    corruptions: str | None,
+    severities: Sequence[int],
+    corruptions: Sequence[str] | None,
     subset: str,
     subset_list: Path | None,
-    classes: Literal["all", "present"],
+    classes: Literal["auto", "all", "present"],
     batch_size: int,
     seed: int,
+    seeds: int,
+    rounds: int | None,
+    concentration: float | None,
     precision: str,
     workers: int | None,
     micro_batch: int | None,
-    provider: str = "cpu",
+    provider: str,
+    data: Path | None,
+    clean: Path | None = None,
+    labels: Path | None = None,
+    generate_from: Path | None = None,
+    frost_textures: Path | None = None,
 ) -> Experiment:
     """Opens and checks everything, so that what can fail fails before the work begins.
+
+    Args:
+        bundle: path of the bundle.
+        methods: each as for `parse_method`.
+        dataset, data, clean, labels, generate_from, frost_textures: as for `open_dataset`.
+        setting, rounds, concentration, batch_size: as in `Protocol`; rounds None is the default.
+        severities, corruptions: which; None is all corruptions.
+        subset, subset_list: as for `choose_subset`.
+        classes: to predict among: those of the data set (`auto`), all of the bundle's, or those that occur.
+        seed: the first seed.
+        seeds: how many, counting up.
+        precision, workers, micro_batch, provider: as for `Network.open`.
 
     Raises:
         FozoError: anything that cannot be used, with what to do about it.
     """
-    configured = parse_methods(methods)
-    opened = Bundle.open(bundle)
-    names = tuple(name.strip() for name in corruptions.split(",")) if corruptions is not None else None
-    label, domains = open_dataset(
+    if rounds is not None and setting != "rounds":
+        raise InputError("--rounds goes with --setting rounds")
+    if concentration is not None and setting != "label_shift":
+        raise InputError("--concentration goes with --setting label_shift")
+    configured, opened = parse_methods(methods), Bundle.open(bundle)
+
+    load = partial(
+        open_dataset,
         opened.manifest,
         dataset,
         data=data,
+        clean=clean,
+        labels=labels,
         generate_from=generate_from,
         frost_textures=frost_textures,
-        severities=(severity,),
-        corruptions=names,
-        seed=seed,
+        severities=severities,
+        corruptions=corruptions,
     )
-    domains, subset = choose_subset(domains, subset, seed, subset_list)
+    label, whole = load(seed=seed)
+
+    def domains(of: int) -> list[Domain]:
+        return choose_subset(whole if of == seed else load(seed=of)[1], subset, of, subset_list)[0]
+
+    name, columns, selected = _classes(classes, whole, opened.manifest.classes)
+    subset_name = choose_subset(whole, subset, seed, subset_list)[1]
+    graded = tuple(dict.fromkeys(domain.severity for domain in whole if domain.severity is not None))
+    turns = (rounds or DEFAULT_ROUNDS) if setting == "rounds" else 1
     protocol = Protocol(
-        label, setting, None if dataset == "imagefolder" else severity, subset, seed, batch_size, classes
+        label,
+        setting,
+        graded,
+        subset_name,
+        tuple(range(seed, seed + seeds)),
+        batch_size,
+        name,
+        turns,
+        concentration,
     )
     network = Network.open(opened, precision, workers=workers, micro_batch=micro_batch, provider=provider)
-    columns = None
-    if classes == "present":
-        present = np.unique(np.concatenate([domain.labels for domain in domains]))
-        network = network.select(present.tolist())
-        columns = np.full(opened.manifest.classes, -1, np.int64)
-        columns[present] = np.arange(len(present))
-    adapters = {name: Adapter(network, chosen, seed) for name, chosen in configured.items()}
-    return Experiment(opened, precision, network, adapters, domains, protocol, columns)
+    return Experiment(
+        opened,
+        precision,
+        network if selected is None else network.select(selected),
+        configured,
+        protocol,
+        domains,
+        columns,
+    )
+
+
+def _classes(
+    kind: str, domains: Sequence[Domain], count: int
+) -> tuple[str, Integers | None, list[int] | None]:
+    """How the classes to predict among are called, each class's column in the logits, and which they are."""
+    if kind == "present":
+        chosen = np.unique(np.concatenate([domain.labels for domain in domains])).tolist()
+        name = f"{len(chosen)} present"
+    elif kind == "auto" and all(domain.classes is not None for domain in domains):
+        chosen = sorted({each for domain in domains for each in domain.classes or ()})
+        name = f"{len(chosen)} of the data set"
+    else:
+        return "all", None, None
+    columns = np.full(count, -1, np.int64)
+    columns[chosen] = np.arange(len(chosen))
+    return name, columns, chosen

@@ -6,8 +6,9 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +19,95 @@ import PIL
 from .._version import __version__
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
-from ..engine.cpu import available_cpus
+from ..engine.cpu import available_cpus, cpu_features
+from ..engine.errors import InputError, reason
 from ..engine.files import write_atomic
 from ..engine.methods import options_of
 from ..engine.network import Network
-from .domains import CLEAN
+from .average import averages
+from .outcome import Run
 from .protocol import Protocol
-from .runner import DomainResult, MethodResult
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def document(
-    bundle: Bundle,
-    precision: str,
-    network: Network,
-    adapters: Mapping[str, Adapter],
-    protocol: Protocol,
-    results: Sequence[DomainResult],
-    *,
-    complete: bool,
-) -> dict[str, Any]:
-    """The results as a JSON document."""
+@dataclass
+class Results:
+    """A run of several methods under one protocol, and what it was made with.
+
+    Attributes:
+        protocol: how images were streamed.
+        bundle: `path`, `sha256` of the manifest, `model`, `precision`, `graph_sha256`, `source`.
+        engine: `provider`, `workers`, `micro_batch`.
+        methods: by label: `method`, `forwards_per_batch`, all `options`.
+        versions: of fozo and what it stands on.
+        machine: system, architecture, processors.
+        runs: one per seed that was begun.
+        created: when this was written, UTC.
+    """
+
+    protocol: Protocol
+    bundle: dict[str, Any]
+    engine: dict[str, Any]
+    methods: dict[str, Any]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    runs: list[Run]
+    created: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of every domain was seen, for every seed."""
+        return len(self.runs) == len(self.protocol.seeds) and all(run.complete for run in self.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, with the averages that follow from the runs."""
+        return {
+            "schema": SCHEMA,
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "complete": self.complete,
+            "protocol": asdict(self.protocol),
+            **{name: getattr(self, name) for name in _FACTS},
+            "average": averages(self.runs),
+            "runs": [run.to_json() for run in self.runs],
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the document, atomically.
+
+        Raises:
+            OutputError: the file cannot be written; an older one is left as it was.
+        """
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomic(path, (_NUMBERS.sub(_on_one_line, text) + "\n").encode())
+
+
+_FACTS = ("bundle", "engine", "methods", "versions", "machine")
+# A list of numbers over several lines; no string of JSON has a line break in it.
+_NUMBERS = re.compile(r"\[\n\s+(?:(?:-?\d[\d.e+-]*|null),?\s+)+\]")
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    return " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]")
+
+
+def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
+    """The facts of `Results` about bundle, engine, versions and machine."""
+    source = bundle.manifest.source.get(precision)
+    cpu = cpu_features()
     return {
-        "schema": SCHEMA,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "complete": complete,
-        "protocol": asdict(protocol),
-        "bundle": _bundle(bundle, precision),
+        "bundle": {
+            "path": str(bundle.path),
+            "sha256": bundle.sha256,
+            "model": bundle.manifest.model,
+            "precision": precision,
+            "graph_sha256": bundle.graph_sha256(precision),
+            "source": None if source is None else asdict(source),
+        },
         "engine": {
             "provider": network.provider,
             "workers": network.workers,
             "micro_batch": network.micro_batch,
-        },
-        "methods": {
-            label: {
-                "method": adapter.method.name,
-                "forwards_per_batch": adapter.method.forwards,
-                "options": options_of(adapter.method),
-            }
-            for label, adapter in adapters.items()
         },
         "versions": {
             "fozo": __version__,
@@ -68,95 +118,58 @@ def document(
         },
         "machine": {
             "system": platform.system(),
-            "architecture": platform.machine(),
+            "architecture": cpu.architecture,
+            "model": cpu.model,
+            "int8_features": list(cpu.features),
             "cpus": available_cpus(),
             "cpus_online": os.cpu_count(),
         },
-        "domains": [_domain(result) for result in results],
-        "average": average(results),
     }
 
 
-def average(results: Sequence[DomainResult]) -> dict[str, dict[str, float]]:
-    """Per method: unweighted means of accuracy, top-5 and ECE over the corruptions, and totals of the rest.
-
-    Clean images and a domain that was interrupted do not enter the means, unless there is nothing else.
-    """
-    begun = [result for result in results if any(part.batches for part in result.methods.values())]
-    counted = [result for result in begun if result.complete and result.domain.name != CLEAN] or begun
-    labels = begun[0].methods if begun else {}
+def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
+    """The facts of `Results` about the methods."""
     return {
-        label: _average([r.methods[label] for r in counted], [r.methods[label] for r in begun])
-        for label in labels
+        label: {
+            "method": adapter.method.name,
+            "forwards_per_batch": adapter.method.forwards,
+            "options": options_of(adapter.method),
+        }
+        for label, adapter in adapters.items()
     }
 
 
-def _average(counted: Sequence[MethodResult], parts: Sequence[MethodResult]) -> dict[str, float]:
-    seconds, images = sum(part.seconds for part in parts), sum(part.tally.images for part in parts)
-    batches = sum(part.batches for part in parts)
-    return {
-        "accuracy": float(np.mean([part.tally.accuracy for part in counted])),
-        "top5_accuracy": float(np.mean([part.tally.top5_accuracy for part in counted])),
-        "ece": float(np.mean([part.tally.ece for part in counted])),
-        "forwards_per_batch": sum(part.forwards for part in parts) / batches,
-        "images_per_second": images / seconds if seconds else 0.0,
-        "peak_bytes": max(part.peak_bytes for part in parts),
-        "guarded": sum(part.guarded for part in parts),
-    }
-
-
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes results atomically.
+def read(path: Path) -> Results:
+    """Results from a file that `Results.save` wrote.
 
     Raises:
-        OutputError: the file cannot be written; an older one is left as it was.
+        InputError: it cannot be read, or is something else.
     """
-    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read results from {path}: {reason(error)}") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA or "runs" not in content:
+        raise InputError(
+            f"expected results of `fozo adapt` with schema {SCHEMA} in {path}, found "
+            f"{f'schema {schema}' if schema else 'something else'}; run fozo adapt again with this version"
+        )
+    try:
+        return from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a whole results file: {reason(error)}") from error
 
 
-def _bundle(bundle: Bundle, precision: str) -> dict[str, Any]:
-    source = bundle.manifest.source.get(precision)
-    return {
-        "path": str(bundle.path),
-        "sha256": bundle.sha256,
-        "model": bundle.manifest.model,
-        "precision": precision,
-        "graph_sha256": bundle.graph_sha256(precision),
-        "source": None if source is None else asdict(source),
-    }
-
-
-def _domain(result: DomainResult) -> dict[str, Any]:
-    domain = result.domain
-    return {
-        "name": domain.name,
-        "generated": domain.generated,
-        "images": len(domain),
-        "ids_sha256": domain.ids_sha256(),
-        "complete": result.complete,
-        "seconds": result.seconds,
-        "methods": {label: _method(part) for label, part in result.methods.items()},
-    }
-
-
-def _method(part: MethodResult) -> dict[str, Any]:
-    tally = part.tally
-    return {
-        "images": tally.images,
-        "correct": tally.top1,
-        "correct_top5": tally.top5,
-        "accuracy": tally.accuracy,
-        "top5_accuracy": tally.top5_accuracy,
-        "ece": tally.ece,
-        "bins": {
-            "images": tally.bin_images.astype(int).tolist(),
-            "confidence": tally.bin_confidence.tolist(),
-            "correct": tally.bin_correct.astype(int).tolist(),
-        },
-        "batches": part.batches,
-        "forwards": part.forwards,
-        "guarded": part.guarded,
-        "seconds": part.seconds,
-        "images_per_second": part.images_per_second,
-        "peak_bytes": part.peak_bytes,
-    }
+def from_json(content: Mapping[str, Any]) -> Results:
+    """Results from their document; raises what dictionaries and constructors raise if it is not one."""
+    protocol = dict(content["protocol"])
+    for name in ("severities", "seeds"):
+        protocol[name] = tuple(protocol[name])
+    known = {f.name for f in fields(Protocol)}
+    return Results(
+        Protocol(**{name: value for name, value in protocol.items() if name in known}),
+        **{name: content[name] for name in _FACTS},
+        runs=[Run.from_json(run) for run in content["runs"]],
+        created=content["created"],
+    )

@@ -1,101 +1,141 @@
-"""Streams domains through several methods at once, batch by batch, so that they are compared side by side."""
+"""Streams images through several methods at once, batch by batch, so that they are compared side by side."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.loader import load_batches
 from ..engine.adapter import Adapter
-from .domains import Domain
+from ..engine.methods import Prediction
+from ..engine.model import ImageArray
 from .memory import peak_bytes, reset_peak
-from .metrics import Tally
-from .protocol import Protocol, shuffled
+from .outcome import DomainResult, MethodResult, Run, Trace
+from .stream import Batch, Integers, Segment
+
+TRACE_POINTS = 50  # per segment, at most
 
 
-@dataclass
-class MethodResult:
-    """What one method did on one domain.
-
-    Attributes:
-        tally: counts of right and wrong predictions.
-        batches: batches processed.
-        forwards: forwards over a batch, summed.
-        seconds: wall time spent in the method's steps; loading images is not in it.
-        peak_bytes: largest resident memory of the process during its steps.
-        guarded: batches on which the guard stepped in.
-    """
-
-    tally: Tally = field(default_factory=Tally)
-    batches: int = 0
-    forwards: int = 0
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    guarded: int = 0
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second of step time."""
-        return self.tally.images / self.seconds if self.seconds else 0.0
-
-
-@dataclass
-class DomainResult:
-    """All methods on one domain.
-
-    Attributes:
-        domain: which one.
-        methods: by label, in the order given.
-        complete: every image of the domain was seen.
-        seconds: wall time of the whole domain, loading included.
-    """
-
-    domain: Domain
-    methods: dict[str, MethodResult]
-    complete: bool = False
-    seconds: float = 0.0
-
-
-def run(
-    domains: Sequence[Domain],
+def advance(
+    run: Run,
+    segments: Sequence[Segment],
     adapters: Mapping[str, Adapter],
-    protocol: Protocol,
-    *,
-    columns: NDArray[np.int64] | None = None,
-    on_batch: Callable[[int], None] = lambda images: None,
-) -> Iterator[DomainResult]:
-    """Yields the result of each domain twice: when it begins (it then fills up), and when it is complete.
+    batch_size: int,
+    columns: Integers | None = None,
+) -> Iterator[int]:
+    """Continues a run from where it is to its end; yields the number of images after every batch.
 
     Every batch is loaded once and given to each method in turn; a method sees the stream as if it were
-    alone. Interrupting the iteration leaves the result of the running domain as far as it came.
+    alone. After any batch the run and the adapters' states together are a point from which another process
+    can go on with the same results.
 
     Args:
-        domains: in the order of the stream.
-        adapters: one per label, all with their own state.
-        protocol: order, batch size and setting.
+        run: how far it came, filled in place. Its last domains are those of the segment that is running.
+        segments: the whole stream.
+        adapters: one per label, all with their own state, as it was when the run came there.
+        batch_size: images per batch.
         columns: for each label of the data, its column in the logits; None if they are the same.
-        on_batch: called after each batch with its number of images.
     """
-    for domain in domains:
-        if protocol.setting == "reset":
-            for adapter in adapters.values():
-                adapter.reset()
-        result = DomainResult(domain, {label: MethodResult() for label in adapters})
-        yield result
+    while run.segment < len(segments):
+        segment = segments[run.segment]
+        if not run.batch:
+            _begin(run, segment, adapters)
+        current = run.domains[-len(segment.domains) :]
+        count = math.ceil(len(segment) / batch_size)
         begin = time.perf_counter()
-        for index, (images, labels) in enumerate(_batches(domain, protocol)):
-            targets = labels if columns is None else columns[labels]
-            for label in _rotated(list(adapters), index):
-                _step(adapters[label], images, targets, result.methods[label])
-            result.seconds = time.perf_counter() - begin
-            on_batch(len(images))
-        result.complete = True
-        yield result
+        for batch in segment.batches(batch_size, run.batch):
+            labels = batch.labels if columns is None else columns[batch.labels]
+            targets = Batch(batch.images, labels, batch.members)
+            _step(run, adapters, targets, current, math.ceil(count / TRACE_POINTS))
+            begin, seconds = time.perf_counter(), time.perf_counter() - begin
+            for index, domain in enumerate(current):
+                domain.seconds += seconds * float(np.mean(batch.members == index))
+            if run.batch == count:
+                _end(run, current, len(segments))
+            yield len(batch.images)
+
+
+def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray, Integers]]) -> Run:
+    """Streams any batches through several methods; nothing is forgotten before or in between.
+
+    Args:
+        adapters: one per label, all on networks with the same classes.
+        batches: images uint8 `[N, H, W, 3]` with their labels `[N]`, columns of the logits.
+
+    Returns:
+        A run with one domain, named `stream`.
+    """
+    domain = DomainResult("stream", {label: MethodResult() for label in adapters})
+    run = Run(0, [domain], {label: Trace() for label in adapters})
+    for images, labels in batches:
+        _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64)), [domain], 1)
+        domain.images += len(labels)
+    domain.complete = run.complete = True
+    return run
+
+
+def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
+    if segment.forget:
+        for adapter in adapters.values():
+            adapter.reset()
+    for domain in segment.domains:
+        run.domains.append(
+            DomainResult(
+                domain.name,
+                {label: MethodResult() for label in adapters},
+                domain.severity,
+                segment.round,
+                run.segment,
+                domain.generated,
+                len(domain),
+                domain.expected,
+                domain.ids_sha256(),
+            )
+        )
+
+
+def _end(run: Run, current: Sequence[DomainResult], segments: int) -> None:
+    for domain in current:
+        domain.complete = True
+    run.segment, run.batch = run.segment + 1, 0
+    run.complete = run.segment == segments
+
+
+def _step(
+    run: Run, adapters: Mapping[str, Adapter], batch: Batch, current: Sequence[DomainResult], stride: int
+) -> None:
+    """Every method's step on a batch, whose labels are columns of the logits, and what it came to."""
+    stepped = _predictions(adapters, batch.images, run.batch)
+    run.consistent = False
+    right: dict[str, NDArray[np.bool_]] = {}
+    for label, (prediction, seconds, peak) in stepped.items():
+        parts = [domain.methods[label] for domain in current]
+        right[label] = _count(parts, batch, prediction, seconds, peak)
+        run.traces[label].add(prediction, right[label], new=run.batch % stride == 0)
+    first = right[next(iter(adapters))]
+    for label, correct in right.items():
+        for index, domain in enumerate(current):
+            here = batch.members == index
+            domain.methods[label].gained += int((correct & ~first)[here].sum())
+            domain.methods[label].lost += int((first & ~correct)[here].sum())
+    run.batch += 1
+    run.consistent = True
+
+
+def _predictions(
+    adapters: Mapping[str, Adapter], images: ImageArray, index: int
+) -> dict[str, tuple[Prediction, float, int]]:
+    """Every method's step, its seconds and its peak of memory: all of them, or none if one is interrupted."""
+    before = {label: (adapter.state, adapter.guarded) for label, adapter in adapters.items()}
+    try:
+        return {label: _timed(adapters[label], images) for label in _rotated(list(adapters), index)}
+    except BaseException:
+        for label, adapter in adapters.items():
+            adapter.state, adapter.guarded = before[label]
+        raise
 
 
 def _rotated(labels: list[str], index: int) -> list[str]:
@@ -104,24 +144,26 @@ def _rotated(labels: list[str], index: int) -> list[str]:
     return labels[start:] + labels[:start]
 
 
-def _batches(domain: Domain, protocol: Protocol) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    order = shuffled(domain, protocol.seed)
-    labels = domain.labels[order]
-    with closing(load_batches(domain.load, order, protocol.batch_size)) as batches:
-        for index, images in enumerate(batches):
-            start = index * protocol.batch_size
-            yield images, labels[start : start + len(images)]
-
-
-def _step(
-    adapter: Adapter, images: NDArray[np.uint8], labels: NDArray[np.int64], result: MethodResult
-) -> None:
+def _timed(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
+    """A step, its seconds, and the largest resident memory meanwhile."""
     reset_peak()
     begin = time.perf_counter()
     prediction = adapter.step(images)
-    result.seconds += time.perf_counter() - begin
-    result.peak_bytes = max(result.peak_bytes, peak_bytes())
-    result.batches += 1
-    result.forwards += prediction.forwards
-    result.guarded += prediction.guarded
-    result.tally.add(prediction.logits, labels)
+    return prediction, time.perf_counter() - begin, peak_bytes()
+
+
+def _count(
+    parts: Sequence[MethodResult], batch: Batch, prediction: Prediction, seconds: float, peak: int
+) -> NDArray[np.bool_]:
+    """Adds a step to the results of the domains that its images belong to; which images it got right."""
+    correct = np.zeros(len(batch.labels), bool)
+    for index in np.unique(batch.members):
+        part, here = parts[index], batch.members == index
+        correct[here] = part.tally.add(prediction.logits[here], batch.labels[here])
+        share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
+        part.batches += share
+        part.forwards += share * prediction.forwards
+        part.guarded += share * prediction.guarded
+        part.seconds += share * seconds
+        part.peak_bytes = max(part.peak_bytes, peak)
+    return correct

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .results import average
-from .runner import DomainResult
+from .average import averages, difference, is_noise
+from .outcome import DomainResult, Run
+from .protocol import Protocol
 
 _NAME = 20
-# Heading, key of the averages, factor, format.
+# Heading, key of the averages, factor, format; those with a spread over seeds show it.
 _COLUMNS = (
     ("accuracy %", "accuracy", 100, ".2f"),
+    ("gain", "gain", 100, "+.2f"),
     ("top-5 %", "top5_accuracy", 100, ".2f"),
     ("ECE %", "ece", 100, ".2f"),
-    ("forwards", "forwards_per_batch", 1, "g"),
+    ("NLL", "nll", 1, ".3f"),
+    ("mCE %", "mce", 1, ".1f"),
+    ("forwards", "forwards_per_batch", 1, ".3g"),
     ("images/s", "images_per_second", 1, ".1f"),
     ("process MB", "peak_bytes", 1e-6, ".0f"),
-    ("guarded", "guarded", 1, "g"),
+    ("guarded", "guarded", 1, ".3g"),
 )
 
 
@@ -25,27 +30,63 @@ def header(labels: Sequence[str]) -> str:
     return "top-1 accuracy, %".ljust(_NAME) + "".join(_cell(label, label) for label in labels)
 
 
-def row(result: DomainResult) -> str:
-    """One domain: accuracy of each method, in percent, the best one marked with `*`."""
-    accuracies = {label: part.tally.accuracy for label, part in result.methods.items()}
-    best = max(accuracies.values())
-    cells = (
-        _cell(label, f"{100 * value:.1f}{'*' if value == best and len(accuracies) > 1 else ' '}")
-        for label, value in accuracies.items()
-    )
-    note = "" if result.complete else f"  (first {next(iter(result.methods.values())).tally.images} images)"
-    return result.domain.name.ljust(_NAME) + "".join(cells) + note
+def row(domain: DomainResult, protocol: Protocol) -> str:
+    """One domain: accuracy of each method, in percent.
+
+    The best one has a `*`, and a `~` stands behind what differs from the first method by no more than noise.
+    """
+    accuracies = {label: part.tally.accuracy for label, part in domain.methods.items()}
+    best, first = max(accuracies.values()), next(iter(accuracies))
+    cells = []
+    for label, value in accuracies.items():
+        noise = label != first and is_noise(*difference(domain.methods[label]))
+        star = value == best and len(accuracies) > 1
+        cells.append(_cell(label, f"{100 * value:.1f}{'*' if star else ' '}{'~' if noise else ' '}"))
+    seen = next(iter(domain.methods.values())).tally.images
+    note = "" if domain.complete else f"  (first {seen} images)"
+    if domain.expected not in (None, domain.images):
+        note += f"  ({domain.images:,} of {domain.expected:,} official images)"
+    return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 
-def summary(results: Sequence[DomainResult]) -> str:
-    """A table of all methods: accuracy and ECE averaged over the domains, cost over the whole run."""
-    averages = {label: values for label, values in average(results).items() if values}
-    width = max(map(len, averages), default=0) + 2
-    lines = ["method".ljust(width) + "".join(name.rjust(12) for name, *_ in _COLUMNS)]
-    for label, values in averages.items():
-        cells = (format(values[key] * factor, kind).rjust(12) for _, key, factor, kind in _COLUMNS)
+def name_of(domain: DomainResult, protocol: Protocol) -> str:
+    """A domain's name, with severity and round where there are several."""
+    severity = f" {domain.severity}" if domain.severity and len(protocol.severities) > 1 else ""
+    return f"{domain.name}{severity}{f' #{domain.round}' if protocol.rounds > 1 else ''}"
+
+
+def summary(runs: Sequence[Run]) -> str:
+    """A table of all methods: rates averaged over the domains, cost over everything that was seen.
+
+    Columns that say nothing (no guard stepped in, no mean corruption error) are left out.
+    """
+    found = averages(runs)
+    width = max(map(len, found), default=0) + 2
+    columns = [each for each in _COLUMNS if any(values[each[1]] for values in found.values())]
+    lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
+    for label, values in found.items():
+        cells = (
+            _value(values, key, factor, kind).rjust(_width(found, key)) for _, key, factor, kind in columns
+        )
         lines.append(label.ljust(width) + "".join(cells))
-    return "\n".join(lines)
+    first = next(iter(found), "")
+    lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(found) > 1 else "")
+    return "\n".join(lines).rstrip()
+
+
+def _value(values: Mapping[str, Any], key: str, factor: float, kind: str) -> str:
+    if values[key] is None:
+        return "–"
+    text = format(values[key] * factor, kind)
+    if key == "gain":
+        return f"{text}{'~' if values['gain_is_noise'] else ' '}"
+    spread = values.get(f"{key}_std")
+    return text if spread is None else f"{text} ± {format(spread * factor, kind)}"
+
+
+def _width(found: Mapping[str, Mapping[str, Any]], key: str) -> int:
+    spread = any(values.get(f"{key}_std") is not None for values in found.values())
+    return 17 if spread else 12
 
 
 def _cell(label: str, text: str) -> str:
