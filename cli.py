@@ -10,9 +10,11 @@ import click
 from ._version import __version__
 from .commands.adapt import adapt
 from .commands.bench import bench
+from .commands.corrupt import corrupt
 from .commands.export import export
 from .commands.inspect import inspect
 from .commands.methods import list_methods
+from .commands.predict import predict
 from .commands.quantize import quantize
 from .commands.source import source
 from .engine.errors import FozoError
@@ -30,7 +32,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, source, quantize, adapt, bench, inspect, list_methods):
+for _command in (export, source, quantize, corrupt, predict, adapt, bench, inspect, list_methods):
     cli.add_command(_command)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.demo import DEMO_CLASSES, demo_images
-from ..data.images import center_crop, list_images, preprocess, read_image
+from ..data.images import preprocess, read_image
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
 from ..engine.files import sha256_of_parts
-from .corruptions import FROST, NAMES, corrupt, frost_textures
+from .corruptions import FROST, NAMES, SEVERITIES, corrupt, frost_textures
+from .folders import ClassFolders, class_folders, class_index
 
 IMAGENET_C = (
     "gaussian_noise",
@@ -33,7 +34,8 @@ IMAGENET_C = (
     "pixelate",
     "jpeg_compression",
 )
-IMAGENET_C_SIZE = 224
+# The paper holds these back for validation; they are taken by name only.
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CLEAN = "clean"
 
 Pixels = NDArray[np.uint8]
@@ -51,6 +53,8 @@ class Domain:
         generated: the corruption was computed by fozo and is not the official data.
         severity: of the corruption, 1 to 5, or None.
         classes: indices of the classes that the data set has, ascending, or None: all of the bundle's.
+        expected: how many images the official data set has, or None where there is no such number, as in
+            a subset. What differs is no error, so compare it with the length and say so.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Domain:
     generated: bool = False
     severity: int | None = None
     classes: tuple[int, ...] | None = None
+    expected: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,11 +77,54 @@ class Domain:
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
             load=lambda index: self.load(chosen[index]),
+            expected=None,
         )
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
         return sha256_of_parts(*self.ids)
+
+
+def arrays(
+    name: str,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | NDArray[np.integer],
+    ids: Sequence[str] | None = None,
+) -> Domain:
+    """A domain of images that are already in memory, or memory-mapped, at the size that the model reads.
+
+    Args:
+        name: as it appears in tables.
+        images: uint8 RGB `[N, H, W, 3]`; not copied, so do not change them while they are streamed.
+        labels: `[N]`, indices into the classes of the bundle.
+        ids: N different texts that tell the images apart; None numbers them.
+
+    Raises:
+        InputError: an array has another type or shape, the lengths differ, or ids are not distinct.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise InputError(
+            f"expected uint8 images of shape [N, H, W, 3] for {name}, found {images.dtype} of shape "
+            f"{list(images.shape)}; convert them to 8-bit RGB first"
+        )
+    count, classes = len(images), np.asarray(labels)
+    if classes.shape != (count,) or classes.dtype.kind not in "iu" or classes.min() < 0:
+        raise InputError(
+            f"expected {count} labels for {name}, whole numbers from 0 up, found {classes.dtype} of shape "
+            f"{list(classes.shape)}{f' from {classes.min()} up' if classes.size else ''}"
+        )
+    texts = tuple(ids) if ids is not None else numbered(count)
+    if len(texts) != count or len(set(texts)) != count:
+        raise InputError(
+            f"expected {count} different ids for {name}, found {len(texts)}, of which "
+            f"{len(set(texts))} are different"
+        )
+    return Domain(name, texts, classes.astype(np.int64), lambda index: np.asarray(images[index]))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Identifiers of images that have none: `00000`, `00001`, …"""
+    return tuple(f"{index:05d}" for index in range(count))
 
 
 def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:
@@ -86,43 +134,22 @@ def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Do
     as many as the classes, and sorted names stand for indices.
 
     Raises:
-        InputError: the folder is missing or empty, or a class folder is not a class of the model.
+        InputError: the folder is missing or empty, or a class folder is empty or not a class of the model.
     """
-    return _folder(
-        folder,
-        manifest,
-        name or folder.resolve().name,
-        lambda path: preprocess(read_image(path), manifest.preprocessing),
-    )
+    listing = class_folders(folder)
+    labels = listing.labels(class_index(listing.classes, manifest, folder))
+    return Domain(name or folder.resolve().name, listing.ids, labels, reader(listing, prepared(manifest)))
 
 
-def imagenet_c(root: Path, manifest: Manifest, severity: int, corruptions: Sequence[str]) -> list[Domain]:
-    """ImageNet-C in its official layout, `<corruption>/<severity>/<wnid>/<image>`; only centre-cropped.
+def prepared(manifest: Manifest) -> Callable[[str], Pixels]:
+    """Reads an image file as the bundle says: resized and cropped."""
+    return lambda path: preprocess(read_image(path), manifest.preprocessing)
 
-    Raises:
-        InputError: a corruption is not one of ImageNet-C's or its folder is missing, or the model reads
-            images larger than ImageNet-C's 224 pixels.
-    """
-    _check_names(corruptions, IMAGENET_C, "ImageNet-C")
-    size = manifest.preprocessing.size
-    if max(size) > IMAGENET_C_SIZE:
-        raise InputError(
-            f"ImageNet-C images have {IMAGENET_C_SIZE} pixels a side and this model reads {size[0]} × "
-            f"{size[1]}; export it with --image-size {IMAGENET_C_SIZE}"
-        )
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}; --data names the folder that holds gaussian_noise/, …")
-    missing = [name for name in corruptions if not (root / name / str(severity)).is_dir()]
-    if missing:
-        raise InputError(
-            f"expected {root}/<corruption>/{severity}/<wnid>/*.JPEG; missing: "
-            f"{', '.join(f'{name}/{severity}' for name in missing)}. Unpack ImageNet-C's archives side "
-            "by side there, or choose what you have with --corruptions"
-        )
-    return [
-        _folder(root / name / str(severity), manifest, name, lambda path: center_crop(read_image(path), size))
-        for name in corruptions
-    ]
+
+def reader(listing: ClassFolders, read: Callable[[str], Pixels]) -> Callable[[int], Pixels]:
+    """`Domain.load` of images in class folders, given what reads one file."""
+    folder, ids = str(listing.folder), listing.ids
+    return lambda index: read(f"{folder}/{ids[index]}")
 
 
 def generated(
@@ -134,7 +161,8 @@ def generated(
         InputError: there is no such corruption, the severity is not in 1..5, or frost is named and the folder
             `textures` does not hold its textures.
     """
-    _check_names(corruptions, (*NAMES, CLEAN), "the generator")
+    check_names(corruptions, (*NAMES, CLEAN), "the generator")
+    check_severities([severity])
     if FROST in corruptions:
         frost_textures(textures)
     return [
@@ -155,23 +183,15 @@ def demo(manifest: Manifest) -> Domain:
             "fozo export --model fozo_demo_vit"
         )
     images, labels = demo_images("test")
-    return Domain(
-        CLEAN,
-        tuple(f"digit-{index:04d}" for index in range(len(labels))),
-        labels,
-        lambda index: images[index],
-    )
+    return arrays(CLEAN, images, labels, [f"digit-{index:04d}" for index in range(len(labels))])
 
 
-def _corrupted(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
-    def load(index: int) -> Pixels:
-        image_id = clean.ids[index]
-        return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)
+def check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Refuses corruptions that do not exist or are named twice, and naming none.
 
-    return Domain(name, clean.ids, clean.labels, load, generated=True)
-
-
-def _check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    Raises:
+        InputError: with the names that `where` has.
+    """
     if len(set(names)) != len(names):
         raise InputError(f"a corruption is named twice: {', '.join(names)}")
     unknown = [name for name in names if name not in known]
@@ -181,35 +201,22 @@ def _check_names(names: Sequence[str], known: Sequence[str], where: str) -> None
         )
 
 
-def _folder(folder: Path, manifest: Manifest, name: str, load: Callable[[Path], Pixels]) -> Domain:
-    # Only names are kept, no paths: ImageNet-C has 750,000 images.
-    ids = tuple(path.relative_to(folder).as_posix() for path in list_images(folder))
-    loose = [identifier for identifier in ids if identifier.count("/") != 1]
-    if loose:
+def check_severities(severities: Sequence[int]) -> None:
+    """Refuses severities that do not exist or are named twice, and naming none.
+
+    Raises:
+        InputError: with the severities that there are.
+    """
+    if not severities or len(set(severities)) != len(severities) or not set(severities) <= set(SEVERITIES):
         raise InputError(
-            f"expected {folder}/<class>/<image>, found {folder}/{loose[0]}"
-            f"{f' and {len(loose) - 1} more' if len(loose) > 1 else ''}; put every image into the folder "
-            "of its class"
+            f"expected different severities out of {', '.join(map(str, SEVERITIES))}, found "
+            f"{', '.join(map(str, severities)) or 'none'}"
         )
-    index = _class_index(sorted({identifier.split("/")[0] for identifier in ids}), manifest, folder)
-    labels = np.array([index[identifier.split("/")[0]] for identifier in ids], np.int64)
-    return Domain(name, ids, labels, lambda i: load(folder / ids[i]))
 
 
-def _class_index(found: list[str], manifest: Manifest, folder: Path) -> dict[str, int]:
-    if manifest.class_ids is None:
-        if len(found) != manifest.classes:
-            raise InputError(
-                f"the bundle does not know its classes' names, so {folder} must have one folder for each "
-                f"of its {manifest.classes} classes, found {len(found)}; export the model with --class-ids"
-            )
-        return {name: index for index, name in enumerate(found)}
-    known = {name: index for index, name in enumerate(manifest.class_ids)}
-    unknown = [name for name in found if name not in known]
-    if unknown:
-        raise InputError(
-            f"{folder} has {len(unknown)} folders that are no class of {manifest.model}: "
-            f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}; its classes are named like "
-            f"{', '.join(manifest.class_ids[:2])}"
-        )
-    return known
+def _corrupted(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
+    def load(index: int) -> Pixels:
+        image_id = clean.ids[index]
+        return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)
+
+    return Domain(name, clean.ids, clean.labels, load, generated=True, severity=severity)

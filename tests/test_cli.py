@@ -87,7 +87,7 @@ def counts(document: dict[str, Any]) -> dict[str, Any]:
             label: (part["images"], part["correct"], part["correct_top5"], part["bins"]["images"])
             for label, part in domain["methods"].items()
         }
-        for domain in document["domains"]
+        for domain in document["runs"][0]["domains"]
     }
 
 
@@ -268,19 +268,24 @@ def test_source_statistics(sourceless: Path, tmp_path: Path) -> None:
 def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
     out, text = adapted
     document = read(out)
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["complete"] is True
     assert document["protocol"] == {
         "dataset": "demo (generated corruptions)",
         "setting": "reset",
-        "severity": 5,
+        "severities": [5],
         "subset": "128-seeded",
-        "seed": 2000,
+        "seeds": [2000],
         "batch_size": 64,
         "classes": "all",
+        "rounds": 1,
+        "concentration": None,
     }
     assert document["bundle"]["model"] == "fozo_demo_vit"
     assert list(document["methods"]) == ["no_adapt", "shift", "fozo"]
+    (run,) = document["runs"]
+    document["domains"] = run["domains"]
+    assert (run["seed"], run["complete"]) == (2000, True)
     assert [domain["name"] for domain in document["domains"]] == ["gaussian_noise", "contrast", "clean"]
     assert [domain["generated"] for domain in document["domains"]] == [True, True, False]
     for domain in document["domains"]:
@@ -341,7 +346,7 @@ def test_settings_differ_after_the_first_domain(
     assert continual["protocol"]["setting"] == "continual"
 
     def confidences(document: dict[str, Any], domain: int, label: str) -> Any:
-        return document["domains"][domain]["methods"][label]["bins"]["confidence"]
+        return document["runs"][0]["domains"][domain]["methods"][label]["bins"]["confidence"]
 
     for label in ("shift", "fozo"):
         assert confidences(reset, 0, label) == pytest.approx(confidences(continual, 0, label))
@@ -362,21 +367,52 @@ def test_options_and_folders(bundle: Path, tmp_path: Path) -> None:
     assert list(document["methods"]) == ["fozo:samples=2,shift=origin", "no_adapt"]
     options = document["methods"]["fozo:samples=2,shift=origin"]["options"]
     assert (options["samples"], options["shift"]) == (2, "origin")
-    (domain,) = document["domains"]
+    (domain,) = document["runs"][0]["domains"]
     assert domain["methods"]["fozo:samples=2,shift=origin"]["forwards"] == 12
-    assert document["protocol"]["severity"] is None
+    assert document["protocol"]["severities"] == []
     succeeds(
         "adapt", bundle, "--generate-from", data, "--corruptions", "contrast", "--severity", 1, "--out", out,
         "-m", "no_adapt",
     )  # fmt: skip
     document = read(out)
     assert "not the official" in document["protocol"]["dataset"]
-    assert document["domains"][0]["generated"] is True
+    assert document["runs"][0]["domains"][0]["generated"] is True
     assert "--frost-textures" in fails("adapt", bundle, "--data", data, "--frost-textures", data)
     succeeds("adapt", bundle, "--generate-from", data, "--severity", 1, "--out", out, "-m", "no_adapt")
     document = read(out)
     assert "generated corruptions without frost" in document["protocol"]["dataset"]
-    assert [d["name"] for d in document["domains"]] == [c for c in IMAGENET_C if c != "frost"] + ["clean"]
+    assert [d["name"] for d in document["runs"][0]["domains"]] == [c for c in IMAGENET_C if c != "frost"] + [
+        "clean"
+    ]
+
+
+def test_seeds_and_severities(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    text = succeeds(
+        "adapt", bundle, "--dataset", "demo", "--subset", 16, "--corruptions", "contrast", "--out", out,
+        "-m", "no_adapt", "-m", "shift", "--severity", "1,3-4", "--seeds", 2, "--seed", 5,
+    )  # fmt: skip
+    document = read(out)
+    assert document["protocol"]["severities"] == [1, 3, 4]
+    assert [run["seed"] for run in document["runs"]] == document["protocol"]["seeds"] == [5, 6]
+    for run in document["runs"]:
+        assert [domain["severity"] for domain in run["domains"]] == [1, 3, 4]
+    hashes = {run["domains"][0]["ids_sha256"] for run in document["runs"]}
+    assert len(hashes) == 2, "both seeds chose the same images"
+    assert len(re.findall(r"^contrast [134] ", text, re.M)) == 6
+    assert "seeds 5+6" in text and "±" in text
+    if find_spec("matplotlib"):
+        assert out.with_suffix(".png").exists()
+
+
+def test_an_interrupted_run_is_not_forgotten(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.with_suffix(".progress.npz").write_bytes(b"nonsense")
+    options = ["adapt", bundle, *QUICK, "-m", "no_adapt", "--out", out]
+    assert "--resume" in fails(*options, "--resume")
+    assert "--resume would have continued it" in succeeds(*options)
+    assert not out.with_suffix(".progress.npz").exists()
+    assert "starting anew" in succeeds(*options, "--resume")
 
 
 def test_default_bundle_and_output(bundle: Path) -> None:
@@ -458,8 +494,15 @@ def test_fozo_without_source_statistics(sourceless: Path, tmp_path: Path) -> Non
         (["-m", "fozo:shift=up"], "shift"),
         (["-m", "fozo:epsilon=nan"], "epsilon"),
         (["-m", "no_adapt:samples=1"], "samples"),
-        (["--setting", "mixed"], "mixed"),
+        (["--setting", "random"], "random"),
+        (["--rounds", "3"], "--setting rounds"),
+        (["--concentration", "3"], "--setting label_shift"),
+        (["--setting", "label_shift", "--concentration", "0"], "0"),
+        (["--seeds", "0"], "0"),
         (["--severity", "6"], "6"),
+        (["--severity", "0-5"], "0-5"),
+        (["--severity", "5-1"], "5-1"),
+        (["--severity", "some"], "some"),
         (["--batch-size", "0"], "0"),
         (["--subset", "half"], "half"),
         (["--subset", "50k"], "50,000"),
@@ -540,7 +583,7 @@ def test_a_bad_image_in_the_middle_of_a_stream(kind: str, bundle: Path, tmp_path
     assert "027.png" in message
     document = read(out)
     assert document["complete"] is False
-    (domain,) = document["domains"]
+    (domain,) = document["runs"][0]["domains"]
     assert domain["complete"] is False
     first, second = domain["methods"].values()
     assert first["images"] == second["images"] == sum(first["bins"]["images"])
@@ -586,10 +629,11 @@ def test_interrupt(bundle: Path, tmp_path: Path) -> None:
     assert "first" in rest
     document = read(out)
     assert document["complete"] is False
-    part = document["domains"][-1]["methods"]["no_adapt"]
-    assert document["domains"][-1]["complete"] is False
+    last = document["runs"][0]["domains"][-1]
+    part = last["methods"]["no_adapt"]
+    assert last["complete"] is False
     assert 0 < part["images"] == sum(part["bins"]["images"]) < 797
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.progress.npz"]
 
 
 def test_a_picture_is_no_place_for_results(bundle: Path, tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
-"""Data sets on disk in their official layouts, and everything that can be wrong with a folder."""
+"""Images in class folders, in arrays, generated and embedded, and everything that can be wrong with them."""
 
 from __future__ import annotations
 
+import io
+import os
+import struct
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ from fozo.engine.bundle import Manifest
 from fozo.engine.errors import InputError
 from fozo.engine.preprocessing import Preprocessing
 from fozo.eval.corruptions import NAMES, corrupt
-from fozo.eval.domains import IMAGENET_C, Domain, demo, generated, imagefolder, imagenet_c
+from fozo.eval.domains import EXTRA, IMAGENET_C, Domain, arrays, demo, generated, imagefolder
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -49,105 +54,6 @@ def put(path: Path, array: NDArray[np.uint8]) -> Path:
     return path
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A miniature ImageNet-C: two corruptions, two severities, two of the four classes."""
-    root = tmp_path / "imagenet-c"
-    for c, name in enumerate(("gaussian_noise", "fog")):
-        for severity in (3, 5):
-            for k, wnid in enumerate((WNIDS[3], WNIDS[1])):
-                for i in range(2):
-                    seed = c * 100 + severity * 10 + k * 2 + i
-                    suffix = "JPEG" if i else "png"
-                    put(root / name / str(severity) / wnid / f"ILSVRC2012_val_{i:08d}.{suffix}", pixels(seed))
-    return root
-
-
-# --- ImageNet-C ---
-
-
-def test_official_layout(tree: Path) -> None:
-    noise, fog = imagenet_c(tree, manifest(), 5, ("gaussian_noise", "fog"))
-    assert (noise.name, fog.name) == ("gaussian_noise", "fog")
-    assert not noise.generated
-    assert noise.ids == fog.ids == tuple(sorted(noise.ids))
-    assert noise.ids[0] == f"{WNIDS[1]}/ILSVRC2012_val_00000000.png"
-    assert noise.labels.tolist() == [1, 1, 3, 3]
-    assert noise.labels.dtype == np.int64
-    assert len(noise) == 4
-    np.testing.assert_array_equal(noise.load(0), pixels(52))  # PNG: to the bit, neither resized nor cropped
-    np.testing.assert_array_equal(fog.load(2), pixels(150))
-    (other,) = imagenet_c(tree, manifest(), 3, ["fog"])
-    np.testing.assert_array_equal(other.load(2), pixels(130))
-
-
-def test_smaller_models_take_the_middle_and_never_resize(tree: Path) -> None:
-    (fog,) = imagenet_c(tree, manifest(160, 182), 5, ["fog"])
-    np.testing.assert_array_equal(fog.load(0), pixels(152)[32:192, 32:192])
-
-
-@pytest.mark.parametrize("size", [225, 256, 384])
-def test_larger_models_are_refused(size: int, tree: Path) -> None:
-    with pytest.raises(InputError, match=rf"224 pixels.*{size}.*--image-size 224"):
-        imagenet_c(tree, manifest(size), 5, ["fog"])
-
-
-def test_the_order_of_the_corruptions_is_the_callers(tree: Path) -> None:
-    found = imagenet_c(tree, manifest(), 5, ("fog", "gaussian_noise"))
-    assert [domain.name for domain in found] == ["fog", "gaussian_noise"]
-    assert IMAGENET_C[0] == "gaussian_noise"
-    assert IMAGENET_C[-1] == "jpeg_compression"
-    assert len(IMAGENET_C) == 15
-
-
-def test_missing_corruptions_and_severities_are_named(tree: Path) -> None:
-    with pytest.raises(InputError, match=r"missing: snow/5, frost/5\.") as caught:
-        imagenet_c(tree, manifest(), 5, ("fog", "snow", "frost"))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="missing: fog/1"):
-        imagenet_c(tree, manifest(), 1, ["fog"])
-
-
-def test_the_wrong_folder(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folder"):
-        imagenet_c(tmp_path / "nowhere", manifest(), 5, ["fog"])
-    with pytest.raises(InputError, match="missing: fog/5"):
-        imagenet_c(tree / "fog", manifest(), 5, ["fog"])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="no folder"):
-        imagenet_c(tmp_path / "file", manifest(), 5, ["fog"])
-
-
-@pytest.mark.parametrize("names", [["rain"], ["fog", "Fog"], [], [""], ["../fog"], ["clean"]])
-def test_unknown_corruptions(names: list[str], tree: Path) -> None:
-    with pytest.raises(InputError, match=r"ImageNet-C has no corruption .*gaussian_noise"):
-        imagenet_c(tree, manifest(), 5, names)
-
-
-def test_unknown_class_folder(tree: Path) -> None:
-    put(tree / "fog" / "5" / "n99999999" / "x.png", pixels(0))
-    with pytest.raises(InputError, match="1 folders that are no class of vit: n99999999"):
-        imagenet_c(tree, manifest(), 5, ["fog"])
-
-
-def test_images_loose_in_the_root(tree: Path) -> None:
-    put(tree / "fog" / "5" / "loose.png", pixels(0))
-    with pytest.raises(InputError, match=r"<class>/<image>.*loose\.png"):
-        imagenet_c(tree, manifest(), 5, ["fog"])
-
-
-def test_images_too_deep(tree: Path) -> None:
-    put(tree / "fog" / "5" / WNIDS[0] / "more" / "deep.png", pixels(0))
-    with pytest.raises(InputError, match=r"<class>/<image>.*deep\.png"):
-        imagenet_c(tree, manifest(), 5, ["fog"])
-
-
-def test_a_severity_without_images(tree: Path) -> None:
-    (tree / "snow" / "5" / WNIDS[0]).mkdir(parents=True)
-    with pytest.raises(InputError, match="no image"):
-        imagenet_c(tree, manifest(), 5, ["snow"])
-
-
 # --- folders of classes ---
 
 
@@ -178,13 +84,36 @@ def test_images_are_prepared_as_the_bundle_says(tmp_path: Path) -> None:
     assert found.dtype == np.uint8
 
 
-def test_hidden_and_other_files_are_no_images(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
-    (tmp_path / ".DS_Store").write_bytes(b"x")
+def test_a_miniature_of_every_rule(tmp_path: Path) -> None:
+    for name in ("n02007558/b.JPEG", "n01440764/a.png", "n01440764/Z.PnM"):
+        put(tmp_path / name, pixels(1, (8, 8)))
     (tmp_path / "README.txt").write_text("x")
-    put(tmp_path / ".cache" / "2.png", pixels(1))
-    (tmp_path / "n99999999").mkdir()
+    (tmp_path / "n01440764" / "notes.txt").write_text("x")
+    (tmp_path / "n01440764" / "thumbnails").mkdir()
+    domain = imagefolder(tmp_path, manifest())
+    assert domain.ids == ("n01440764/Z.PnM", "n01440764/a.png", "n02007558/b.JPEG")
+    assert domain.labels.tolist() == [0, 0, 2]
+    assert domain.labels.dtype == np.int64
+    assert (domain.severity, domain.classes, domain.expected, domain.generated) == (None, None, None, False)
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "n01440764/.DS_Store", "n01440764/._1.JPEG", ".cache/n0/2.png"]
+)
+def test_hidden_files_are_ignored(name: str, tmp_path: Path) -> None:
+    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"no image")
     assert imagefolder(tmp_path, manifest()).ids == (f"{WNIDS[0]}/1.png",)
+
+
+def test_ids_are_ordered_as_whole_texts(tmp_path: Path) -> None:
+    """`-` comes before `/`, so ordering folders first would differ; results of older versions must stay."""
+    for name in ("a/1.png", "a-b/1.png"):
+        put(tmp_path / name, pixels(1, (8, 8)))
+    domain = imagefolder(tmp_path, manifest(classes=2, class_ids=("a", "a-b")))
+    assert domain.ids == ("a-b/1.png", "a/1.png")
+    assert domain.labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "file"])
@@ -194,18 +123,228 @@ def test_no_folder_of_images(kind: str, tmp_path: Path) -> None:
         path.mkdir()
     elif kind == "file":
         path.write_text("")
-    with pytest.raises(InputError, match="folder"):
+    with pytest.raises(InputError, match=r"folder.*data"):
         imagefolder(path, manifest())
 
 
-def test_a_damaged_image_is_found_when_it_is_loaded(tmp_path: Path) -> None:
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[0] / "1.png", pixels(1))
-    bad = put(tmp_path / WNIDS[0] / "2.png", pixels(2))
-    bad.write_bytes(bad.read_bytes()[:500])
+    (tmp_path / WNIDS[1]).mkdir()
+    with pytest.raises(
+        InputError, match=rf"no image in the class folder .*{WNIDS[1]}; expected files ending"
+    ):
+        imagefolder(tmp_path, manifest())
+    (tmp_path / WNIDS[1] / "1.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=rf"no image in the class folder .*{WNIDS[1]}"):
+        imagefolder(tmp_path, manifest())
+
+
+def test_images_loose_in_the_root_or_too_deep(tmp_path: Path) -> None:
+    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    loose = put(tmp_path / "loose.png", pixels(0))
+    with pytest.raises(InputError, match=r"<class>/<image>.*loose\.png"):
+        imagefolder(tmp_path, manifest())
+    loose.unlink()
+    put(tmp_path / WNIDS[0] / "more" / "still" / "deep.png", pixels(0))
+    with pytest.raises(InputError, match=r"<class>/<image>.*more/still/deep\.png"):
+        imagefolder(tmp_path, manifest())
+
+
+def test_a_folder_that_is_no_class_of_the_model(tmp_path: Path) -> None:
+    put(tmp_path / "n99999999" / "1.png", pixels(1))
+    with pytest.raises(InputError, match="1 folders that are no class of vit: n99999999"):
+        imagefolder(tmp_path, manifest())
+
+
+def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    monkeypatch.setattr("fozo.eval.folders.os.scandir", refuse)
+    with pytest.raises(InputError, match=rf"cannot read the folder {tmp_path}: Permission denied"):
+        imagefolder(tmp_path, manifest())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems only")
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path / WNIDS[0]) + b"/\xff.png")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system knows only UTF-8")
+    with pytest.raises(InputError, match=r"UTF-8, found '\\udcff\.png'"):
+        imagefolder(tmp_path, manifest())
+
+
+# --- links ---
+
+
+def linked(tmp_path: Path, target: object, name: str = "1.png") -> Path:
+    """A class folder with an image `0.png` and a link."""
+    put(tmp_path / "data" / WNIDS[0] / "0.png", pixels(1))
+    (tmp_path / "data" / WNIDS[0] / name).symlink_to(Path(str(target)))
+    return tmp_path / "data"
+
+
+def test_links_to_files_outside_are_followed(tmp_path: Path) -> None:
+    domain = imagefolder(linked(tmp_path, put(tmp_path / "elsewhere.png", pixels(2))), manifest())
+    assert domain.ids == (f"{WNIDS[0]}/0.png", f"{WNIDS[0]}/1.png")
+    np.testing.assert_array_equal(domain.load(1), imagefolder_of(tmp_path / "elsewhere.png").load(0))
+
+
+def imagefolder_of(image: Path) -> Domain:
+    """The same image in a folder of its own."""
+    folder = image.parent / "own"
+    put(folder / WNIDS[0] / "1.png", np.asarray(Image.open(image)))
+    return imagefolder(folder, manifest())
+
+
+def test_links_to_class_folders_are_followed(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "1.png", pixels(2))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / WNIDS[2]).symlink_to(tmp_path / "elsewhere")
+    domain = imagefolder(tmp_path / "data", manifest())
+    assert (domain.ids, domain.labels.tolist()) == ((f"{WNIDS[2]}/1.png",), [2])
+    assert domain.load(0).shape == (224, 224, 3)
+
+
+def test_broken_links_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"leads nowhere.*n01440764/1\.png"):
+        imagefolder(linked(tmp_path, tmp_path / "gone.png"), manifest())
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"in a circle.*n01440764/1\.png"):
+        imagefolder(linked(tmp_path, "1.png"), manifest())
+
+
+@pytest.mark.parametrize("target", [".", ".."])
+def test_links_to_a_folder_above_end(target: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"<class>/<image>, found .*n01440764/up/"):
+        imagefolder(linked(tmp_path, target, "up"), manifest())
+
+
+# --- damaged images ---
+
+
+def bomb() -> bytes:
+    """A PNG of 60,000 by 60,000 pixels, as its header says."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+
+
+def gif() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, "GIF")
+    return stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "expected a whole image"),
+        ("empty", "found an empty file"),
+        ("text", "expected an image in one of JPEG"),
+        ("another format under this name", "expected an image in one of JPEG"),
+        ("bomb", r"at most 64,000,000 pixels"),
+        ("deleted", r"cannot read the image"),
+        ("a folder by now", "found a folder"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_named(kind: str, message: str, tmp_path: Path) -> None:
+    put(tmp_path / WNIDS[0] / "1.JPEG", pixels(1))
+    bad = put(tmp_path / WNIDS[1] / "2.JPEG", pixels(2))
     domain = imagefolder(tmp_path, manifest())
+    content = {
+        "truncated": bad.read_bytes()[:700],
+        "empty": b"",
+        "text": b"I am not a picture.",
+        "another format under this name": gif(),
+        "bomb": bomb(),
+    }
+    bad.unlink()
+    if kind in content:
+        bad.write_bytes(content[kind])
+    elif kind == "a folder by now":
+        bad.mkdir()
     domain.load(0)
-    with pytest.raises(InputError, match=r"2\.png"):
+    with pytest.raises(InputError, match=message) as caught:
         domain.load(1)
+    assert str(bad) in str(caught.value)
+    with pytest.raises(InputError, match=message):
+        domain.take([1]).load(0)
+
+
+def test_a_renamed_suffix(tmp_path: Path) -> None:
+    """Content decides how an image is read; only the suffix decides whether it is one."""
+    image = put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    other = put(tmp_path / WNIDS[0] / "2.png", pixels(2))
+    image.rename(image.with_suffix(".JPEG"))
+    other.rename(other.with_suffix(".txt"))
+    domain = imagefolder(tmp_path, manifest(224, 224))
+    assert domain.ids == (f"{WNIDS[0]}/1.JPEG",)
+    np.testing.assert_array_equal(domain.load(0), pixels(1))
+
+
+# --- arrays ---
+
+
+def test_arrays_are_streamed_as_they_are() -> None:
+    images = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
+    domain = arrays("camera", images, [2, 0, 1, 2])
+    assert (domain.name, domain.ids) == ("camera", ("00000", "00001", "00002", "00003"))
+    assert domain.labels.tolist() == [2, 0, 1, 2]
+    assert domain.labels.dtype == np.int64
+    np.testing.assert_array_equal(domain.load(2), images[2])
+    named = arrays("camera", images, np.array([2, 0, 1, 2], np.uint8), ids=["d", "c", "b", "a"])
+    assert named.take([3, 0]).ids == ("a", "d")
+    np.testing.assert_array_equal(named.take([3, 0]).load(0), images[3])
+
+
+def test_arrays_may_be_memory_mapped(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    domain = arrays("camera", np.load(tmp_path / "x.npy", mmap_mode="r"), np.zeros(5, np.int64))
+    np.testing.assert_array_equal(domain.load(4), images[4])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "ids", "message"),
+    [
+        (
+            np.zeros((2, 4, 4, 3)),
+            [0, 0],
+            None,
+            r"uint8 images .*camera, found float64 of shape \[2, 4, 4, 3\]",
+        ),
+        (np.zeros((2, 3, 4, 4), np.uint8), [0, 0], None, r"found uint8 of shape \[2, 3, 4, 4\]"),
+        (np.zeros((4, 4, 3), np.uint8), [0], None, "uint8 images"),
+        (np.zeros((0, 4, 4, 3), np.uint8), [], None, "uint8 images"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], None, r"2 labels .*of shape \[1\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [[0], [1]], None, "2 labels"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], None, "2 labels .*float64"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, -1], None, "2 labels .*from -1 up"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 1], ["a"], "2 different ids .*found 1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 1], ["a", "a"], "2 different ids"),
+    ],
+)
+def test_arrays_of_the_wrong_kind(images: Any, labels: Any, ids: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        arrays("camera", images, labels, ids)
+
+
+def test_a_subset_has_no_official_size() -> None:
+    domain = replace(clean(), expected=5, classes=(0, 1, 2, 3, 4), severity=3)
+    part = domain.take([0, 1])
+    assert (part.expected, part.classes, part.severity) == (None, (0, 1, 2, 3, 4), 3)
+    assert domain.expected == 5
 
 
 # --- generated ---
@@ -220,6 +359,7 @@ def test_generated_corruptions_are_labelled_and_belong_to_the_image() -> None:
     noise, same, contrast = generated(clean(), 4, ("gaussian_noise", "clean", "contrast"), 11)
     assert noise.generated
     assert contrast.generated
+    assert (noise.severity, same.severity, contrast.severity) == (4, None, 4)
     assert not same.generated
     assert [domain.name for domain in (noise, same, contrast)] == ["gaussian_noise", "clean", "contrast"]
     assert noise.labels.tolist() == clean().labels.tolist()
@@ -238,7 +378,10 @@ def test_corruptions_that_cannot_be_generated() -> None:
     for name in ("sleet", "rain", ""):
         with pytest.raises(InputError, match=r"the generator has no corruption .*clean"):
             generated(clean(), 5, [name], 0)
-    assert set(IMAGENET_C) < set(NAMES)
+    assert {*IMAGENET_C, *EXTRA} == set(NAMES)
+    for severity in (0, 6):
+        with pytest.raises(InputError, match=f"severities out of 1, 2, 3, 4, 5, found {severity}"):
+            generated(clean(), severity, ["contrast"], 0)
 
 
 def test_frost_is_generated_with_its_textures_only(tmp_path: Path) -> None:

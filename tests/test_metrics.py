@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -77,6 +78,23 @@ def test_counts_are_those_of_everything_at_once(classes: int, batch: int) -> Non
     assert tally.ece == pytest.approx(naive_ece(probabilities.max(1), rank < 1), abs=1e-6)
     assert tally.bin_images.sum() == 500
     assert tally.bin_correct.sum() == tally.top1
+    assert tally.mean_nll == pytest.approx(-np.log(probabilities[np.arange(500), labels]).mean())
+    again = Tally.from_json(json.loads(json.dumps(tally.to_json())))
+    assert again.to_json() == tally.to_json()
+    again.add(logits, labels)
+    assert again.images == 1000
+
+
+def test_which_are_right_is_returned() -> None:
+    right = Tally().add(np.eye(3, dtype=np.float32), np.array([0, 2, 2]))
+    assert right.tolist() == [True, False, True]
+
+
+def test_counts_that_were_tampered_with() -> None:
+    content = Tally().to_json()
+    content["bins"]["images"].pop()
+    with pytest.raises(ValueError, match="15"):
+        Tally.from_json(content)
 
 
 def test_top5_of_few_classes_is_everything() -> None:
@@ -96,6 +114,8 @@ def test_logits_of_great_magnitude() -> None:
     tally.add(np.array([[1e4, -1e4, 0]], np.float32), np.array([0]))
     assert tally.top1 == 1
     assert tally.ece == 0
+    tally.add(np.array([[1e4, -1e4, 0]], np.float32), np.array([1]))
+    assert tally.nll == pytest.approx(2e4)  # finite, though the probability is 0
 
 
 def test_arguments_are_not_changed() -> None:
