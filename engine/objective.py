@@ -84,3 +84,41 @@ def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale:
     share = len(entropies) / REFERENCE_BATCH
     loss = weight * distance * share + float(entropies.sum())
     return loss / share if scale == "per_image" else loss
+
+
+def outer_slopes(
+    features: FloatArray, plus: FloatArray, minus: FloatArray, moments: Moments, source: SourceStatistics
+) -> FloatArray:
+    """How the squared discrepancy of n images, times n / 64, changes as single images' features do.
+
+    `⟨∂S/∂f_i, f_i⁺ − f_i⁻⟩ · n / 64` with `∂S/∂f_i = 2 (μ − μ_S) / n + 2 (σ − σ_S) (f_i − μ) / ((n − 1) σ)`,
+    coordinate by coordinate: exact in the first order, and independent of how many images there are.
+
+    Args:
+        features: of the batch, where the derivative is taken, `[N, L, F]`.
+        plus, minus: two points that each image's features go between, of the same shape.
+        moments: of the n images whose statistics are aligned, those of the batch among them.
+        source: statistics of clean images, `[L, F]`.
+
+    Returns:
+        float64 `[N]`.
+    """
+    step = (plus - minus).astype(np.float64)
+    total = np.einsum("nlf,lf->n", step, 2 * (moments.mean - source.mean))
+    std = moments.std
+    if std is not None:
+        scale = np.divide(2 * (std - source.std), std, out=np.zeros_like(std), where=std > 0)
+        scale *= moments.count / (moments.count - 1)
+        total += np.einsum("nlf,nlf,lf->n", step, features - moments.mean, scale)
+    return cast(FloatArray, total / REFERENCE_BATCH)
+
+
+def diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:
+    """How N times the entropy of the mean prediction changes as single predictions do, float64 `[N]`.
+
+    Args:
+        plus, minus: two logits of each image that its prediction goes between, `[N, K]`.
+    """
+    after, before = softmax(plus), softmax(minus)
+    mean = (after.mean(axis=0) + before.mean(axis=0)) / 2
+    return cast(FloatArray, -(after - before) @ np.log(np.maximum(mean, np.finfo(np.float64).tiny)))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "name", ["shift", "moments", "lame", "t3a", "bn_adapt", "foa", "fozo", "zoa", "common"]
+    "name", ["shift", "moments", "lame", "t3a", "bn_adapt", "foa", "fozo", "zoa", "pizo", "common"]
 )
 def test_option_tables_are_those_of_the_code(name: str) -> None:
     table = CliRunner().invoke(cli, ["methods", name, "--markdown"]).output.strip()

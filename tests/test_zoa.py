@@ -14,9 +14,10 @@ from fozo.engine.activation_shift import logit_offset
 from fozo.engine.adapter import Adapter
 from fozo.engine.bank import Bank
 from fozo.engine.errors import BundleError
-from fozo.engine.methods.zoa import Zoa, ZoaState, adapted_norms, fresh_adamw_step, sgd_step
+from fozo.engine.methods.zoa import Zoa, ZoaState, fresh_adamw_step, sgd_step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.network import Network
+from fozo.engine.norms import adapted_norms
 from fozo.engine.spsa import quotients, segmented_direction
 
 StandIn = Callable[..., Any]
@@ -179,13 +180,13 @@ def resnet50() -> dict[str, int]:
 
 
 def test_norms_of_vit_b(stand_in: StandIn) -> None:
-    names = adapted_norms(described(stand_in, transformer(12), 12), 1, 3)
+    names = adapted_norms(described(stand_in, transformer(12), 12), 1, 3, "zoa")
     assert names == tuple(f"blocks.{i}.norm{which}" for i in range(1, 9) for which in (1, 2))
 
 
 def test_norms_of_resnet50(stand_in: StandIn) -> None:
     norms = resnet50()
-    names = adapted_norms(described(stand_in, norms, 4), 1, 3)
+    names = adapted_norms(described(stand_in, norms, 4), 1, 3, "zoa")
     blocks = [f"layer1.{i}" for i in (1, 2)] + [f"layer2.{i}" for i in range(4)]
     blocks += [f"layer3.{i}" for i in range(6)]
     assert names == tuple(f"{block}.bn{which}" for block in blocks for which in (1, 2))
@@ -207,14 +208,14 @@ def test_norms_of_resnet50(stand_in: StandIn) -> None:
     ],
 )
 def test_norms_of_other_depths(stand_in: StandIn, depth: int, first: int, frozen: int, expected: Any) -> None:
-    names = adapted_norms(described(stand_in, transformer(depth), depth), first, frozen)
+    names = adapted_norms(described(stand_in, transformer(depth), depth), first, frozen, "zoa")
     assert sorted({int(name.split(".")[1]) for name in names}) == list(expected)
     assert len(names) == 2 * len(expected)
 
 
 def test_blocks_without_tunable_norms_count(stand_in: StandIn) -> None:
     some = {name: width for name, width in transformer(12).items() if int(name.split(".")[1]) > 5}
-    names = adapted_norms(described(stand_in, some, 12), 1, 3)
+    names = adapted_norms(described(stand_in, some, 12), 1, 3, "zoa")
     assert {name.split(".")[1] for name in names} == {"6", "7", "8"}
 
 

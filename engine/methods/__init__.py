@@ -16,6 +16,7 @@ from .lame import Lame
 from .moments import MomentMatching
 from .no_adapt import NoAdapt
 from .options import Option, configure, describe, options_of
+from .pizo import Pizo
 from .shift import Shift
 from .t3a import T3a
 from .wrappers import common_options, wrapped
@@ -35,6 +36,7 @@ METHODS: Mapping[str, AnyMethod] = MappingProxyType(
         "foa_2": Foa(population=2, carry_best=False),
         "fozo": Fozo(),
         "zoa": Zoa(),
+        "pizo": Pizo(),
     }
 )
 
@@ -96,6 +98,7 @@ __all__ = [
     "MomentMatching",
     "NoAdapt",
     "Option",
+    "Pizo",
     "Prediction",
     "Shift",
     "State",

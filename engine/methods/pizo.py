@@ -1,0 +1,257 @@
+"""PIZO: per-image zeroth-order adaptation; every image of a batch has a perturbation of its own.
+
+The loss is a known function of what the network says about each image, so its derivative with respect to
+that needs no estimate; only the network's own Jacobian does. Two forwards then give one independent estimate
+of the gradient per image, where a perturbation shared by the batch gives one in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ..activation_shift import logit_offset, moving_average, shift_vector
+from ..errors import BundleError
+from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from ..norms import adapted_norms
+from ..objective import discrepancy, diversity_slopes, entropy, outer_slopes
+from ..spsa import uniform
+from ..statistics import Moments
+from ..window import empty_window, slide, window_moments
+from .base import Prediction, State, growing_array, late_array
+from .options import option, validate
+
+TINY = 1e-12  # a gradient below this is none at all
+
+
+@dataclass(frozen=True)
+class PizoState(State):
+    """What PIZO carries; of prompts and norms the one that is not tuned is empty.
+
+    Attributes:
+        prompts: float32 `[P, D]`.
+        norms: float32 `[M, 2, D]`, addends to gain and bias of each tuned norm.
+        prompts_momentum, norms_momentum: running averages of the gradients, float64, of these shapes.
+        prompts_gradient, norms_gradient: sums over the images since the last update, float64.
+        window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
+        images: that the sums are over.
+        updates: made so far.
+        center: running mean of the last feature, float64 `[F]`, or None before the first batch.
+    """
+
+    prompts: FloatArray
+    norms: FloatArray
+    prompts_momentum: FloatArray
+    norms_momentum: FloatArray
+    prompts_gradient: FloatArray
+    norms_gradient: FloatArray
+    window: FloatArray = growing_array()
+    images: int = 0
+    updates: int = 0
+    center: FloatArray | None = late_array("feature_width")
+
+
+@dataclass(frozen=True)
+class Pizo:
+    """PIZO, fozo's own method.
+
+    Batches of any size: statistics are those of the last `window` images, a ragged or small batch included,
+    and an update is made whenever `update_images` images have contributed to its gradient. So a stream of
+    single images takes the same steps as one of larger batches, only later by the images it waits for.
+    """
+
+    name: ClassVar[str] = "pizo"
+
+    tune: Literal["norms", "prompts", "both"] = option("norms", "what is adapted")
+    prompts: int = option(3, "number of prompt tokens, where they are tuned", low=1)
+    first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
+    frozen_last_blocks: int = option(3, "blocks at the end whose norms are not tuned", low=0)
+    directions: Literal["rademacher", "gaussian"] = option(
+        "rademacher", "perturbations of the norms: ±1 at random, or normal; prompts' are always normal"
+    )
+    epsilon: float = option(0.05, "ε of the norms", low=0)
+    prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
+    rate: float = option(0.005, "η of the norms: how far a step moves each value, on the average", low=0)
+    prompt_rate: float = option(0.3, "η of the prompts", low=0)
+    momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=1)
+    anchor: float = option(
+        0.0, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
+    )
+    discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
+    diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, to be raised", low=0)
+    shift: Literal["origin", "source_mean", "none"] = option("origin", "activation shift: where to")
+    shift_update: Literal["lagged", "inclusive"] = option(
+        "lagged", "whether the running mean includes the batch that is predicted"
+    )
+    shift_decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
+    entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
+    window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=0)
+    update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 2
+
+    def init(self, info: ModelInfo, seed: int) -> PizoState:
+        """Prompts drawn uniformly within the model's bound, norms as they are, nothing seen yet.
+
+        Raises:
+            BundleError: the bundle lacks source statistics or what is tuned, or its images depend on each
+                other (batch statistics), so that none can have a perturbation of its own.
+        """
+        info.require_source(self.name)
+        if "batch_statistics" in info.tunables:
+            raise BundleError(
+                f"{self.name} perturbs every image on its own, and {info.name} normalises over the batch; "
+                "use zoa for residual networks"
+            )
+        prompts = np.zeros((0, info.width), np.float32)
+        norms = np.zeros((0, 2, info.width), np.float32)
+        if self.tune != "norms":
+            info.require_tunable("prompts", self.name)
+            prompts = uniform(seed, info.prompt_bound, (self.prompts, info.width))
+        if self.tune != "prompts":
+            info.require_tunable("norms", self.name)
+            norms = np.zeros((len(self._rows(info)), 2, info.width), np.float32)
+        return PizoState(
+            step=0,
+            seed=seed,
+            prompts=prompts,
+            norms=norms,
+            prompts_momentum=np.zeros(prompts.shape),
+            norms_momentum=np.zeros(norms.shape),
+            prompts_gradient=np.zeros(prompts.shape),
+            norms_gradient=np.zeros(norms.shape),
+            window=empty_window(info),
+        )
+
+    def step(self, state: PizoState, images: ImageArray, network: Forward) -> tuple[Prediction, PizoState]:
+        """Two forwards around the current values, every image along a direction of its own."""
+        info = network.info
+        directions = self._directions(state, len(images))
+        plus, minus = network.candidates(
+            images, [self._tunables(state, directions, sign, info) for sign in (1, -1)]
+        )
+        features = (plus.features + minus.features) / 2
+        mean = features[:, -1].mean(axis=0, dtype=np.float64)
+        center = moving_average(state.center, mean, self.shift_decay)
+        used = center if self.shift_update == "inclusive" else state.center
+        offset = logit_offset(info.head_weight, self._shift(used, info))
+        moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
+        slopes = self._slopes(plus, minus, features, moments, offset, info)
+        logits = (plus.logits + minus.logits) / 2 + offset
+        following = replace(
+            state,
+            step=state.step + 1,
+            images=state.images + len(images),
+            window=slide(state.window, features, self.window),
+            center=center,
+            **self._gradients(state, slopes, directions),
+        )
+        if following.images >= self.update_images:
+            following = self._updated(following)
+        diagnostics = {
+            "entropy": float(entropy(logits).mean()),
+            "discrepancy": discrepancy(moments, info.require_source(self.name)),
+            "size": float(np.sqrt(np.mean(np.square(following.norms)))) if following.norms.size else 0.0,
+        }
+        return Prediction(logits, self.forwards, diagnostics=diagnostics), following
+
+    def predict(self, state: PizoState, images: ImageArray, network: Forward) -> Prediction:
+        """Predicts with the values as they are, unperturbed, and the shift as it is."""
+        tunables = self._tunables(state, {}, 0, network.info)
+        logits = network(images, **tunables).logits
+        logits = logits + logit_offset(network.info.head_weight, self._shift(state.center, network.info))
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _rows(self, info: ModelInfo) -> list[int]:
+        names = adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name)
+        return [row for row, name in enumerate(info.norms) if name in names]
+
+    def _directions(self, state: PizoState, count: int) -> dict[str, FloatArray]:
+        """One for each image and each tunable, float32 `[N, …]`."""
+        generator = np.random.default_rng([state.seed, state.step + 1])
+        found: dict[str, FloatArray] = {}
+        if self.tune != "norms":
+            found["prompts"] = generator.standard_normal((count, *state.prompts.shape), np.float32)
+        if self.tune != "prompts":
+            shape = (count, *state.norms.shape)
+            if self.directions == "gaussian":
+                found["norms"] = generator.standard_normal(shape, np.float32)
+            else:
+                found["norms"] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+        return found
+
+    def _gradients(
+        self, state: PizoState, slopes: FloatArray, directions: Mapping[str, FloatArray]
+    ) -> dict[str, Any]:
+        """The sums with each image's own slope along its own direction added."""
+        sums: dict[str, Any] = {}
+        for name, size in (("prompts", self.prompt_epsilon), ("norms", self.epsilon)):
+            if name in directions and size:
+                along = np.tensordot(slopes / (2 * size), directions[name], 1)
+                sums[f"{name}_gradient"] = getattr(state, f"{name}_gradient") + along
+        return sums
+
+    def _tunables(
+        self, state: PizoState, directions: Mapping[str, FloatArray], sign: int, info: ModelInfo
+    ) -> Tunables:
+        """What the network is fed at `values + sign · ε · directions`; without directions, shared by all."""
+        fed: dict[str, FloatArray] = {}
+        for name, size in (("prompts", self.prompt_epsilon), ("norms", self.epsilon)):
+            values = getattr(state, name)[None]
+            if name in directions:
+                values = values + np.float32(sign * size) * directions[name]
+            if values.size and name == "norms":
+                fed[name] = np.zeros((len(values), len(info.norms), 2, info.width), np.float32)
+                fed[name][:, self._rows(info)] = values
+            elif values.size:
+                fed[name] = values
+        return fed
+
+    def _slopes(
+        self,
+        plus: Outputs,
+        minus: Outputs,
+        features: FloatArray,
+        moments: Moments,
+        offset: FloatArray,
+        info: ModelInfo,
+    ) -> FloatArray:
+        """The difference of the loss along each image's own direction, float64 `[N]`."""
+        source = info.require_source(self.name)
+        distance = outer_slopes(features, plus.features, minus.features, moments, source)
+        moved = offset if self.entropy_on == "shifted" else np.float32(0)
+        after, before = plus.logits + moved, minus.logits + moved
+        slopes = self.discrepancy_weight * distance + entropy(after) - entropy(before)
+        if self.diversity_weight:
+            slopes -= self.diversity_weight * diversity_slopes(after, before)
+        return slopes
+
+    def _updated(self, state: PizoState) -> PizoState:
+        """One step along the running average of the gradients, of a length that only the rate decides."""
+        updates = state.updates + 1
+        changes: dict[str, Any] = {}
+        for name, rate in (("prompts", self.prompt_rate), ("norms", self.rate)):
+            gradient = getattr(state, f"{name}_gradient")
+            momentum = self.momentum * getattr(state, f"{name}_momentum") + (1 - self.momentum) * gradient
+            size = float(np.sqrt(np.mean(np.square(gradient)))) if gradient.size else 0.0
+            step = rate * momentum / ((1 - self.momentum**updates) * size) if size > TINY else 0.0
+            values = getattr(state, name)
+            changes[name] = ((1 - self.anchor) * values - step).astype(np.float32)
+            changes[f"{name}_momentum"] = momentum
+            changes[f"{name}_gradient"] = np.zeros(gradient.shape)
+        return replace(state, images=0, updates=updates, **changes)
+
+    def _shift(self, center: FloatArray | None, info: ModelInfo) -> FloatArray | None:
+        if self.shift == "none":
+            return None
+        target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
+        return shift_vector(target, center, 1.0)

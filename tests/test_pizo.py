@@ -1,0 +1,287 @@
+"""PIZO's gradient against PyTorch's autograd, its variance against the derivation, and its bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.engine.adapter import Adapter
+from fozo.engine.bundle import Bundle
+from fozo.engine.errors import BundleError, InputError
+from fozo.engine.methods import Pizo, method
+from fozo.engine.methods.pizo import PizoState
+from fozo.engine.model import FloatArray, ImageArray, Outputs
+from fozo.engine.network import Network
+from fozo.engine.objective import discrepancy, diversity_slopes, entropy, outer_slopes, softmax
+from fozo.engine.statistics import Moments
+
+MakeImages = Callable[..., ImageArray]
+BATCH = 4
+NARROW = {"first_block": 1, "frozen_last_blocks": 0, "shift": "none", "epsilon": 0.01}
+
+
+# --- the known part of the derivative ---
+
+
+def test_outer_slopes_are_the_derivative(stand_in: Callable[..., Any]) -> None:
+    """Against finite differences of the discrepancy of batch and window together, image by image."""
+    generator = np.random.default_rng(0)
+    features, past = generator.normal(size=(5, 2, 3)), generator.normal(size=(7, 2, 3))
+    source, step = stand_in().info.source, 1e-5
+    moments = Moments.of(features).merge(Moments.of(past))
+    along = generator.normal(size=features.shape)
+    found = outer_slopes(features, features + along, features - along, moments, source)
+    for index in range(5):
+        losses = []
+        for sign in (1, -1):
+            moved = features.copy()
+            moved[index] += sign * step * along[index]
+            losses.append(discrepancy(Moments.of(moved).merge(Moments.of(past)), source))
+        expected = (losses[0] - losses[1]) / step * 12 / 64
+        assert found[index] == pytest.approx(expected, rel=1e-5)
+
+
+def test_outer_slopes_of_a_single_image_and_of_constant_features(stand_in: Callable[..., Any]) -> None:
+    source = stand_in().info.source
+    features = np.ones((1, 2, 3))
+    alone = outer_slopes(features, features + 1, features, Moments.of(features), source)
+    assert alone == pytest.approx(2 * (1 - source.mean).sum() / 64)
+    constant = np.ones((4, 2, 3))
+    assert np.isfinite(outer_slopes(constant, constant + 1, constant, Moments.of(constant), source)).all()
+
+
+def test_diversity_slopes_are_the_derivative() -> None:
+    generator = np.random.default_rng(1)
+    logits, along, step = generator.normal(size=(6, 5)), generator.normal(size=(6, 5)), 1e-4
+    found = diversity_slopes(logits + step * along, logits - step * along)
+    for index in range(6):
+        ends = []
+        for sign in (1, -1):
+            moved = logits.copy()
+            moved[index] += sign * step * along[index]
+            mean = softmax(moved).mean(axis=0)
+            ends.append(float(-6 * (mean * np.log(mean)).sum()))
+        assert found[index] == pytest.approx(ends[0] - ends[1], rel=1e-4, abs=1e-9)
+
+
+# --- the whole gradient ---
+
+
+@pytest.fixture(scope="module")
+def network(
+    tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Bundle]
+) -> Iterator[Network]:
+    """So narrow (64 tuned values) that some thousand draws are enough."""
+    path = make_bundle(tmp_path_factory.mktemp("narrow") / "bundle", width=16, depth=2, classes=6).path
+    with Network.open(path, workers=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def model(randomised_vit: Callable[..., Any]) -> Any:
+    """The same network in PyTorch, float64."""
+    return randomised_vit(16, 2, 6, 0).double()
+
+
+def autograd(
+    model: Any, network: Network, images: ImageArray, normalisation: Any, weight: float
+) -> FloatArray:
+    """∂L/∂norms `[2, 2, 16]` of the loss written out in PyTorch."""
+    import torch
+
+    pixels = torch.from_numpy(images.astype(np.float64) / 255)
+    mean, std = (torch.tensor(each, dtype=torch.float64) for each in normalisation)
+    x = ((pixels - mean) / std).permute(0, 3, 1, 2)
+    source = network.info.source
+    assert source is not None
+    x = model._pos_embed(model.patch_embed(x))
+    first, last = model.blocks
+    x = first(x)
+    addends = [torch.zeros(2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def normed(norm: Any, values: Any, addend: Any) -> Any:
+        weight, bias = norm.weight + addend[0], norm.bias + addend[1]
+        return torch.nn.functional.layer_norm(values, (16,), weight, bias, norm.eps)
+
+    inner = normed(last.norm1, x, addends[0])
+    features = [inner[:, 0]]  # of the first block, through the norm that follows it
+    x = x + last.attn(inner)
+    x = x + last.mlp(normed(last.norm2, x, addends[1]))
+    features.append(model.norm(x)[:, 0])
+    stacked = torch.stack(features, dim=1)
+    distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
+    distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
+    logits = model.head(features[-1])
+    loss = weight * len(images) / 64 * distance + torch.special.entr(logits.softmax(1)).sum()
+    return np.stack([each.numpy() for each in torch.autograd.grad(loss, addends)])
+
+
+def estimates(network: Network, images: ImageArray, configured: Pizo, draws: int) -> FloatArray:
+    """The gradient sum of as many first steps with different seeds, `[draws, 2, 2, 16]`."""
+    many = replace(configured, update_images=10**6)
+    found = []
+    for seed in range(draws):
+        _, state = many.step(many.init(network.info, seed), images, network)
+        found.append(state.norms_gradient)
+    return np.stack(found)
+
+
+def cosine(left: FloatArray, right: FloatArray) -> float:
+    return float((left * right).sum() / np.linalg.norm(left) / np.linalg.norm(right))
+
+
+@pytest.mark.parametrize("directions", ["rademacher", "gaussian"])
+def test_the_gradient_is_autograds_on_the_average(
+    network: Network,
+    model: Any,
+    random_images: MakeImages,
+    normalisation: Any,
+    directions: str,
+) -> None:
+    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
+    images = random_images(BATCH)
+    expected = autograd(model, network, images, normalisation, 40.0)
+    configured = Pizo(**NARROW, discrepancy_weight=40.0, directions=directions)  # type: ignore[arg-type]
+    found = estimates(network, images, configured, 6000).mean(axis=0)
+    assert cosine(found, expected) > 0.99
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.05)
+
+
+def test_own_directions_have_the_variance_of_the_derivation(
+    network: Network, model: Any, random_images: MakeImages, normalisation: Any
+) -> None:
+    """With ±1 the variance of the sum is (V − 1) Σ‖g_i‖² with own directions, (V − 1) ‖Σ g_i‖² with one."""
+    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
+    images = random_images(BATCH)
+    configured = Pizo(**NARROW, discrepancy_weight=400.0)  # type: ignore[arg-type]
+    own = estimates(network, images, configured, 1500)
+    shared = estimates(network, images, _Shared(**NARROW, discrepancy_weight=400.0), 1500)  # type: ignore[arg-type]
+    whole = autograd(model, network, images, normalisation, 400.0)
+    variances = [float(each.var(axis=0).sum()) for each in (own, shared)]
+    assert variances[1] == pytest.approx(63 * np.square(whole).sum(), rel=0.15)
+    assert cosine(shared.mean(axis=0), own.mean(axis=0)) > 0.9
+    assert variances[1] > 1.5 * variances[0], "images agree about where to go, and it does not help"
+
+
+class _Shared(Pizo):
+    """The same with one direction for the whole batch, as FOZO and ZOA have it."""
+
+    def _directions(self, state: PizoState, count: int) -> dict[str, FloatArray]:
+        found = super()._directions(state, count)
+        return {name: np.repeat(each[:1], count, axis=0) for name, each in found.items()}
+
+
+# --- steps ---
+
+
+def test_the_rate_is_the_length_of_the_first_step(network: Network, random_images: MakeImages) -> None:
+    configured = Pizo(**NARROW, rate=0.02, update_images=BATCH)  # type: ignore[arg-type]
+    _, state = configured.step(configured.init(network.info, 0), random_images(BATCH), network)
+    assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(0.02, rel=1e-5)
+    assert (state.updates, state.images) == (1, 0)
+
+
+def test_momentum_is_corrected_and_averages(network: Network, random_images: MakeImages) -> None:
+    """Two updates by hand from the two gradients."""
+    configured = Pizo(**NARROW, update_images=BATCH)  # type: ignore[arg-type]
+    held = replace(configured, update_images=10**6)
+    first = configured.init(network.info, 0)
+    batches = [random_images(BATCH, seed=seed) for seed in (0, 1)]
+    gradients, expected, state = [], np.zeros_like(first.norms, np.float64), first
+    for index, images in enumerate(batches):
+        gradients.append(held.step(state, images, network)[1].norms_gradient)
+        weights = [0.1 * 0.9 ** (index - i) for i in range(index + 1)]
+        average = sum(w * g for w, g in zip(weights, gradients, strict=True)) / sum(weights)
+        expected -= 0.005 * average / np.sqrt(np.mean(np.square(gradients[-1])))
+        _, state = configured.step(state, images, network)
+        np.testing.assert_allclose(state.norms, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_small_batches_wait_until_there_are_enough_images(
+    network: Network, random_images: MakeImages
+) -> None:
+    adapter = Adapter(network, Pizo(**NARROW, update_images=8))  # type: ignore[arg-type]
+    updates = []
+    for seed, size in enumerate((3, 3, 1, 1, 8, 5)):
+        adapter.step(random_images(size, seed=seed))
+        updates.append((adapter.state.updates, adapter.state.images))  # type: ignore[attr-defined]
+    assert updates == [(0, 3), (0, 6), (0, 7), (1, 0), (2, 0), (2, 5)]
+
+
+def test_the_anchor_draws_back(network: Network, random_images: MakeImages) -> None:
+    images = random_images(64)
+    for anchor, expected in ((0.0, 1.0), (0.25, 0.75)):
+        configured = Pizo(**NARROW, anchor=anchor, rate=0.0)  # type: ignore[arg-type]
+        start = configured.init(network.info, 0)
+        start = replace(start, norms=np.ones_like(start.norms))
+        _, state = configured.step(start, images, network)
+        np.testing.assert_allclose(state.norms, expected)
+
+
+def test_without_epsilon_nothing_is_learnt(network: Network, random_images: MakeImages) -> None:
+    configured = Pizo(**{**NARROW, "epsilon": 0.0})  # type: ignore[arg-type]
+    prediction, state = configured.step(configured.init(network.info, 0), random_images(64), network)
+    assert not state.norms.any()
+    np.testing.assert_array_equal(prediction.logits, network(random_images(64)).logits)
+
+
+@pytest.mark.parametrize("tune", ["norms", "prompts", "both"])
+def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) -> None:
+    fed: list[set[str]] = []
+
+    class Watching(Network):
+        pass
+
+    with Network.open(bundle_path, workers=1) as opened:
+        configured = method("pizo", tune=tune, first_block=0)
+        original = opened.candidates
+
+        def candidates(images: ImageArray, tunables: Any) -> list[Outputs]:
+            fed.append(set(tunables[0]))
+            return original(images, tunables)
+
+        opened.candidates = candidates  # type: ignore[method-assign]
+        start = configured.init(opened.info, 3)
+        _, state = configured.step(start, random_images(64), opened)
+    expected = {"norms": {"norms"}, "prompts": {"prompts"}, "both": {"norms", "prompts"}}[tune]
+    assert fed == [expected]
+    for name in ("norms", "prompts"):
+        assert (getattr(state, name).size > 0) == (name in expected)
+        if name in expected:
+            assert (getattr(state, name) != getattr(start, name)).all()
+
+
+def test_prediction_is_the_mean_of_both_sides_shifted(network: Network, random_images: MakeImages) -> None:
+    configured = Pizo(first_block=1, frozen_last_blocks=0, shift="origin")
+    images = random_images(5)
+    start = configured.init(network.info, 0)
+    _, state = configured.step(start, images, network)
+    sides = network.candidates(
+        images,
+        [
+            configured._tunables(state, configured._directions(state, 5), sign, network.info)
+            for sign in (1, -1)
+        ],
+    )
+    center = state.center
+    assert center is not None
+    expected = (sides[0].logits + sides[1].logits) / 2 - network.info.head_weight @ center.astype(np.float32)
+    prediction, _ = configured.step(state, images, network)
+    np.testing.assert_allclose(prediction.logits, expected, rtol=1e-5, atol=1e-5)
+    assert prediction.diagnostics["entropy"] == pytest.approx(float(entropy(expected).mean()), rel=1e-5)
+
+
+def test_what_it_needs(stand_in: Callable[..., Any]) -> None:
+    plain = stand_in().info
+    with pytest.raises(BundleError, match="norms"):
+        Pizo().init(plain, 0)
+    with pytest.raises(BundleError, match="fozo source"):
+        Pizo().init(replace(plain, source=None), 0)
+    with pytest.raises(BundleError, match="zoa"):
+        Pizo().init(replace(plain, tunables=("norms", "batch_statistics")), 0)
+    with pytest.raises(InputError, match="rate"):
+        Pizo(rate=-1)
