@@ -16,7 +16,9 @@ from .commands.inspect import inspect
 from .commands.methods import list_methods
 from .commands.predict import predict
 from .commands.quantize import quantize
+from .commands.report import report
 from .commands.source import source
+from .commands.sweep import sweep
 from .engine.errors import FozoError
 
 
@@ -32,7 +34,7 @@ def cli() -> None:
     """
 
 
-for _command in (export, source, quantize, corrupt, predict, adapt, bench, inspect, list_methods):
+for _command in (export, source, quantize, corrupt, predict, adapt, sweep, report, bench, inspect, list_methods):
     cli.add_command(_command)
 
 

@@ -39,18 +39,25 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     type=click.Choice(DATASETS),
     default="imagenet-c",
     show_default=True,
-    help="Layout of the data; demo is embedded and needs no --data.",
+    help="Layout of the data, see docs/datasets.md; demo is embedded and needs no --data.",
 )
-@click.option("--data", type=FOLDER, help="Folder with the data, in the official layout of the data set.")
+@click.option(
+    "--data",
+    type=FOLDER,
+    help="Folder with the data, as its archives unpack; for imagenet-v2 one variant's folder, or what holds"
+    " several.",
+)
 @click.option(
     "--clean",
     type=FOLDER,
-    help="For imagenet-c: clean images by class folder, streamed at the end: what does adaptation cost?",
+    help="For imagenet-c: clean validation images by class folder, streamed at the end: what does adaptation"
+    " cost?",
 )
 @click.option(
     "--labels",
     type=FILE,
-    help="For imagenet without class folders: the file that gives images their classes.",
+    help="Classes of clean images that lie side by side in one folder: lines `<file> <0..999>` (val.txt) or"
+    " `<file>,<wnid>` (LOC_val_solution.csv). For imagenet, --clean and --generate-from.",
 )
 @click.option(
     "--generate-from",
@@ -96,7 +103,12 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     show_default=True,
     help="Of the corruptions: one, or several like 1-5, which give the mean corruption error.",
 )
-@click.option("--corruptions", type=Names(), help="Comma-separated; default: all 15 of the data set.")
+@click.option(
+    "--corruptions",
+    type=Names(),
+    help="Comma-separated; default: all 15, of generated data all that there are. By name also speckle_noise,"
+    " gaussian_blur, spatter, saturate.",
+)
 @click.option(
     "--subset",
     default="all",

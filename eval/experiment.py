@@ -39,6 +39,7 @@ class Experiment:
         protocol: how images are streamed.
         domains: gives the data for a seed, in the order of the stream.
         columns: for each class of the bundle, its column in the logits, or None if they are the same.
+        odd_counts: domains whose data has not as many images as the official data set.
         runs: one per seed that was begun.
         adapters: of the run that is going on, by label.
     """
@@ -50,6 +51,7 @@ class Experiment:
     protocol: Protocol
     domains: Callable[[int], list[Domain]]
     columns: Integers | None = None
+    odd_counts: tuple[Domain, ...] = ()
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
@@ -78,11 +80,6 @@ class Experiment:
             methods=results.describe_methods(self.adapters),
             runs=self.runs,
         )
-
-    @property
-    def odd_counts(self) -> list[Domain]:
-        """Domains that do not have as many images as the official data set."""
-        return [each for each in self._first if each.expected not in (None, len(each))]
 
     def run(self) -> Iterator[int]:
         """Runs from where it is to the end; yields the number of images after every batch."""
@@ -231,6 +228,7 @@ def prepare(
         protocol,
         domains,
         columns,
+        tuple(each for each in whole if each.expected not in (None, len(each))),
     )
 
 

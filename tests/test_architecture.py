@@ -23,7 +23,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": (set(), {"numpy", "onnxruntime"}),
     "data": ({"engine"}, {"numpy", "PIL", "sklearn"}),
     "quant": ({"engine", "data"}, {"numpy", "onnx", "onnxruntime"}),
-    "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib"}),
+    "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib", "ray"}),
     "export": (
         {"engine", "data"},
         {"numpy", "torch", "timm", "onnx", "onnxruntime", "safetensors", "click"},

@@ -1,0 +1,142 @@
+"""`fozo corrupt`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..engine.errors import InputError
+from .options import FOLDER, Names, Numbers
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..eval.corrupt_dataset import Work
+
+
+@click.command()
+@click.argument("clean", type=FOLDER, metavar="CLEAN_DIR")
+@click.argument("out", type=FOLDER, metavar="OUT_DIR")
+@click.option(
+    "--corruptions",
+    type=Names(),
+    help="Comma-separated; default: ImageNet-C's 15, without frost unless its textures are given. By name"
+    " also speckle_noise, gaussian_blur, spatter and saturate.",
+)
+@click.option(
+    "--severities",
+    type=Numbers(1, 5),
+    default="5",
+    show_default=True,
+    help="One, or several like 1-5 or 3,5.",
+)
+@click.option(
+    "--frost-textures",
+    "textures",
+    type=FOLDER,
+    help="Folder with frost1.png to frost6.jpg of ImageNet-C's code.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    help="Of the random numbers; fozo adapt --generate-from with the same seed sees the same pixels.",
+)
+@click.option(
+    "--resize",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="First, the shorter side of a clean image becomes so many pixels,",
+)
+@click.option(
+    "--size", type=click.IntRange(1), default=224, show_default=True, help="then its middle is cut out."
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+    default="bilinear",
+    show_default=True,
+    help="How it is resized.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["jpeg", "png"]),
+    default="jpeg",
+    show_default=True,
+    help="Of the files; png loses nothing and is several times as large.",
+)
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="Of JPEG; default: 85, with which ImageNet-C was published.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes; the result does not depend on it. Default: all processors.",
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def corrupt(
+    clean: Path,
+    out: Path,
+    corruptions: tuple[str, ...] | None,
+    quality: int | None,
+    workers: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Corrupt the images of CLEAN_DIR, one folder per class, into OUT_DIR, laid out as ImageNet-C is.
+
+    The corruptions are fozo's own, from the published parameters: not the official files, and every result on
+    them says so. Interrupted, the same command goes on where it was.
+
+    \b
+    Examples:
+      fozo corrupt CLEAN_DIR OUT_DIR
+      fozo corrupt CLEAN_DIR OUT_DIR --severities 1-5 --frost-textures DIR
+      fozo adapt --dataset imagenet-c --data OUT_DIR
+    """
+    from ..engine.cpu import available_cpus
+    from ..eval.corrupt_dataset import PUBLISHED_QUALITY, Recipe, prepare
+    from ..eval.domains import IMAGENET_C
+
+    left_out = () if corruptions or options["textures"] else ("frost",)
+    chosen = corruptions or tuple(name for name in IMAGENET_C if name not in left_out)
+    if quality is not None and options["format"] != "jpeg":
+        raise InputError("--quality goes with --format jpeg; leave it out")
+    if options["textures"] is not None and "frost" not in chosen:
+        raise InputError(
+            "--frost-textures would do nothing: frost is not among the corruptions; leave it out"
+        )
+    recipe = Recipe(chosen, quality=PUBLISHED_QUALITY if quality is None else quality, **options)
+    work = prepare(clean, out, recipe)
+    click.echo(
+        f"{len(work.targets):,} images, {len(chosen)} corruptions, severity "
+        f"{', '.join(map(str, work.recipe.severities))}: {work.files:,} files"
+    )
+    if left_out:
+        click.echo("Without frost, which needs its textures: --frost-textures DIR")
+    new = _write(work, workers or available_cpus(), quiet)
+    kept = f"; {work.files - new:,} were there already" if new < work.files else ""
+    click.echo(f"{out}: {new:,} files written{kept}. Generated, not the official ImageNet-C.")
+
+
+def _write(work: Work, workers: int, quiet: bool) -> int:
+    from ..eval.corrupt_dataset import write
+
+    new, done, each = 0, 0, len(work.recipe.corruptions)
+    try:
+        with Progress(work.files, quiet, "files") as advance, closing(write(work, workers)) as written:
+            for count in written:
+                new, done = new + count, done + each
+                advance(each)
+    except BaseException:
+        click.echo(
+            f"Incomplete: {done:,} of {work.files:,} files are in {work.out}; repeat the command to go on"
+        )
+        raise
+    return new

@@ -1,0 +1,80 @@
+"""`fozo report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..engine.errors import InputError
+from .options import FILE
+from .progress import Progress
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=FILE,
+    help="Where the page goes.  [default: report.html, unless only the others are asked for]",
+)
+@click.option("--csv", "csv_file", type=FILE, help="Also all counts and rates, a row per domain and method.")
+@click.option("--markdown", "markdown_file", type=FILE, help="Also the tables, for a document or an issue.")
+@click.option("--title", help="Heading of the page; default: model, precision and data.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def report(
+    results: tuple[Path, ...],
+    out: Path | None,
+    csv_file: Path | None,
+    markdown_file: Path | None,
+    title: str | None,
+    quiet: bool,
+) -> None:
+    """Make a page from RESULTS of fozo adapt: tables, charts, and what they were made with.
+
+    The page is one HTML file that needs no network and no script. Several files, or a folder of them, are shown
+    side by side and one after the other. Only the page needs matplotlib: pip install "fozo[report]".
+
+    \b
+    Examples:
+      fozo report results.json
+      fozo report fp32.json int8.json --title "ViT-B: fp32 and int8"
+      fozo report runs/ --out runs.html --csv runs.csv
+      fozo report results.json --markdown table.md
+    """
+    from ..engine.files import check_writable, write_atomic
+    from ..eval.report import csv_file as as_csv
+    from ..eval.report import markdown, page
+    from ..eval.report.inputs import collect
+
+    if out is None and csv_file is None and markdown_file is None:
+        out = Path("report.html")
+    targets = [path for path in (out, csv_file, markdown_file) if path is not None]
+    sources, passed = collect(results)
+    _check_targets(targets, [source.path for source in sources])
+    for path in targets:
+        check_writable(path)  # fails now and not after the work
+    for path in passed:
+        click.echo(f"Passed over {path}: no results of fozo adapt", err=True)
+    documents: dict[Path, bytes] = {}
+    if out is not None:
+        with Progress(len(sources), quiet, "files") as advance:
+            documents[out] = page.render(sources, title, advance)
+    if csv_file is not None:
+        documents[csv_file] = as_csv.render(sources)
+    if markdown_file is not None:
+        documents[markdown_file] = markdown.render(sources, title)
+    for path, content in documents.items():
+        write_atomic(path, content)
+        click.echo(f"Wrote {path}")
+
+
+def _check_targets(targets: list[Path], sources: list[Path]) -> None:
+    """Refuses to write one document over another, or over the results."""
+    taken = {path.resolve(): path for path in sources}
+    for path in targets:
+        if path.resolve() in taken:
+            raise InputError(
+                f"cannot write {path}: it is {taken[path.resolve()]}, which is also in use; name another"
+            )
+        taken[path.resolve()] = path

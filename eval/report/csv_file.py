@@ -1,0 +1,93 @@
+"""All counts and rates as CSV: a row per file, seed, domain, severity, round and method."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..average import difference
+from ..outcome import DomainResult, MethodResult
+from .inputs import Source
+from .markup import plain
+
+_FORMULA = ("=", "+", "-", "@")
+_DOMAIN = ("severity", "round", "segment", "generated", "complete")
+_COUNTS = ("gained", "lost", "batches", "forwards", "guarded", "seconds", "peak_bytes")
+
+
+def render(sources: Sequence[Source]) -> bytes:
+    """The file, as UTF-8, numbers in full precision.
+
+    Text that a spreadsheet would take for a formula has a `'` before it.
+    """
+    rows = [row for source in sources for row in _rows(source)]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return stream.getvalue().encode()
+
+
+def _rows(source: Source) -> Iterator[dict[str, Any]]:
+    results, protocol = source.results, source.results.protocol
+    for run in results.runs:
+        for domain in run.domains:
+            for label, part in domain.methods.items():
+                yield {
+                    "file": source.path,
+                    "model": results.bundle.get("model"),
+                    "precision": results.bundle.get("precision"),
+                    "dataset": protocol.dataset,
+                    "setting": protocol.setting,
+                    "subset": protocol.subset,
+                    "batch_size": protocol.batch_size,
+                    "seed": run.seed,
+                    "domain": domain.name,
+                    **_facts(domain),
+                    "label": label,
+                    "method": results.methods[label].get("method"),
+                    **_counts(part),
+                }
+
+
+def _facts(domain: DomainResult) -> dict[str, Any]:
+    return {
+        **{name: getattr(domain, name) for name in _DOMAIN},
+        "domain_images": domain.images,
+        "expected_images": domain.expected,
+        "ids_sha256": domain.ids_sha256,
+    }
+
+
+def _counts(part: MethodResult) -> dict[str, Any]:
+    tally, (gain, error) = part.tally, difference(part)
+    return {
+        "images": tally.images,
+        "correct": tally.top1,
+        "correct_top5": tally.top5,
+        "nll_sum": tally.nll,
+        **{name: getattr(part, name) for name in _COUNTS},
+        "accuracy": tally.accuracy,
+        "top5_accuracy": tally.top5_accuracy,
+        "nll": tally.mean_nll,
+        "ece": tally.ece,
+        "gain": gain,
+        "gain_error": error,
+        "images_per_second": part.images_per_second,
+        "bins_images": " ".join(f"{value:.0f}" for value in tally.bin_images),
+        "bins_confidence": " ".join(repr(float(value)) for value in tally.bin_confidence),
+        "bins_correct": " ".join(f"{value:.0f}" for value in tally.bin_correct),
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = plain(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

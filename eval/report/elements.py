@@ -1,0 +1,102 @@
+"""Parts of which pages are made: tables, legends, boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .markup import Html, element, join
+from .svg import SERIES
+from .tables import Cell, Line, Table
+
+_ROWS = {"part": None, "average": "average", "clean": "clean"}
+_DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")  # as in svg.py
+
+
+def table(content: Table) -> Html:
+    """A table in a box that scrolls by itself."""
+    noted = any(line.note for line in content.lines)
+    head = [_heading(content.corner), *(_heading(column) for column in content.columns)]
+    if noted:
+        head.append(_heading("note"))
+    over = [element("th", text, scope="colgroup", colspan=span) for text, span in content.over]
+    rows = [element("tr", element("td"), *over, class_="over")] if over else []
+    rows.append(element("tr", *head))
+    body = [_row(line, noted) for line in content.lines]
+    caption = element("caption", content.title)
+    return scrolling(
+        element("table", caption, element("thead", *rows), element("tbody", *body)), content.title
+    )
+
+
+def facts(title: str, rows: Iterable[tuple[object, object]]) -> Html:
+    """Names with what they stand for."""
+    body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in rows]
+    return scrolling(
+        element("table", element("caption", title), element("tbody", *body), class_="facts"), title
+    )
+
+
+def scrolling(content: Html, label: str) -> Html:
+    """A box that scrolls sideways, also by keyboard, so that the page need not."""
+    return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def legend(labels: Sequence[str], start: int = 0) -> Html:
+    """Which colour and line is whose."""
+    return element(
+        "ul", *(_entry(place, label) for place, label in enumerate(labels) if place >= start), class_="legend"
+    )
+
+
+def warning(text: str) -> Html:
+    """Something that a reader must not miss."""
+    return element("p", text, class_="warning", role="note")
+
+
+def figure(content: Html, caption: object, label: str | None = None) -> Html:
+    """A picture with what to know about it; with a label it may be wider than the page and scrolls."""
+    shown = content if label is None else scrolling(content, label)
+    return element("figure", shown, element("figcaption", caption))
+
+
+def gallery(pictures: Iterable[tuple[object, Html]]) -> Html:
+    """Small pictures, each under its title, as many beside each other as there is room for."""
+    return element(
+        "div",
+        *(element("figure", element("figcaption", title), content) for title, content in pictures),
+        class_="gallery",
+    )
+
+
+def _entry(place: int, label: str) -> Html:
+    shown = place if place < SERIES else 1 + (place - 1) % (SERIES - 1)
+    dashes = _DASHES[max(0, place - 1) // (SERIES - 1) % len(_DASHES)]
+    line = element(
+        "line",
+        x1=1,
+        y1=6,
+        x2=23,
+        y2=6,
+        stroke=f"var(--series-{shown})",
+        stroke_width=4,
+        stroke_dasharray=dashes or None,
+    )
+    swatch = element("svg", line, width=24, height=12, aria_hidden="true")
+    return element("li", swatch, element("span", label))
+
+
+def _heading(text: object) -> Html:
+    return element("th", text, scope="col")
+
+
+def _row(line: Line, noted: bool) -> Html:
+    cells = [element("th", line.name, scope="row"), *map(_cell, line.cells)]
+    if noted:
+        cells.append(element("td", line.note, class_="note"))
+    return element("tr", *cells, class_=_ROWS[line.kind])
+
+
+def _cell(cell: Cell) -> Html:
+    spread = join(" ", element("span", cell.spread, class_="spread")) if cell.spread else ""
+    mark = element("span", "~" if cell.noise else "", class_="mark")
+    return element("td", cell.text, spread, mark, class_="best" if cell.best else None)

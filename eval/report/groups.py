@@ -1,0 +1,134 @@
+"""Averages over parts of the results: a domain, a severity, a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from ..average import averages, counted
+from ..domains import CLEAN
+from ..metrics import Tally
+from ..outcome import DomainResult, Run
+from ..results import Results
+
+Kind = Literal["part", "average", "clean"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part of the results.
+
+    Attributes:
+        name: of the part.
+        averages: by label, as of `average.averages`.
+        kind: whether it is one of several parts, the average over all, or clean images, which stay apart.
+        note: what keeps it from being comparable, or nothing.
+    """
+
+    name: str
+    averages: Mapping[str, Mapping[str, Any]]
+    kind: Kind = "part"
+    note: str = ""
+
+
+def overall(results: Results) -> Mapping[str, Mapping[str, Any]]:
+    """Averages over everything that counts."""
+    return averages(results.runs)
+
+
+def seen(results: Results) -> list[DomainResult]:
+    """Every pass of every seed over a domain of which images were seen."""
+    return [domain for run in results.runs for domain in run.domains if images_of(domain)]
+
+
+def by_domain(results: Results) -> list[Group]:
+    """A group per domain, over its severities and rounds; then the average; then clean images."""
+    names = list(dict.fromkeys(domain.name for domain in seen(results)))
+    groups = [_domain(results, name) for name in names if name != CLEAN]
+    if len(groups) > 1:
+        groups.append(Group("average", overall(results), "average", "" if results.complete else "incomplete"))
+    return groups + [_domain(results, CLEAN) for _ in range(CLEAN in names)]
+
+
+def by_round(results: Results) -> list[Group]:
+    """A group per round, over the corruptions; none if there is but one."""
+    if results.protocol.rounds == 1:
+        return []
+    rounds = sorted({domain.round for domain in seen(results)})
+    return [_matching(results, str(turn), lambda domain, turn=turn: domain.round == turn) for turn in rounds]
+
+
+def by_severity(results: Results) -> list[Group]:
+    """A group per severity, over the corruptions; none if there is but one."""
+    severities = sorted({domain.severity for domain in seen(results) if domain.severity is not None})
+    if len(severities) < 2:
+        return []
+    return [
+        _matching(results, str(severity), lambda domain, severity=severity: domain.severity == severity)
+        for severity in severities
+    ]
+
+
+def by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapping[str, Mapping[str, Any]]]]:
+    """Averages by name and severity, where there are several severities."""
+    found: dict[str, dict[int, Mapping[str, Mapping[str, Any]]]] = {}
+    if by_severity(results):
+        for domain in seen(results):
+            if domain.severity is not None and domain.severity not in found.setdefault(domain.name, {}):
+                same = partial(_same, domain)
+                found[domain.name][domain.severity] = averages(_part(results, same))
+    return found
+
+
+def pooled(results: Results, label: str) -> Tally:
+    """All images that enter the averages, of all domains and seeds together."""
+    pool = Tally()
+    for run in results.runs:
+        for domain in counted(run):
+            for name, value in vars(domain.methods[label].tally).items():
+                setattr(pool, name, getattr(pool, name) + value)
+    return pool
+
+
+def images_of(domain: DomainResult) -> int:
+    """How many of a domain's images were seen."""
+    return next(iter(domain.methods.values())).tally.images
+
+
+def _domain(results: Results, name: str) -> Group:
+    kind: Kind = "clean" if name == CLEAN else "part"
+    return replace(_matching(results, name, lambda domain: domain.name == name), kind=kind)
+
+
+def _matching(results: Results, name: str, keep: Callable[[DomainResult], bool]) -> Group:
+    passes = [domain for domain in seen(results) if keep(domain)]
+    return Group(name, averages(_part(results, keep)), note=_note(passes))
+
+
+def _part(results: Results, keep: Callable[[DomainResult], bool]) -> list[Run]:
+    """The runs with some domains only; one that was interrupted counts if there is no complete one."""
+    complete = any(domain.complete for domain in seen(results) if keep(domain))
+    return [
+        replace(run, domains=[d for d in run.domains if keep(d) and (d.complete or not complete)])
+        for run in results.runs
+    ]
+
+
+def _note(passes: list[DomainResult]) -> str:
+    interrupted = [domain for domain in passes if not domain.complete]
+    notes = []
+    if interrupted and len(interrupted) == len(passes):
+        images = sum(map(images_of, interrupted))
+        notes.append(f"interrupted: first {images:,} of {sum(d.images for d in interrupted):,} images")
+    elif interrupted:
+        notes.append("without an interrupted pass")
+    for images, expected in dict.fromkeys((domain.images, domain.expected) for domain in passes):
+        if expected not in (None, images):
+            notes.append(f"{images:,} of {expected:,} official images")
+    return "; ".join(notes)
+
+
+def _same(one: DomainResult, other: DomainResult) -> bool:
+    return (one.name, one.severity) == (other.name, other.severity)

@@ -1,0 +1,1 @@
+"""Grids of evaluations, on this machine or on a cluster."""
