@@ -110,12 +110,17 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
         raise InputError(f"expected a folder of images, found {found}: {root}; check the path")
-    paths = [Path(at, name) for at, names in _walk(root) for name in names if _is_image_name(name)]
+    paths = [Path(at, name) for at, names in _walk(root) for name in names if is_image_name(name)]
     if not paths:
         raise InputError(
             f"found no image in the folder {root}; expected files ending in {', '.join(SUFFIXES)}"
         )
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image: by its suffix, and not if it is hidden."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _open(stream: IO[bytes], place: Path, max_pixels: int) -> Image.Image:
@@ -177,10 +182,6 @@ def _walk(root: Path) -> list[tuple[str, list[str]]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         visited.append((at, names))
     return visited
-
-
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _too_large(place: Path, found: str, max_pixels: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import SUFFIXES
+from ..data.images import SUFFIXES, is_image_name
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
 
@@ -117,16 +117,12 @@ def _images_of_class(folder: Path) -> list[str]:
     deeper, images = entries(folder)
     for name in deeper:
         for at, _, files in os.walk(folder / name):
-            if image := next((file for file in files if _is_image(file)), None):
+            if image := next((file for file in files if is_image_name(file)), None):
                 raise InputError(
                     f"expected {folder.parent}/<class>/<image>, found {Path(at, image)}; put every image "
                     "into the folder of its class, or name the folder that holds the class folders"
                 )
     return images
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -144,6 +140,6 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                 )
             if entry.is_dir():
                 folders.append(entry.name)
-            elif _is_image(entry.name):
+            elif is_image_name(entry.name):
                 images.append(entry.name)
     return sorted(folders), sorted(images)

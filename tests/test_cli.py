@@ -21,7 +21,10 @@ import click
 import fozo
 import numpy as np
 import pytest
+from fozo.commands.adapt import DATASETS, SETTINGS
 from fozo.commands.options import Blocks
+from fozo.eval import protocol
+from fozo.eval.datasets import TAKES
 from fozo.eval.domains import IMAGENET_C
 from PIL import Image
 
@@ -384,6 +387,11 @@ def test_options_and_folders(bundle: Path, tmp_path: Path) -> None:
     assert [d["name"] for d in document["runs"][0]["domains"]] == [c for c in IMAGENET_C if c != "frost"] + [
         "clean"
     ]
+
+
+def test_choices_are_those_of_the_code() -> None:
+    assert list(DATASETS) == list(TAKES)
+    assert SETTINGS == protocol.SETTINGS
 
 
 def test_seeds_and_severities(bundle: Path, tmp_path: Path) -> None:
