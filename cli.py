@@ -34,7 +34,19 @@ def cli() -> None:
     """
 
 
-for _command in (export, source, quantize, corrupt, predict, adapt, sweep, report, bench, inspect, list_methods):
+for _command in (
+    export,
+    source,
+    quantize,
+    corrupt,
+    predict,
+    adapt,
+    sweep,
+    report,
+    bench,
+    inspect,
+    list_methods,
+):
     cli.add_command(_command)
 
 

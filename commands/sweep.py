@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .adapt import adapt
+from .adapt import DEFAULT_METHODS, adapt
 from .options import Numbers
 from .progress import Progress
 
@@ -28,7 +28,6 @@ _SHARED = (
     "labels",
     "generate_from",
     "frost_textures",
-    "methods",
     "corruptions",
     "subset",
     "subset_list",
@@ -42,6 +41,16 @@ _ADAPT = {option.name: option for option in adapt.params}
 
 @click.command(params=[_ADAPT[name] for name in _SHARED])
 @click.argument("bundles", type=click.Path(path_type=Path), nargs=-1)
+@click.option(
+    "-m",
+    "--method",
+    "methods",
+    multiple=True,
+    default=DEFAULT_METHODS,
+    show_default=True,
+    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
+    help="Methods; repeat it. See: fozo methods.",
+)
 @click.option(
     "--precision",
     "precisions",
@@ -83,8 +92,8 @@ _ADAPT = {option.name: option for option in adapt.params}
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processors per cell. 1 is fastest overall; large models take less memory with fewer processes of"
-    " more threads. Results do not depend on it.",
+    help="Processors per cell. With 1, none waits for another; with more, fewer processes take less memory."
+    " Results do not depend on it.",
 )
 @click.option(
     "--retries",
@@ -188,13 +197,13 @@ def _run(found: Sweep, runner: Runner, quiet: bool) -> None:
 def _report(found: Sweep, as_json: bool) -> None:
     """Writes the table of what is finished, and shows averages."""
     from ..engine.files import write_atomic
-    from ..eval.sweep import table
+    from ..eval.sweep import table as tables
     from ..eval.sweep.folder import TABLE_FILE
 
     table = found.folder / TABLE_FILE
     ordered = {job.cell: found.finished[job.cell] for job in found.jobs if job.cell in found.finished}
-    write_atomic(table, sweep_table.csv_rows(ordered).encode())
-    made = sweep_table.summaries([job.cell for job in found.jobs], ordered)
+    write_atomic(table, tables.csv_rows(ordered).encode())
+    made = tables.summaries([job.cell for job in found.jobs], ordered)
     if as_json:
         document = {
             "folder": str(found.folder),
@@ -206,7 +215,7 @@ def _report(found: Sweep, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     if made:
-        click.echo(f"\n{sweep_table.text(made)}\n")
+        click.echo(f"\n{tables.text(made)}\n")
     state = (
         "All cells" if len(ordered) == len(found.jobs) else f"{len(ordered):,} of {len(found.jobs):,} cells"
     )

@@ -69,11 +69,12 @@ def run_on_ray(
             yield _event(ray, pending[reference], reference)
             del pending[reference]
     finally:
-        for reference in pending:
-            with contextlib.suppress(Exception):  # the cluster may be gone
-                ray.cancel(reference, force=True)
         if not connected:
-            ray.shutdown()
+            ray.shutdown()  # without the driver, its tasks are killed
+        else:
+            for reference in pending:
+                # Not by force: that may abort this very process, if the task finishes at that moment (2.60).
+                ray.cancel(reference)
 
 
 def _event(ray: Any, job: Job, reference: Any) -> Event:
@@ -155,17 +156,14 @@ def _check_nodes(ray: Any, jobs: Sequence[Job], threads: int) -> None:
             f"no machine of the cluster has {threads} processors, so nothing will run until one comes",
             stacklevel=2,
         )
+    check, paths = ray.remote(_task()), _paths(jobs)
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    check = ray.remote(_task()).options(num_cpus=0, max_retries=0)
+    there = [affinity(node["NodeID"], soft=False) for node in nodes]
     asked = [
-        check.options(scheduling_strategy=affinity(node["NodeID"], soft=False)).remote(
-            __version__, _paths(jobs)
-        )
-        for node in nodes
+        check.options(num_cpus=0, max_retries=0, scheduling_strategy=each).remote(__version__, paths)
+        for each in there
     ]
-    answers, late = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE) if asked else ([], [])
-    for reference in late:
-        ray.cancel(reference, force=True)
+    answers, _ = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE) if asked else ([], [])
     problems = []
     for reference in answers:
         with contextlib.suppress(ray.exceptions.RayError):  # it died meanwhile

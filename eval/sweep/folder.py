@@ -91,6 +91,8 @@ class Sweep:
         Raises:
             OutputError: a cell cannot be written. Closing the iterator, or an error, ends all work.
         """
+        if not self.pending:
+            return
         left = {job.cell: job.cell.images for job in self.pending}
         seen = dict.fromkeys(left, 0)
         with closing(runner(self.pending)) as events:

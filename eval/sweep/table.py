@@ -115,7 +115,7 @@ def _average(label: str, found: Iterable[CellResults]) -> dict[str, Any]:
 
 
 def text(made: Sequence[Summary]) -> str:
-    """Tables for a terminal: for each graph accuracy by corruption and method, then what else was measured."""
+    """Tables for a terminal: by graph, accuracy by corruption and method, then what else was measured."""
     graphs: dict[tuple[str, str, str], list[Summary]] = {}
     for each in made:
         graphs.setdefault((each.bundle, each.model, each.precision), []).append(each)
