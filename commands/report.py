@@ -32,8 +32,8 @@ def report(
 ) -> None:
     """Make a page from RESULTS of fozo adapt: tables, charts, and what they were made with.
 
-    The page is one HTML file that needs no network and no script. Several files, or a folder of them, are shown
-    side by side and one after the other. Only the page needs matplotlib: pip install "fozo[report]".
+    The page is one HTML file that needs no network and no script. Several files, or a folder of them, are
+    shown side by side and one after the other. Only the page needs matplotlib: pip install "fozo[report]".
 
     \b
     Examples:

@@ -31,7 +31,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Point:
-    """A method in a scatter: its name, where it is, how far y spreads, its colour's and its marker's place."""
+    """A method in a scatter: name, position, how far y spreads, and the places of its colour and marker."""
 
     name: str
     x: float
@@ -43,19 +43,19 @@ class Point:
 
 def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float], place: int) -> Html:
     """Horizontal bars around 0, pale where they are noise."""
-    left = 14 + _LETTER * max(len(shorten(row.name, 22)) for row in rows)
+    width, left = 330, 14 + _LETTER * max(len(shorten(row.name, 22)) for row in rows)
     heights = np.cumsum([0.0, *(1.0 if row.kind == "part" else 1.3 for row in rows[1:])])
 
     def draw(figure: Any) -> None:
-        ax = axes(figure, left, 44, 4, 38)
+        ax = axes(figure, left, 58, 4, 38)
+        numbers = 1 + 42 / (width - left - 58)  # where they end, beside the axes
         for at, row in zip(heights, rows, strict=True):
             strength = 0.4 if row.noise else 1.0
             ax.barh(at, row.value, 0.66, color=colour(place), alpha=strength, linewidth=0)
             ax.plot([row.value - row.reach, row.value + row.reach], [at, at], color=INK, linewidth=1)
-            mark = "~" if row.noise else ""
-            text = f"{mark}{row.value:+.1f}".replace("-", "−")
-            x = 1 + 40 / (figure.get_figwidth() * 72 - left - 44)
-            ax.text(x, at, text, transform=ax.get_yaxis_transform(), ha="right", va="center")
+            text = f"{row.value:+.1f}".replace("-", "−")
+            ax.text(numbers, at, text, transform=ax.get_yaxis_transform(), ha="right", va="center")
+            ax.text(numbers + 0.02, at, "~" * row.noise, transform=ax.get_yaxis_transform(), va="center")
         ax.axvline(0, color=MUTED, linewidth=1)
         ax.set_xlim(limits)
         ax.set_ylim(heights[-1] + 0.6, -0.6)
@@ -66,7 +66,7 @@ def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float]
         ax.grid(axis="x")
         ax.set_xlabel("points of accuracy")
 
-    return picture(name, label, 360, 42 + _ROW * (float(heights[-1]) + 1.2), draw)
+    return picture(name, label, width, 42 + _ROW * (float(heights[-1]) + 1.2), draw)
 
 
 def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
@@ -79,11 +79,11 @@ def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
     centres = (edges[:-1] + width / 2)[filled]
 
     def draw(figure: Any) -> None:
-        ax = axes(figure, 46, 10, 8, 96)
+        ax = axes(figure, 46, 14, 8, 96)
         ax.bar(centres, accuracy, width * 0.9, color=colour(place), linewidth=0)
         low, high = np.minimum(accuracy, confidence), np.maximum(accuracy, confidence)
         over, under = confidence > accuracy, confidence < accuracy
-        for chosen, hatch in ((over, "////"), (under, "....")):
+        for chosen, hatch in ((over, "////"), (under, "\\\\\\\\")):
             if chosen.any():
                 ax.bar(
                     centres[chosen],
@@ -101,7 +101,7 @@ def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
         ax.set_ylabel("accuracy, %")
         ax.tick_params(labelbottom=False)
         ax.grid()
-        below = axes(figure, 46, 10, 224, 40)
+        below = axes(figure, 46, 14, 224, 40)
         shares = 100 * pool.bin_images / max(1.0, float(pool.bin_images.sum()))
         below.bar(edges[:-1] + width / 2, shares, width * 0.9, color=MUTED, linewidth=0)
         below.set_xlim(0, 100)
@@ -109,12 +109,12 @@ def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
         below.set_ylabel("images, %", fontsize=9)
         below.set_xlabel("confidence, %")
 
-    return picture(name, label, 260, 304, draw)
+    return picture(name, label, 245, 304, draw)
 
 
 def scatter(name: str, label: str, points: Sequence[Point], labels: tuple[str, str]) -> Html:
     """Points with their names in a column at the right, lines leading there."""
-    names = [shorten(point.name, 30) for point in points]
+    names = [shorten(point.name, 34) for point in points]
     right = 40 + _LETTER * max(map(len, names))
     height = max(300.0, 70 + 17.0 * len(points))
     width = 340 + right
@@ -137,9 +137,10 @@ def scatter(name: str, label: str, points: Sequence[Point], labels: tuple[str, s
                 (1.05, at),
                 textcoords="axes fraction",
                 va="center",
-                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 6},
+                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "relpos": (0, 0.5)},
             )
         ax.grid()
+        ax.locator_params(nbins=6)
         ax.set_xlabel(labels[0])
         ax.set_ylabel(labels[1])
 
@@ -155,9 +156,10 @@ def over_stream(
     *,
     wide: bool = False,
 ) -> Html:
-    """Lines over the images seen, each with the place of its colour; where domains end, and, if wide, their names."""
-    longest = max((len(shorten(span.name, 22)) for span in spans), default=0) if wide else 0
-    top = 10 + 0.75 * _LETTER * longest
+    """Lines over the images seen, each with the place of its colour; domains, if wide with their names."""
+    turned = wide and not _side_by_side(spans, 816)
+    longest = max((len(shorten(span.name, 22)) for span in spans), default=0) if turned else 0
+    top = (10 + 0.75 * _LETTER * longest) if turned else 24 if wide else 10
 
     def draw(figure: Any) -> None:
         ax = axes(figure, 56, 28 + 0.4 * _LETTER * longest, top, 44)
@@ -165,26 +167,27 @@ def over_stream(
             _line(ax, line.images, line.values, place)
         end = spans[-1].end if spans else max(line.images[-1] for _, line in lines)
         for span in spans:
-            ax.axvline(span.start, color=GRID, linewidth=1)
+            ax.axvline(span.start, color=GRID, linewidth=1, zorder=0.5)
             if wide:
                 ax.text(
                     (span.start + span.end) / 2,
                     1.02,
                     shorten(span.name.replace("_", " "), 22),
                     transform=ax.get_xaxis_transform(),
-                    rotation=45,
+                    rotation=45 if turned else 0,
                     rotation_mode="anchor",
+                    ha="left" if turned else "center",
                     fontsize=10,
                 )
-        ax.set_xlim(0, end)
+        ax.set_xlim(0, 1.008 * end)
         _scale(ax, np.concatenate([line.values for _, line in lines]))
         ax.grid(axis="y")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.locator_params(axis="x", nbins=8 if wide else 4)
         ax.set_xlabel("images seen")
-        ax.set_ylabel(ylabel)
+        ax.set_ylabel(shorten(ylabel))
 
-    return picture(name, label, 900 if wide else 420, (250 if wide else 210) + top, draw)
+    return picture(name, label, 900 if wide else 335, (250 if wide else 200) + top, draw, wide=wide)
 
 
 def steps(
@@ -215,6 +218,12 @@ def spread_out(heights: Sequence[float], distance: float) -> list[float]:
         placed[index] = min(placed[index], ceiling)
         ceiling = placed[index] - distance
     return placed
+
+
+def _side_by_side(spans: Sequence[Span], width: float) -> bool:
+    """Whether the names of all spans have room above them."""
+    scale = width / max(1, spans[-1].end) if spans else 0.0
+    return all(_LETTER * (len(span.name) + 1) < scale * (span.end - span.start) for span in spans)
 
 
 def _line(ax: Any, x: Floats, y: Floats, place: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...engine.files import sha256_of_parts
-from . import groups, tables
+from . import tables
 from .inputs import Source
 from .tables import NONE, Cell, Line, Table
 
@@ -22,7 +22,7 @@ def differences(sources: Sequence[Source]) -> Table | None:
         if len({facts[name] for facts in every}) > 1
     ]
     names = tuple(source.name for source in sources)
-    return Table("In what the runs differ", "", names, tuple(rows)) if rows else None
+    return Table("In what the runs differ", "fact", names, tuple(rows)) if rows else None
 
 
 def alike(sources: Sequence[Source]) -> bool:

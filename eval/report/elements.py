@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from .markup import Html, element, join
@@ -9,6 +10,7 @@ from .svg import SERIES
 from .tables import Cell, Line, Table
 
 _ROWS = {"part": None, "average": "average", "clean": "clean"}
+_HEADING = re.compile(r"<(/?)h(\d)>")  # text has no such thing: it is escaped
 _DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")  # as in svg.py
 
 
@@ -18,10 +20,16 @@ def table(content: Table) -> Html:
     head = [_heading(content.corner), *(_heading(column) for column in content.columns)]
     if noted:
         head.append(_heading("note"))
-    over = [element("th", text, scope="colgroup", colspan=span) for text, span in content.over]
+    over = [
+        element("th", element("span", text), scope="colgroup", colspan=span) for text, span in content.over
+    ]
     rows = [element("tr", element("td"), *over, class_="over")] if over else []
     rows.append(element("tr", *head))
-    body = [_row(line, noted) for line in content.lines]
+    marked = [
+        any(cell.noise for cell in column)
+        for column in zip(*(line.cells for line in content.lines), strict=True)
+    ]
+    body = [_row(line, marked, noted) for line in content.lines]
     caption = element("caption", content.title)
     return scrolling(
         element("table", caption, element("thead", *rows), element("tbody", *body)), content.title
@@ -51,6 +59,11 @@ def legend(labels: Sequence[str], start: int = 0) -> Html:
 def warning(text: str) -> Html:
     """Something that a reader must not miss."""
     return element("p", text, class_="warning", role="note")
+
+
+def deeper(content: Html) -> Html:
+    """The same with all headings one level down."""
+    return Html(_HEADING.sub(lambda found: f"<{found[1]}h{int(found[2]) + 1}>", content))
 
 
 def figure(content: Html, caption: object, label: str | None = None) -> Html:
@@ -86,17 +99,19 @@ def _entry(place: int, label: str) -> Html:
 
 
 def _heading(text: object) -> Html:
-    return element("th", text, scope="col")
+    return element("th", element("span", text), scope="col")
 
 
-def _row(line: Line, noted: bool) -> Html:
-    cells = [element("th", line.name, scope="row"), *map(_cell, line.cells)]
+def _row(line: Line, marked: Sequence[bool], noted: bool) -> Html:
+    cells = [element("th", element("span", line.name), scope="row")]
+    cells += [_cell(cell, room) for cell, room in zip(line.cells, marked, strict=True)]
     if noted:
         cells.append(element("td", line.note, class_="note"))
     return element("tr", *cells, class_=_ROWS[line.kind])
 
 
-def _cell(cell: Cell) -> Html:
+def _cell(cell: Cell, room: bool) -> Html:
+    """A cell, with room for the mark where another of its column has one, so that numbers stay in line."""
     spread = join(" ", element("span", cell.spread, class_="spread")) if cell.spread else ""
-    mark = element("span", "~" if cell.noise else "", class_="mark")
+    mark = element("span", "~" if cell.noise else "", class_="mark") if room else ""
     return element("td", cell.text, spread, mark, class_="best" if cell.best else None)

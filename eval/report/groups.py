@@ -57,7 +57,7 @@ def by_round(results: Results) -> list[Group]:
     if results.protocol.rounds == 1:
         return []
     rounds = sorted({domain.round for domain in seen(results)})
-    return [_matching(results, str(turn), lambda domain, turn=turn: domain.round == turn) for turn in rounds]
+    return [_with(results, "round", turn) for turn in rounds]
 
 
 def by_severity(results: Results) -> list[Group]:
@@ -65,10 +65,7 @@ def by_severity(results: Results) -> list[Group]:
     severities = sorted({domain.severity for domain in seen(results) if domain.severity is not None})
     if len(severities) < 2:
         return []
-    return [
-        _matching(results, str(severity), lambda domain, severity=severity: domain.severity == severity)
-        for severity in severities
-    ]
+    return [_with(results, "severity", severity) for severity in severities]
 
 
 def by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapping[str, Mapping[str, Any]]]]:
@@ -100,6 +97,11 @@ def images_of(domain: DomainResult) -> int:
 def _domain(results: Results, name: str) -> Group:
     kind: Kind = "clean" if name == CLEAN else "part"
     return replace(_matching(results, name, lambda domain: domain.name == name), kind=kind)
+
+
+def _with(results: Results, name: str, value: int) -> Group:
+    """The part whose domains have a value of an attribute."""
+    return _matching(results, str(value), lambda domain: getattr(domain, name) == value)
 
 
 def _matching(results: Results, name: str, keep: Callable[[DomainResult], bool]) -> Group:

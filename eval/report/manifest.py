@@ -6,30 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...engine.methods import METHODS, common_options, options_of
-from . import groups
+from . import groups, words
 from .elements import facts, scrolling
 from .inputs import Source
 from .markup import Html, element, join
-from .notes import in_words
 from .tables import NONE
 
-_DIGITS = 16  # of a hash, where the whole is not needed
+_DIGITS = 12  # of a hash, where the whole is not needed
 
 
 def manifest(source: Source) -> Html:
     """Protocol, model, methods, data and machine."""
     return join(
-        element("h3", "How it was made"),
-        *(element("p", sentence) for sentence in in_words(source.results.protocol)),
-        element("h4", "Methods and their options"),
+        element("h2", "How it was made"),
+        element(
+            "ul", *(element("li", text) for text in words.protocol(source.results.protocol)), class_="plain"
+        ),
+        element("h3", "Methods and their options"),
         *(_method(label, method) for label, method in source.results.methods.items()),
-        element("h4", "Data"),
+        element("h3", "Data"),
         _data(source),
-        element("h4", "Model, program and machine"),
-        facts("Model", _model(source)),
-        facts("Program", _program(source)),
-        facts("Machine", _machine(source.results.machine)),
-        facts("Results", _file(source)),
+        element("h3", "Model, program and machine"),
+        element(
+            "div",
+            facts("Model", _model(source)),
+            facts("Results", _file(source)),
+            facts("Program", _program(source)),
+            facts("Machine", _machine(source.results.machine)),
+            class_="columns",
+        ),
     )
 
 
@@ -46,7 +51,7 @@ def _method(label: str, method: Mapping[str, Any]) -> Html:
     if not rows:
         return element("p", title)
     head = element("tr", *(element("th", text, scope="col") for text in ("option", "value", "default")))
-    table = element("table", element("thead", head), element("tbody", *rows), class_="facts")
+    table = element("table", element("thead", head), element("tbody", *rows), class_="list")
     return element("details", element("summary", title), scrolling(table, f"Options of {label}"))
 
 
@@ -57,7 +62,7 @@ def _option(key: str, value: Any, defaults: Mapping[str, Any], changed: bool) ->
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """The options of a method, and those that all have, with their defaults; none if there is no such method."""
+    """The options of a method and those that all have, with their defaults; none if it does not exist."""
     if name not in METHODS:
         return {}
     common = {option.name: option.default for option in common_options()}
@@ -73,7 +78,7 @@ def _data(source: Source) -> Html:
         hashes = dict.fromkeys(domain.ids_sha256[:_DIGITS] for domain in passes)
         cells = (
             _numbers(images),
-            _numbers(expected) or "no official number",
+            _numbers(expected) or NONE,
             "generated" if any(domain.generated for domain in passes) else "as found",
             f"{sum(domain.complete for domain in passes)} of {len(passes)}",
             ", ".join(hashes),
@@ -81,7 +86,7 @@ def _data(source: Source) -> Html:
         rows.append(element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells)))
     columns = ("domain", "images", "officially", "corruption", "complete passes", "hash of their names")
     head = element("tr", *(element("th", column, scope="col") for column in columns))
-    table = element("table", element("thead", head), element("tbody", *rows), class_="facts")
+    table = element("table", element("thead", head), element("tbody", *rows), class_="list")
     return scrolling(table, "Data")
 
 

@@ -9,11 +9,11 @@ from . import comparison, tables
 from .inputs import Source
 from .markup import plain
 from .notes import headline, warnings
-from .page import default_title
 from .tables import Cell, Line, Table
+from .words import MARKS_OF_RUNS, default_title
 
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]|^\d+\.")
-_NOTE = "Bold is the best at the precision shown; ~ marks what differs from the first method by no more than noise."
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
+_BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a rule
 
 
 def render(sources: Sequence[Source], title: str | None = None) -> bytes:
@@ -27,12 +27,17 @@ def render(sources: Sequence[Source], title: str | None = None) -> bytes:
         if len(sources) > 1:
             blocks.append(f"## {escape(source.name)}")
         blocks += _section(source)
-    return ("\n\n".join([*blocks, _NOTE]) + "\n").encode()
+    return ("\n\n".join([*blocks, escape(MARKS_OF_RUNS)]) + "\n").encode()
 
 
 def escape(text: object) -> str:
     """Text that Markdown leaves as it is, also within a table."""
     return _SPECIAL.sub(lambda found: f"\\{found.group()}", plain(text))
+
+
+def paragraph(text: object) -> str:
+    """Text that stays one paragraph, however it begins."""
+    return _BLOCK.sub(r"\1\\\2", escape(text))
 
 
 def _section(source: Source) -> list[str]:
@@ -43,9 +48,9 @@ def _section(source: Source) -> list[str]:
         tables.by_round(source),
     ]
     return [
-        escape(source.results.protocol.describe()),
+        paragraph(source.results.protocol.describe()),
         *(f"**{escape(text)}**" for text in warnings(source)),
-        escape(headline(source)),
+        paragraph(headline(source)),
         *(_table(content) for content in found if content is not None),
     ]
 

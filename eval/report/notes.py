@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..protocol import Protocol
 from . import groups
 from .inputs import Source
-
-_SETTINGS = {
-    "reset": "Every domain is a stream of its own: methods forget everything before it.",
-    "continual": "All domains form one stream; methods carry on from each to the next.",
-    "rounds": "All domains form one stream that is passed {rounds} times; methods forget nothing.",
-    "mixed": "The images of all domains are shuffled into one stream; clean images, if any, come at its end.",
-    "label_shift": "Every domain is a stream of its own, ordered by class {order}; methods forget everything"
-    " before it.",
-}
 
 
 def warnings(source: Source) -> list[str]:
@@ -80,37 +68,3 @@ def headline(source: Source) -> str:
             f"{best} is the most accurate with {accuracy} %, but {gain} above {first} are within the noise."
         )
     return f"{best} is the most accurate with {accuracy} %, {gain} above {first}."
-
-
-def in_words(protocol: Protocol) -> list[str]:
-    """The protocol as sentences."""
-    severities = _listed(protocol.severities)
-    graded = f" at {'severities' if len(protocol.severities) > 1 else 'severity'} {severities}"
-    order = "strictly"
-    if protocol.concentration is not None:
-        order = f"as a Dirichlet distribution with concentration {protocol.concentration:g} spreads classes"
-    several = len(protocol.seeds) > 1
-    return [
-        f"Data: {protocol.dataset}{graded if severities else ''}.",
-        _SETTINGS[protocol.setting].format(rounds=protocol.rounds, order=order),
-        f"Images of each domain: {_subset(protocol.subset)}.",
-        f"They arrive in batches of {protocol.batch_size}, in an order that depends on the seed. Each batch is"
-        " given to all methods in turn, and is scored as it is first seen.",
-        f"{'Everything is repeated with the seeds' if several else 'The seed is'} {_listed(protocol.seeds)}.",
-        f"Predicted are {_classes(protocol.classes)}.",
-    ]
-
-
-def _subset(subset: str) -> str:
-    count, _, kind = subset.partition("-")
-    if kind == "seeded":
-        return f"{count}, chosen by the seed"
-    return f"{count}, of a published list ({kind})" if kind.startswith("list:") else subset
-
-
-def _classes(classes: str) -> str:
-    return {"all": "all classes of the model"}.get(classes, f"fewer classes than the model has: {classes}")
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))

@@ -6,23 +6,17 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from ..._version import __version__
-from . import comparison
-from .elements import table, warning
+from . import comparison, words
+from .elements import deeper, table, warning
+from .figures import speed
+from .groups import seen
 from .inputs import Source
 from .markup import Html, element, join
-from .sections import section, speed
+from .sections import section
 from .svg import require
 
 # Nothing is loaded from anywhere, and no script runs, whatever a label may contain.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_NOT_ALIKE = (
-    "These runs are not of the same images under the same protocol, so that differences between them are not due to"
-    " the methods alone; the last table here says in what they differ."
-)
-_MARKS = (
-    "Bold is the best of a run at the precision shown; ~ marks what differs from the first method of the run by no"
-    " more than noise. Gains are against that method, with their standard error."
-)
 
 
 def render(
@@ -39,7 +33,7 @@ def render(
         InputError: matplotlib is not installed.
     """
     require()
-    heading = title or default_title(sources)
+    heading = title or words.default_title(sources)
     sections = []
     for number, source in enumerate(sources, 1):
         sections.append(_section(source, number, len(sources)))
@@ -47,20 +41,11 @@ def render(
     several = len(sources) > 1
     parts = [_contents(sources), _side_by_side(sources)] if several else []
     body = join(
-        element("header", element("h1", heading), *_incomplete(sources if several else [])),
+        element("header", element("h1", heading), *_warnings(sources if several else [])),
         element("main", *parts, *sections),
         element("footer", element("p", f"Made by fozo {__version__} from {_counted(sources)}.")),
     )
     return f"<!DOCTYPE html>\n{element('html', _head(heading), element('body', body), lang='en')}\n".encode()
-
-
-def default_title(sources: Sequence[Source]) -> str:
-    """What was measured, in a few words."""
-    models = dict.fromkeys(str(source.results.bundle.get("model", "")) for source in sources)
-    if len(sources) > 1:
-        return f"{', '.join(models)}: {len(sources)} runs compared"
-    results = sources[0].results
-    return f"{', '.join(models)} {results.bundle.get('precision', '')}: {results.protocol.dataset}"
 
 
 def _head(title: str) -> Html:
@@ -78,20 +63,36 @@ def _head(title: str) -> Html:
 
 def _section(source: Source, number: int, of: int) -> Html:
     prefix = f"r{number}"
-    heading = element("h2", source.name, id=prefix) if of > 1 else ""
-    return element("section", heading, section(source, prefix))
+    content = section(source, prefix)
+    if of == 1:
+        return content
+    return element("section", element("h2", source.name, class_="run", id=prefix), deeper(content))
 
 
 def _contents(sources: Sequence[Source]) -> Html:
-    entries = [("compared", "Side by side"), *((f"r{n}", source.name) for n, source in enumerate(sources, 1))]
-    links = [element("li", element("a", text, href=f"#{target}")) for target, text in entries]
-    return element("nav", element("ul", *links), aria_label="Contents")
+    entries = [_entry("compared", "Side by side", "")]
+    for number, source in enumerate(sources, 1):
+        bundle, protocol = source.results.bundle, source.results.protocol
+        about = (
+            f"{bundle.get('model', '')} {bundle.get('precision', '')}, {protocol.dataset}, {protocol.setting}"
+        )
+        entries.append(_entry(f"r{number}", source.name, about))
+    return element("nav", element("ul", *entries), aria_label="Contents")
 
 
-def _incomplete(sources: Sequence[Source]) -> list[Html]:
-    """One line at the top for what the sections say about themselves."""
-    names = [source.name for source in sources if not source.results.complete]
-    return [warning(f"Incomplete: {', '.join(names)}.")] if names else []
+def _entry(target: str, name: str, about: str) -> Html:
+    return element("li", element("a", name, href=f"#{target}"), element("span", about, class_="quiet"))
+
+
+def _warnings(sources: Sequence[Source]) -> list[Html]:
+    """What the sections say about themselves, in short, before all else."""
+    named = {
+        "Incomplete": [source.name for source in sources if not source.results.complete],
+        "With corruptions that fozo generated, not the official data set": [
+            source.name for source in sources if any(domain.generated for domain in seen(source.results))
+        ],
+    }
+    return [warning(f"{text}: {', '.join(names)}.") for text, names in named.items() if names]
 
 
 def _side_by_side(sources: Sequence[Source]) -> Html:
@@ -99,10 +100,10 @@ def _side_by_side(sources: Sequence[Source]) -> Html:
     different = comparison.differences(sources)
     return element(
         "section",
-        element("h2", "Side by side", id="compared"),
-        *([] if comparison.alike(sources) else [warning(_NOT_ALIKE)]),
+        element("h2", "Side by side", class_="run", id="compared"),
+        *([] if comparison.alike(sources) else [warning(words.NOT_ALIKE)]),
         table(comparison.overall(sources)),
-        element("p", _MARKS, class_="quiet"),
+        element("p", words.MARKS_OF_RUNS, class_="quiet"),
         speed(sources, "compared-speed"),
         table(comparison.domains(sources)),
         *([] if different is None else [table(different)]),

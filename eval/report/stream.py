@@ -15,6 +15,7 @@ from ..table import name_of
 
 WINDOW = 500  # images that an accuracy along the stream is taken over, at least
 DRIVING = ("epsilon", "rate", "loss")  # what a person looks at first among what methods say of themselves
+_LARGEST = 1e100  # that can be drawn: beyond, differences overflow
 _POINTS = 400  # that a line is drawn through, about
 _NAMES = 32  # that fit along a chart
 
@@ -90,7 +91,8 @@ def diagnostic(run: Run, label: str, name: str) -> Line | None:
     values = run.traces[label].values.get(name)
     if values is None or all(value is None for value in values):
         return None
-    return _line(run, label, np.array([np.nan if value is None else value for value in values], np.float64))
+    said = np.array([np.nan if value is None else value for value in values], np.float64)
+    return _line(run, label, np.clip(said, -_LARGEST, _LARGEST))
 
 
 def diagnostics(run: Run) -> list[str]:

@@ -50,6 +50,7 @@ _STYLE: dict[str, Any] = {
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _REFERRING = ("style", "clip-path", "fill")
+_NUMBER = re.compile(r"-?\d+\.\d+")
 _SIZE = re.compile(r"[\d.]+px")
 _REFERENCE = re.compile(r"(^#|url\(#)([\w-]+)")
 
@@ -84,7 +85,9 @@ def require() -> None:
         ) from error
 
 
-def picture(name: str, label: str, width: float, height: float, draw: Callable[[Any], None]) -> Html:
+def picture(
+    name: str, label: str, width: float, height: float, draw: Callable[[Any], None], *, wide: bool = False
+) -> Html:
     """A drawing as an element of a page.
 
     Args:
@@ -92,6 +95,7 @@ def picture(name: str, label: str, width: float, height: float, draw: Callable[[
         label: what it shows, for those who cannot see it.
         width, height: in CSS pixels.
         draw: draws on a `matplotlib.figure.Figure`, whose points are these pixels.
+        wide: it takes all of the room that there is.
     """
     from matplotlib.figure import Figure
 
@@ -104,7 +108,7 @@ def picture(name: str, label: str, width: float, height: float, draw: Callable[[
     root = ElementTree.fromstring(content.getvalue())
     _adopt(root, name)
     root.attrib = {
-        "class": "chart",
+        "class": "chart wide" if wide else "chart",
         "role": "img",
         "aria-label": plain(label),
         "viewBox": root.attrib["viewBox"],
@@ -124,7 +128,7 @@ def axes(figure: Any, left: float, right: float, top: float, bottom: float) -> A
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """matplotlib as it comes, whatever the user has configured, and quiet about glyphs: the page has its own."""
+    """matplotlib as it comes, whatever is configured, and quiet about glyphs: the page has its own."""
     from matplotlib import style
 
     with warnings.catch_warnings(), style.context(["default", _STYLE]):
@@ -151,13 +155,25 @@ def _adopt(root: ElementTree.Element, name: str) -> None:
             node.attrib["style"] = "; ".join(
                 filter(None, map(_declaration, node.attrib["style"].split("; ")))
             )
+        for key in {"d", "x", "y", "transform"} & set(node.attrib):
+            node.attrib[key] = _NUMBER.sub(_rounded, " ".join(node.attrib[key].split()))
+        node.text, node.tail = (node.text or "").strip("\n "), None
     for parent in list(root.iter()):
-        for child in [child for child in parent if child.tag in ("metadata", "style")]:
+        for child in [child for child in parent if _is_nothing(child)]:
             parent.remove(child)
 
 
+def _is_nothing(node: ElementTree.Element) -> bool:
+    """What shows nothing here: backgrounds, and what is for documents that stand alone."""
+    return node.tag in ("metadata", "style") or node.attrib.get("style") == "fill: none"
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")
+
+
 def _declaration(text: str) -> str:
-    """A declaration of a style for the page; of fonts, whose form depends on matplotlib's version, the size."""
+    """A declaration of a style for the page; of fonts, whose form depends on the version, the size only."""
     name, _, value = text.partition(": ")
     if name == "font":
         name, value = "font-size", "".join(_SIZE.findall(value)[:1])

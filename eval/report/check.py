@@ -1,0 +1,103 @@
+"""Whether results fit together, so that nothing fails halfway through a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, get_args
+
+from ..outcome import Run, Trace
+from ..protocol import Setting
+from ..results import Results
+from .stream import bounds
+
+_LARGEST = 2**63
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+    "list[int]": (list,),
+    "Setting": (str,),
+}
+
+
+def check(results: Results) -> None:
+    """Looks through results that could be read.
+
+    Raises:
+        ValueError: something is of the wrong kind, not finite, or does not fit the rest; it says what.
+    """
+    _fields(results.protocol, "protocol")
+    if results.protocol.setting not in get_args(Setting):
+        raise ValueError(f"there is no setting {results.protocol.setting!r}")
+    _integers([*results.protocol.severities, *results.protocol.seeds], "protocol")
+    for name in ("bundle", "engine", "methods", "versions", "machine"):
+        _expect(isinstance(getattr(results, name), dict), f"{name} is no object")
+    labels = list(results.methods)
+    _expect(bool(labels), "it has no methods")
+    for label, method in results.methods.items():
+        _expect(isinstance(method, dict), f"method {label} is no object")
+        _expect(isinstance(method.get("options"), dict), f"method {label} has no options")
+    _expect(isinstance(results.created, str), "created is no text")
+    for run in results.runs:
+        _run(run, labels)
+    _expect(any(run.images for run in results.runs), "no image was seen")
+
+
+def _run(run: Run, labels: Sequence[str]) -> None:
+    where = f"seed {run.seed}"
+    _fields(run, where)
+    _expect(list(run.traces) == labels, f"{where}: traces are of other methods")
+    for domain in run.domains:
+        place = f"{where}, {domain.name}"
+        _fields(domain, place)
+        _expect(list(domain.methods) == labels, f"{place}: other methods")
+        for label, part in domain.methods.items():
+            _fields(part, f"{place}, {label}")
+            _fields(part.tally, f"{place}, {label}")
+            tally = part.tally
+            _expect(max(tally.top1, tally.top5) <= tally.images, f"{place}, {label}: more right than seen")
+            for bins in (tally.bin_images, tally.bin_confidence, tally.bin_correct):
+                _expect(all(0 <= value < _LARGEST for value in bins), f"{place}, {label}: bins")
+        seen = {part.tally.images for part in domain.methods.values()}
+        _expect(len(seen) == 1, f"{place}: methods saw different images")
+    for label, trace in run.traces.items():
+        _trace(trace, f"{where}, trace of {label}")
+        bounds(run, label)
+
+
+def _trace(trace: Trace, where: str) -> None:
+    _fields(trace, where)
+    _integers([*trace.images, *trace.correct], where)
+    _expect(isinstance(trace.values, dict), f"{where}: values")
+    columns = list(trace.values.values())
+    _expect({len(trace.images)} == {len(trace.correct), *map(len, columns), len(trace.images)}, where)
+    said = [value for column in columns for value in column if value is not None]
+    _expect(all(isinstance(v, (int, float)) and math.isfinite(v) for v in said), f"{where}: values")
+
+
+def _fields(record: Any, where: str) -> None:
+    """Plain fields of a dataclass are of the declared kinds, and numbers are finite and not negative."""
+    for field in fields(record):
+        kinds, value = _KINDS.get(str(field.type)), getattr(record, field.name)
+        if kinds is None:
+            continue
+        right = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+        if right and isinstance(value, (int, float)):
+            right = 0 <= value < _LARGEST
+        _expect(right, f"{where}: {field.name} is {value!r:.40}")
+
+
+def _integers(values: Iterable[object], where: str) -> None:
+    for value in values:
+        right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
+        _expect(right, f"{where}: {value!r:.40} is no number of images, seed or severity")
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
