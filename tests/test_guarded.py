@@ -162,8 +162,8 @@ def test_the_answers_are_those_of_the_method(images: ImageArray) -> None:
 
 
 def test_differing_where_the_network_is_unsure_is_no_alarm() -> None:
-    guarded = Guarded(Drift(after=0), guard_diversity=0.1)
-    predictions, _, _ = run(guarded, [batch(np.arange(40) % CLASSES, 20)] * 20)
+    guarded = Guarded(Drift(after=0), guard_diversity=0.05)
+    predictions, _, _ = run(guarded, [batch(np.arange(40) % CLASSES, 15)] * 20)
     assert not any(alarm > 0 for alarm in alarms(predictions)), alarms(predictions)
     assert predictions[0].diagnostics["agreement"] == 0
 
