@@ -26,7 +26,7 @@ RATES = ("accuracy", "top5_accuracy", "nll", "ece")
 def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Per method: unweighted means of the rates over the corruptions, then over seeds; and the cost.
 
-    Clean images and a domain that was interrupted do not enter the means, unless there is nothing else.
+    Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else.
 
     Returns:
         By label: each of `RATES`, with `…_std` over seeds (None for one seed); `gain`, the mean of the
@@ -37,7 +37,9 @@ def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """
     begun = [run for run in runs if counted(run)]
     labels = list(begun[0].traces) if begun else []
-    return {label: _of_method(begun, label, label == labels[0]) for label in labels}
+    # A run that was interrupted has other domains than the others.
+    whole = [run for run in begun if run.complete] or begun
+    return {label: _of_method(whole, label, label == labels[0]) for label in labels}
 
 
 def counted(run: Run) -> list[DomainResult]:
@@ -112,12 +114,18 @@ def _of_method(runs: Sequence[Run], label: str, first: bool) -> dict[str, Any]:
 def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
     """Mean over runs of the mean difference over domains, and the larger of two estimates of its error.
 
-    One comes from the images that both methods do not share, as if those of different domains were
-    independent; the other from the spread over seeds.
+    One comes from the images that both methods do not share, as if those of different corruptions were
+    independent and those of other severities and rounds the same; the other from the spread over seeds.
     """
-    pairs = [[difference(domain.methods[label]) for domain in counted(run)] for run in runs]
-    gains = [float(np.mean([gain for gain, _ in pair])) for pair in pairs]
-    errors = [math.sqrt(sum(error**2 for _, error in pair)) / len(pair) for pair in pairs]
+    gains, errors = [], []
+    for run in runs:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for domain in counted(run):
+            found.setdefault(domain.name, []).append(difference(domain.methods[label]))
+        pairs = [pair for each in found.values() for pair in each]
+        gains.append(float(np.mean([gain for gain, _ in pairs])))
+        together = [sum(error for _, error in each) for each in found.values()]
+        errors.append(math.sqrt(sum(error**2 for error in together)) / len(pairs))
     by_images = math.sqrt(sum(error**2 for error in errors)) / len(errors)
     by_seeds = (spread(gains) or 0.0) / math.sqrt(len(gains))
     return float(np.mean(gains)), max(by_images, by_seeds)

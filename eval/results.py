@@ -157,7 +157,7 @@ def read(path: Path) -> Results:
         )
     try:
         return from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{path} is not a whole results file: {reason(error)}") from error
 
 

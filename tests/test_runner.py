@@ -309,6 +309,29 @@ def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
     assert shaky["gain_error"] == pytest.approx(np.std([0.4, -0.1, 0.3], ddof=1) / np.sqrt(3))
 
 
+def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
+    """Three rounds with the same outcome say as much as one; three corruptions say more."""
+
+    def error(*names: str) -> float:
+        domains = [result(name, a=50, b=50) for name in names]
+        for each in domains:
+            each.methods["b"].gained = 20
+        found = averages([run_of(*domains)])["b"]
+        assert found["gain"] == pytest.approx(0.2)
+        return float(found["gain_error"])
+
+    alone = np.sqrt((0.2 - 0.2**2) / 100)
+    assert error("fog") == pytest.approx(alone)
+    assert error("fog", "fog", "fog") == pytest.approx(alone)
+    assert error("fog", "snow", "frost") == pytest.approx(alone / np.sqrt(3))
+
+
+def test_an_interrupted_seed_does_not_enter_the_averages() -> None:
+    runs = [run_of(result(a=50)), run_of(result(a=70)), replace(run_of(result(a=0)), complete=False)]
+    assert averages(runs)["a"]["accuracy"] == pytest.approx(0.6)
+    assert averages(runs[2:])["a"]["accuracy"] == 0
+
+
 def corrupted(skip: tuple[str, int] | None = None, **changes: Any) -> list[Run]:
     domains = [
         replace(result(name, images=1000, a=round(1000 - 10 * ALEXNET[name] / 2)), severity=s, **changes)
