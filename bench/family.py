@@ -29,7 +29,8 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.network import Network
 from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
 from fozo.eval.metrics import Tally
-from fozo.eval.protocol import choose_subset, shuffled
+from fozo.eval.stream import shuffled
+from fozo.eval.subset import choose_subset
 
 SETTINGS = ("reset", "continual")
 
@@ -116,7 +117,7 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
 
 def batches(domain: Domain, seed: int, size: int) -> Iterator[tuple[ImageArray, Any]]:
     """Images and labels of a domain in the order of the seed."""
-    order = shuffled(domain, seed)
+    order = shuffled(len(domain), domain.name, seed)
     with closing(load_batches(domain.load, order, size)) as loaded:
         for index, images in enumerate(loaded):
             yield images, domain.labels[order][index * size :][: len(images)]

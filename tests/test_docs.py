@@ -1,6 +1,8 @@
 """Documents that must follow the code."""
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,17 @@ def test_methods_in_the_documents_can_be_typed() -> None:
         assert specs
         for spec in specs:
             parse_methods([spec])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
+def test_benches_can_be_loaded(path: Path) -> None:
+    """They are run by hand; an import that is gone would go unnoticed."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        del sys.modules[path.stem]
+    assert callable(module.main)

@@ -74,7 +74,7 @@ class Pizo:
     )
     epsilon: float = option(0.05, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
-    rate: float = option(0.005, "η of the norms: how far a step moves each value, on the average", low=0)
+    rate: float = option(0.01, "η of the norms: how far a step moves each value, on the average", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=1)
     anchor: float = option(
@@ -84,7 +84,7 @@ class Pizo:
     diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, to be raised", low=0)
     shift: Literal["origin", "source_mean", "none"] = option("origin", "activation shift: where to")
     shift_update: Literal["lagged", "inclusive"] = option(
-        "lagged", "whether the running mean includes the batch that is predicted"
+        "inclusive", "whether the running mean includes the batch that is predicted"
     )
     shift_decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
