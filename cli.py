@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
+from typing import NoReturn
 
 import click
 
@@ -50,8 +52,14 @@ for _command in (
     cli.add_command(_command)
 
 
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
-    """Runs the command line: exit code 1 and one line on an error, 130 on Ctrl-C."""
+    """Runs the command line: exit code 1 and one line on an error, 130 on Ctrl-C, 143 on SIGTERM."""
+    # Service managers and containers end a process with it: what Ctrl-C saves shall be saved then, too.
+    signal.signal(signal.SIGTERM, _end)
     # Images that large are refused with a message of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)

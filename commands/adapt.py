@@ -106,8 +106,8 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
 @click.option(
     "--corruptions",
     type=Names(),
-    help="Comma-separated; default: all 15, of generated data all that there are. By name also speckle_noise,"
-    " gaussian_blur, spatter, saturate.",
+    help="Comma-separated; default: all 15 (with --generate-from without frost, unless there are textures)."
+    " By name also speckle_noise, gaussian_blur, spatter, saturate.",
 )
 @click.option(
     "--subset",
@@ -123,7 +123,7 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     default="auto",
     show_default=True,
     help="Predict among the classes of the data set (200 in imagenet-r and -a), all of the model's, or only"
-    " those that occur.",
+    " those that occur in the data (before a subset is chosen).",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images per batch.")
 @click.option(
@@ -162,6 +162,7 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     is_flag=True,
     help="Continue an interrupted run; results are those of one without interruption.",
 )
+@click.option("--overwrite", is_flag=True, help="Start anew although an interrupted run could be continued.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
@@ -176,6 +177,7 @@ def adapt(
     methods: tuple[str, ...],
     out: Path,
     resume: bool,
+    overwrite: bool,
     save_every: float,
     quiet: bool,
     **options: Any,
@@ -191,32 +193,41 @@ def adapt(
     from ..engine.files import check_writable
     from ..eval.experiment import prepare
 
-    if out.suffix == ".png":
-        raise InputError(f"{out} is where the picture goes; name a .json file with --out")
+    if out.suffix != ".json":
+        raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
     check_writable(out)  # fails now and not after the work
     experiment = prepare(bundle, methods, **options)
     with experiment.network:
-        _take_up(experiment, out, resume)
-        _run(experiment, out, save_every, quiet)
+        if not _take_up(experiment, out, resume, overwrite):
+            _run(experiment, out, save_every, quiet)
     title = f"{experiment.bundle.manifest.model}: {experiment.protocol.describe()}"
     runs = experiment.runs
     del experiment  # and the network with it: a picture takes memory of its own
     _draw(out.with_suffix(".png"), runs, title)
 
 
-def _take_up(experiment: Experiment, out: Path, resume: bool) -> None:
-    """Continues what was interrupted, or says that it could be."""
-    from ..eval.progress import path_of
+def _take_up(experiment: Experiment, out: Path, resume: bool, overwrite: bool) -> bool:
+    """Continues what was interrupted, or refuses to forget it; whether there is nothing left to do."""
+    from ..eval import progress, results, table
 
-    progress = path_of(out)
-    if resume and progress.exists():
-        experiment.resume(progress)
+    saved = progress.path_of(out)
+    if saved.exists() and not resume and not overwrite:
+        raise InputError(f"{saved} is of an interrupted run: continue it with --resume, or give --overwrite")
+    if saved.exists() and resume:
+        experiment.resume(saved)
         click.echo(f"Continuing after {experiment.seen:,} of {experiment.images:,} images.")
+    elif saved.exists():
+        saved.unlink()
+    elif resume and out.exists():
+        found = results.read(out)
+        if found.complete and found.key_sha256 == experiment.key_sha256:
+            experiment.runs = found.runs
+            click.echo(f"{out} is complete already.\n\n{table.summary(found.runs)}\n")
+            return True
+        raise InputError(f"{out} is not of this run, and there is no {saved} to continue; leave out --resume")
     elif resume:
-        click.echo(f"There is no progress {progress} to continue: starting anew.")
-    elif progress.exists():
-        click.echo(f"{progress} is of an interrupted run; --resume would have continued it. Starting anew.")
-        progress.unlink()
+        click.echo(f"There is no progress {saved} to continue: starting anew.")
+    return False
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
@@ -224,9 +235,8 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
     from ..eval.progress import path_of
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
-    for domain in experiment.odd_counts:
-        count = f"{len(domain):,} images of {domain.name}, officially {domain.expected:,}"
-        click.echo(f"Warning: found {count}; this is not the published benchmark", err=True)
+    for odd in experiment.oddities:
+        click.echo(f"Warning: found {odd}; this is not the published benchmark", err=True)
     progress = path_of(out)
     rows = _Rows(experiment, quiet)
     saved = time.monotonic()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -259,23 +257,22 @@ class _Run:
     def carry_out(self, predictions: Generator[Row, None, None], progress: Progress) -> None:
         """Writes all rows; whatever happens, saves the state and says how far it came."""
         silent = self._quiet
-        with _ended_by_sigterm():
-            try:
-                with closing(predictions), progress as self._advance:
-                    for row in predictions:
-                        self._rows.add(row)
-                        self._unreadable += row.error is not None
-                self._rows.write()  # without images, the header
-            except BrokenPipeError:  # as in `| head`: no error, and nothing to tell
-                silent = True
-            except BaseException:
-                silent = silent or not self._images
-                raise
-            finally:
-                self._rows.close()
-                self._save()
-                if not silent:
-                    click.echo(self._summary(), err=True)
+        try:
+            with closing(predictions), progress as self._advance:
+                for row in predictions:
+                    self._rows.add(row)
+                    self._unreadable += row.error is not None
+            self._rows.write()  # without images, the header
+        except BrokenPipeError:  # as in `| head`: no error, and nothing to tell
+            silent = True
+        except BaseException:
+            silent = silent or not self._images
+            raise
+        finally:
+            self._rows.close()
+            self._save()
+            if not silent:
+                click.echo(self._summary(), err=True)
 
     def on_batch(self, images: int) -> None:
         """To be called when all rows of a batch have been added."""
@@ -301,20 +298,3 @@ class _Run:
             f"{self._images:,} images, {self._skipped:,} unreadable, {seconds:.1f} s, {rate:.1f} images/s, "
             f"guarded batches: {self._adapter.guarded - self._guarded}{state}"
         )
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """What service managers and containers end a process with works like Ctrl-C; the exit code is 143."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

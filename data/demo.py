@@ -50,7 +50,7 @@ def _load_digits() -> Any:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError(
-            "the demonstration's images come with scikit-learn, which was not found; "
+            "the demonstration's images come with scikit-learn, which cannot be imported ({error}); "
             'install it with: pip install "fozo[demo]"'
         ) from error
     return load_digits()

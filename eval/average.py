@@ -12,6 +12,8 @@ from .domains import CLEAN, IMAGENET_C
 from .outcome import DomainResult, MethodResult, Run
 
 CONFIDENCE = 1.96  # standard errors of a difference that are within the noise, at 95 %
+# The same for the mean over 2, 3, … runs, by Student's t; for more than ten as for ten.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # Top-1 error of AlexNet in %, averaged over the severities: Hendrycks and Dietterich (ICLR 2019), table 1.
 ALEXNET = dict(
     zip(
@@ -63,11 +65,11 @@ def difference(part: MethodResult) -> tuple[float, float]:
     """By how much a method is more accurate than the first one on a domain, and the standard error of that.
 
     The images are the same, so only those count where one of the two was right and the other wrong (as in
-    McNemar's test).
+    McNemar's test). For the error, one more on either side: of few such images nothing is certain.
     """
     images = max(1, part.tally.images)
     gain = (part.gained - part.lost) / images
-    variance = (part.gained + part.lost) / images - gain**2
+    variance = (part.gained + part.lost + 2) / images - gain**2
     return gain, math.sqrt(max(0.0, variance) / images)
 
 
@@ -83,7 +85,10 @@ def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
     """
     found: dict[str, dict[int, list[float]]] = {}
     for domain in (domain for run in runs for domain in run.domains):
-        if domain.name in ALEXNET and domain.complete and not domain.generated and domain.severity:
+        if domain.round > 1:
+            return None
+        official = domain.benchmark == "imagenet-c" and domain.name in ALEXNET
+        if official and domain.complete and domain.severity:
             error = 1 - domain.methods[label].tally.accuracy
             found.setdefault(domain.name, {}).setdefault(domain.severity, []).append(error)
     if len(found) < len(ALEXNET) or any(len(severities) < 5 for severities in found.values()):
@@ -115,7 +120,8 @@ def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
     """Mean over runs of the mean difference over domains, and the larger of two estimates of its error.
 
     One comes from the images that both methods do not share, as if those of different corruptions were
-    independent and those of other severities and rounds the same; the other from the spread over seeds.
+    independent and those of other severities, rounds and (where they are) seeds the same; the other from
+    the spread over seeds, as large as Student's t makes it.
     """
     gains, errors = [], []
     for run in runs:
@@ -126,8 +132,10 @@ def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
         gains.append(float(np.mean([gain for gain, _ in pairs])))
         together = [sum(error for _, error in each) for each in found.values()]
         errors.append(math.sqrt(sum(error**2 for error in together)) / len(pairs))
-    by_images = math.sqrt(sum(error**2 for error in errors)) / len(errors)
+    choices = {tuple(domain.ids_sha256 for domain in counted(run)) for run in runs}
+    by_images = float(np.mean(errors)) / math.sqrt(len(choices))
     by_seeds = (spread(gains) or 0.0) / math.sqrt(len(gains))
+    by_seeds *= STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] / CONFIDENCE if by_seeds else 1
     return float(np.mean(gains)), max(by_images, by_seeds)
 
 

@@ -139,4 +139,6 @@ def _whole(dataset: str, data: Path, manifest: Manifest, labels: Path | None) ->
         return [relative(dataset, data, manifest)]
     if dataset == "imagenet-v2":
         return imagenet_v2(data, manifest)
-    return [imagenet(data, manifest, labels) if dataset == "imagenet" else imagefolder(data, manifest)]
+    if dataset == "imagenet":
+        return [imagenet(data, manifest, labels)]
+    return [imagefolder(data, manifest, dataset)]

@@ -53,8 +53,10 @@ class Domain:
         generated: the corruption was computed by fozo and is not the official data.
         severity: of the corruption, 1 to 5, or None.
         classes: indices of the classes that the data set has, ascending, or None: all of the bundle's.
-        expected: how many images the official data set has, or None where there is no such number, as in
-            a subset. What differs is no error, so compare it with the length and say so.
+        benchmark: the published benchmark that this is a domain of, where figures depend on that.
+        expected: how many images the official data set has, or None where there is no such number.
+        found: how many the data has, where this is a subset of it; None: as many as this.
+        expected_classes: how many classes the official data set has, or None where that is not checked.
     """
 
     name: str
@@ -64,7 +66,10 @@ class Domain:
     generated: bool = False
     severity: int | None = None
     classes: tuple[int, ...] | None = None
+    benchmark: str | None = None
     expected: int | None = None
+    found: int | None = None
+    expected_classes: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,8 +82,22 @@ class Domain:
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
             load=lambda index: self.load(chosen[index]),
-            expected=None,
+            found=len(self) if self.found is None else self.found,
         )
+
+    def oddities(self) -> list[str]:
+        """In what the data differs from the official data set: no error, but never to be silent about."""
+        odd = []
+        found = len(self) if self.found is None else self.found
+        if self.expected not in (None, found):
+            odd.append(f"{found:,} images of {self.name}, officially {self.expected:,}")
+        classes = len(self.classes or ())
+        if self.expected_classes not in (None, classes):
+            odd.append(
+                f"{classes} class folders of {self.name}, officially {self.expected_classes}; predictions "
+                "are only among these, which is easier"
+            )
+        return odd
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
@@ -130,8 +149,9 @@ def numbered(count: int) -> tuple[str, ...]:
 def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:
     """Images in one folder per class (`<class>/<image>`), prepared as the bundle says.
 
-    Folders are matched with the bundle's class identifiers. Where the bundle has none, they must be exactly
-    as many as the classes, and sorted names stand for indices.
+    The order in which images are streamed depends on the name (default: the folder's). Folders are matched
+    with the bundle's class identifiers. Where the bundle has none, they must be exactly as many as the
+    classes, and sorted names stand for indices.
 
     Raises:
         InputError: the folder is missing or empty, or a class folder is empty or not a class of the model.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .._version import __version__
 from ..engine.adapter import Adapter
 from ..engine.bundle import Bundle
 from ..engine.errors import InputError
@@ -39,7 +39,7 @@ class Experiment:
         protocol: how images are streamed.
         domains: gives the data for a seed, in the order of the stream.
         columns: for each class of the bundle, its column in the logits, or None if they are the same.
-        odd_counts: domains whose data has not as many images as the official data set.
+        oddities: in what the data differs from the official data set.
         runs: one per seed that was begun.
         adapters: of the run that is going on, by label.
     """
@@ -51,7 +51,7 @@ class Experiment:
     protocol: Protocol
     domains: Callable[[int], list[Domain]]
     columns: Integers | None = None
-    odd_counts: tuple[Domain, ...] = ()
+    oddities: tuple[str, ...] = ()
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
@@ -79,6 +79,7 @@ class Experiment:
             **results.describe(self.bundle, self.precision, self.network),
             methods=results.describe_methods(self.adapters),
             runs=self.runs,
+            key_sha256=self.key_sha256,
         )
 
     def run(self) -> Iterator[int]:
@@ -86,7 +87,7 @@ class Experiment:
         for place, seed in enumerate(self.protocol.seeds):
             domains = self._first if not place else self.domains(seed)
             if place >= len(self.runs):
-                self.adapters = self._adapters(seed)
+                self.adapters, self._saved = self._adapters(seed), None
                 self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))
             elif self.runs[place].complete:
                 continue
@@ -106,7 +107,7 @@ class Experiment:
             OutputError: the file cannot be written; an older one is left as it was.
         """
         if self._saved is None and self.runs and self.runs[-1].consistent:
-            progress.save(path, self.key(), self.runs, self.adapters)
+            progress.save(path, self.key, self.runs, self.adapters)
 
     def resume(self, path: Path) -> None:
         """Takes up what `save_progress` wrote; results will be those of a run without interruption.
@@ -114,12 +115,13 @@ class Experiment:
         Raises:
             StateError: it is damaged, or of another run.
         """
-        self.runs, self._saved = progress.load(path, self.key())
+        self.runs, self._saved = progress.load(path, self.key)
 
+    @cached_property
     def key(self) -> dict[str, Any]:
         """What makes two runs the same: code, model, methods, protocol and images."""
         return {
-            "fozo": __version__,
+            "versions": results.versions(),
             "bundle": self.bundle.sha256,
             "precision": self.precision,
             "provider": self.network.provider,
@@ -127,6 +129,11 @@ class Experiment:
             "methods": {label: [each.name, options_of(each)] for label, each in self.methods.items()},
             "images": self._images_sha256(),
         }
+
+    @cached_property
+    def key_sha256(self) -> str:
+        """Hash of the key."""
+        return sha256_of_parts(json.dumps(self.key, sort_keys=True))
 
     def _images_sha256(self) -> str:
         return sha256_of_parts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
@@ -228,7 +235,7 @@ def prepare(
         protocol,
         domains,
         columns,
-        tuple(each for each in whole if each.expected not in (None, len(each))),
+        tuple(odd for each in whole for odd in each.oddities()),
     )
 
 

@@ -75,6 +75,7 @@ def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
         reader(listing, prepared(manifest)),
         classes=classes if facts.classes < manifest.classes else None,
         expected=facts.images,
+        expected_classes=facts.classes if facts.classes < manifest.classes else None,
     )
 
 

@@ -57,7 +57,7 @@ def imagenet_c(
     _check_size(manifest, SIZE, "ImageNet-C")
     _check_folders(root, severities, chosen)
     domains = _domains(root, manifest, severities, chosen)
-    return "imagenet-c", [replace(domain, expected=IMAGES) for domain in domains]
+    return "imagenet-c", [replace(each, expected=IMAGES, benchmark="imagenet-c") for each in domains]
 
 
 def generated_label(names: Sequence[str]) -> str:

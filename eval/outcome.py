@@ -69,7 +69,9 @@ class DomainResult:
         round: which pass over the domains this is, from 1.
         segment: of the stream; domains of one segment were mixed.
         generated: its corruption was computed by fozo and is not the official data.
+        benchmark: the published benchmark that it is a domain of, where figures depend on that.
         images: how many it has, seen or not.
+        found: how many the data has that they are from.
         expected: how many the official data set has, or None.
         ids_sha256: hash of the images' identifiers in order, to tell subsets apart.
         complete: every image was seen.
@@ -82,7 +84,9 @@ class DomainResult:
     round: int = 1
     segment: int = 0
     generated: bool = False
+    benchmark: str | None = None
     images: int = 0
+    found: int = 0
     expected: int | None = None
     ids_sha256: str = ""
     complete: bool = False

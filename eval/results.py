@@ -44,6 +44,7 @@ class Results:
         machine: system, architecture, processors.
         runs: one per seed that was begun.
         created: when this was written, UTC.
+        key_sha256: hash of all that decides on the results, for `--resume`.
     """
 
     protocol: Protocol
@@ -54,6 +55,7 @@ class Results:
     machine: dict[str, Any]
     runs: list[Run]
     created: str = ""
+    key_sha256: str = ""
 
     @property
     def complete(self) -> bool:
@@ -66,6 +68,7 @@ class Results:
             "schema": SCHEMA,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "complete": self.complete,
+            "key_sha256": self.key_sha256,
             "protocol": asdict(self.protocol),
             **{name: getattr(self, name) for name in _FACTS},
             "average": averages(self.runs),
@@ -109,13 +112,7 @@ def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]
             "workers": network.workers,
             "micro_batch": network.micro_batch,
         },
-        "versions": {
-            "fozo": __version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-            "pillow": PIL.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "machine": {
             "system": platform.system(),
             "architecture": cpu.architecture,
@@ -124,6 +121,17 @@ def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]
             "cpus": available_cpus(),
             "cpus_online": os.cpu_count(),
         },
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of fozo and of what its results depend on."""
+    return {
+        "fozo": __version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
     }
 
 
@@ -172,4 +180,5 @@ def from_json(content: Mapping[str, Any]) -> Results:
         **{name: content[name] for name in _FACTS},
         runs=[Run.from_json(run) for run in content["runs"]],
         created=content["created"],
+        key_sha256=content["key_sha256"],
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.adapter import Adapter
+from ..engine.errors import InputError
 from ..engine.methods import Prediction
 from ..engine.model import ImageArray
 from .memory import peak_bytes, reset_peak
@@ -67,14 +69,33 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
 
     Returns:
         A run with one domain, named `stream`.
+
+    Raises:
+        InputError: labels are not one integer per image, or no column of the logits; or nothing came.
     """
     domain = DomainResult("stream", {label: MethodResult() for label in adapters})
     run = Run(0, [domain], {label: Trace() for label in adapters})
-    for images, labels in batches:
+    for images, given in batches:
+        labels = _checked(given, images, next(iter(adapters.values())))
         _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64)), [domain], 1)
         domain.images += len(labels)
+    if not run.batch:
+        raise InputError("expected batches of images and labels, found none")
     domain.complete = run.complete = True
     return run
+
+
+def _checked(labels: Any, images: ImageArray, adapter: Adapter) -> Integers:
+    """Labels as `[N]` integers; what is wrong with them is said before anything is learnt."""
+    array, classes = np.asarray(labels), adapter.network.info.classes
+    if array.dtype.kind not in "iu" or array.shape != images.shape[:1]:
+        raise InputError(
+            f"expected a label for each image, integers of shape [{len(images)}], found {array.dtype} of "
+            f"shape {list(array.shape)}"
+        )
+    if len(array) and not 0 <= array.min() <= array.max() < classes:
+        raise InputError(f"expected labels in 0..{classes - 1}, found {array.min()}..{array.max()}")
+    return array.astype(np.int64)
 
 
 def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
@@ -84,15 +105,17 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
     for domain in segment.domains:
         run.domains.append(
             DomainResult(
-                domain.name,
-                {label: MethodResult() for label in adapters},
-                domain.severity,
-                segment.round,
-                run.segment,
-                domain.generated,
-                len(domain),
-                domain.expected,
-                domain.ids_sha256(),
+                name=domain.name,
+                methods={label: MethodResult() for label in adapters},
+                severity=domain.severity,
+                round=segment.round,
+                segment=run.segment,
+                generated=domain.generated,
+                benchmark=domain.benchmark,
+                images=len(domain),
+                found=len(domain) if domain.found is None else domain.found,
+                expected=domain.expected,
+                ids_sha256=domain.ids_sha256(),
             )
         )
 

@@ -75,7 +75,7 @@ class Segment:
 def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:
     """The stream of one seed.
 
-    Under `mixed`, clean images are not mixed in but come at the end: they tell what adaptation costs.
+    Under `mixed` and `rounds`, clean images come once, at the end: they tell what adaptation costs.
     """
     if protocol.setting == "mixed":
         return _mixed(domains, seed)
@@ -84,6 +84,7 @@ def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[S
         Segment((domain,), _order(domain, protocol, seed, turn), forget, turn)
         for turn in range(1, protocol.rounds + 1)
         for domain in domains
+        if protocol.rounds == turn or domain.name != CLEAN
     ]
 
 

@@ -44,8 +44,8 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
         cells.append(_cell(label, f"{100 * value:.1f}{'*' if star else ' '}{'~' if noise else ' '}"))
     seen = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {seen} images)"
-    if domain.expected not in (None, domain.images):
-        note += f"  ({domain.images:,} of {domain.expected:,} official images)"
+    if domain.expected not in (None, domain.found):
+        note += f"  ({domain.found:,} of {domain.expected:,} official images)"
     return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 
@@ -62,7 +62,7 @@ def summary(runs: Sequence[Run]) -> str:
     """
     found = averages(runs)
     width = max(map(len, found), default=0) + 2
-    columns = [each for each in _COLUMNS if any(values[each[1]] for values in found.values())]
+    columns = [each for each in _COLUMNS if any(_says(values, each[1]) for values in found.values())]
     lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
     for label, values in found.items():
         cells = (
@@ -72,6 +72,10 @@ def summary(runs: Sequence[Run]) -> str:
     first = next(iter(found), "")
     lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(found) > 1 else "")
     return "\n".join(lines).rstrip()
+
+
+def _says(values: Mapping[str, Any], key: str) -> bool:
+    return values[key] is not None and (key != "guarded" or bool(values[key]))
 
 
 def _value(values: Mapping[str, Any], key: str, factor: float, kind: str) -> str:

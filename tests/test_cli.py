@@ -415,12 +415,58 @@ def test_seeds_and_severities(bundle: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_is_not_forgotten(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    out.with_suffix(".progress.npz").write_bytes(b"nonsense")
+    progress = out.with_suffix(".progress.npz")
+    progress.write_bytes(b"nonsense")
     options = ["adapt", bundle, *QUICK, "-m", "no_adapt", "--out", out]
-    assert "--resume" in fails(*options, "--resume")
-    assert "--resume would have continued it" in succeeds(*options)
-    assert not out.with_suffix(".progress.npz").exists()
-    assert "starting anew" in succeeds(*options, "--resume")
+    assert "not readable progress" in fails(*options, "--resume")
+    assert "--overwrite" in fails(*options)
+    assert progress.read_bytes() == b"nonsense"
+    succeeds(*options, "--overwrite")
+    assert not progress.exists()
+
+
+def test_a_complete_run_is_not_done_again(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    options = ["adapt", bundle, *QUICK, "-m", "no_adapt", "--out", out, "--resume"]
+    assert "starting anew" in succeeds(*options)
+    before = out.read_bytes()
+    assert "is complete already" in succeeds(*options)
+    assert out.read_bytes() == before
+    assert "not of this run" in fails(*options, "--batch-size", 32)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
+def test_sigterm_saves_what_ctrl_c_saves(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    arguments = [
+        "adapt",
+        bundle,
+        "--dataset",
+        "demo",
+        "--batch-size",
+        1,
+        "-m",
+        "fozo:samples=8",
+        "--out",
+        out,
+    ]
+    with subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "top-1 accuracy" not in (line := process.stdout.readline()):
+            assert line
+        time.sleep(2)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert read(out)["complete"] is False
+    assert out.with_suffix(".progress.npz").exists()
 
 
 def test_default_bundle_and_output(bundle: Path) -> None:
@@ -645,8 +691,9 @@ def test_interrupt(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_is_no_place_for_results(bundle: Path, tmp_path: Path) -> None:
-    message = fails("adapt", bundle, "--dataset", "demo", "--out", tmp_path / "results.png")
-    assert "where the picture goes" in message
+    for name in ("results.png", "results", "eps0.1"):
+        message = fails("adapt", bundle, "--dataset", "demo", "--out", tmp_path / name)
+        assert "expected a .json file" in message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -340,10 +340,14 @@ def test_arrays_of_the_wrong_kind(images: Any, labels: Any, ids: Any, message: s
         arrays("camera", images, labels, ids)
 
 
-def test_a_subset_has_no_official_size() -> None:
+def test_a_subset_remembers_what_it_is_from() -> None:
     domain = replace(clean(), expected=5, classes=(0, 1, 2, 3, 4), severity=3)
     part = domain.take([0, 1])
-    assert (part.expected, part.classes, part.severity) == (None, (0, 1, 2, 3, 4), 3)
+    assert (part.expected, part.classes, part.severity) == (5, (0, 1, 2, 3, 4), 3)
+    assert part.found == part.take([0]).found == len(domain)
+    assert part.oddities() == domain.oddities()
+    lacking = replace(domain, expected_classes=200)
+    assert "5 class folders of clean, officially 200" in lacking.take([0]).oddities()[-1]
     assert domain.expected == 5
 
 

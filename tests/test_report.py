@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -143,15 +144,15 @@ def test_domains_have_means_spreads_best_and_noise(two_seeds: Source) -> None:
         "fog": [both(60, 64), f"{both(75, 77)}*"],
         # 51 on average for both; all is noise
         "snow": [f"{both(50, 52)}*", f"{both(51, 51)}*~"],
-        "average": [both(55, 58), f"{both(63, 64)}*"],
+        "average": [both(55, 58), f"{both(63, 64)}*~"],  # gains of 8 and 6: of two seeds nothing is sure
         "clean": [f"{both(90, 92)}*", f"{both(88, 91)}~"],
     }
     assert [line.kind for line in tables.by_domain(two_seeds).lines] == ["part", "part", "average", "clean"]
 
 
 def test_noise_is_decided_as_mcnemar_would(tmp_path: Path) -> None:
-    """Of 100 images 12 are gained and 2 lost: 10 points, of which 1.96 standard errors are 7.1."""
-    error = 100 * math.sqrt((14 / 100 - 0.1**2) / 100)
+    """Of 100 images 12 are gained and 2 lost: 10 points; for the error it is one more on either side."""
+    error = 100 * math.sqrt((16 / 100 - 0.1**2) / 100)
     source = saved(tmp_path / "r.json", results_of([run_of([domain("fog", 60, 70)])]))
     (gain,) = [cells[1] for name, cells in rows(tables.summary(source)).items() if name == "fozo"]
     assert gain == f"+10.00 ± {error:.2f}"
@@ -180,7 +181,11 @@ def test_summary_has_rates_and_cost(two_seeds: Source) -> None:
 def test_mean_corruption_error_where_it_is_defined(tmp_path: Path) -> None:
     from fozo.eval.average import ALEXNET
 
-    every = [domain(name, 60, 70, severity=s) for s in range(1, 6) for name in ALEXNET]
+    every = [
+        replace(domain(name, 60, 70, severity=s), benchmark="imagenet-c")
+        for s in range(1, 6)
+        for name in ALEXNET
+    ]
     source = saved(tmp_path / "r.json", results_of([run_of(every)], severities=(1, 2, 3, 4, 5)))
     expected = statistics.mean(100 * 40 / error for error in ALEXNET.values())
     found = tables.summary(source)
@@ -705,7 +710,7 @@ def test_markdown_tables(two_seeds: Source) -> None:
     assert text.startswith("# A title\n")
     assert "| fog | 62.0 ± 2.8 | **76.0** ± 1.4 |" in text
     assert "| snow | **51.0** ± 1.4 | **51.0** ± 0.0 \\~ |" in text
-    assert "| *average* | 56.5 ± 2.1 | **63.5** ± 0.7 |" in text
+    assert "| *average* | 56.5 ± 2.1 | **63.5** ± 0.7 \\~ |" in text
     tabled = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(cells_of(line)) for line in tabled} == {10, 3}
 

@@ -96,6 +96,11 @@ def test_continued_runs_equal_whole_ones(
     rest = prepare()
     rest.resume(tmp_path / "progress.npz")
     assert rest.seen == 4 * stop
+    ahead = prepare()
+    ahead.resume(tmp_path / "progress.npz")
+    next(ahead.run())
+    ahead.save_progress(tmp_path / "further.npz")
+    assert progress.load(tmp_path / "further.npz", ahead.key)[0][-1].images % 40 == 4 * (stop + 1) % 40
     rest.save_progress(tmp_path / "nothing.npz")  # before it has begun there is nothing new to save
     assert not (tmp_path / "nothing.npz").exists()
     assert sum(rest.run()) == 80 - 4 * stop

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -48,6 +49,7 @@ class Counting:
     fail_at: int | None = None
     state: int = 0
     guarded: int = 0
+    network: Any = field(default_factory=lambda: SimpleNamespace(info=SimpleNamespace(classes=10)))
 
     def step(self, images: ImageArray) -> Prediction:
         self.state += 1
@@ -171,6 +173,19 @@ def test_any_iterable_can_be_evaluated() -> None:
     assert result.methods["one"].tally.top1 == 10
 
 
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [[0], [1]], [0], [0, 10], [0, -1], ["a", "b"], None])
+def test_labels_are_checked_before_anything_is_learnt(labels: Any) -> None:
+    one = Counting()
+    with pytest.raises(InputError, match=r"expected (a label|labels)"):
+        evaluate(adapters(one=one), [(np.zeros((2, 1, 1, 3), np.uint8), labels)])
+    assert one.state == 0
+
+
+def test_nothing_to_evaluate() -> None:
+    with pytest.raises(InputError, match="found none"):
+        evaluate(adapters(one=Counting()), [])
+
+
 # --- interruption ---
 
 
@@ -279,18 +294,32 @@ def test_averages_over_seeds() -> None:
     assert found["a"]["gain"] is None
 
 
+def with_difference(gained: int, lost: int, images: int = 100) -> MethodResult:
+    part = result(images=images, a=images).methods["a"]
+    part.gained, part.lost = gained, lost
+    return part
+
+
 def test_a_difference_and_its_error() -> None:
-    """Of a paired difference d per image, in {-1, 0, 1}, computed here image by image."""
-    part = result(a=100).methods["a"]
-    part.gained, part.lost = 12, 5
-    each = np.array([1] * 12 + [-1] * 5 + [0] * 83)
-    gain, error = difference(part)
-    assert gain == pytest.approx(each.mean())
-    assert error == pytest.approx(each.std() / np.sqrt(100))
-    assert is_noise(gain, error)
-    part.gained = 25
-    assert not is_noise(*difference(part))
-    assert difference(MethodResult()) == (0, 0)
+    """Of a paired difference per image, in {-1, 0, 1}, image by image; one more on either side."""
+    gain, error = difference(with_difference(12, 5))
+    assert gain == pytest.approx(np.mean([1] * 12 + [-1] * 5 + [0] * 83))
+    squares = np.array([1] * 13 + [1] * 6 + [0] * 81)
+    assert error == pytest.approx(np.sqrt((squares.mean() - gain**2) / 100))
+    gain, error = difference(MethodResult())
+    assert gain == 0 and error > 0
+
+
+def test_noise_is_what_an_exact_test_says() -> None:
+    """Against McNemar's exact test, the binomial one on images where just one method is right."""
+    for total in range(1, 60):
+        for lost in range(total // 2 + 1):
+            tail = sum(math.comb(total, k) for k in range(lost + 1)) / 2**total
+            noise = is_noise(*difference(with_difference(total - lost, lost, 10_000)))
+            if min(1, 2 * tail) > 0.08:
+                assert noise, (total, lost)
+            if 2 * tail < 0.03:
+                assert not noise, (total, lost)
 
 
 def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
@@ -302,11 +331,26 @@ def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
             made.append(run_of(each, seed=seed))
         return made
 
-    steady, shaky = averages(runs([20, 21, 19]))["b"], averages(runs([40, -10, 30]))["b"]
+    steady, shaky = averages(runs([20, 20, 20]))["b"], averages(runs([40, -10, 30]))["b"]
     assert steady["gain"] == shaky["gain"] == pytest.approx(0.2)
     assert not steady["gain_is_noise"]
     assert shaky["gain_is_noise"]
-    assert shaky["gain_error"] == pytest.approx(np.std([0.4, -0.1, 0.3], ddof=1) / np.sqrt(3))
+    # Student's t for two degrees of freedom is 4.303, where the table's mark counts 1.96 errors.
+    expected = np.std([0.4, -0.1, 0.3], ddof=1) / np.sqrt(3) * 4.303 / 1.96
+    assert shaky["gain_error"] == pytest.approx(expected)
+
+
+def test_more_seeds_on_the_same_images_make_a_gain_no_surer() -> None:
+    def error(*hashes: str) -> float:
+        runs = []
+        for seed, digest in enumerate(hashes):
+            each = replace(result(a=50, b=50), ids_sha256=digest)
+            each.methods["b"].gained = 20
+            runs.append(run_of(each, seed=seed))
+        return float(averages(runs)["b"]["gain_error"])
+
+    assert error("x", "x", "x") == pytest.approx(error("x"))
+    assert error("x", "y", "z", "u") == pytest.approx(error("x") / 2)
 
 
 def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
@@ -320,7 +364,7 @@ def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
         assert found["gain"] == pytest.approx(0.2)
         return float(found["gain_error"])
 
-    alone = np.sqrt((0.2 - 0.2**2) / 100)
+    alone = np.sqrt((0.22 - 0.2**2) / 100)
     assert error("fog") == pytest.approx(alone)
     assert error("fog", "fog", "fog") == pytest.approx(alone)
     assert error("fog", "snow", "frost") == pytest.approx(alone / np.sqrt(3))
@@ -334,7 +378,10 @@ def test_an_interrupted_seed_does_not_enter_the_averages() -> None:
 
 def corrupted(skip: tuple[str, int] | None = None, **changes: Any) -> list[Run]:
     domains = [
-        replace(result(name, images=1000, a=round(1000 - 10 * ALEXNET[name] / 2)), severity=s, **changes)
+        replace(
+            result(name, images=1000, a=round(1000 - 10 * ALEXNET[name] / 2)),
+            **{"severity": s, "benchmark": "imagenet-c", **changes},
+        )
         for s in (1, 2, 3, 4, 5)
         for name in IMAGENET_C
         if (name, s) != skip
@@ -350,7 +397,13 @@ def test_mean_corruption_error() -> None:
 
 @pytest.mark.parametrize(
     "runs",
-    [corrupted(("fog", 3)), corrupted(generated=True), corrupted(complete=False), [run_of(result(a=1))]],
+    [
+        corrupted(("fog", 3)),
+        corrupted(benchmark=None),
+        corrupted(complete=False),
+        corrupted(round=2),
+        [run_of(result(a=1))],
+    ],
 )
 def test_mean_corruption_error_is_not_always_defined(runs: list[Run]) -> None:
     assert mean_corruption_error(runs, "a") is None
@@ -374,7 +427,7 @@ def test_rows() -> None:
     assert "(100 of 50,000 official images)" in table.row(
         replace(run.domains[0], expected=50_000), protocol()
     )
-    assert "official" not in table.row(replace(run.domains[0], expected=100), protocol())
+    assert "official" not in table.row(replace(run.domains[0], expected=100, found=100), protocol())
 
 
 def test_rows_are_named_after_what_varies() -> None:

@@ -132,6 +132,12 @@ def test_rounds_repeat_the_domains_in_other_orders() -> None:
     assert not any(segment.forget for segment in stream)
 
 
+def test_rounds_end_with_clean_images() -> None:
+    """Between the rounds they would change what the method has learnt."""
+    stream = segments([domain(9, "fog"), domain(9, CLEAN)], protocol("rounds", rounds=3), 2000)
+    assert [(s.domains[0].name, s.round) for s in stream] == [("fog", 1), ("fog", 2), ("fog", 3), (CLEAN, 3)]
+
+
 def test_mixed_is_one_stream_of_all_with_clean_at_the_end() -> None:
     parts = [domain(50, "fog"), domain(30, CLEAN), domain(100, "snow"), domain(7, "frost")]
     mixed, clean = segments(parts, protocol("mixed"), 2000)

@@ -218,7 +218,7 @@ def test_a_subset_is_chosen_anew_for_each_seed(jobs: Callable[..., list[Job]]) -
 def test_a_plain_folder_is_one_domain_whatever_the_severities(bundle_path: Path, pictures: Path) -> None:
     options = {**OPTIONS, "dataset": "imagefolder", "data": pictures, "corruptions": None}
     (job,) = plan([bundle_path], ["no_adapt"], **{**options, "severities": (1, 2, 3)})
-    assert (job.cell.domain, job.cell.severity, job.cell.images) == (pictures.name, None, 40)
+    assert (job.cell.domain, job.cell.severity, job.cell.images) == ("imagefolder", None, 40)
     assert compute(job, 1)["runs"][0]["domains"][0]["methods"]["no_adapt"]["images"] == 40
 
 
