@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine.errors import InputError
-from .options import BUNDLE, FILE, FOLDER, PROVIDER, Names, Numbers
+from .options import BUNDLE, FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, QUIET, WORKERS, Names, Numbers
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -140,16 +140,10 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     show_default=True,
     help="Repeat everything with so many seeds, counting up; tables then say mean ± standard deviation.",
 )
-@click.option(
-    "--provider",
-    type=PROVIDER,
-    default="cpu",
-    show_default=True,
-    help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
-)
+@ONE_PROVIDER
 @click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle, e.g. int8.")
-@click.option("--workers", type=int, help="Threads that compute; default: as tuned, or all processors.")
-@click.option("--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it.")
+@WORKERS
+@MICRO_BATCH
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -171,7 +165,7 @@ SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
     metavar="SECONDS",
     help="How much of the work an interruption may cost.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def adapt(
     bundle: Path,
     methods: tuple[str, ...],

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..engine.errors import InputError
-from .options import BUNDLE, PROVIDER
+from .options import BUNDLE, PROVIDER, QUIET
 from .progress import Progress
 
 
@@ -80,7 +80,7 @@ from .progress import Progress
     is_flag=True,
     help="Instead: find the fastest workers and micro-batch for the largest batch size, and remember them.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **options: Any) -> None:
     """Measure how fast a BUNDLE (default: ./bundle) runs on this machine.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine.errors import InputError
-from .options import FOLDER, Names, Numbers
+from .options import FOLDER, QUIET, Names, Numbers
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Processes; the result does not depend on it. Default: all processors.",
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def corrupt(
     clean: Path,
     out: Path,

@@ -9,6 +9,20 @@ import click
 PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/network.py, without loading it
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+QUIET = click.option("--quiet", is_flag=True, help="No progress bar.")
+WORKERS = click.option(
+    "--workers", type=int, help="Threads that compute; default: as tuned, or all processors."
+)
+MICRO_BATCH = click.option(
+    "--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it."
+)
+ONE_PROVIDER = click.option(
+    "--provider",
+    type=PROVIDER,
+    default="cpu",
+    show_default=True,
+    help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
+)
 BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..engine.errors import BundleError, InputError
-from .options import FILE, FOLDER, PROVIDER
+from .options import FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, WORKERS
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -95,15 +95,9 @@ SAVE_SECONDS = 60  # while a stream runs, its state on disk is at most about so 
 @click.option(
     "--seed", type=click.IntRange(0), default=2000, show_default=True, help="Of the method's random draws."
 )
-@click.option(
-    "--provider",
-    type=PROVIDER,
-    default="cpu",
-    show_default=True,
-    help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
-)
-@click.option("--workers", type=int, help="Threads that compute; default: as tuned, or all processors.")
-@click.option("--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it.")
+@ONE_PROVIDER
+@WORKERS
+@MICRO_BATCH
 @click.option("--quiet", is_flag=True, help="No progress bar, no summary.")
 def predict(
     inputs: tuple[str, ...],

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..engine.errors import InputError
-from .options import FILE
+from .options import FILE, QUIET
 from .progress import Progress
 
 
@@ -21,7 +21,7 @@ from .progress import Progress
 @click.option("--csv", "csv_file", type=FILE, help="Also all counts and rates, a row per domain and method.")
 @click.option("--markdown", "markdown_file", type=FILE, help="Also the tables, for a document or an issue.")
 @click.option("--title", help="Heading of the page; default: model, precision and data.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def report(
     results: tuple[Path, ...],
     out: Path | None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .adapt import DEFAULT_METHODS, adapt
-from .options import Numbers
+from .options import QUIET, Numbers
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ _ADAPT = {option.name: option for option in adapt.params}
     help="Variable of the processes on the cluster, such as PYTHONPATH; repeat it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print averages as JSON, instead of tables.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@QUIET
 def sweep(
     bundles: tuple[Path, ...],
     methods: tuple[str, ...],

@@ -307,3 +307,24 @@ def test_fozo_with_one_image(stand_in: StandIn) -> None:
         assert np.isfinite(prediction.logits).all() and prediction.loss is not None
         assert not np.array_equal(before, state.prompts)
         assert np.isfinite(state.prompts).all() and np.isfinite(state.center).all()
+
+
+@pytest.mark.parametrize("update", ["lagged", "inclusive"])
+def test_the_shift_warms_up_with_the_images_seen(stand_in: StandIn, update: Any) -> None:
+    """With a warm-up of 6: after 2 images 2/8 of it, after 6 a half; and predicting alone counts no more."""
+    configured = Shift(target="origin", update=update, average="global", warm_up=6)
+    network = stand_in()
+    batches = [images(2, 0), images(4, 1), images(3, 2)]
+    state, seen = configured.init(network.info, 0), np.zeros((0, 3))
+    for batch in batches:
+        before = seen
+        seen = np.concatenate([seen, last(network, batch)])
+        used = seen if update == "inclusive" else before
+        moved = last(network, batch)
+        if len(used):
+            moved = moved - used.mean(axis=0) * len(used) / (len(used) + 6)
+        prediction, state = configured.step(state, batch, network)
+        np.testing.assert_allclose(prediction.logits, head(network, moved), atol=SINGLE * 10)
+    alone = configured.predict(state, batches[0], network).logits
+    moved = last(network, batches[0]) - seen.mean(axis=0) * 9 / 15
+    np.testing.assert_allclose(alone, head(network, moved), atol=SINGLE * 10)

@@ -33,7 +33,8 @@ class Shift:
 
     NEO (ICLR 2026) is `target=origin`, `update=inclusive`, `average=global`. A batch of one image needs
     nothing special: the running mean takes care of it. Only, with `inclusive` the very first image is its own
-    mean; it lands on the target, and its prediction says nothing.
+    mean; it lands on the target, and its prediction says nothing. So do few images, or many of one class: a
+    `warm_up` lets the shift grow with the images seen.
     """
 
     name: ClassVar[str] = "shift"
@@ -50,6 +51,9 @@ class Shift:
     )
     decay: float = option(0.9, "share of the old running mean that is kept, if it is moving", low=0, high=1)
     gain: float = option(1.0, "how far the features are moved; 1 is all the way", low=0)
+    warm_up: int = option(
+        0, "images after which the shift has half its strength; 0 is all of it from the first image on", low=0
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -75,16 +79,17 @@ class Shift:
         seen = state.images + len(images)
         decay = self.decay if self.average == "moving" else state.images / seen
         center = moving_average(state.center, mean, decay)
-        used = center if self.update == "inclusive" else state.center
-        prediction = self._shifted(outputs, used, network.info)
+        used, counted = (center, seen) if self.update == "inclusive" else (state.center, state.images)
+        prediction = self._shifted(outputs, used, counted, network.info)
         return prediction, ShiftState(state.step + 1, state.seed, center, seen)
 
     def predict(self, state: ShiftState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with features shifted by what the running mean is now."""
-        return self._shifted(network(images), state.center, network.info)
+        return self._shifted(network(images), state.center, state.images, network.info)
 
-    def _shifted(self, outputs: Outputs, center: FloatArray | None, info: ModelInfo) -> Prediction:
-        shift = shift_vector(self._target(info), center, self.gain)
+    def _shifted(self, outputs: Outputs, center: FloatArray | None, seen: int, info: ModelInfo) -> Prediction:
+        strength = seen / (seen + self.warm_up) if self.warm_up else 1.0
+        shift = shift_vector(self._target(info), center, self.gain * strength)
         logits = outputs.logits + logit_offset(info.head_weight, shift)
         moved = 0.0 if shift is None else float(np.linalg.norm(shift))
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "shift": moved})
