@@ -187,7 +187,7 @@ def test_neo_resumes_and_forgets(bundle_path: Path, random_images: Any, tmp_path
 
 
 def test_presets() -> None:
-    moving = {"average": "moving", "decay": 0.9, "gain": 1.0}
+    moving = {"average": "moving", "decay": 0.9, "gain": 1.0, "warm_up": 0}
     assert options_of(METHODS["shift"]) == {"target": "source_mean", "update": "lagged", **moving}
     assert options_of(METHODS["shift_origin"]) == {"target": "origin", "update": "lagged", **moving}
     neo = {"target": "origin", "update": "inclusive", **moving, "average": "global"}
