@@ -18,6 +18,7 @@ from fozo.engine.methods import AnyMethod, Fozo, Prediction, Shift, State, descr
 from fozo.engine.methods.foa import Foa
 from fozo.engine.methods.lame import Lame
 from fozo.engine.methods.moments import MomentMatching
+from fozo.engine.methods.pizo import Pizo
 from fozo.engine.methods.t3a import T3a
 from fozo.engine.methods.zoa import Zoa
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
@@ -60,11 +61,14 @@ VARIANTS: dict[str, AnyMethod] = {
     "zoa-official": Zoa(
         domain_threshold=0.0, domain_small_batches="skip", domain_min_batch=2, similarity="official"
     ),
+    "pizo-both": Pizo(
+        tune="both", first_block=0, update_images=5, directions="gaussian", diversity_weight=1.0
+    ),
     "zoa-two-sided": Zoa(
         estimator="two_sided", samples=2, updates=2, domain_threshold=0.0, domain_min_batch=5, shift="none"
     ),
 }
-RANDOM = [name for name, each in VARIANTS.items() if isinstance(each, (Foa, Fozo)) and each.prompts]
+RANDOM = [name for name, each in VARIANTS.items() if isinstance(each, Pizo) or getattr(each, "prompts", 0)]
 SIZES = (7, 1, 2, 7, 7, 3)  # ragged, with a single image in the middle
 
 every_method = pytest.mark.parametrize("name", VARIANTS)
@@ -348,7 +352,12 @@ def test_methods_that_need_source_statistics_say_so(
 # --- how the work is split
 
 
-SPLITS = [(name, width) for name in VARIANTS for width in (64, 192, 384) if width == 64 or name in METHODS]
+SPLITS = [
+    (name, width)
+    for name in VARIANTS
+    for width in (64, 192, 384)
+    if name not in WRAPPED and (width == 64 or name in METHODS)
+]
 SPLITS_OF = [(*split, "fp32") for split in SPLITS] + [(name, 64, "int8") for name in METHODS]
 
 
@@ -625,7 +634,8 @@ def test_options_can_be_typed_as_text(name: str, option: str, hint: Any, metadat
     for limit in (metadata["low"], metadata["high"]):
         if limit is not None:
             text = str(int(limit)) if hint is int else str(limit)
-            floor = {"epsilon": {"epsilon_min": "0"}, "rate_max": {"rate_min": "0"}}.get(option, {})
+            floors = {"epsilon": {"epsilon_min": "0"}, "rate_max": {"rate_min": "0"}}.get(option, {})
+            floor = {other: low for other, low in floors.items() if hasattr(METHODS[name], other)}
             changed = getattr(method(name, **{**floor, option: text}), option)
             assert changed == limit
             assert type(changed) is hint
