@@ -65,15 +65,25 @@ def in_processes(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """A process that starts in here is blind to Ctrl-C from its first moment; this one gets it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """A process that starts in here is blind to Ctrl-C from its first moment; this one gets it afterwards.
+
+    Blocking the signal in this thread is what children inherit. It is not enough for this process: another
+    thread may take it, a library's for instance, and Python would still raise in here.
+    """
+    aside = threading.current_thread() is not threading.main_thread()
+    if aside or not hasattr(signal, "pthread_sigmask"):  # where handlers cannot be set, or on Windows
         yield
         return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _begin_process() -> None:
