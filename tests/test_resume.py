@@ -191,7 +191,7 @@ def command(bundle: Path, images: Path, out: Path, *options: str) -> list[str]:
         "--setting",
         "continual",
         "--batch-size",
-        "4",
+        "2",
         "--seeds",
         "3",
         "--seed",
@@ -236,6 +236,7 @@ def test_killed_at_random_moments(bundle_path: Path, images: Path, tmp_path: Pat
         assert process.returncode == 0, said
         assert read(out) == expected
         assert not progress.path_of(out).exists()
+        out.unlink()  # else the next one would say that it is complete already
         ends += 1
     assert continued >= KILLS // 4, "hardly ever was there something to continue"
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["peace.json", "results.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["peace.json"]
