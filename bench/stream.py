@@ -32,9 +32,9 @@ SEED = 2000
 
 
 def in_memory(bundle: Path, folder: Path, precision: str, method: str, count: int) -> float:
-    """Seconds that the steps take on arrays, in the order that `fozo adapt` has."""
+    """Seconds that the steps take on arrays."""
     opened = Bundle.open(bundle)
-    domain = imagefolder(folder, opened.manifest)
+    domain = imagefolder(folder, opened.manifest, "imagefolder")
     order = shuffled(len(domain), domain.name, SEED)[:count]
     images = np.stack([domain.load(int(i)) for i in order])
     with Network.open(opened, precision) as network:

@@ -29,6 +29,7 @@ from ..engine.cpu import available_cpus, cpu_features
 from ..engine.errors import FozoError, InputError
 from ..engine.methods import parse_method, parse_methods
 from .bench_worker import TORCH
+from .children import child_environment
 
 SCHEMA = 1
 BASELINE = "no_adapt"
@@ -408,7 +409,7 @@ def take_sample(bundle: Bundle, cell: Cell, min_seconds: float) -> Sample:
         "started": time.perf_counter(),
     }
     command = [sys.executable, "-m", "fozo.eval.bench_worker", json.dumps(request)]
-    environment = _child_environment(cell.threads)
+    environment = child_environment(cell.threads)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         if done.returncode == 0:
@@ -417,19 +418,6 @@ def take_sample(bundle: Bundle, cell: Cell, min_seconds: float) -> Sample:
     except (ValueError, TypeError, IndexError) as error:
         said = f"its answer cannot be read ({error})"
     raise BenchError(f"the measuring process ended with code {done.returncode}: {said}")
-
-
-def _child_environment(threads: int) -> dict[str, str]:
-    """The environment of a child that finds the same modules, and whose NumPy has as many threads."""
-    count = str(threads)
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        "PYTHONSAFEPATH": "1",  # without the working directory before that
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-    }
 
 
 def _torch_contestants() -> list[Contestant]:

@@ -74,6 +74,11 @@ class Domain:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def whole(self) -> int:
+        """How many images the data has that these are from."""
+        return len(self) if self.found is None else self.found
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Domain:
         """The domain restricted to some images, in the given order."""
         chosen = [int(index) for index in indices]
@@ -82,15 +87,14 @@ class Domain:
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
             load=lambda index: self.load(chosen[index]),
-            found=len(self) if self.found is None else self.found,
+            found=self.whole,
         )
 
     def oddities(self) -> list[str]:
         """In what the data differs from the official data set: no error, but never to be silent about."""
         odd = []
-        found = len(self) if self.found is None else self.found
-        if self.expected not in (None, found):
-            odd.append(f"{found:,} images of {self.name}, officially {self.expected:,}")
+        if self.expected not in (None, self.whole):
+            odd.append(f"{self.whole:,} images of {self.name}, officially {self.expected:,}")
         classes = len(self.classes or ())
         if self.expected_classes not in (None, classes):
             odd.append(

@@ -23,7 +23,7 @@ from .domains import Domain
 from .outcome import Run, Trace
 from .protocol import Protocol, Setting
 from .runner import advance
-from .stream import Integers, Segment, segments
+from .stream import Integers, segments
 from .subset import choose_subset
 
 DEFAULT_ROUNDS = 10  # ZOA's long protocol
@@ -64,7 +64,7 @@ class Experiment:
     @property
     def images(self) -> int:
         """Images in all streams together."""
-        return sum(map(len, self._segments(self._first, 0))) * len(self.protocol.seeds)
+        return sum(map(len, segments(self._first, self.protocol, 0))) * len(self.protocol.seeds)
 
     @property
     def seen(self) -> int:
@@ -95,7 +95,7 @@ class Experiment:
                 self.adapters = self._adapters(seed)
                 progress.resume(self.adapters, self._saved)
                 self._saved = None
-            stream = self._segments(domains, seed)
+            stream = segments(domains, self.protocol, seed)
             yield from advance(
                 self.runs[place], stream, self.adapters, self.protocol.batch_size, self.columns
             )
@@ -140,9 +140,6 @@ class Experiment:
 
     def _adapters(self, seed: int) -> dict[str, Adapter]:
         return {label: Adapter(self.network, each, seed) for label, each in self.methods.items()}
-
-    def _segments(self, domains: Sequence[Domain], seed: int) -> list[Segment]:
-        return segments(domains, self.protocol, seed)
 
 
 def prepare(

@@ -92,6 +92,13 @@ class DomainResult:
     complete: bool = False
     seconds: float = 0.0
 
+    @property
+    def odd_count(self) -> str:
+        """In words, where the data has not as many images as the official data set; else nothing."""
+        if self.expected in (None, self.found):
+            return ""
+        return f"{self.found:,} of {self.expected:,} official images"
+
     def to_json(self) -> dict[str, Any]:
         """Everything, methods last."""
         facts = {name: value for name, value in vars(self).items() if name != "methods"}

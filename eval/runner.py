@@ -113,7 +113,7 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
                 generated=domain.generated,
                 benchmark=domain.benchmark,
                 images=len(domain),
-                found=len(domain) if domain.found is None else domain.found,
+                found=domain.whole,
                 expected=domain.expected,
                 ids_sha256=domain.ids_sha256(),
             )

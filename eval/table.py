@@ -11,7 +11,7 @@ from .protocol import Protocol
 
 _NAME = 20
 # Heading, key of the averages, factor, format; those with a spread over seeds show it.
-_COLUMNS = (
+COLUMNS = (
     ("accuracy %", "accuracy", 100, ".2f"),
     ("gain", "gain", 100, "+.2f"),
     ("top-5 %", "top5_accuracy", 100, ".2f"),
@@ -44,8 +44,7 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
         cells.append(_cell(label, f"{100 * value:.1f}{'*' if star else ' '}{'~' if noise else ' '}"))
     seen = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {seen} images)"
-    if domain.expected not in (None, domain.found):
-        note += f"  ({domain.found:,} of {domain.expected:,} official images)"
+    note += f"  ({domain.odd_count})" if domain.odd_count else ""
     return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 
@@ -62,7 +61,7 @@ def summary(runs: Sequence[Run]) -> str:
     """
     found = averages(runs)
     width = max(map(len, found), default=0) + 2
-    columns = [each for each in _COLUMNS if any(_says(values, each[1]) for values in found.values())]
+    columns = [each for each in COLUMNS if any(_says(values, each[1]) for values in found.values())]
     lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
     for label, values in found.items():
         cells = (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data.images import SUFFIXES
+from ..data.images import is_image_name
 from ..engine.errors import InputError
 
 PATIENCE = 10.0  # seconds that an unreadable file is left unchanged until it is given up
@@ -160,7 +160,7 @@ def _image_files(root: str, strict: bool = False) -> Iterator[str]:
                 ) from error
             continue
         folders += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
-        yield from (entry.path for entry in listed if entry.name.lower().endswith(SUFFIXES))
+        yield from (entry.path for entry in listed if is_image_name(entry.name))
 
 
 def _signature(path: str) -> tuple[int, int] | None:

@@ -61,7 +61,9 @@ def domain(name: str, first: int, other: int, images: int = 100, **facts: Any) -
         "fozo": part(images, other, gained + 2, lost + 2),
     }
     return DomainResult(
-        name, methods, **{"images": images, "complete": True, "ids_sha256": "ab" * 32, **facts}
+        name,
+        methods,
+        **{"images": images, "found": images, "complete": True, "ids_sha256": "ab" * 32, **facts},
     )
 
 

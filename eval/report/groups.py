@@ -126,9 +126,7 @@ def _note(passes: list[DomainResult]) -> str:
         notes.append(f"interrupted: first {images:,} of {sum(d.images for d in interrupted):,} images")
     elif interrupted:
         notes.append("without an interrupted pass")
-    for images, expected in dict.fromkeys((domain.images, domain.expected) for domain in passes):
-        if expected not in (None, images):
-            notes.append(f"{images:,} of {expected:,} official images")
+    notes += dict.fromkeys(domain.odd_count for domain in passes if domain.odd_count)
     return "; ".join(notes)
 
 

@@ -43,9 +43,9 @@ def _generated(source: Source) -> list[str]:
 
 def _counts(source: Source) -> list[str]:
     odd = {
-        domain.name: f"{domain.name} has {domain.images:,} of {domain.expected:,} images"
+        domain.name: f"{domain.name} has {domain.found:,} of {domain.expected:,} images"
         for domain in groups.seen(source.results)
-        if domain.expected not in (None, domain.images)
+        if domain.odd_count
     }
     return [f"This is not the whole published benchmark: {'; '.join(odd.values())}."] if odd else []
 

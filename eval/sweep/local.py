@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -17,11 +16,11 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from ...engine.cpu import available_cpus
 from ...engine.errors import ComputeError, reason
+from ..children import child_environment
 from .cell import Job
 from .events import Again, Event, Failed, Finished, Seen
 
@@ -151,7 +150,7 @@ class _Worker:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fozo.eval.sweep.worker"],
-                env=_environment(threads),
+                env=child_environment(threads),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -195,16 +194,3 @@ class _Worker:
             with contextlib.suppress(OSError):  # requests that it did not read
                 if stream is not None:
                     stream.close()
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """An environment in which the same modules are found, and whose libraries have as many threads."""
-    count = str(threads)
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        "PYTHONSAFEPATH": "1",  # without the working directory before that
-        "OMP_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-    }

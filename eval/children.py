@@ -1,0 +1,20 @@
+"""What a child process is begun with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """The environment of a child that finds the same modules, and whose libraries have as many threads."""
+    count = str(threads)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+        "PYTHONSAFEPATH": "1",  # without the working directory before that
+        "OMP_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+    }
