@@ -61,15 +61,16 @@ def rate_of(part: MethodResult, rate: str) -> float:
     return value
 
 
-def difference(part: MethodResult) -> tuple[float, float]:
+def difference(domain: DomainResult, label: str) -> tuple[float, float]:
     """By how much a method is more accurate than the first one on a domain, and the standard error of that.
 
     The images are the same, so only those count where one of the two was right and the other wrong (as in
     McNemar's test). For the error, one more on either side: of few such images nothing is certain.
     """
-    images = max(1, part.tally.images)
-    gain = (part.gained - part.lost) / images
-    variance = (part.gained + part.lost + 2) / images - gain**2
+    images = max(1, domain.methods[label].tally.images)
+    gained, lost = domain.gained_and_lost(label)
+    gain = (gained - lost) / images
+    variance = (gained + lost + 2) / images - gain**2
     return gain, math.sqrt(max(0.0, variance) / images)
 
 
@@ -127,7 +128,7 @@ def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
     for run in runs:
         found: dict[str, list[tuple[float, float]]] = {}
         for domain in counted(run):
-            found.setdefault(domain.name, []).append(difference(domain.methods[label]))
+            found.setdefault(domain.name, []).append(difference(domain, label))
         pairs = [pair for each in found.values() for pair in each]
         gains.append(float(np.mean([gain for gain, _ in pairs])))
         together = [sum(error for _, error in each) for each in found.values()]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.methods import Prediction
+from .bits import Bits
 from .metrics import Tally
 
 
@@ -19,7 +20,7 @@ class MethodResult:
 
     Attributes:
         tally: counts of right and wrong predictions.
-        gained, lost: images that it got right where the first method did not, and the other way round.
+        right: whether each image was right, in the order in which they came.
         batches: batches processed.
         forwards: forwards over a batch, summed.
         guarded: batches on which the guard stepped in.
@@ -28,8 +29,7 @@ class MethodResult:
     """
 
     tally: Tally = field(default_factory=Tally)
-    gained: int = 0
-    lost: int = 0
+    right: Bits = field(default_factory=Bits)
     batches: float = 0
     forwards: float = 0
     guarded: float = 0
@@ -42,20 +42,22 @@ class MethodResult:
         return self.tally.images / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """All counts, and the rates that follow from them."""
+        """All counts, the rates that follow from them, and which images were right."""
         return {
             **self.tally.to_json(),
+            "right": self.right.to_json(),
             **{name: getattr(self, name) for name in _COUNTS},
             "images_per_second": self.images_per_second,
         }
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> MethodResult:
-        """The counts again."""
-        return MethodResult(Tally.from_json(content), **{name: content[name] for name in _COUNTS})
+        """The same again."""
+        tally, right = Tally.from_json(content), Bits.from_json(content["right"], content["images"])
+        return MethodResult(tally, right, **{name: content[name] for name in _COUNTS})
 
 
-_COUNTS = ("gained", "lost", "batches", "forwards", "guarded", "seconds", "peak_bytes")
+_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
 
 
 @dataclass
@@ -99,10 +101,24 @@ class DomainResult:
             return ""
         return f"{self.found:,} of {self.expected:,} official images"
 
+    def gained_and_lost(self, label: str) -> tuple[int, int]:
+        """How many images a method got right where the first one did not, and the other way round.
+
+        Counted over the images that both have seen: an interruption can leave one of them a batch ahead.
+        """
+        first, other = next(iter(self.methods.values())).right.array(), self.methods[label].right.array()
+        both = min(len(first), len(other))
+        first, other = first[:both], other[:both]
+        return int((other & ~first).sum()), int((first & ~other).sum())
+
     def to_json(self) -> dict[str, Any]:
         """Everything, methods last."""
         facts = {name: value for name, value in vars(self).items() if name != "methods"}
-        return {**facts, "methods": {label: part.to_json() for label, part in self.methods.items()}}
+        methods = {}
+        for label, part in self.methods.items():
+            gained, lost = self.gained_and_lost(label)
+            methods[label] = {**part.to_json(), "gained": gained, "lost": lost}
+        return {**facts, "methods": methods}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> DomainResult:

@@ -18,7 +18,7 @@ from ..engine.errors import StateError
 from ..engine.files import write_atomic
 from .outcome import Run
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from .average import averages
 from .outcome import Run
 from .protocol import Protocol
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass

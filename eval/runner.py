@@ -133,17 +133,10 @@ def _step(
     """Every method's step on a batch, whose labels are columns of the logits, and what it came to."""
     stepped = _predictions(adapters, batch.images, run.batch)
     run.consistent = False
-    right: dict[str, NDArray[np.bool_]] = {}
     for label, (prediction, seconds, peak) in stepped.items():
         parts = [domain.methods[label] for domain in current]
-        right[label] = _count(parts, batch, prediction, seconds, peak)
-        run.traces[label].add(prediction, right[label], new=run.batch % stride == 0)
-    first = right[next(iter(adapters))]
-    for label, correct in right.items():
-        for index, domain in enumerate(current):
-            here = batch.members == index
-            domain.methods[label].gained += int((correct & ~first)[here].sum())
-            domain.methods[label].lost += int((first & ~correct)[here].sum())
+        correct = _count(parts, batch, prediction, seconds, peak)
+        run.traces[label].add(prediction, correct, new=run.batch % stride == 0)
     run.batch += 1
     run.consistent = True
 
@@ -183,6 +176,7 @@ def _count(
     for index in np.unique(batch.members):
         part, here = parts[index], batch.members == index
         correct[here] = part.tally.add(prediction.logits[here], batch.labels[here])
+        part.right.append(correct[here])
         share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
         part.batches += share
         part.forwards += share * prediction.forwards

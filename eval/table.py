@@ -39,7 +39,7 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
     best, first = max(accuracies.values()), next(iter(accuracies))
     cells = []
     for label, value in accuracies.items():
-        noise = label != first and is_noise(*difference(domain.methods[label]))
+        noise = label != first and is_noise(*difference(domain, label))
         star = value == best and len(accuracies) > 1
         cells.append(_cell(label, f"{100 * value:.1f}{'*' if star else ' '}{'~' if noise else ' '}"))
     seen = next(iter(domain.methods.values())).tally.images

@@ -271,7 +271,7 @@ def test_source_statistics(sourceless: Path, tmp_path: Path) -> None:
 def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
     out, text = adapted
     document = read(out)
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["complete"] is True
     assert document["protocol"] == {
         "dataset": "demo (generated corruptions)",

@@ -26,6 +26,7 @@ from click.testing import CliRunner, Result
 from fozo.cli import cli
 from fozo.commands.report import report
 from fozo.engine.errors import FozoError, InputError, OutputError
+from fozo.eval.bits import Bits
 from fozo.eval.metrics import Tally
 from fozo.eval.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.protocol import Protocol
@@ -45,20 +46,23 @@ STYLE = Path(str(page.__file__)).with_name("style.css").read_text(encoding="utf-
 # --- hand-made results ---
 
 
-def part(images: int, correct: int, gained: int = 0, lost: int = 0) -> MethodResult:
-    """All images have a confidence of 0.7, which lies in the eleventh of 15 bins."""
+def part(images: int, correct: int, lost: int = 0) -> MethodResult:
+    """The first images are right, but for those lost, and then others instead.
+
+    All have a confidence of 0.7, which lies in the eleventh of 15 bins.
+    """
     tally = Tally(images, correct, min(images, correct + 5), 0.5 * images)
     tally.bin_images[10], tally.bin_confidence[10], tally.bin_correct[10] = images, 0.7 * images, correct
     batches = math.ceil(images / 50)
-    return MethodResult(tally, gained, lost, batches, 2 * batches, 0, images / 400, 200_000_000)
+    right = Bits([lost <= index < lost + correct for index in range(images)])
+    return MethodResult(tally, right, batches, 2 * batches, 0, images / 400, 200_000_000)
 
 
 def domain(name: str, first: int, other: int, images: int = 100, **facts: Any) -> DomainResult:
-    """The second method gains twice what it needs and loses the rest again, so that there is noise."""
-    gained, lost = max(0, other - first), max(0, first - other)
+    """The second method gains two images more than it needs and loses two, so that there is noise."""
     methods = {
         "no_adapt": part(images, first),
-        "fozo": part(images, other, gained + 2, lost + 2),
+        "fozo": part(images, other, lost=max(0, first - other) + 2),
     }
     return DomainResult(
         name,
@@ -220,9 +224,7 @@ def test_severities_and_rounds_are_averaged_not_listed(tmp_path: Path) -> None:
 
 
 def test_what_was_interrupted_is_left_out_or_named(tmp_path: Path) -> None:
-    half = domain("snow", 10, 40, images=100, complete=False)
-    for each in half.methods.values():
-        each.tally = part(50, each.tally.top1).tally
+    half = replace(domain("snow", 10, 40, images=50, complete=False), images=100)
     whole = run_of([domain("fog", 60, 75), domain("snow", 50, 60)])
     stopped = run_of([domain("fog", 60, 75), half], seed=2001)
     source = saved(tmp_path / "r.json", results_of([whole, stopped]))
@@ -449,7 +451,7 @@ def hostile(path: Path) -> Source:
     domains = []
     for name in HOSTILE:
         each = domain(name, 60, 75)
-        each.methods = {label: part(100, 60 + k, 3 * k, k) for k, label in enumerate(HOSTILE)}
+        each.methods = {label: part(100, 60 + k, lost=k) for k, label in enumerate(HOSTILE)}
         domains.append(each)
     run = run_of(domains, labels=HOSTILE)
     for name in HOSTILE:
@@ -780,8 +782,8 @@ def test_files_of_one_name_are_told_apart_by_their_folders(two_seeds: Source, tm
 DAMAGE: dict[str, Any] = {
     "no JSON": lambda content: "{",
     "a list": lambda content: [],
-    "an old schema": lambda content: {**content, "schema": 1},
-    "another document": lambda content: {"schema": 2},
+    "an old schema": lambda content: {**content, "schema": 2},
+    "another document": lambda content: {"schema": 3},
     "no runs": lambda content: {**content, "runs": []},
     "runs is a number": lambda content: {**content, "runs": 3},
     "no methods": lambda content: {**content, "methods": {}},
@@ -799,12 +801,17 @@ DAMAGE: dict[str, Any] = {
     "expected": ("runs", 0, "domains", 0, "expected", "many"),
     "a method less": ("runs", 0, "domains", 0, "methods", {}),
     "images": ("runs", 0, "domains", 0, "methods", "fozo", "images", 99),
-    "negative": ("runs", 0, "domains", 0, "methods", "fozo", "gained", -1),
+    "negative": ("runs", 0, "domains", 0, "methods", "fozo", "guarded", -1),
     "NaN": ("runs", 0, "domains", 0, "methods", "fozo", "seconds", math.nan),
     "infinite": ("runs", 0, "domains", 0, "methods", "fozo", "nll_sum", math.inf),
     "huge": ("runs", 0, "domains", 0, "methods", "fozo", "correct", 10**400),
     "more right than seen": ("runs", 0, "domains", 0, "methods", "fozo", "correct", 101),
     "text for a number": ("runs", 0, "domains", 0, "methods", "fozo", "forwards", "2"),
+    "other images right": ("runs", 0, "domains", 0, "methods", "fozo", "right", f"{'A' * 16}=="),
+    "fewer bits": ("runs", 0, "domains", 0, "methods", "fozo", "right", "AAAA"),
+    "bits after the last image": lambda content: json.loads(json.dumps(content).replace('A=="', 'Q=="', 1)),
+    "no bits": ("runs", 0, "domains", 0, "methods", "fozo", "right", None),
+    "bits of another alphabet": ("runs", 0, "domains", 0, "methods", "fozo", "right", f"{'é' * 16}=="),
     "bins": ("runs", 0, "domains", 0, "methods", "fozo", "bins", "images", [1]),
     "huge bins": ("runs", 0, "domains", 0, "methods", "fozo", "bins", "images", [10**400] * 15),
     "trace": ("runs", 0, "traces", "fozo", "images", [50]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fozo.engine.methods import Prediction
 from fozo.engine.model import ImageArray
 from fozo.eval import table
 from fozo.eval.average import ALEXNET, averages, difference, is_noise, mean_corruption_error
+from fozo.eval.bits import Bits
 from fozo.eval.domains import CLEAN, IMAGENET_C, Domain
 from fozo.eval.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.protocol import Protocol, Setting
@@ -129,8 +131,61 @@ def test_mixed_domains_are_counted_apart_and_share_the_cost() -> None:
 def test_gained_and_lost_are_against_the_first_method() -> None:
     base, other = Counting(wrong=range(30)), Counting(wrong=range(20, 35))
     (result,) = finished([domain()], protocol(batch_size=7), base=base, other=other).domains
-    assert (result.methods["other"].gained, result.methods["other"].lost) == (20, 5)
-    assert (result.methods["base"].gained, result.methods["base"].lost) == (0, 0)
+    assert result.gained_and_lost("other") == (20, 5)
+    assert result.gained_and_lost("base") == (0, 0)
+    written = result.to_json()["methods"]
+    assert [(written[label]["gained"], written[label]["lost"]) for label in written] == [(0, 0), (20, 5)]
+
+
+def test_which_images_were_right_is_kept_in_the_order_of_the_stream() -> None:
+    run = finished([domain()], protocol(batch_size=7), base=Counting(wrong=range(30)))
+    order = shuffled(100, "fog", 2000)
+    assert run.domains[0].methods["base"].right.array().tolist() == (order >= 30).tolist()
+    text = run.to_json()["domains"][0]["methods"]["base"]["right"]
+    assert len(text) == 20  # 13 bytes hold 100 bits, and base64 takes four letters for three bytes
+    assert base64.b64decode(text)[0] == sum((order[i] >= 30) << (7 - i) for i in range(8))
+
+
+def test_mixed_domains_keep_apart_which_images_were_right() -> None:
+    one, parts = Counting(wrong=range(0, 1000, 2)), [domain(90, "fog"), domain(30, "snow")]
+    results = finished(parts, protocol("mixed"), one=one).domains
+    order = shuffled(120, "mixed", 2000)
+    for result, begin, end in zip(results, (0, 90), (90, 120), strict=True):
+        here = order[(order >= begin) & (order < end)] - begin
+        assert result.methods["one"].right.array().tolist() == (here % 2 == 1).tolist()
+
+
+def test_a_method_that_is_a_batch_ahead_is_compared_on_what_both_have_seen() -> None:
+    both = DomainResult("fog", {"base": MethodResult(), "other": MethodResult()})
+    both.methods["base"].right = Bits([True, False, False])
+    both.methods["other"].right = Bits([True, True, False, True, True])
+    assert both.gained_and_lost("other") == (1, 0)
+    both.methods["base"].right, both.methods["other"].right = (
+        both.methods["other"].right,
+        both.methods["base"].right,
+    )
+    assert both.gained_and_lost("other") == (0, 1)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [8], [3, 5, 8, 1], [7, 1, 0, 9, 64, 2], [1] * 20])
+def test_bits_are_what_was_appended(sizes: list[int]) -> None:
+    generator = np.random.default_rng(0)
+    flags = [generator.random(size) < 0.5 for size in sizes]
+    bits = Bits()
+    for each in flags:
+        bits.append(each)
+    expected = [bool(flag) for each in flags for flag in each]
+    assert bits.array().tolist() == expected
+    assert len(bits) == sum(sizes)
+    assert bits == Bits(expected) == Bits.from_json(bits.to_json(), len(expected))
+    assert bits != Bits([*expected, False])
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 1), ("gA==", 0), ("gA==", 9), ("wA==", 1), ("*A==", 8)])
+def test_bits_of_another_number_of_images_are_refused(text: str, count: int) -> None:
+    assert Bits.from_json("gA==", 1) == Bits([True])
+    with pytest.raises(ValueError):
+        Bits.from_json(text, count)
 
 
 def test_classes_of_the_data_find_their_columns() -> None:
@@ -265,7 +320,7 @@ def result(name: str = "fog", images: int = 100, complete: bool = True, **correc
         part = MethodResult(batches=1, forwards=1, seconds=1.0)
         logits = np.zeros((images, 10), np.float32)
         logits[:count, 0] = logits[count:, 1] = 3
-        part.tally.add(logits, np.zeros(images, np.int64))
+        part.right.append(part.tally.add(logits, np.zeros(images, np.int64)))
         methods[label] = part
     return DomainResult(name, methods, 5, images=images, complete=complete)
 
@@ -294,19 +349,24 @@ def test_averages_over_seeds() -> None:
     assert found["a"]["gain"] is None
 
 
-def with_difference(gained: int, lost: int, images: int = 100) -> MethodResult:
-    part = result(images=images, a=images).methods["a"]
-    part.gained, part.lost = gained, lost
-    return part
+def compared(gained: int, lost: int, images: int = 100, **facts: Any) -> DomainResult:
+    """Two methods, of which b got so many images right that a did not, and the other way round."""
+    each = replace(result(images=images, a=lost, b=gained), **facts)
+    each.methods["b"].right = Bits([lost <= index < lost + gained for index in range(images)])
+    return each
+
+
+def difference_of(gained: int, lost: int, images: int = 100) -> tuple[float, float]:
+    return difference(compared(gained, lost, images), "b")
 
 
 def test_a_difference_and_its_error() -> None:
     """Of a paired difference per image, in {-1, 0, 1}, image by image; one more on either side."""
-    gain, error = difference(with_difference(12, 5))
+    gain, error = difference_of(12, 5)
     assert gain == pytest.approx(np.mean([1] * 12 + [-1] * 5 + [0] * 83))
     squares = np.array([1] * 13 + [1] * 6 + [0] * 81)
     assert error == pytest.approx(np.sqrt((squares.mean() - gain**2) / 100))
-    gain, error = difference(MethodResult())
+    gain, error = difference(DomainResult("fog", {"a": MethodResult()}), "a")
     assert gain == 0 and error > 0
 
 
@@ -315,7 +375,7 @@ def test_noise_is_what_an_exact_test_says() -> None:
     for total in range(1, 60):
         for lost in range(total // 2 + 1):
             tail = sum(math.comb(total, k) for k in range(lost + 1)) / 2**total
-            noise = is_noise(*difference(with_difference(total - lost, lost, 10_000)))
+            noise = is_noise(*difference_of(total - lost, lost, 10_000))
             if min(1, 2 * tail) > 0.08:
                 assert noise, (total, lost)
             if 2 * tail < 0.03:
@@ -324,12 +384,7 @@ def test_noise_is_what_an_exact_test_says() -> None:
 
 def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
     def runs(gains: Sequence[int]) -> list[Run]:
-        made = []
-        for seed, gain in enumerate(gains):
-            each = result(a=50, b=50)
-            each.methods["b"].gained, each.methods["b"].lost = max(gain, 0), max(-gain, 0)
-            made.append(run_of(each, seed=seed))
-        return made
+        return [run_of(compared(max(g, 0), max(-g, 0)), seed=seed) for seed, g in enumerate(gains)]
 
     steady, shaky = averages(runs([20, 20, 20]))["b"], averages(runs([40, -10, 30]))["b"]
     assert steady["gain"] == shaky["gain"] == pytest.approx(0.2)
@@ -342,11 +397,7 @@ def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
 
 def test_more_seeds_on_the_same_images_make_a_gain_no_surer() -> None:
     def error(*hashes: str) -> float:
-        runs = []
-        for seed, digest in enumerate(hashes):
-            each = replace(result(a=50, b=50), ids_sha256=digest)
-            each.methods["b"].gained = 20
-            runs.append(run_of(each, seed=seed))
+        runs = [run_of(compared(20, 0, ids_sha256=each), seed=seed) for seed, each in enumerate(hashes)]
         return float(averages(runs)["b"]["gain_error"])
 
     assert error("x", "x", "x") == pytest.approx(error("x"))
@@ -357,9 +408,7 @@ def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
     """Three rounds with the same outcome say as much as one; three corruptions say more."""
 
     def error(*names: str) -> float:
-        domains = [result(name, a=50, b=50) for name in names]
-        for each in domains:
-            each.methods["b"].gained = 20
+        domains = [compared(20, 0, name=name) for name in names]
         found = averages([run_of(*domains)])["b"]
         assert found["gain"] == pytest.approx(0.2)
         return float(found["gain_error"])

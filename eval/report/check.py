@@ -61,6 +61,10 @@ def _run(run: Run, labels: Sequence[str]) -> None:
             _fields(part.tally, f"{place}, {label}")
             tally = part.tally
             _expect(max(tally.top1, tally.top5) <= tally.images, f"{place}, {label}: more right than seen")
+            right = int(part.right.array().sum())
+            _expect(
+                right == tally.top1, f"{place}, {label}: {right} bits for {tally.top1} images that are right"
+            )
             for bins in (tally.bin_images, tally.bin_confidence, tally.bin_correct):
                 _expect(all(0 <= value < _LARGEST for value in bins), f"{place}, {label}: bins")
         seen = {part.tally.images for part in domain.methods.values()}

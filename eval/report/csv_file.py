@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..average import difference
-from ..outcome import DomainResult, MethodResult
+from ..outcome import DomainResult
 from .inputs import Source
 from .markup import plain
 
 _FORMULA = ("=", "+", "-", "@")
 _DOMAIN = ("severity", "round", "segment", "generated", "complete")
-_COUNTS = ("gained", "lost", "batches", "forwards", "guarded", "seconds", "peak_bytes")
+_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
 
 
 def render(sources: Sequence[Source]) -> bytes:
@@ -34,7 +34,7 @@ def _rows(source: Source) -> Iterator[dict[str, Any]]:
     results, protocol = source.results, source.results.protocol
     for run in results.runs:
         for domain in run.domains:
-            for label, part in domain.methods.items():
+            for label in domain.methods:
                 yield {
                     "file": source.path,
                     "model": results.bundle.get("model"),
@@ -48,7 +48,7 @@ def _rows(source: Source) -> Iterator[dict[str, Any]]:
                     **_facts(domain),
                     "label": label,
                     "method": results.methods[label].get("method"),
-                    **_counts(part),
+                    **_counts(domain, label),
                 }
 
 
@@ -61,13 +61,17 @@ def _facts(domain: DomainResult) -> dict[str, Any]:
     }
 
 
-def _counts(part: MethodResult) -> dict[str, Any]:
-    tally, (gain, error) = part.tally, difference(part)
+def _counts(domain: DomainResult, label: str) -> dict[str, Any]:
+    part, tally = domain.methods[label], domain.methods[label].tally
+    gained, lost = domain.gained_and_lost(label)
+    gain, error = difference(domain, label)
     return {
         "images": tally.images,
         "correct": tally.top1,
         "correct_top5": tally.top5,
         "nll_sum": tally.nll,
+        "gained": gained,
+        "lost": lost,
         **{name: getattr(part, name) for name in _COUNTS},
         "accuracy": tally.accuracy,
         "top5_accuracy": tally.top5_accuracy,

@@ -1,0 +1,61 @@
+"""Yes or no for each of many images, one bit each, appended batch by batch."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Bits:
+    """A row of yes and no.
+
+    Two of them are equal if they say the same.
+    """
+
+    def __init__(self, flags: NDArray[np.bool_] | Sequence[bool] = ()) -> None:
+        self._packed = bytearray()
+        self._count = 0
+        self.append(np.asarray(flags, bool))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bits) and (len(self), self._packed) == (len(other), other._packed)
+
+    def __repr__(self) -> str:
+        return f"Bits({self.array().sum()} of {len(self)})"
+
+    def append(self, flags: NDArray[np.bool_]) -> None:
+        """Adds `flags` `[N]` at the end."""
+        whole = self._count // 8  # bytes that are full
+        begun = self.array(whole * 8)
+        self._packed[whole:] = np.packbits(np.concatenate([begun, flags])).tobytes()
+        self._count += len(flags)
+
+    def array(self, start: int = 0) -> NDArray[np.bool_]:
+        """All of them from a multiple of eight on, bool `[N]`."""
+        packed = np.frombuffer(bytes(self._packed[start // 8 :]), np.uint8)
+        return np.unpackbits(packed, count=self._count - start).astype(bool)
+
+    def to_json(self) -> str:
+        """The bits in order, eight to a byte with the first one highest, the bytes as base64."""
+        return base64.b64encode(self._packed).decode()
+
+    @staticmethod
+    def from_json(text: str, count: int) -> Bits:
+        """`count` bits from their text.
+
+        Raises:
+            ValueError: it is the text of more or of less, or no such text.
+        """
+        packed = base64.b64decode(text, validate=True)
+        if len(packed) != -(-count // 8):
+            raise ValueError(f"{len(packed)} bytes do not hold {count} images, one bit each")
+        bits = Bits(np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool))
+        if bits._packed != packed:
+            raise ValueError(f"there are more than {count} images in the last byte")
+        return bits
