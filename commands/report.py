@@ -30,17 +30,17 @@ def report(
     title: str | None,
     quiet: bool,
 ) -> None:
-    """Make a page from RESULTS of fozo adapt: tables, charts, and what they were made with.
+    """Make a page from RESULTS of fozo adapt or fozo sweep: tables, charts, and what they were made with.
 
     The page is one HTML file that needs no network and no script. Several files, or a folder of them, are
-    shown side by side and one after the other. Only the page needs matplotlib: pip install "fozo[report]".
+    shown side by side and one after the other; so are the graphs of a sweep, given its folder. Only the page needs matplotlib: pip install "fozo[report]".
 
     \b
     Examples:
       fozo report results.json
       fozo report fp32.json int8.json --title "ViT-B: fp32 and int8"
       fozo report runs/ --out runs.html --csv runs.csv
-      fozo report results.json --markdown table.md
+      fozo report night/ --markdown table.md
     """
     from ..engine.files import check_writable, write_atomic
     from ..eval.report import csv_file as as_csv

@@ -195,28 +195,24 @@ def _run(found: Sweep, runner: Runner, quiet: bool) -> None:
 
 
 def _report(found: Sweep, as_json: bool) -> None:
-    """Writes the table of what is finished, and shows averages."""
-    from ..engine.files import write_atomic
+    """Writes tables and results of what is finished, and shows averages."""
     from ..eval.sweep import table as tables
-    from ..eval.sweep.folder import TABLE_FILE
+    from ..eval.sweep.folder import RESULTS_FOLDER, TABLE_FILE
 
-    table = found.folder / TABLE_FILE
-    ordered = {job.cell: found.finished[job.cell] for job in found.jobs if job.cell in found.finished}
-    write_atomic(table, tables.csv_rows(ordered).encode())
-    made = tables.summaries([job.cell for job in found.jobs], ordered)
+    graphs, finished = found.save_tables(), len(found.finished)
     if as_json:
         document = {
             "folder": str(found.folder),
             "cells": len(found.jobs),
-            "finished": len(ordered),
+            "finished": finished,
             "failed": [{"cell": cell.name, "reason": reason} for cell, reason in found.failed.items()],
-            "averages": [asdict(each) for each in made],
+            "averages": [asdict(each) for each in tables.summaries(graphs)],
         }
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
-    if made:
-        click.echo(f"\n{tables.text(made)}\n")
-    state = (
-        "All cells" if len(ordered) == len(found.jobs) else f"{len(ordered):,} of {len(found.jobs):,} cells"
-    )
-    click.echo(f"{state}: {table}")
+    if finished:
+        click.echo(f"\n{tables.text(graphs)}\n")
+    state = "All cells" if finished == len(found.jobs) else f"{finished:,} of {len(found.jobs):,} cells"
+    click.echo(f"{state}: {found.folder / TABLE_FILE}")
+    if finished:
+        click.echo(f"For fozo report: {found.folder / RESULTS_FOLDER}")

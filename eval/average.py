@@ -28,7 +28,8 @@ RATES = ("accuracy", "top5_accuracy", "nll", "ece")
 def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Per method: unweighted means of the rates over the corruptions, then over seeds; and the cost.
 
-    Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else.
+    Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else. Of
+    several interrupted runs only those do that have the same domains.
 
     Returns:
         By label: each of `RATES`, with `…_std` over seeds (None for one seed); `gain`, the mean of the
@@ -40,8 +41,15 @@ def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     begun = [run for run in runs if counted(run)]
     labels = list(begun[0].traces) if begun else []
     # A run that was interrupted has other domains than the others.
-    whole = [run for run in begun if run.complete] or begun
+    whole = [run for run in begun if run.complete] or _alike(begun)
     return {label: _of_method(whole, label, label == labels[0]) for label in labels}
+
+
+def _alike(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the same domains as the one that has most: others have other means for that alone."""
+    found = [[(each.name, each.severity, each.round) for each in counted(run)] for run in runs]
+    most = max(found, key=len, default=[])
+    return [run for run, domains in zip(runs, found, strict=True) if domains == most]
 
 
 def counted(run: Run) -> list[DomainResult]:

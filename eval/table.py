@@ -41,11 +41,16 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
     for label, value in accuracies.items():
         noise = label != first and is_noise(*difference(domain, label))
         star = value == best and len(accuracies) > 1
-        cells.append(_cell(label, f"{100 * value:.1f}{'*' if star else ' '}{'~' if noise else ' '}"))
+        cells.append(_cell(label, f"{100 * value:.1f}{marks(best=star, noise=noise)}"))
     seen = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {seen} images)"
     note += f"  ({domain.odd_count})" if domain.odd_count else ""
     return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
+
+
+def marks(*, best: bool, noise: bool) -> str:
+    """What stands behind an accuracy: always two characters, so that columns stay aligned."""
+    return f"{'*' if best else ' '}{'~' if noise else ' '}"
 
 
 def name_of(domain: DomainResult, protocol: Protocol) -> str:

@@ -288,6 +288,14 @@ def test_running_accuracy_begins_anew_with_each_domain_and_ends_at_its_accuracy(
     assert [(span.start, span.end, span.name) for span in spans] == [(0, 100, "fog"), (100, 190, "snow")]
 
 
+def test_running_accuracy_leaves_out_a_seed_that_lacks_a_domain_in_between() -> None:
+    """As a sweep may: its images are as many as those of the others' first domain, but are not these."""
+    whole = run_of([domain("fog", 60, 70), domain("snow", 30, 40)])
+    other = run_of([domain("snow", 90, 95)], seed=2001)
+    line, seeds = stream.accuracy([other, whole], "fozo")
+    assert (line.values[1], seeds) == (pytest.approx(0.7), 1)
+
+
 def test_running_accuracy_is_a_mean_over_the_seeds_that_line_up() -> None:
     one, two = run_of([domain("fog", 60, 70)]), run_of([domain("fog", 60, 80)], seed=2001)
     line, seeds = stream.accuracy([one, two], "fozo")

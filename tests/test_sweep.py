@@ -25,18 +25,24 @@ import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.engine.errors import ComputeError, InputError
+from fozo.eval import results
+from fozo.eval.average import averages
+from fozo.eval.bits import Bits
 from fozo.eval.experiment import prepare
 from fozo.eval.metrics import Tally
 from fozo.eval.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.protocol import Protocol
+from fozo.eval.report.inputs import collect
 from fozo.eval.sweep import table
 from fozo.eval.sweep.cell import Cell, Job, compute
 from fozo.eval.sweep.events import Again, Event, Failed, Finished, Seen
 from fozo.eval.sweep.folder import Sweep
+from fozo.eval.sweep.graph import Graph, Stream, comparable, graphs
 from fozo.eval.sweep.local import default_processes, run_locally
 from fozo.eval.sweep.plan import plan
 from fozo.eval.sweep.results import CellResults, read
 from fozo.eval.sweep.worker import answer
+from fozo.eval.table import summary
 from PIL import Image
 
 COMMAND = [sys.executable, "-m", "fozo.cli", "sweep"]
@@ -109,7 +115,8 @@ def counts(part: MethodResult) -> tuple[Any, ...]:
     """All that must not depend on how the work was done: to the bit."""
     tally = part.tally
     bins = (tally.bin_images.tolist(), tally.bin_confidence.tolist(), tally.bin_correct.tolist())
-    return tally.images, tally.top1, tally.top5, tally.nll, *bins, part.batches, part.forwards, part.guarded
+    costs = (part.batches, part.forwards, part.guarded)
+    return tally.images, tally.top1, tally.top5, tally.nll, *bins, *costs, part.right.array().tolist()
 
 
 def swept(folder: Path, jobs: Sequence[Job], **options: Any) -> Sweep:
@@ -297,11 +304,34 @@ def test_cells_are_what_one_run_of_all_gives(
     }
     found = {}
     for job in made:
-        results = read(tmp_path / "cells" / f"{job.cell.name}.json", job.cell)
-        place = (results.run.seed, results.domain.name, results.domain.severity, job.cell.label)
-        found[place] = (results.domain.ids_sha256, counts(results.part))
+        cell = read(tmp_path / "cells" / f"{job.cell.name}.json", job.cell)
+        place = (cell.run.seed, cell.domain.name, cell.domain.severity, job.cell.label)
+        found[place] = (cell.domain.ids_sha256, counts(cell.part))
     assert found == expected
     assert len(found) == len(list((tmp_path / "cells").iterdir())) == 12
+
+    (graph,) = sweep.save_tables()
+    path = tmp_path / "results" / f"random_64_3_64-fp32-{made[0].cell.bundle[:8]}.json"
+    assert list((tmp_path / "results").iterdir()) == [path]
+    together = results.read(path)
+    assert together.complete
+    assert together.protocol == whole.protocol
+    assert together.methods == whole.results.methods
+    assert together.bundle == whole.results.bundle
+    document = json.loads(path.read_text())
+    assert timeless(document["runs"]) == timeless(json.loads(json.dumps(whole.results.to_json()))["runs"])
+    assert timeless(document["average"]) == timeless(averages(whole.runs))
+    assert document["average"]["fozo"]["gain"] is not None
+    (_, summary) = table.summaries([graph])
+    assert summary.average == averages(together.runs)["fozo"]
+
+
+def timeless(document: Any) -> Any:
+    """A document without what depends on the clock and on the memory of a process."""
+    if isinstance(document, dict):
+        drop = ("seconds", "peak_bytes", "images_per_second")
+        return {key: timeless(value) for key, value in document.items() if key not in drop}
+    return [timeless(each) for each in document] if isinstance(document, list) else document
 
 
 def test_finished_cells_are_not_done_again(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
@@ -537,25 +567,25 @@ def test_only_lack_of_memory_is_tried_again(
 # --- tables ---
 
 
-def cell_results(cell: Cell, correct: int, seconds: float = 2.0) -> CellResults:
-    """A cell with so many right predictions, all made with a confidence of 0.9."""
+def cell_results(cell: Cell, correct: int, lost: int = 0, **facts: Any) -> CellResults:
+    """A cell whose first images are right, but for those lost, all predicted with a confidence of 0.9."""
     tally = Tally(cell.images, correct, cell.images, nll=float(cell.images))
     tally.bin_images[13] = cell.images
     tally.bin_confidence[13] = 0.9 * cell.images
     tally.bin_correct[13] = correct
-    part = MethodResult(tally, batches=5, forwards=10, seconds=seconds, peak_bytes=100_000_000)
+    right = Bits([lost <= index < lost + correct for index in range(cell.images)])
+    part = MethodResult(tally, right, batches=5, forwards=10, seconds=2.0, peak_bytes=100_000_000)
     domain = DomainResult(
         cell.domain, {cell.label: part}, cell.severity, images=cell.images, complete=True, ids_sha256="c" * 64
     )
     return CellResults(
         Protocol("x", "reset", (), "all", (cell.seed,), 4, "all"),
         bundle={},
-        engine={},
-        methods={},
-        versions={"onnxruntime": "1.99"},
-        machine={"model": "Fast, and cheap"},
-        runs=[Run(cell.seed, [domain], {cell.label: Trace()}, complete=True)],
+        engine={"workers": 1},
+        methods={cell.label: {"method": cell.method, "options": dict(cell.options)}},
+        runs=[Run(cell.seed, [domain], {cell.label: Trace([cell.images], [correct])}, complete=True)],
         cell=cell,
+        **{"versions": {"onnxruntime": "1.99"}, "machine": {"model": "Fast, and cheap"}, **facts},
     )
 
 
@@ -577,44 +607,186 @@ def finished() -> dict[Cell, CellResults]:
 
 
 def test_averages_by_hand(finished: dict[Cell, CellResults]) -> None:
-    (summary,) = table.summaries(list(finished), finished)
+    (summary,) = table.summaries(graphs(list(finished), finished))
+    assert summary.average is not None
     # Seeds: fog (.9 + .5) / 2 and (.7 + .3) / 2; rain .1 and .5; clean 1. The spread of .7 and .5 is .2 / √2.
     assert summary.domains["fog"]["accuracy"] == pytest.approx(0.6)
     assert summary.domains["fog"]["accuracy_std"] == pytest.approx(0.2 / np.sqrt(2))
-    assert summary.domains["rain"] == {
-        "accuracy": pytest.approx(0.3),
-        "accuracy_std": pytest.approx(0.4 / np.sqrt(2)),
-    }
-    assert summary.domains["clean"] == {"accuracy": 1.0, "accuracy_std": 0.0}
+    assert summary.domains["rain"]["accuracy"] == pytest.approx(0.3)
+    assert summary.domains["rain"]["accuracy_std"] == pytest.approx(0.4 / np.sqrt(2))
+    assert [summary.domains["clean"][name] for name in ("accuracy", "accuracy_std")] == [1.0, 0.0]
     # Without clean: (.9 + .5 + .1) / 3 = .5 and (.7 + .3 + .5) / 3 = .5.
     assert summary.average["accuracy"] == pytest.approx(0.5)
     assert summary.average["accuracy_std"] == pytest.approx(0, abs=1e-12)
     assert summary.average["ece"] == pytest.approx(np.mean([0, 0.4, 0.8, 0.2, 0.6, 0.4]))
     assert summary.average["forwards_per_batch"] == 2
     assert summary.average["images_per_second"] == pytest.approx(5)
-    assert (summary.cells, summary.finished) == (8, 8)
+    assert (summary.cells, summary.finished, summary.compared) == (8, 8, 8)
+    assert summary.average["gain"] is None
 
 
 def test_the_table_for_people(finished: dict[Cell, CellResults]) -> None:
-    lost = next(cell for cell in finished if cell.domain == "rain" and cell.seed == 1)
-    other = {replace(cell, label="two words"): found for cell, found in finished.items()}
-    for cell, found in other.items():
-        other[cell] = cell_results(cell, found.part.tally.top1)
-    cells = [*finished, *other]
-    del finished[lost]
-    made = table.summaries(cells, {**finished, **other})
-    assert table.text(made).splitlines() == [
+    both = with_another(finished, "two words", {"fog": 1, "rain": 2})
+    assert table.text(graphs(list(both), both)).splitlines() == [
         "a model/ü fp32",
-        "accuracy, %              m      two words",
-        "fog          60.00 ± 14.14  60.00 ± 14.14",
-        "rain                 10.00  30.00 ± 28.28",
-        "clean        100.00 ± 0.00  100.00 ± 0.00",
-        "average       50.00 ± 0.00   50.00 ± 0.00",
+        "top-1 accuracy, %              m        two words  ",
+        "fog                60.00 ± 14.14    70.00 ± 14.14*~",
+        "rain               30.00 ± 28.28    50.00 ± 28.28*~",
+        "clean              100.00 ± 0.00*   100.00 ± 0.00*~",
         "",
-        "method     top-5 %  ECE %    NLL  forwards  images/s  process MB   cells",
-        "m           100.00  40.00  1.000         2       5.0         100  7 of 8",
-        "two words   100.00  40.00  1.000         2       5.0         100       8",
+        *summary([run for graph in graphs(list(both), both) for run in runs_of(graph)]).splitlines(),
     ]
+
+
+def runs_of(graph: Graph) -> list[Run]:
+    assert graph.results is not None
+    return graph.results.runs
+
+
+def with_another(
+    finished: dict[Cell, CellResults], label: str, gains: dict[str, int], lost: int = 0
+) -> dict[Cell, CellResults]:
+    """Beside a method another one, that has so many more images right in some domains."""
+    other = {}
+    for cell, found in finished.items():
+        correct = found.part.tally.top1 + gains.get(cell.domain, 0)
+        other[replace(cell, label=label)] = cell_results(replace(cell, label=label), correct, lost)
+    return {**finished, **other}
+
+
+def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> None:
+    """In fog an image is gained and another lost, which accuracies do not show."""
+    corrupted = {cell: found for cell, found in finished.items() if cell.domain != "clean"}
+    both = with_another(corrupted, "b", {"rain": 2}, lost=1)
+    (graph,) = graphs(list(both), both)
+    first, second = runs_of(graph)
+    gains = {
+        (run.seed, each.name, each.severity): each.gained_and_lost("b")
+        for run in (first, second)
+        for each in run.domains
+    }
+    expected = {
+        (seed, name, severity): (np.sum(there & ~here), np.sum(here & ~there))
+        for cell, found in both.items()
+        if cell.label == "m"
+        for seed, name, severity in [(cell.seed, cell.domain, cell.severity)]
+        for here in [found.part.right.array()]
+        for there in [both[replace(cell, label="b")].part.right.array()]
+    }
+    assert gains == expected
+    assert gains[0, "fog", 5] == (1, 1)
+    assert gains[0, "rain", 5] == (3, 1)
+    average = table.summaries([graph])[1].average
+    assert average is not None
+    assert average["gain"] == pytest.approx((0 + 0 + 0.2) / 3)
+    assert average["gain_is_noise"]
+    surer = with_another(finished, "b", {"fog": 1})
+    (found,) = [each.average for each in table.summaries(graphs(list(surer), surer)) if each.method == "b"]
+    assert found is not None
+    # Fog gains 0.1 of 10 images at both severities, rain nothing; the seeds have the same images and gains.
+    one, none = np.sqrt((3 / 10 - 0.1**2) / 10), np.sqrt((2 / 10) / 10)
+    assert found["gain"] == pytest.approx(0.2 / 3)
+    assert found["gain_error"] == pytest.approx(np.sqrt((2 * one) ** 2 + none**2) / 3)
+
+
+# --- what is compared when not all is finished ---
+
+
+def streams(*numbers: int) -> set[Stream]:
+    return {(number, "fog", 5) for number in numbers}
+
+
+@pytest.mark.parametrize(
+    ("done", "labels", "shared"),
+    [
+        ({"a": [1, 2, 3], "b": [1, 2, 3]}, "ab", [1, 2, 3]),
+        ({"a": [1, 2, 3], "b": [1, 2]}, "ab", [1, 2]),  # as cells come to an end in turn
+        ({"a": [1], "b": []}, "a", [1]),
+        ({"a": [], "b": [1, 2]}, "b", [1, 2]),  # the first one always fails
+        ({"a": [1, 2, 3, 4], "b": [1, 2, 3, 4], "c": [1]}, "ab", [1, 2, 3, 4]),  # c is new
+        ({"a": [1, 2, 3, 4], "b": [1, 2, 3, 4], "c": [1, 2, 3]}, "abc", [1, 2, 3]),  # 9 cells and not 8
+        ({"a": [1, 2], "b": [2, 3], "c": [4]}, "ab", [2]),  # 2 cells of a and b, as of a alone
+        ({"a": [1], "b": [2]}, "a", [1]),
+        ({"a": [], "b": []}, "", []),
+        ({}, "", []),
+    ],
+)
+def test_methods_are_compared_where_all_are_finished(
+    done: dict[str, list[int]], labels: str, shared: list[int]
+) -> None:
+    found = comparable({label: streams(*numbers) for label, numbers in done.items()})
+    assert found == (list(labels), streams(*shared))
+
+
+def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, CellResults]) -> None:
+    both = with_another(finished, "b", {"rain": 2})
+    cells = list(both)
+    for cell in [cell for cell in cells if (cell.label, cell.domain, cell.seed) == ("b", "rain", 0)]:
+        del both[cell]
+    (graph,) = graphs(cells, both)
+    assert graph.results is not None
+    assert (graph.compared, graph.streams) == (7, 8)
+    assert (graph.finished, graph.cells) == ({"m": 8, "b": 7}, {"m": 8, "b": 8})
+    assert [(run.seed, run.complete, len(run.domains)) for run in runs_of(graph)] == [
+        (0, False, 3),
+        (1, True, 4),
+    ]
+    assert not graph.results.complete
+    a, b = (each.average for each in table.summaries([graph]))
+    assert a is not None and b is not None
+    # Seed 1 alone, as without rain seed 0 has another mean: (.7 + .3 + .5) / 3, and with .7 for .5.
+    assert (a["accuracy"], a["accuracy_std"]) == (pytest.approx(0.5), None)
+    assert b["accuracy"] == pytest.approx(1.7 / 3)
+    assert b["gain"] == pytest.approx(0.2 / 3)
+    assert "on the 7 of 8 streams that these methods have finished" in table.text([graph])
+
+    for cell in [cell for cell in both if cell.label == "b" and (cell.domain, cell.severity) != ("fog", 1)]:
+        del both[cell]
+    (graph,) = graphs(cells, both)
+    assert graph.labels == ["m"]
+    assert "without b (2 of 8 cells)" in table.text([graph])
+    assert "~" not in table.text([graph])
+    left, out = table.summaries([graph])
+    assert (left.compared, out.finished, out.compared, out.domains, out.average) == (8, 2, 0, {}, None)
+
+
+def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell, CellResults]) -> None:
+    cells = list(finished)
+    for name, severity, seed in (("fog", 1, 0), ("fog", 1, 1), ("rain", 5, 1)):
+        del finished[next(c for c in cells if (c.domain, c.severity, c.seed) == (name, severity, seed))]
+    (summary,) = table.summaries(graphs(cells, finished))
+    assert summary.average is not None
+    assert summary.average["accuracy"] == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
+    assert summary.average["accuracy_std"] is None
+    (again,) = [run for run in runs_of(*graphs(cells, finished)) if run.seed == 1]
+    assert [each.name for each in again.domains] == ["fog", "clean"]
+
+
+def test_what_cells_do_not_agree_on_is_all_said(finished: dict[Cell, CellResults]) -> None:
+    cell = next(iter(finished))
+    finished[cell] = cell_results(
+        cell, 9, versions={"onnxruntime": "2.0"}, machine={"model": "Slow", "int8_features": ["vnni", "amx"]}
+    )
+    (graph,) = graphs(list(finished), finished)
+    assert graph.results is not None
+    assert graph.results.versions == {"onnxruntime": "2.0; 1.99"}
+    assert graph.results.machine == {"model": "Slow; Fast, and cheap", "int8_features": "vnni, amx; None"}
+    assert graph.results.engine == {"workers": 1}
+    assert graph.results.protocol.seeds == (0, 1)
+    assert graph.results.protocol.severities == (1, 5)
+
+
+def test_graphs_have_names_of_their_own(finished: dict[Cell, CellResults]) -> None:
+    cells = [
+        replace(cell, bundle=bundle * 64, model=model, precision=precision)
+        for cell in finished
+        for bundle, model, precision in (("b", "a/b", "fp32"), ("b", "a/b", "int8"), ("c", "a b", "fp32"))
+    ]
+    found = graphs(cells, {})
+    assert [graph.name for graph in found] == ["a_b-fp32-bbbbbbbb", "a_b-int8-bbbbbbbb", "a_b-fp32-cccccccc"]
+    assert all(graph.results is None for graph in found)
+    assert table.text(found) == ""
+    assert table.summaries(found) == []
 
 
 def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
@@ -689,10 +861,19 @@ def test_a_cell_that_fails_leaves_the_others(
     assert all(list(each["domains"]) == ["snow"] for each in document["averages"])
     before = times(tmp_path / "out")
     assert len(before) == 2
+    assert [(row["domain"], row["label"]) for row in reported(tmp_path / "out")] == [
+        ("snow", "no_adapt"),
+        ("snow", "shift"),
+    ]
+    (source,), _ = collect([tmp_path / "out"])
+    assert not source.results.complete
 
     image.write_bytes((image.parent.parent / "class04" / "04.png").read_bytes())
     result = run()
     assert (result.returncode, result.stderr) == (0, f"4 cells, 2 of them finished in {tmp_path / 'out'}\n")
+    assert [row["domain"] for row in reported(tmp_path / "out")] == ["fog", "fog", "snow", "snow"]
+    (source,), _ = collect([tmp_path / "out"])
+    assert source.results.complete
     assert len(times(tmp_path / "out")) == 4
     assert before.items() <= times(tmp_path / "out").items()
     with (tmp_path / "out" / "sweep.csv").open(newline="") as stream:
@@ -702,6 +883,56 @@ def test_a_cell_that_fails_leaves_the_others(
             ("snow", "no_adapt"),
             ("snow", "shift"),
         ]
+
+
+def reported(folder: Path) -> list[dict[str, str]]:
+    """The rows of `fozo report` of a sweep's folder, which is the same as that of the results in it."""
+    said = []
+    for place in (folder, folder / "results"):
+        result = CliRunner().invoke(cli, ["report", str(place), "--csv", str(folder.parent / "report.csv")])
+        assert (result.exit_code, result.output) == (0, f"Wrote {folder.parent / 'report.csv'}\n")
+        said.append(list(csv.DictReader(io.StringIO((folder.parent / "report.csv").read_text()))))
+    assert said[0] == said[1]
+    return said[0]
+
+
+def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
+    int8_bundle_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["sweep", int8_bundle_path, "--generate-from", pictures, "--corruptions", "contrast"]
+    arguments += ["--precision", "fp32", "--precision", "int8", "-m", "no_adapt", "-m", "shift"]
+    arguments += ["--seeds", "2", "--out", out, "--quiet"]
+    result = CliRunner().invoke(cli, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("noise away from no_adapt") == 2
+    assert result.output.endswith(f"All cells: {out / 'sweep.csv'}\nFor fozo report: {out / 'results'}\n")
+    (out / "notes.json").write_text("{}")
+    sources, passed = collect([out])
+    assert [source.results.bundle["precision"] for source in sources] == ["fp32", "int8"]
+    assert passed == [out / "notes.json"], "the grid is no surprise, other files are"
+    for source in sources:
+        assert [run.complete for run in source.results.runs] == [True, True]
+        cells = [json.loads(path.read_text()) for path in (out / "cells").iterdir()]
+        correct = {
+            (cell["cell"]["precision"], cell["cell"]["seed"], cell["cell"]["label"]): _correct(cell)
+            for cell in cells
+        }
+        for run in source.results.runs:
+            for label, part in run.domains[0].methods.items():
+                precision = source.results.bundle["precision"]
+                assert part.tally.top1 == correct[precision, run.seed, label]
+
+
+def _correct(document: Any) -> int:
+    ((part,),) = ([*domain["methods"].values()] for domain in document["runs"][0]["domains"])
+    return int(part["correct"])
+
+
+def test_a_sweep_that_was_killed_has_no_results_yet(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
+    Sweep.open(tmp_path, jobs())
+    with pytest.raises(InputError, match=f"{tmp_path} is a sweep without results.*same command fozo sweep"):
+        collect([tmp_path])
 
 
 def begun(bundle: Path, pictures: Path, out: Path) -> subprocess.Popen[str]:
@@ -742,6 +973,9 @@ def test_interrupt(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     assert 0 < len(kept) < 30
     assert all(name.endswith(".json") and not name.startswith(".") for name in kept)
     assert f"{len(kept)} of 30 cells: {tmp_path / 'out' / 'sweep.csv'}" in output
+    (source,), _ = collect([tmp_path / "out"])
+    assert sum(len(run.domains) for run in source.results.runs) == len(kept)
+    assert not source.results.complete
     assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 1 + len(kept)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...engine.errors import InputError, reason
 from ...engine.files import sha256_of
 from ..results import Results, read
+from ..sweep.folder import GRID_FILE, RESULTS_FOLDER
 from .check import check
 
 
@@ -38,7 +39,8 @@ class Source:
 def collect(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
     """Results in the order given, each file once; and what was passed over in folders.
 
-    Of a folder, all files `*.json` with results are taken, by name; other JSON is passed over.
+    Of a folder, all files `*.json` with results are taken, by name; other JSON is passed over. Of a sweep's
+    folder, these are the results of its graphs.
 
     Raises:
         InputError: a file cannot be read, is damaged, or has no results; a folder has none.
@@ -56,6 +58,14 @@ def collect(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
 
 def _in_folder(folder: Path, passed: list[Path]) -> list[Path]:
     files = sorted(path for path in folder.glob("*.json") if path.is_file())
+    if (grid := folder / GRID_FILE) in files:
+        files = [path for path in files if path != grid]
+        files += sorted((folder / RESULTS_FOLDER).glob("*.json"))
+        if not files:
+            raise InputError(
+                f"{folder} is a sweep without results, so it has not begun or was killed; run the same "
+                "command fozo sweep again, which goes on and writes them when it ends or is interrupted"
+            )
     taken = [path for path in files if _has_results(path)]
     passed += [path for path in files if path not in taken]
     if not taken:

@@ -69,12 +69,12 @@ def running_accuracy(images: Sequence[int], correct: Sequence[int], window: int 
 def accuracy(runs: Sequence[Run], label: str) -> tuple[Line, int]:
     """Running accuracy, begun anew in every segment, as a mean over seeds; and over how many.
 
-    A seed that was interrupted within a point does not line up with the others and is left out.
+    A seed that was interrupted within a point, or that lacks a domain in between, does not line up with the
+    others and is left out.
     """
-    longest = max((run.traces[label].images for run in runs), key=len)
-    alike = [run for run in runs if run.traces[label].images == longest[: len(run.traces[label].images)]]
-    alike = [run for run in alike if run.traces[label].images]
-    values = np.full((len(alike), len(longest)), np.nan)
+    longest = max(runs, key=lambda run: len(run.traces[label].images))
+    alike = [run for run in runs if run.traces[label].images and _leads_to(longest, run, label)]
+    values = np.full((len(alike), len(longest.traces[label].images)), np.nan)
     for row, run in zip(values, alike, strict=True):
         trace, start = run.traces[label], 0
         for end in bounds(run, label):
@@ -82,8 +82,14 @@ def accuracy(runs: Sequence[Run], label: str) -> tuple[Line, int]:
             start = end
     counts = (~np.isnan(values)).sum(axis=0)
     means = np.nansum(values, axis=0) / counts
-    longest_run = max(alike, key=lambda run: len(run.traces[label].images))
-    return _line(longest_run, label, means), len(alike)
+    return _line(longest, label, means), len(alike)
+
+
+def _leads_to(whole: Run, run: Run, label: str) -> bool:
+    """Whether a run has the domains and the points that another one begins with."""
+    domains, of_whole = ([(d.name, d.severity, d.round) for d in each.domains] for each in (run, whole))
+    points, all_points = (each.traces[label].images for each in (run, whole))
+    return domains == of_whole[: len(domains)] and points == all_points[: len(points)]
 
 
 def diagnostic(run: Run, label: str, name: str) -> Line | None:

@@ -20,6 +20,11 @@ _NAME_LENGTH = 120
 _HASH_LENGTH = 12
 
 
+def readable(*parts: str) -> str:
+    """Parts of a file's name that anyone can type, cut where they are very long."""
+    return "-".join(re.sub(r"[^A-Za-z0-9_.=,]+", "_", part) for part in parts)[:_NAME_LENGTH]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One method on one stream, from its initial state: equal cells have equal results.
@@ -77,8 +82,7 @@ class Cell:
         """Of its file: readable, and no other cell has it."""
         severity = "" if self.severity is None else f"{self.severity}"
         parts = (self.model, self.precision, self.label, f"{self.domain}{severity}", str(self.seed))
-        readable = "-".join(re.sub(r"[^A-Za-z0-9_.=,]+", "_", part) for part in parts)
-        return f"{readable[:_NAME_LENGTH]}-{self.key[:_HASH_LENGTH]}"
+        return f"{readable(*parts)}-{self.key[:_HASH_LENGTH]}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""

@@ -3,6 +3,7 @@
 DIR/sweep.json           the grid
 DIR/cells/<name>.json    one cell each (docs/results.md), written once it is whole
 DIR/sweep.csv            a row per finished cell
+DIR/results/<name>.json  for each graph, its cells as one results file
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from ...engine.files import write_atomic
 from . import results
 from .cell import Cell, Job
 from .events import Again, Failed, Finished, Runner, Seen
+from .graph import Graph, graphs
 from .results import CellResults
+from .table import csv_rows
 
 SCHEMA = 1
 GRID_FILE = "sweep.json"
 TABLE_FILE = "sweep.csv"
 CELLS_FOLDER = "cells"
+RESULTS_FOLDER = "results"
 
 
 class SweepError(FozoError):
@@ -61,7 +65,8 @@ class Sweep:
         sweep = cls(folder, jobs)
         _check_same(folder / GRID_FILE, {job.cell.name for job in jobs})
         try:
-            (folder / CELLS_FOLDER).mkdir(parents=True, exist_ok=True)
+            for name in (CELLS_FOLDER, RESULTS_FOLDER):
+                (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {reason(error)}; choose another") from error
         document = {"schema": SCHEMA, "fozo": __version__, "grid": _axes(jobs), "cells": _names(jobs)}
@@ -73,6 +78,20 @@ class Sweep:
     def pending(self) -> list[Job]:
         """What is neither finished nor given up."""
         return [job for job in self.jobs if job.cell not in self.finished and job.cell not in self.failed]
+
+    def save_tables(self) -> list[Graph]:
+        """Writes what is finished as one table, and the results of each graph; gives the graphs.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        ordered = {job.cell: self.finished[job.cell] for job in self.jobs if job.cell in self.finished}
+        write_atomic(self.folder / TABLE_FILE, csv_rows(ordered).encode())
+        found = graphs([job.cell for job in self.jobs], ordered)
+        for graph in found:
+            if graph.results is not None:
+                graph.results.save(self.folder / RESULTS_FOLDER / f"{graph.name}.json")
+        return found
 
     def path(self, cell: Cell) -> Path:
         """Of a cell's file."""

@@ -1,22 +1,19 @@
-"""The results of a sweep as a table: a row per cell as CSV, and averages over corruptions and seeds."""
+"""The results of a sweep as tables: a row per cell as CSV, and of each graph what `fozo adapt` shows."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..average import averages, rate_of
-from ..outcome import Run, Trace
-from ..table import COLUMNS
+from ..outcome import Run
+from ..table import marks, summary
 from .cell import Cell
+from .graph import HASH_LENGTH, Graph
 from .results import CellResults
-
-AVERAGE = "average"
-# A sweep has no first method that others gain over; accuracy has a table of its own.
-_COLUMNS = tuple(each for each in COLUMNS if each[1] not in ("accuracy", "gain", "guarded"))
 
 
 def csv_rows(finished: Mapping[Cell, CellResults]) -> str:
@@ -61,10 +58,11 @@ class Summary:
 
     Attributes:
         bundle, model, precision, method: SHA-256, name, which graph, and the method's label.
-        cells, finished: how many there are, and how many of them the averages are of.
-        domains: by name, `accuracy` in 0..1, averaged over severities and then seeds, and `accuracy_std` over
-            seeds, None for one seed.
-        average: as in `fozo.eval.average.averages`.
+        cells, finished: how many there are, and how many of them are finished.
+        compared: how many of these the averages are of: those on streams that all compared methods have
+            finished; none if this method is not among them.
+        domains: by name, averages as below, over severities and then seeds.
+        average: as in `fozo.eval.average.averages`, or None.
     """
 
     bundle: str
@@ -73,83 +71,76 @@ class Summary:
     method: str
     cells: int
     finished: int
-    domains: Mapping[str, Mapping[str, float | None]]
-    average: Mapping[str, Any]
+    compared: int
+    domains: Mapping[str, Mapping[str, Any]]
+    average: Mapping[str, Any] | None
 
 
-def summaries(cells: Sequence[Cell], finished: Mapping[Cell, CellResults]) -> list[Summary]:
-    """One for every method on every graph of which any cell is finished, in the order of the cells."""
-    groups: dict[tuple[str, str, str, str], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.bundle, cell.model, cell.precision, cell.label), []).append(cell)
+def summaries(graphs: Sequence[Graph]) -> list[Summary]:
+    """One for every method on every graph of which any cell is finished."""
     made = []
-    for key, members in groups.items():
-        done = [finished[cell] for cell in members if cell in finished]
-        if done:
-            by_name: dict[str, list[CellResults]] = {}
-            for each in done:
-                by_name.setdefault(each.domain.name, []).append(each)
-            domains = {name: _accuracy(_average(key[-1], part)) for name, part in by_name.items()}
-            made.append(Summary(*key, len(members), len(done), domains, _average(key[-1], done)))
+    for graph in graphs:
+        runs = graph.results.runs if graph.results else []
+        whole, parts = averages(runs), by_domain(runs)
+        for label, finished in graph.finished.items():
+            if finished:
+                domains = {name: found[label] for name, found in parts.items() if label in found}
+                compared = graph.compared if label in whole else 0
+                key = (graph.bundle, graph.model, graph.precision, label, graph.cells[label])
+                made.append(Summary(*key, finished, compared, domains, whole.get(label)))
     return made
 
 
-def _accuracy(average: Mapping[str, Any]) -> dict[str, float | None]:
-    return {name: average[name] for name in ("accuracy", "accuracy_std")}
+def by_domain(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Averages by name of the domain and by method, over severities and then seeds."""
+    names = dict.fromkeys(domain.name for run in runs for domain in run.domains)
+    parts = {
+        name: [replace(run, domains=[each for each in run.domains if each.name == name]) for run in runs]
+        for name in names
+    }
+    return {name: averages(part) for name, part in parts.items()}
 
 
-def _average(label: str, found: Iterable[CellResults]) -> dict[str, Any]:
-    """As if the cells of each seed had been one run."""
-    runs: dict[int, Run] = {}
-    for each in found:
-        seed = each.run.seed
-        runs.setdefault(seed, Run(seed, [], {label: Trace()}, complete=True)).domains.append(each.domain)
-    average = averages([runs[seed] for seed in sorted(runs)])[label]
-    return {name: value for name, value in average.items() if not name.startswith("gain")}
-
-
-def text(made: Sequence[Summary]) -> str:
-    """Tables for a terminal: by graph, accuracy by corruption and method, then what else was measured."""
-    graphs: dict[tuple[str, str, str], list[Summary]] = {}
-    for each in made:
-        graphs.setdefault((each.bundle, each.model, each.precision), []).append(each)
-    models = {(bundle, model) for bundle, model, _ in graphs}
+def text(graphs: Sequence[Graph]) -> str:
+    """Tables for a terminal: by graph, accuracy by domain and method, then the summary of all methods."""
+    models = [(each.bundle, each.model) for each in graphs]
     parts = []
-    for (bundle, model, precision), methods in graphs.items():
-        same = sum(model == other for _, other in models) > 1
-        title = f"{model}{f' {bundle[:8]}' if same else ''} {precision}"
-        parts.append(f"{title}\n{_accuracies(methods)}\n\n{_others(methods)}")
+    for graph in graphs:
+        same = len({bundle for bundle, model in models if model == graph.model}) > 1
+        title = f"{graph.model}{f' {graph.bundle[:HASH_LENGTH]}' if same else ''} {graph.precision}"
+        if graph.results:
+            runs = graph.results.runs
+            parts.append("\n".join([title, *_notes(graph), _accuracies(runs), "", summary(runs)]))
     return "\n\n".join(parts)
 
 
-def _accuracies(methods: Sequence[Summary]) -> str:
-    names = list(dict.fromkeys(name for each in methods for name in each.domains))
-    rows = [["accuracy, %", *(each.method for each in methods)]]
-    for name in names:
-        rows.append([name, *(_percent(each.domains.get(name)) for each in methods)])
-    rows.append([AVERAGE, *(_percent(each.average) for each in methods)])
+def _notes(graph: Graph) -> list[str]:
+    """What is not in the tables, as not all is finished."""
+    out = [label for label in graph.cells if label not in graph.labels]
+    notes = []
+    if graph.compared < graph.streams:
+        notes.append(
+            f"on the {graph.compared:,} of {graph.streams:,} streams that these methods have finished"
+        )
+    if out:
+        missing = (f"{label} ({graph.finished[label]:,} of {graph.cells[label]:,} cells)" for label in out)
+        notes.append(f"without {', '.join(missing)}")
+    return notes
+
+
+def _accuracies(runs: Sequence[Run]) -> str:
+    found = by_domain(runs)
+    rows = [["top-1 accuracy, %", *(f"{label}  " for label in averages(runs))]]
+    for name, values in found.items():
+        best = max(each["accuracy"] for each in values.values())
+        rows.append([name, *(_accuracy(each, best, len(values)) for each in values.values())])
     return _aligned(rows)
 
 
-def _others(methods: Sequence[Summary]) -> str:
-    columns = [each for each in _COLUMNS if any(summary.average[each[1]] for summary in methods)]
-    rows = [["method", *(column[0] for column in columns), "cells"]]
-    for each in methods:
-        values = [each.average[key] for _, key, *_ in columns]
-        cells = [
-            "–" if value is None else format(value * factor, kind)
-            for value, (_, _, factor, kind) in zip(values, columns, strict=True)
-        ]
-        missing = "" if each.finished == each.cells else f" of {each.cells}"
-        rows.append([each.method, *cells, f"{each.finished}{missing}"])
-    return _aligned(rows)
-
-
-def _percent(values: Mapping[str, Any] | None) -> str:
-    if values is None:
-        return "–"
+def _accuracy(values: Mapping[str, Any], best: float, methods: int) -> str:
     spread = values["accuracy_std"]
-    return f"{100 * values['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    text = f"{100 * values['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    return text + marks(best=values["accuracy"] == best and methods > 1, noise=bool(values["gain_is_noise"]))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
