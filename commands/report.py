@@ -33,7 +33,8 @@ def report(
     """Make a page from RESULTS of fozo adapt or fozo sweep: tables, charts, and what they were made with.
 
     The page is one HTML file that needs no network and no script. Several files, or a folder of them, are
-    shown side by side and one after the other; so are the graphs of a sweep, given its folder. Only the page needs matplotlib: pip install "fozo[report]".
+    shown side by side and one after the other; so are the graphs of a sweep, given its folder. Only the page
+    needs matplotlib: pip install "fozo[report]".
 
     \b
     Examples:

@@ -75,7 +75,8 @@ class DomainResult:
         images: how many it has, seen or not.
         found: how many the data has that they are from.
         expected: how many the official data set has, or None.
-        ids_sha256: hash of the images' identifiers in order, to tell subsets apart.
+        ids_sha256: hash of the images' identifiers in order, to tell subsets apart; where they have none, of
+            the images and labels themselves.
         complete: every image was seen.
         seconds: wall time, loading included.
     """

@@ -94,6 +94,65 @@ def _on_one_line(found: re.Match[str]) -> str:
     return " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]")
 
 
+def of_run(
+    run: Run, adapters: Mapping[str, Adapter], bundle: Bundle, dataset: str, precision: str = "fp32"
+) -> Results:
+    """Results of `fozo.eval.runner.evaluate`, such as can be saved.
+
+    Args:
+        run: what it gave.
+        adapters: what it was given.
+        bundle: what their networks were opened from.
+        dataset: what to call the data.
+        precision: which graph of the bundle they run.
+
+    Raises:
+        BundleError: the bundle has no such graph, or is damaged.
+        InputError: the adapters are not of this run, bundle and graph, or one file cannot describe them all.
+    """
+    network = _network_of_all(run, adapters)
+    info, classes = bundle.info(precision), network.info.classes
+    # Of a network for some of the classes it cannot be told which graph it runs.
+    if network.info.name != info.name or (classes == info.classes and network.info.identity != info.identity):
+        raise InputError(
+            f"expected adapters on the {precision} graph of {bundle.path}, found others; give the bundle and "
+            "the precision that they were opened with"
+        )
+    protocol = Protocol(
+        dataset,
+        setting="continual",
+        severities=(),
+        subset="all",
+        seeds=(run.seed,),
+        batch_size=max(next(iter(run.traces.values())).images),
+        classes="all" if classes == info.classes else f"{classes} chosen",
+    )
+    facts = describe(bundle, precision, network)
+    return Results(protocol, **facts, methods=describe_methods(adapters), runs=[run])
+
+
+def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
+    """The network of a run's adapters, or of several that are alike the first."""
+    if list(adapters) != list(run.traces):
+        raise InputError(
+            f"expected the adapters of the run, {', '.join(run.traces)}, found {', '.join(adapters)}; give those "
+            "that evaluate was given"
+        )
+    if seeds := sorted({adapter.seed for adapter in adapters.values()} - {run.seed}):
+        raise InputError(
+            f"expected adapters with the seed {run.seed}, found {', '.join(map(str, seeds))}; results are of "
+            "one seed, so open all adapters with the same"
+        )
+    networks = [each.network for each in adapters.values() if isinstance(each.network, Network)]
+    kinds = {(network.info.identity, network.provider) for network in networks}
+    if len(networks) < len(adapters) or len(kinds) != 1:
+        raise InputError(
+            "expected adapters that all run the same graph of a bundle with the same provider and classes, "
+            "found others; evaluate those apart, and compare the files with fozo report"
+        )
+    return networks[0]
+
+
 def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
     """The facts of `Results` about bundle, engine, versions and machine."""
     source = bundle.manifest.source.get(precision)

@@ -13,7 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +25,8 @@ import pytest
 from click.testing import CliRunner, Result
 from fozo.cli import cli
 from fozo.commands.report import report
+from fozo.engine.adapter import Adapter
+from fozo.engine.bundle import Bundle
 from fozo.engine.errors import FozoError, InputError, OutputError
 from fozo.eval.bits import Bits
 from fozo.eval.metrics import Tally
@@ -33,7 +35,8 @@ from fozo.eval.protocol import Protocol
 from fozo.eval.report import charts, csv_file, groups, markdown, page, stream, tables
 from fozo.eval.report.inputs import Source, collect
 from fozo.eval.report.markup import element, escape, plain
-from fozo.eval.results import Results, read
+from fozo.eval.results import Results, of_run, read
+from fozo.eval.runner import evaluate
 from PIL import Image
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib")
@@ -785,6 +788,66 @@ def test_files_of_one_name_are_told_apart_by_their_folders(two_seeds: Source, tm
     assert [source.name for source in collect(paths)[0]] == ["a/r", "b/r", "other"]
     shutil.copy(two_seeds.path, tmp_path / "a" / "r.txt")
     assert [s.name for s in collect([paths[0], tmp_path / "a" / "r.txt"])[0]] == ["r.json", "r.txt"]
+
+
+def test_ones_own_iterable_becomes_a_report(
+    bundle_path: Path, random_images: Callable[..., Any], tmp_path: Path
+) -> None:
+    images, labels = random_images(20), np.arange(20) % 3
+    batches = [(images[start : start + 8], labels[start : start + 8]) for start in (0, 8, 16)]
+    bundle, names = Bundle.open(bundle_path), ("no_adapt", "fozo")
+
+    def opened(**options: Any) -> dict[str, Adapter]:
+        return {name: Adapter.open(bundle_path, method=name, **options) for name in names}
+
+    methods = opened(seed=5)
+    of_run(evaluate(methods, batches), methods, bundle, "my camera").save(tmp_path / "camera.json")
+    targets = ("--csv", tmp_path / "t.csv", "--out", tmp_path / "p.html")
+    assert invoke(tmp_path / "camera.json", *targets).exit_code == 0
+    text = Page.of((tmp_path / "p.html").read_bytes()).text
+    assert "my camera, setting continual, subset all, batch 8, seed 5, classes all" in text
+    (source,), _ = collect([tmp_path / "camera.json"])
+    found = source.results
+    assert found.complete
+    assert found.bundle["graph_sha256"] == bundle.graph_sha256("fp32")
+    assert (found.protocol.severities, found.protocol.seeds) == ((), (5,))
+    assert {label: each["method"] for label, each in found.methods.items()} == {name: name for name in names}
+    for row, name in zip(csv.DictReader((tmp_path / "t.csv").open()), names, strict=True):
+        adapter = Adapter.open(bundle_path, method=name, seed=5)
+        right = [adapter.step(part).logits.argmax(axis=1) == expected for part, expected in batches]
+        assert (row["label"], row["domain"], row["images"]) == (name, "stream", "20")
+        assert int(row["correct"]) == int(np.concatenate(right).sum())
+
+    some = opened(classes=[0, 1, 2])
+    chosen = of_run(evaluate(some, batches), some, bundle, "my camera")
+    assert (chosen.protocol.classes, chosen.protocol.seeds) == ("3 chosen", (2000,))
+
+
+def test_what_one_file_cannot_describe_is_not_saved(
+    int8_bundle_path: Path, bundle_paths: dict[int, Path], random_images: Callable[..., Any]
+) -> None:
+    batches = [(random_images(4), np.zeros(4, np.int64))]
+    bundle = Bundle.open(int8_bundle_path)
+
+    def adapter(**options: Any) -> Adapter:
+        return Adapter.open(int8_bundle_path, method="no_adapt", **options)
+
+    one = {"a": adapter(precision="int8")}
+    run = evaluate(one, batches)
+    assert of_run(run, one, bundle, "x", "int8").bundle["precision"] == "int8"
+    with pytest.raises(InputError, match=r"on the fp32 graph of .* found others"):
+        of_run(run, one, bundle, "x")
+    with pytest.raises(InputError, match=r"on the fp32 graph of .* found others"):
+        of_run(run, one, Bundle.open(bundle_paths[192]), "x")
+    with pytest.raises(InputError, match="expected the adapters of the run, a, found b"):
+        of_run(run, {"b": one["a"]}, bundle, "x", "int8")
+    for others, message in (
+        ({"a": adapter(seed=1), "b": adapter(seed=2)}, "expected adapters with the seed 1, found 2"),
+        ({"a": adapter(), "b": adapter(precision="int8")}, "all run the same graph"),
+        ({"a": adapter(classes=[0, 1]), "b": adapter(classes=[1, 0])}, "all run the same graph"),
+    ):
+        with pytest.raises(InputError, match=message):
+            of_run(evaluate(others, batches), others, bundle, "x")
 
 
 DAMAGE: dict[str, Any] = {

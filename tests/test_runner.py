@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ class Counting:
     events: list[str] = field(default_factory=list)
     fail_at: int | None = None
     state: int = 0
+    seed: int = 7
     guarded: int = 0
     network: Any = field(default_factory=lambda: SimpleNamespace(info=SimpleNamespace(classes=10)))
 
@@ -226,6 +228,22 @@ def test_any_iterable_can_be_evaluated() -> None:
     (result,) = run.domains
     assert (result.name, result.images, result.complete, run.complete) == ("stream", 20, True, True)
     assert result.methods["one"].tally.top1 == 10
+    assert (run.seed, run.segment, run.batch, result.found) == (7, 1, 0, 20)
+    assert result.seconds > 0
+
+
+def test_a_stream_without_identifiers_is_known_by_its_images_and_labels() -> None:
+    def digest(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> str:
+        batches = [(images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)]
+        return evaluate(adapters(one=Counting()), batches).domains[0].ids_sha256
+
+    images, labels = np.arange(30, dtype=np.uint8).reshape(10, 1, 1, 3), np.arange(10)
+    parts = (hashlib.sha256(each.tobytes()).hexdigest() for each in (images, labels))
+    assert digest(images, labels, 3) == hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    assert digest(images, labels, 3) == digest(images, labels, 4)
+    assert digest(images, labels, 3) == digest(images[::-1].copy()[::-1], labels.astype(np.int32), 3)
+    assert digest(images, labels, 3) != digest(images, labels[::-1], 3)
+    assert digest(images, labels, 3) != digest(images[::-1], labels, 3)
 
 
 @pytest.mark.parametrize("labels", [[0.0, 1.0], [[0], [1]], [0], [0, 10], [0, -1], ["a", "b"], None])

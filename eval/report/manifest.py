@@ -84,7 +84,7 @@ def _data(source: Source) -> Html:
             ", ".join(hashes),
         )
         rows.append(element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells)))
-    columns = ("domain", "images", "officially", "corruption", "complete passes", "hash of their names")
+    columns = ("domain", "images", "officially", "corruption", "complete passes", "hash of the images")
     head = element("tr", *(element("th", column, scope="col") for column in columns))
     table = element("table", element("thead", head), element("tbody", *rows), class_="list")
     return scrolling(table, "Data")
