@@ -130,8 +130,16 @@ def _at_severities(
 def _clean(folder: Path | None, manifest: Manifest, labels: Path | None, official: bool) -> list[Domain]:
     if folder is None:
         return []
-    count = VALIDATION_IMAGES if official else None
-    return [replace(validation(folder, manifest, labels), name=CLEAN, expected=count)]
+    if not official:
+        return [replace(validation(folder, manifest, labels), name=CLEAN)]
+    try:
+        return [replace(validation(folder, manifest, labels), name=CLEAN, expected=VALIDATION_IMAGES)]
+    except InputError as error:
+        side_by_side = "" if labels else ", or where they lie side by side, with --labels FILE"
+        raise InputError(
+            f"{error}. --clean names the folder of ImageNet's validation images, from which ImageNet-C was "
+            f"made: <wnid>/ILSVRC2012_val_*.JPEG{side_by_side}"
+        ) from error
 
 
 def _whole(dataset: str, data: Path, manifest: Manifest, labels: Path | None) -> list[Domain]:

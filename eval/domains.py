@@ -15,7 +15,7 @@ from ..engine.bundle import Manifest
 from ..engine.errors import InputError
 from ..engine.files import sha256_of_parts
 from .corruptions import FROST, NAMES, SEVERITIES, corrupt, frost_textures
-from .folders import ClassFolders, class_folders, class_index
+from .folders import ClassFolders, class_folders, class_index, official_classes
 
 IMAGENET_C = (
     "gaussian_noise",
@@ -37,6 +37,7 @@ IMAGENET_C = (
 # The paper holds these back for validation; they are taken by name only.
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CLEAN = "clean"
+_NAMED = 3  # missing class folders that are named
 
 Pixels = NDArray[np.uint8]
 
@@ -57,6 +58,7 @@ class Domain:
         expected: how many images the official data set has, or None where there is no such number.
         found: how many the data has, where this is a subset of it; None: as many as this.
         expected_classes: how many classes the official data set has, or None where that is not checked.
+        missing: class folders that the official data set has and that are not there.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Domain:
     expected: int | None = None
     found: int | None = None
     expected_classes: int | None = None
+    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,16 +95,25 @@ class Domain:
 
     def oddities(self) -> list[str]:
         """In what the data differs from the official data set: no error, but never to be silent about."""
-        odd = []
-        if self.expected not in (None, self.whole):
-            odd.append(f"{self.whole:,} images of {self.name}, officially {self.expected:,}")
-        classes = len(self.classes or ())
-        if self.expected_classes not in (None, classes):
+        odd, missing, classes = [], self._missing(), len(self.classes or ())
+        fewer = self.expected_classes not in (None, classes)
+        if self.expected is not None and (self.expected != self.whole or (missing and not fewer)):
+            said = "" if fewer else missing
+            odd.append(f"{self.whole:,} images of {self.name}, officially {self.expected:,}{said}")
+        if fewer:
             odd.append(
-                f"{classes} class folders of {self.name}, officially {self.expected_classes}; predictions "
-                "are only among these, which is easier"
+                f"{classes} class folders of {self.name}, officially {self.expected_classes}{missing}; "
+                "predictions are only among these, which is easier"
             )
         return odd
+
+    def _missing(self) -> str:
+        """The first of the missing class folders, and how many others there are."""
+        if not self.missing:
+            return ""
+        others = len(self.missing) - _NAMED
+        more = f" and {others:,} other{'s' if others > 1 else ''}" if others > 0 else ""
+        return f", without class folder {', '.join(self.missing[:_NAMED])}{more}"
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
@@ -162,7 +174,13 @@ def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Do
     """
     listing = class_folders(folder)
     labels = listing.labels(class_index(listing.classes, manifest, folder))
-    return Domain(name or folder.resolve().name, listing.ids, labels, reader(listing, prepared(manifest)))
+    return Domain(
+        name or folder.resolve().name,
+        listing.ids,
+        labels,
+        reader(listing, prepared(manifest)),
+        missing=listing.without(official_classes(manifest)),
+    )
 
 
 def prepared(manifest: Manifest) -> Callable[[str], Pixels]:

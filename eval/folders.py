@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from ..data.images import SUFFIXES, is_image_name
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
+
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class ClassFolders:
     def labels(self, index: Mapping[str, int]) -> NDArray[np.int64]:
         """The class of each image, int64 `[N]`, given the index of each class folder."""
         return np.array([index[identifier.partition("/")[0]] for identifier in self.ids], np.int64)
+
+    def without(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names that no class folder has."""
+        found = set(self.classes)
+        return tuple(name for name in names if name not in found)
 
 
 def class_folders(folder: Path) -> ClassFolders:
@@ -111,6 +118,11 @@ def class_index(found: Sequence[str], manifest: Manifest, folder: Path) -> dict[
             f"{', '.join(manifest.class_ids[:2])}"
         )
     return known
+
+
+def official_classes(manifest: Manifest) -> Sequence[str]:
+    """The class folders that ImageNet has for a bundle; none are known if it has more classes, or no names."""
+    return manifest.class_ids if manifest.class_ids and manifest.classes <= IMAGENET_CLASSES else ()
 
 
 def _images_of_class(folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 from ..engine.bundle import Manifest
 from ..engine.errors import InputError
 from .domains import Domain, imagefolder, prepared, reader
+from .folders import IMAGENET_CLASSES as CLASSES
 from .folders import class_folders, class_index, entries
+from .imagenet_subsets import IMAGENET_A, IMAGENET_R
 from .validation_labels import FORMS, read_labels, stem
 
-CLASSES = 1000
 VALIDATION_IMAGES = 50_000
 V2_IMAGES = 10_000
 # What a variant is called in tables, and the folder that its archive unpacks to.
@@ -33,19 +35,19 @@ class Relative:
 
     Attributes:
         images: how many it has officially.
-        classes: how many classes it has; with fewer than ImageNet's, others are not to be predicted.
+        classes: which it has, as numbers; with fewer than ImageNet's, others are not to be predicted.
         origin: the archive it comes in, and the folder that this unpacks to.
     """
 
     images: int
-    classes: int
+    classes: tuple[int, ...]
     origin: str
 
 
 RELATIVES = {
-    "imagenet-r": Relative(30_000, 200, "imagenet-r.tar unpacks to imagenet-r"),
-    "imagenet-a": Relative(7_500, 200, "imagenet-a.tar unpacks to imagenet-a"),
-    "imagenet-sketch": Relative(50_889, CLASSES, "ImageNet-Sketch.zip unpacks to sketch"),
+    "imagenet-r": Relative(30_000, IMAGENET_R, "imagenet-r.tar unpacks to imagenet-r"),
+    "imagenet-a": Relative(7_500, IMAGENET_A, "imagenet-a.tar unpacks to imagenet-a"),
+    "imagenet-sketch": Relative(50_889, tuple(range(CLASSES)), "ImageNet-Sketch.zip unpacks to sketch"),
 }
 
 
@@ -56,16 +58,16 @@ def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
         InputError: the folder is not as the archive unpacks.
     """
     facts = RELATIVES[name]
+    count = len(facts.classes)
     advice = f"{facts.origin}/<wnid>/<image>, and --data names that folder"
     try:
         listing = class_folders(folder)
         index = class_index(listing.classes, manifest, folder)
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
-    if len(listing.classes) > facts.classes:
+    if len(listing.classes) > count:
         raise InputError(
-            f"expected the {facts.classes} classes of {name}, found {len(listing.classes)} in {folder}. "
-            f"{advice}"
+            f"expected the {count} classes of {name}, found {len(listing.classes)} in {folder}. {advice}"
         )
     classes = tuple(sorted(index[wnid] for wnid in listing.classes))
     return Domain(
@@ -73,10 +75,19 @@ def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
         listing.ids,
         listing.labels(index),
         reader(listing, prepared(manifest)),
-        classes=classes if facts.classes < manifest.classes else None,
+        classes=classes if count < manifest.classes else None,
         expected=facts.images,
-        expected_classes=facts.classes if facts.classes < manifest.classes else None,
+        expected_classes=count if count < manifest.classes else None,
+        missing=listing.without(_official(facts, manifest)),
     )
+
+
+def _official(facts: Relative, manifest: Manifest) -> Sequence[str]:
+    """The class folders of a data set, where the bundle's classes are ImageNet's or those of the data set."""
+    wnids = sorted(manifest.class_ids or ())
+    if len(wnids) == CLASSES:
+        return [wnids[number] for number in facts.classes]
+    return wnids if len(wnids) == len(facts.classes) else []
 
 
 def imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
@@ -149,7 +160,14 @@ def _variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest)
             f"expected folders from 0 to {CLASSES - 1}, found {', '.join(unknown[:5])} in {folder}. {advice}"
         )
     labels = listing.labels(index)
-    return Domain(name, listing.ids, labels, reader(listing, prepared(manifest)), expected=V2_IMAGES)
+    return Domain(
+        name,
+        listing.ids,
+        labels,
+        reader(listing, prepared(manifest)),
+        expected=V2_IMAGES,
+        missing=listing.without(index),
+    )
 
 
 def _numbered(manifest: Manifest) -> dict[str, int]:

@@ -15,7 +15,7 @@ from ..engine.errors import InputError
 from .corrupted_folder import RECORD, Record, read_record
 from .corruptions import FROST
 from .domains import CLEAN, EXTRA, IMAGENET_C, Domain, Pixels, check_names, check_severities, reader
-from .folders import class_folders, class_index
+from .folders import class_folders, class_index, official_classes
 
 IMAGES = 50_000
 SIZE = 224
@@ -109,7 +109,9 @@ def _domains(
         listing = class_folders(root / name / str(severity))
         index = class_index(listing.classes, manifest, listing.folder)
         ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.labels(index)))
-        return Domain(name, ids, labels, reader(replace(listing, ids=ids), read), severity=severity)
+        missing = listing.without(official_classes(manifest))
+        load = reader(replace(listing, ids=ids), read)
+        return Domain(name, ids, labels, load, severity=severity, missing=missing)
 
     return [domain(name, severity) for severity in severities for name in corruptions]
 

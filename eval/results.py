@@ -135,8 +135,8 @@ def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
     """The network of a run's adapters, or of several that are alike the first."""
     if list(adapters) != list(run.traces):
         raise InputError(
-            f"expected the adapters of the run, {', '.join(run.traces)}, found {', '.join(adapters)}; give those "
-            "that evaluate was given"
+            f"expected the adapters of the run, {', '.join(run.traces)}, found {', '.join(adapters)}; give "
+            "those that evaluate was given"
         )
     if seeds := sorted({adapter.seed for adapter in adapters.values()} - {run.seed}):
         raise InputError(

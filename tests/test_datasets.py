@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fozo.eval.cifar import CIFAR10_CLASSES
 from fozo.eval.corruptions import corrupt
 from fozo.eval.datasets import DEMO_CORRUPTIONS, TAKES, open_dataset
 from fozo.eval.domains import IMAGENET_C, Domain
+from fozo.eval.imagenet_subsets import IMAGENET_A, IMAGENET_R
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -180,6 +182,25 @@ def test_clean_images_come_last(tree: Path, tmp_path: Path) -> None:
     assert clean.labels.tolist() == [2]
     shorter = Image.fromarray(pixels(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(clean.load(0), np.asarray(shorter)[16:240, 106:330])  # as the bundle says
+
+
+def test_what_is_no_folder_of_clean_images_is_told_what_is_expected(tree: Path, tmp_path: Path) -> None:
+    def said(message: str, clean: Path, **options: Any) -> str:
+        return refused(message, "imagenet-c", manifest(), tree, corruptions=["fog"], clean=clean, **options)
+
+    hint = "--clean names the folder of ImageNet's validation images"
+    assert hint in said("found nothing", tmp_path / "nowhere")
+    assert hint in said(r"<class>/<image>, found .*\.png", tree)  # ImageNet-C itself
+    flat = put(tmp_path / "flat" / "ILSVRC2012_val_00000001.png").parent
+    assert "side by side, with --labels FILE" in said("found .*ILSVRC2012_val_00000001", flat)
+    put(tmp_path / "other" / "cats" / "1.png")
+    assert hint in said("no class of vit: cats", tmp_path / "other")
+    (tmp_path / "labels.txt").write_text("ILSVRC2012_val_00000002 n01440764\n")
+    message = said("have no label", flat, labels=tmp_path / "labels.txt")
+    assert hint in message
+    assert "--labels FILE" not in message
+    marked(tree)
+    assert hint not in said("found nothing", tmp_path / "nowhere")  # they are of any origin
 
 
 def test_a_damaged_image_of_imagenet_c_is_named(tree: Path) -> None:
@@ -474,6 +495,53 @@ def test_relatives_of_imagenet(name: str, count: int, masked: bool, tmp_path: Pa
     assert domain.classes == ((0, 499, 992) if masked else None)
     assert domain.take([1]).classes == domain.classes
     assert domain.load(0).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("imagenet-r", IMAGENET_R), ("imagenet-a", IMAGENET_A)])
+def test_classes_of_relatives_are_those_that_timm_has(name: str, numbers: tuple[int, ...]) -> None:
+    lists = resources.files("timm.data").joinpath("_info")
+    official = lists.joinpath(f"{name.replace('-', '_')}_synsets.txt").read_text().split()
+    every = sorted(lists.joinpath("imagenet_synsets.txt").read_text().split())
+    assert len(every) == 1000
+    assert [every[number] for number in numbers] == official
+    assert len(set(official)) == 200
+
+
+def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
+    wnids = [f"n{1000 + number:08d}" for number in IMAGENET_R]
+    for wnid in [*wnids[:2], *wnids[5:]]:
+        put(tmp_path / "r" / wnid / "1.png")
+    (domain,) = opened("imagenet-r", thousand(), tmp_path / "r")
+    assert domain.missing == tuple(wnids[2:5])
+    said = f"197 class folders of imagenet-r, officially 200, without class folder {', '.join(wnids[2:5])};"
+    assert domain.oddities()[-1].startswith(said)
+    narrow = manifest(16, 16, classes=200, class_ids=tuple(reversed(wnids)))
+    (domain,) = opened("imagenet-r", narrow, tmp_path / "r")
+    assert domain.missing == tuple(wnids[2:5])
+    other = manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999"))
+    (domain,) = opened("imagenet-r", other, tmp_path / "r")
+    assert domain.missing == (), "which of these classes the data set has is not known"
+    (domain,) = opened("imagenet-sketch", thousand(), tmp_path / "r")
+    assert len(domain.missing) == 803
+    assert domain.missing[:2] == ("n00001000", "n00001003")
+
+
+def test_missing_class_folders_of_other_official_data_are_named(tree: Path, tmp_path: Path) -> None:
+    (fog,) = opened("imagenet-c", manifest(), tree, corruptions=["fog"])
+    assert fog.oddities() == [
+        f"4 images of fog, officially 50,000, without class folder {WNIDS[0]}, {WNIDS[2]}"
+    ]
+    put(tmp_path / "val" / WNIDS[1] / "1.png")
+    (domain,) = opened("imagenet", manifest(), tmp_path / "val")
+    assert domain.missing == (WNIDS[0], WNIDS[2], WNIDS[3])
+    more = manifest(classes=1001, class_ids=(*WNIDS, *(f"x{number}" for number in range(997))))
+    (domain,) = opened("imagenet", more, tmp_path / "val")
+    assert domain.missing == (), "not all of its classes are ImageNet's"
+    for number in (2, 10):
+        put(tmp_path / "v2" / str(number) / "1.jpeg")
+    (domain,) = opened("imagenet-v2", thousand(), tmp_path / "v2")
+    assert domain.missing[:3] == ("0", "1", "3")
+    assert len(domain.missing) == 998
 
 
 def test_a_model_of_the_two_hundred_classes_needs_no_mask(tmp_path: Path) -> None:

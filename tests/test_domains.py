@@ -347,8 +347,33 @@ def test_a_subset_remembers_what_it_is_from() -> None:
     assert part.found == part.take([0]).found == len(domain)
     assert part.oddities() == domain.oddities()
     lacking = replace(domain, expected_classes=200)
-    assert "5 class folders of clean, officially 200" in lacking.take([0]).oddities()[-1]
+    assert "5 class folders of clean, officially 200; predictions" in lacking.take([0]).oddities()[-1]
     assert domain.expected == 5
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, ""),
+        (1, ", without class folder n0"),
+        (3, ", without class folder n0, n1, n2"),
+        (4, ", without class folder n0, n1, n2 and 1 other"),
+        (1003, ", without class folder n0, n1, n2 and 1,000 others"),
+    ],
+)
+def test_missing_class_folders_are_named(count: int, said: str) -> None:
+    domain = replace(clean(), missing=tuple(f"n{index}" for index in range(count)))
+    assert domain.oddities() == [], "of one's own images there is no official number"
+    images = len(domain)
+    short = replace(domain, expected=images + 1)
+    assert short.oddities() == [f"{images} images of clean, officially {images + 1}{said}"]
+    same = replace(domain, expected=images)
+    assert same.oddities() == ([f"{images} images of clean, officially {images}{said}"] if said else [])
+    fewer = replace(short, classes=(0, 1, 2, 3, 4), expected_classes=200)
+    assert fewer.take([1]).oddities() == [
+        f"{images} images of clean, officially {images + 1}",
+        f"5 class folders of clean, officially 200{said}; predictions are only among these, which is easier",
+    ]
 
 
 # --- generated ---
