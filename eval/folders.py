@@ -121,7 +121,7 @@ def class_index(found: Sequence[str], manifest: Manifest, folder: Path) -> dict[
 
 
 def official_classes(manifest: Manifest) -> Sequence[str]:
-    """The class folders that ImageNet has for a bundle; none are known if it has more classes, or no names."""
+    """The class folders of ImageNet for a bundle; none are known if it has more classes, or no names."""
     return manifest.class_ids if manifest.class_ids and manifest.classes <= IMAGENET_CLASSES else ()
 
 

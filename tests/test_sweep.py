@@ -738,7 +738,8 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
     assert (a["accuracy"], a["accuracy_std"]) == (pytest.approx(0.5), None)
     assert b["accuracy"] == pytest.approx(1.7 / 3)
     assert b["gain"] == pytest.approx(0.2 / 3)
-    assert "on the 7 of 8 streams that these methods have finished" in table.text([graph])
+    said = "7 of 8 streams are finished with all of these methods; means are over 1 of 2 seeds"
+    assert table.text([graph]).splitlines()[1] == said
 
     for cell in [cell for cell in both if cell.label == "b" and (cell.domain, cell.severity) != ("fog", 1)]:
         del both[cell]
@@ -758,6 +759,9 @@ def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell,
     assert summary.average is not None
     assert summary.average["accuracy"] == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
     assert summary.average["accuracy_std"] is None
+    assert "5 of 8 streams are finished with all of these methods; no seed is whole" in table.text(
+        graphs(cells, finished)
+    )
     (again,) = [run for run in runs_of(*graphs(cells, finished)) if run.seed == 1]
     assert [each.name for each in again.domains] == ["fog", "clean"]
 

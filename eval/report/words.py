@@ -57,7 +57,7 @@ def protocol(of: Protocol) -> list[str]:
         _SETTINGS[of.setting].format(rounds=of.rounds, order=order),
         f"Images of each domain: {_subset(of.subset)}.",
         f"They arrive in batches of {of.batch_size}, in an order that depends on the seed.",
-        "Each batch is given to all methods in turn, and is scored as it is first seen.",
+        "All methods get the same batches, each of which is scored as it is first seen.",
         f"{seeds} {_listed(of.seeds)}.",
         f"Predicted are {_classes(of.classes)}.",
     ]
@@ -76,7 +76,7 @@ def summary(source: Source) -> str:
             *([gain] if len(source.labels) > 1 else []),
             "ECE is the expected calibration error over 15 bins; NLL the negative log-likelihood of the"
             " label, in nats. Forwards are per batch; guarded are batches on which the guard stepped in;"
-            " memory is the peak of the whole process, which all methods share.",
+            " memory is the peak of the whole process, not of the method alone.",
         ]
     )
 

@@ -59,8 +59,8 @@ class Summary:
     Attributes:
         bundle, model, precision, method: SHA-256, name, which graph, and the method's label.
         cells, finished: how many there are, and how many of them are finished.
-        compared: how many of these the averages are of: those on streams that all compared methods have
-            finished; none if this method is not among them.
+        compared: how many of these are on streams that all compared methods have finished; 0 if this method is
+            not compared. Averages are of these cells; of whole seeds only, where there are any.
         domains: by name, averages as below, over severities and then seeds.
         average: as in `fozo.eval.average.averages`, or None.
     """
@@ -118,9 +118,11 @@ def _notes(graph: Graph) -> list[str]:
     """What is not in the tables, as not all is finished."""
     out = [label for label in graph.cells if label not in graph.labels]
     notes = []
-    if graph.compared < graph.streams:
+    if graph.results and graph.compared < graph.streams:
+        whole, seeds = sum(run.complete for run in graph.results.runs), len(graph.results.protocol.seeds)
         notes.append(
-            f"on the {graph.compared:,} of {graph.streams:,} streams that these methods have finished"
+            f"{graph.compared:,} of {graph.streams:,} streams are finished with all of these methods; "
+            + (f"means are over {whole} of {seeds} seeds" if whole else "no seed is whole")
         )
     if out:
         missing = (f"{label} ({graph.finished[label]:,} of {graph.cells[label]:,} cells)" for label in out)
