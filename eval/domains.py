@@ -113,7 +113,8 @@ class Domain:
             return ""
         others = len(self.missing) - _NAMED
         more = f" and {others:,} other{'s' if others > 1 else ''}" if others > 0 else ""
-        return f", without class folder {', '.join(self.missing[:_NAMED])}{more}"
+        folders = "folders" if len(self.missing) > 1 else "folder"
+        return f", without class {folders} {', '.join(self.missing[:_NAMED])}{more}"
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""

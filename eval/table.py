@@ -11,7 +11,7 @@ from .protocol import Protocol
 
 _NAME = 20
 # Heading, key of the averages, factor, format; those with a spread over seeds show it.
-COLUMNS = (
+_COLUMNS = (
     ("accuracy %", "accuracy", 100, ".2f"),
     ("gain", "gain", 100, "+.2f"),
     ("top-5 %", "top5_accuracy", 100, ".2f"),
@@ -66,7 +66,7 @@ def summary(runs: Sequence[Run]) -> str:
     """
     found = averages(runs)
     width = max(map(len, found), default=0) + 2
-    columns = [each for each in COLUMNS if any(_says(values, each[1]) for values in found.values())]
+    columns = [each for each in _COLUMNS if any(_says(values, each[1]) for values in found.values())]
     lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
     for label, values in found.items():
         cells = (

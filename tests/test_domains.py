@@ -356,9 +356,9 @@ def test_a_subset_remembers_what_it_is_from() -> None:
     [
         (0, ""),
         (1, ", without class folder n0"),
-        (3, ", without class folder n0, n1, n2"),
-        (4, ", without class folder n0, n1, n2 and 1 other"),
-        (1003, ", without class folder n0, n1, n2 and 1,000 others"),
+        (3, ", without class folders n0, n1, n2"),
+        (4, ", without class folders n0, n1, n2 and 1 other"),
+        (1003, ", without class folders n0, n1, n2 and 1,000 others"),
     ],
 )
 def test_missing_class_folders_are_named(count: int, said: str) -> None:

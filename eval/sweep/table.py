@@ -59,8 +59,8 @@ class Summary:
     Attributes:
         bundle, model, precision, method: SHA-256, name, which graph, and the method's label.
         cells, finished: how many there are, and how many of them are finished.
-        compared: how many of these are on streams that all compared methods have finished; 0 if this method is
-            not compared. Averages are of these cells; of whole seeds only, where there are any.
+        compared: how many of these are on streams that all compared methods have finished; 0 if this method
+            is not compared. Averages are of these cells; of whole seeds only, where there are any.
         domains: by name, averages as below, over severities and then seeds.
         average: as in `fozo.eval.average.averages`, or None.
     """
