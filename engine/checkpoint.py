@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,12 +41,18 @@ def save(path: Path, header: Mapping[str, Any], state: State) -> None:
 
 
 def arrays_of(state: State, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """Every value of a state that is not None, by name; those of a state inside it as `name.inner`."""
+    """Every value of a state that is not None, by name.
+
+    Those of a state inside it as `name.inner`, of several states as `name.0.inner` and so on.
+    """
     values: dict[str, NDArray[Any]] = {}
     for f in fields(state):
         value = getattr(state, f.name)
         if isinstance(value, State):
             values.update(arrays_of(value, f"{prefix}{f.name}."))
+        elif isinstance(value, tuple):
+            for place, each in enumerate(value):
+                values.update(arrays_of(each, f"{prefix}{f.name}.{place}."))
         elif value is not None:
             values[prefix + f.name] = np.asarray(value)
     return values
@@ -105,9 +113,19 @@ def restored(
         name, initial = prefix + f.name, getattr(like, f.name)
         if isinstance(initial, State):
             values[f.name] = restored(path, f"{name}.", arrays, initial, info)
+        elif isinstance(initial, tuple):
+            like_each = getattr(like, f.metadata["like"])
+            values[f.name] = tuple(
+                restored(path, f"{name}.{place}.", arrays, like_each, info)
+                for place in itertools.takewhile(partial(_any_under, arrays, name), itertools.count())
+            )
         else:
             values[f.name] = _restore(path, name, f, hints[f.name], arrays.get(name), initial, info)
     return type(like)(**values)
+
+
+def _any_under(arrays: Mapping[str, NDArray[Any]], name: str, place: int) -> bool:
+    return any(each.startswith(f"{name}.{place}.") for each in arrays)
 
 
 def _restore(

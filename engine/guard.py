@@ -53,6 +53,8 @@ def _is_finite(record: Any) -> bool:
 def _finite_value(value: Any) -> bool:
     if is_dataclass(value):
         return _is_finite(value)
+    if isinstance(value, tuple):
+        return all(map(_finite_value, value))
     if isinstance(value, np.ndarray) and value.dtype.kind != "f":
         return True  # images that are kept
     return not isinstance(value, (float, np.ndarray)) or bool(np.isfinite(value).all())

@@ -14,8 +14,8 @@ import pytest
 from fozo.engine.adapter import Adapter
 from fozo.engine.errors import InputError
 from fozo.engine.methods import METHODS, Fozo, Guarded, Interval, Shift, method, options_of
-from fozo.engine.methods.base import Prediction, State
-from fozo.engine.methods.guarded import FOREVER, renumbered
+from fozo.engine.methods.base import Prediction, State, renumbered
+from fozo.engine.methods.guarded import FOREVER
 from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.monitor import Alarm
 
@@ -381,7 +381,7 @@ def test_as_an_option_of_every_method() -> None:
     assert configured.name == "fozo"
     assert options_of(configured)["guard"] == "reset" and options_of(configured)["samples"] == 2
     assert method("shift", guard="off") == Shift()
-    with pytest.raises(InputError, match="guard_loss needs a guard"):
+    with pytest.raises(InputError, match="guard_loss needs guard; add guard=rollback"):
         method("shift", guard_loss=0.02)
     with pytest.raises(InputError, match=r"guard must be rollback\|reset\|stop\|warn"):
         method("shift", guard="on")

@@ -168,8 +168,8 @@ def test_own_directions_have_the_variance_of_the_derivation(
 class _Shared(Pizo):
     """The same with one direction for the whole batch, as FOZO and ZOA have it."""
 
-    def _directions(self, state: PizoState, count: int) -> dict[str, FloatArray]:
-        found = super()._directions(state, count)
+    def _directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
+        found = super()._directions(state, sample, count)
         return {name: np.repeat(each[:1], count, axis=0) for name, each in found.items()}
 
 
@@ -261,7 +261,7 @@ def test_prediction_is_the_mean_of_both_sides_shifted(network: Network, random_i
     sides = network.candidates(
         images,
         [
-            configured._tunables(state, configured._directions(state, 5), sign, network.info)
+            configured._tunables(state, configured._directions(state, 0, 5), sign, network.info)
             for sign in (1, -1)
         ],
     )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from ..errors import InputError
 from .base import AnyMethod, Method, Prediction, State
 from .bn_adapt import BnAdapt
+from .domains import Domains
 from .foa import Foa
 from .fozo import Fozo
 from .guarded import Guarded
@@ -89,6 +90,7 @@ __all__ = [
     "METHODS",
     "AnyMethod",
     "BnAdapt",
+    "Domains",
     "Foa",
     "Fozo",
     "Guarded",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeVar
 
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
@@ -16,7 +16,8 @@ class State:
 
     Randomness is a pure function of `seed` and `step`, so these two are the whole random state. Fields are
     numbers, arrays of a fixed shape, or states of another method. An array that is None at first is made with
-    `late_array`, one whose length changes with `growing_array`, so that a checkpoint can be checked.
+    `late_array`, one whose length changes with `growing_array`, any number of states with `several_states`,
+    so that a checkpoint can be checked.
 
     Attributes:
         step: batches processed.
@@ -61,7 +62,22 @@ def growing_array(free: int = 1) -> Any:
     return field(metadata={"free": free})
 
 
+def several_states(like: str) -> Any:
+    """A state field for a tuple of states, none at first, each of which is like that in another field."""
+    return field(default=(), metadata={"like": like})
+
+
 StateT = TypeVar("StateT", bound=State)
+
+
+def renumbered(state: StateT, like: State) -> StateT:
+    """A state with the step numbers of a later one, so that no random direction is drawn a second time."""
+    nested: dict[str, Any] = {
+        f.name: renumbered(value, getattr(like, f.name))
+        for f in fields(state)
+        if isinstance(value := getattr(state, f.name), State)
+    }
+    return replace(state, step=like.step, **nested)
 
 
 class Method(Protocol[StateT]):

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ..guard import guarded_step
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from ..monitor import Alarm, Pool, agreement, estimated_loss, jumped
 from ..objective import softmax
-from .base import AnyMethod, Prediction, State, late_array
+from .base import AnyMethod, Prediction, State, late_array, renumbered
 from .options import option, validate
 
 AVERAGE_DECAY = 0.9
 FOREVER = -1
-StateT = TypeVar("StateT", bound=State)
 
 
 @dataclass(frozen=True)
@@ -254,16 +253,6 @@ class Guarded:
             look_in=spacing - 1,
             next_pause=self.guard_pause if spacing == self.guard_shadow else state.next_pause,
         )
-
-
-def renumbered(state: StateT, like: State) -> StateT:
-    """A state with the step numbers of a later one, so that no random direction is drawn a second time."""
-    nested: dict[str, Any] = {
-        f.name: renumbered(value, getattr(like, f.name))
-        for f in fields(state)
-        if isinstance(value := getattr(state, f.name), State)
-    }
-    return replace(state, step=like.step, **nested)
 
 
 def _alarmed(state: GuardedState, inner: State) -> GuardedState:

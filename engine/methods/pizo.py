@@ -72,7 +72,7 @@ class Pizo:
     directions: Literal["rademacher", "gaussian"] = option(
         "rademacher", "perturbations of the norms: ±1 at random, or normal; prompts' are always normal"
     )
-    epsilon: float = option(0.05, "ε of the norms", low=0)
+    epsilon: float = option(0.03, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
     rate: float = option(0.01, "η of the norms: how far a step moves each value, on the average", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
@@ -90,6 +90,7 @@ class Pizo:
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
     window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=0)
     update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
+    samples: int = option(1, "pairs of forwards, each along directions of its own", low=1)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -97,7 +98,7 @@ class Pizo:
     @property
     def forwards(self) -> int:
         """Forwards that one step uses."""
-        return 2
+        return 2 * self.samples
 
     def init(self, info: ModelInfo, seed: int) -> PizoState:
         """Prompts drawn uniformly within the model's bound, norms as they are, nothing seen yet.
@@ -133,30 +134,28 @@ class Pizo:
         )
 
     def step(self, state: PizoState, images: ImageArray, network: Forward) -> tuple[Prediction, PizoState]:
-        """Two forwards around the current values, every image along a direction of its own."""
+        """Pairs of forwards around the current values, every image along a direction of its own."""
         info = network.info
-        directions = self._directions(state, len(images))
-        plus, minus = network.candidates(
-            images, [self._tunables(state, directions, sign, info) for sign in (1, -1)]
-        )
-        features = (plus.features + minus.features) / 2
+        sides = self._sides(state, images, network)
+        features = _mean([each.features for each in sides])
         mean = features[:, -1].mean(axis=0, dtype=np.float64)
         center = moving_average(state.center, mean, self.shift_decay)
         used = center if self.shift_update == "inclusive" else state.center
         offset = logit_offset(info.head_weight, self._shift(used, info))
         moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        slopes = self._slopes(plus, minus, features, moments, offset, info)
-        logits = (plus.logits + minus.logits) / 2 + offset
         following = replace(
             state,
             step=state.step + 1,
             images=state.images + len(images),
             window=slide(state.window, features, self.window),
             center=center,
-            **self._gradients(state, slopes, directions),
         )
+        for each in sides:
+            slopes = self._slopes(each, features, moments, offset, info)
+            following = replace(following, **self._gradients(following, slopes, each.directions))
         if following.images >= self.update_images:
             following = self._updated(following)
+        logits = _mean([each.logits for each in sides]) + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": discrepancy(moments, info.require_source(self.name)),
@@ -175,9 +174,18 @@ class Pizo:
         names = adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name)
         return [row for row, name in enumerate(info.norms) if name in names]
 
-    def _directions(self, state: PizoState, count: int) -> dict[str, FloatArray]:
+    def _sides(self, state: PizoState, images: ImageArray, network: Forward) -> list[_Sides]:
+        """Pairs of forwards around the current values."""
+        found = []
+        for sample in range(self.samples):
+            directions = self._directions(state, sample, len(images))
+            moved = [self._tunables(state, directions, sign, network.info) for sign in (1, -1)]
+            found.append(_Sides(directions, *network.candidates(images, moved)))
+        return found
+
+    def _directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
         """One for each image and each tunable, float32 `[N, …]`."""
-        generator = np.random.default_rng([state.seed, state.step + 1])
+        generator = np.random.default_rng([state.seed, state.step + 1, sample])
         found: dict[str, FloatArray] = {}
         if self.tune != "norms":
             found["prompts"] = generator.standard_normal((count, *state.prompts.shape), np.float32)
@@ -217,15 +225,10 @@ class Pizo:
         return fed
 
     def _slopes(
-        self,
-        plus: Outputs,
-        minus: Outputs,
-        features: FloatArray,
-        moments: Moments,
-        offset: FloatArray,
-        info: ModelInfo,
+        self, sides: _Sides, features: FloatArray, moments: Moments, offset: FloatArray, info: ModelInfo
     ) -> FloatArray:
         """The difference of the loss along each image's own direction, float64 `[N]`."""
+        plus, minus = sides.plus, sides.minus
         source = info.require_source(self.name)
         distance = outer_slopes(features, plus.features, minus.features, moments, source)
         moved = offset if self.entropy_on == "shifted" else np.float32(0)
@@ -255,3 +258,31 @@ class Pizo:
             return None
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
         return shift_vector(target, center, 1.0)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Two forwards at both ends of each image's direction.
+
+    Attributes:
+        directions: by tunable, `[N, …]`.
+        plus, minus: what the network says there.
+    """
+
+    directions: Mapping[str, FloatArray]
+    plus: Outputs
+    minus: Outputs
+
+    @property
+    def features(self) -> FloatArray:
+        """In the middle, `[N, L, F]`."""
+        return (self.plus.features + self.minus.features) / 2
+
+    @property
+    def logits(self) -> FloatArray:
+        """In the middle, `[N, K]`."""
+        return (self.plus.logits + self.minus.logits) / 2
+
+
+def _mean(arrays: list[FloatArray]) -> FloatArray:
+    return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import InputError
 from .base import AnyMethod
+from .domains import Domains
 from .guarded import Guarded
 from .interval import Interval
 from .no_adapt import NoAdapt
 from .options import Option, configure, describe
 
-# Values of the two that wrap nothing.
-OFF: Mapping[str, object] = {"interval": 0, "guard": "off"}
+# What wraps a method, from the inside out; each is named by the option that switches it on.
+_WRAPPERS: Mapping[str, Callable[[AnyMethod], AnyMethod]] = {
+    "interval": Interval,
+    "domains": Domains,
+    "guard": Guarded,
+}
+# Values of these that wrap nothing.
+OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off"}
 
 
 def common_options() -> list[Option]:
     """The options that every method has, with their defaults."""
+    every: AnyMethod = NoAdapt()
+    for wrap in _WRAPPERS.values():
+        every = wrap(every)
     return [
         replace(each, kind=_kind_with_off(each), default=OFF.get(each.name, each.default))
-        for each in describe(Guarded(Interval(NoAdapt())))
+        for each in describe(every)
     ]
 
 
 def wrapped(method: AnyMethod, options: Mapping[str, object]) -> AnyMethod:
-    """The method with what some of the common options add: interval updates, and outside them the guard.
+    """The method with what some of the common options add: interval updates, domains, and outside the guard.
 
     Raises:
-        InputError: a value cannot be used, or the guard has options but no policy.
+        InputError: a value cannot be used, or is for something that is not switched on.
     """
-    switches = {name: options[name] for name in OFF if name in options and not _is_off(name, options[name])}
-    details = {name: value for name, value in options.items() if name not in OFF}
-    if details and "guard" not in switches:
-        raise InputError(
-            f"{method.name}: {', '.join(details)} needs a guard; add guard=rollback, reset, stop or warn"
-        )
-    if "interval" in switches:
-        method = configure(Interval(method), {"interval": switches["interval"]})
-    if "guard" in switches:
-        method = configure(Guarded(method), {"guard": switches["guard"], **details})
+    for switch, wrap in _WRAPPERS.items():
+        own = {each.name for each in describe(wrap(NoAdapt()))}
+        given = {name: value for name, value in options.items() if name in own}
+        if switch in given and not _is_off(switch, given[switch]):
+            method = configure(wrap(method), given)
+        elif details := [name for name in given if name != switch]:
+            example = {"guard": "guard=rollback, reset, stop or warn"}.get(switch, f"{switch}=16")
+            raise InputError(f"{method.name}: {', '.join(details)} needs {switch}; add {example}")
     return method
 
 
