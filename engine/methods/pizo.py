@@ -78,7 +78,7 @@ class Pizo:
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=1)
     anchor: float = option(
-        0.0, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
+        0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
     )
     discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
     diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, to be raised", low=0)
