@@ -21,7 +21,14 @@ from fozo.engine.statistics import Moments
 
 MakeImages = Callable[..., ImageArray]
 BATCH = 4
-NARROW = {"first_block": 1, "frozen_last_blocks": 0, "shift": "none", "epsilon": 0.01, "rate": 0.005}
+NARROW = {
+    "first_block": 1,
+    "frozen_last_blocks": 0,
+    "shift": "none",
+    "epsilon": 0.01,
+    "rate": 0.005,
+    "anchor": 0.0,
+}
 
 
 # --- the known part of the derivative ---
@@ -213,7 +220,7 @@ def test_small_batches_wait_until_there_are_enough_images(
 def test_the_anchor_draws_back(network: Network, random_images: MakeImages) -> None:
     images = random_images(64)
     for anchor, expected in ((0.0, 1.0), (0.25, 0.75)):
-        configured = Pizo(**{**NARROW, "rate": 0.0}, anchor=anchor)  # type: ignore[arg-type]
+        configured = Pizo(**{**NARROW, "rate": 0.0, "anchor": anchor})  # type: ignore[arg-type]
         start = configured.init(network.info, 0)
         start = replace(start, norms=np.ones_like(start.norms))
         _, state = configured.step(start, images, network)
@@ -225,6 +232,62 @@ def test_without_epsilon_nothing_is_learnt(network: Network, random_images: Make
     prediction, state = configured.step(configured.init(network.info, 0), random_images(64), network)
     assert not state.norms.any()
     np.testing.assert_array_equal(prediction.logits, network(random_images(64)).logits)
+
+
+def test_several_pairs_add_up(network: Network, random_images: MakeImages) -> None:
+    """The gradient is the sum over pairs, each seen from the middle of all of them."""
+    images = random_images(BATCH)
+    configured = Pizo(**NARROW, samples=3, update_images=10**6)  # type: ignore[arg-type]
+    start = configured.init(network.info, 0)
+    prediction, state = configured.step(start, images, network)
+    assert prediction.forwards == 6
+    source = network.info.source
+    assert source is not None
+    pairs = []
+    for sample in range(3):
+        directions = configured._directions(start, sample, BATCH)
+        moved = [configured._tunables(start, directions, sign, network.info) for sign in (1, -1)]
+        pairs.append((directions["norms"], *network.candidates(images, moved)))
+    features = sum(plus.features + minus.features for _, plus, minus in pairs) / 6
+    expected = np.zeros_like(state.norms_gradient)
+    for directions, plus, minus in pairs:
+        slopes = 0.4 * outer_slopes(features, plus.features, minus.features, Moments.of(features), source)
+        slopes = slopes + entropy(plus.logits) - entropy(minus.logits)
+        expected += sum(s * z for s, z in zip(slopes / 0.02, directions, strict=True))
+    np.testing.assert_allclose(state.norms_gradient, expected, rtol=1e-4, atol=1e-7)
+    logits = sum(plus.logits + minus.logits for _, plus, minus in pairs) / 6
+    np.testing.assert_allclose(prediction.logits, logits, rtol=1e-5, atol=1e-5)
+
+
+def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
+    network: Network, random_images: MakeImages
+) -> None:
+    adapter = Adapter(network, Pizo(first_block=1, frozen_last_blocks=0, every=3, update_images=BATCH))
+    forwards, updates, norms = [], [], []
+    for seed in range(7):
+        before = adapter.state
+        images = random_images(BATCH, seed=seed)
+        prediction = adapter.step(images)
+        forwards.append(prediction.forwards)
+        updates.append(adapter.state.updates)  # type: ignore[attr-defined]
+        norms.append(adapter.state.norms)  # type: ignore[attr-defined]
+        if seed == 2:
+            plain = network(images, norms=_whole(network, norms[-2]))
+            center = 0.9 * before.center + 0.1 * plain.features[:, -1].mean(axis=0)  # type: ignore[attr-defined]
+            expected = plain.logits - network.info.head_weight @ center.astype(np.float32)
+            np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(adapter.state.center, center, rtol=1e-6)  # type: ignore[attr-defined]
+    assert forwards == [2, 1, 1, 2, 1, 1, 2]
+    assert updates == [1, 1, 1, 2, 2, 2, 3]
+    np.testing.assert_array_equal(norms[0], norms[2])
+
+
+def _whole(network: Network, norms: FloatArray) -> FloatArray:
+    """The tunable `norms` with these in the last rows but that of the final norm."""
+    names = list(network.info.norms)
+    found = np.zeros((1, len(names), 2, network.info.width), np.float32)
+    found[0, [names.index(f"blocks.1.norm{number}") for number in (1, 2)]] = norms
+    return found
 
 
 @pytest.mark.parametrize("tune", ["norms", "prompts", "both"])

@@ -91,13 +91,14 @@ class Pizo:
     window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=0)
     update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
     samples: int = option(1, "pairs of forwards, each along directions of its own", low=1)
+    every: int = option(1, "batches of which one is learnt from; the others take a single forward", low=1)
 
     def __post_init__(self) -> None:
         validate(self)
 
     @property
     def forwards(self) -> int:
-        """Forwards that one step uses."""
+        """Forwards that one step uses, where it learns."""
         return 2 * self.samples
 
     def init(self, info: ModelInfo, seed: int) -> PizoState:
@@ -136,38 +137,32 @@ class Pizo:
     def step(self, state: PizoState, images: ImageArray, network: Forward) -> tuple[Prediction, PizoState]:
         """Pairs of forwards around the current values, every image along a direction of its own."""
         info = network.info
-        sides = self._sides(state, images, network)
-        features = _mean([each.features for each in sides])
-        mean = features[:, -1].mean(axis=0, dtype=np.float64)
-        center = moving_average(state.center, mean, self.shift_decay)
-        used = center if self.shift_update == "inclusive" else state.center
-        offset = logit_offset(info.head_weight, self._shift(used, info))
+        if state.step % self.every:
+            outputs, sides = network(images, **self._tunables(state, {}, 0, info)), []
+            features, logits = outputs.features, outputs.logits
+        else:
+            sides = self._sides(state, images, network)
+            features, logits = (
+                _mean([each.features for each in sides]),
+                _mean([each.logits for each in sides]),
+            )
         moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        following = replace(
-            state,
-            step=state.step + 1,
-            images=state.images + len(images),
-            window=slide(state.window, features, self.window),
-            center=center,
-        )
-        for each in sides:
-            slopes = self._slopes(each, features, moments, offset, info)
-            following = replace(following, **self._gradients(following, slopes, each.directions))
-        if following.images >= self.update_images:
-            following = self._updated(following)
-        logits = _mean([each.logits for each in sides]) + offset
+        following = self._followed(state, features)
+        offset = self._offset(following if self.shift_update == "inclusive" else state, info)
+        if sides:
+            following = self._learnt(following, sides, features, moments, offset, info)
+        logits = logits + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": discrepancy(moments, info.require_source(self.name)),
             "size": float(np.sqrt(np.mean(np.square(following.norms)))) if following.norms.size else 0.0,
         }
-        return Prediction(logits, self.forwards, diagnostics=diagnostics), following
+        return Prediction(logits, max(1, 2 * len(sides)), diagnostics=diagnostics), following
 
     def predict(self, state: PizoState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with the values as they are, unperturbed, and the shift as it is."""
         tunables = self._tunables(state, {}, 0, network.info)
-        logits = network(images, **tunables).logits
-        logits = logits + logit_offset(network.info.head_weight, self._shift(state.center, network.info))
+        logits = network(images, **tunables).logits + self._offset(state, network.info)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _rows(self, info: ModelInfo) -> list[int]:
@@ -238,6 +233,32 @@ class Pizo:
             slopes -= self.diversity_weight * diversity_slopes(after, before)
         return slopes
 
+    def _followed(self, state: PizoState, features: FloatArray) -> PizoState:
+        """After a batch of features `[N, L, F]`, before anything is learnt from it."""
+        mean = features[:, -1].mean(axis=0, dtype=np.float64)
+        return replace(
+            state,
+            step=state.step + 1,
+            window=slide(state.window, features, self.window),
+            center=moving_average(state.center, mean, self.shift_decay),
+        )
+
+    def _learnt(
+        self,
+        state: PizoState,
+        sides: list[_Sides],
+        features: FloatArray,
+        moments: Moments,
+        offset: FloatArray,
+        info: ModelInfo,
+    ) -> PizoState:
+        """With the gradients of a batch, and an update if they are of enough images."""
+        state = replace(state, images=state.images + len(features))
+        for each in sides:
+            slopes = self._slopes(each, features, moments, offset, info)
+            state = replace(state, **self._gradients(state, slopes, each.directions))
+        return self._updated(state) if state.images >= self.update_images else state
+
     def _updated(self, state: PizoState) -> PizoState:
         """One step along the running average of the gradients, of a length that only the rate decides."""
         updates = state.updates + 1
@@ -253,11 +274,12 @@ class Pizo:
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
-    def _shift(self, center: FloatArray | None, info: ModelInfo) -> FloatArray | None:
+    def _offset(self, state: PizoState, info: ModelInfo) -> FloatArray:
+        """What the shift adds to the logits, `[K]`."""
         if self.shift == "none":
-            return None
+            return logit_offset(info.head_weight, None)
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        return shift_vector(target, center, 1.0)
+        return logit_offset(info.head_weight, shift_vector(target, state.center, 1.0))
 
 
 @dataclass(frozen=True)
