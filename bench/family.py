@@ -103,15 +103,22 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
     clean = replace(imagefolder(options.images, manifest), name=CLEAN)
     domains = generated(clean, options.severity, options.corruptions, seed, options.frost_textures)
     for domain in choose_subset(domains, options.subset, seed)[0]:
-        tallies = {key: Tally() for key in adapters}
+        tallies, forwards = {key: Tally() for key in adapters}, dict.fromkeys(adapters, 0)
         for (setting, _), adapter in adapters.items():
             if setting == "reset":
                 adapter.reset()
         for images, labels in batches(domain, seed, options.batch_size):
             for key, adapter in adapters.items():
-                tallies[key].add(adapter.step(images).logits, labels)
+                prediction = adapter.step(images)
+                tallies[key].add(prediction.logits, labels)
+                forwards[key] += prediction.forwards * len(images)
         for (setting, label), tally in tallies.items():
-            facts = {"images": tally.images, "accuracy": 100 * tally.accuracy, "ece": 100 * tally.ece}
+            facts = {
+                "images": tally.images,
+                "accuracy": 100 * tally.accuracy,
+                "ece": 100 * tally.ece,
+                "forwards": forwards[setting, label] / tally.images,
+            }
             yield {"seed": seed, "domain": domain.name, "setting": setting, "method": label, **facts}
 
 
