@@ -201,10 +201,10 @@ def test_a_larger_batch_is_checked_alone() -> None:
 
 def test_predictions_without_learning_are_those_of_the_current_domain() -> None:
     wrapped, network = Domains(Tally()), Scripted()
-    _, states = run(wrapped, [64 * "A", 64 * "B", 64 * "B"])
+    _, states = run(wrapped, [64 * "A", 64 * "B", 64 * "B", 16 * "B"])
     before = snapshot(states[-1])
     prediction = wrapped.predict(states[-1], batch("AC"), network)
-    assert prediction.logits.tolist() == [[0, 128, 0, 0]] * 2 and prediction.forwards == 1
+    assert prediction.logits.tolist() == [[0, 144, 0, 0]] * 2 and prediction.forwards == 1
     assert snapshot(states[-1]) == before
 
 
@@ -236,7 +236,7 @@ def test_nothing_of_the_next_domain_is_put_away(size: int) -> None:
 
 
 def test_a_pool_across_a_change() -> None:
-    """Forty of either make a domain that is neither; its images are in no state that comes back."""
+    """Forty of either make a domain that is neither; what was learnt of it is in no state of the others."""
     predictions, states = run(Domains(Tally()), [64 * "A", 40 * "A", 40 * "B", 64 * "B", 64 * "A"])
     assert changes(predictions) == [2, 3, 4]
     assert [tally(each) for each in states[3].earlier] == [{"A": 64}, {"B": 40}]
@@ -323,6 +323,9 @@ def test_a_batch_that_teaches_nothing_is_no_domain() -> None:
     assert (state.inner.step, inner.inner.step) == (2, 2)
 
 
+# --- a real network
+
+
 class Counted:
     """A view of a network that counts images, one forward each."""
 
@@ -335,9 +338,6 @@ class Counted:
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         self.images += len(images) * len(tunables)
         return self.network.candidates(images, tunables)
-
-
-# --- a real network
 
 
 @pytest.fixture(scope="module")
