@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,18 +112,18 @@ def restored(
         if isinstance(initial, State):
             values[f.name] = restored(path, f"{name}.", arrays, initial, info)
         elif isinstance(initial, tuple):
-            like_each = getattr(like, f.metadata["like"])
+            count, like_each = len(values[f.metadata["each_of"]]), getattr(like, f.metadata["like"])
+            if any(each.startswith(f"{name}.{count}.") for each in arrays):
+                raise StateError(
+                    f"{path}: there are more states {name} than {prefix}{f.metadata['each_of']} has entries, "
+                    f"{count}; start anew, or use another checkpoint"
+                )
             values[f.name] = tuple(
-                restored(path, f"{name}.{place}.", arrays, like_each, info)
-                for place in itertools.takewhile(partial(_any_under, arrays, name), itertools.count())
+                restored(path, f"{name}.{place}.", arrays, like_each, info) for place in range(count)
             )
         else:
             values[f.name] = _restore(path, name, f, hints[f.name], arrays.get(name), initial, info)
     return type(like)(**values)
-
-
-def _any_under(arrays: Mapping[str, NDArray[Any]], name: str, place: int) -> bool:
-    return any(each.startswith(f"{name}.{place}.") for each in arrays)
 
 
 def _restore(

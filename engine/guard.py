@@ -30,7 +30,7 @@ def guarded_step(
     """
     with np.errstate(over="ignore", invalid="ignore"):
         prediction, following = method.step(state, images, network)
-    if _is_finite(prediction) and _is_finite(following):
+    if _is_finite(prediction) and _is_finite(following, state):
         return prediction, following
     logits = network(images).logits
     readable = np.isfinite(logits).all(axis=1, keepdims=True)
@@ -45,14 +45,19 @@ def guarded_step(
     return frozen, replace(state, step=state.step + 1)
 
 
-def _is_finite(record: Any) -> bool:
-    """Whether all numbers of a record are finite, those of the states inside it too."""
-    return all(_finite_value(getattr(record, f.name)) for f in fields(record))
+def _is_finite(record: Any, before: Any = None) -> bool:
+    """Whether all numbers of a record are finite, those of the states inside it too.
+
+    What is the very object that it was before has been looked at then.
+    """
+    return all(_finite_value(getattr(record, f.name), getattr(before, f.name, None)) for f in fields(record))
 
 
-def _finite_value(value: Any) -> bool:
+def _finite_value(value: Any, before: Any = None) -> bool:
+    if value is before:
+        return True
     if is_dataclass(value):
-        return _is_finite(value)
+        return _is_finite(value, before)
     if isinstance(value, tuple):
         return all(map(_finite_value, value))
     if isinstance(value, np.ndarray) and value.dtype.kind != "f":

@@ -36,6 +36,10 @@ WRAPPED: dict[str, AnyMethod] = {
     "fozo-guard": method("fozo", guard="rollback", guard_diversity=0.01),
     "zoa-guard": method("zoa", guard="warn"),
     "t3a-interval-guard": method("t3a", interval=8, guard="reset", guard_diversity=0.01),
+    "fozo-domains": method("fozo", domains=1, domains_threshold=0.0),
+    "moments-interval-domains-guard": method(
+        "moments", interval=4, domains=3, domains_threshold=0.0, guard="rollback", guard_diversity=0.01
+    ),
 }
 VARIANTS: dict[str, AnyMethod] = {
     **METHODS,
@@ -101,6 +105,12 @@ class Counting:
         return outputs
 
 
+@pytest.fixture(autouse=True)
+def domains_of_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else no batch here would be enough to check for a change."""
+    monkeypatch.setattr("fozo.engine.methods.domains.IMAGES", 8)
+
+
 @pytest.fixture(scope="module")
 def networks(bundle_paths: dict[int, Path]) -> Iterator[dict[int, Network]]:
     """By width, one worker each."""
@@ -140,6 +150,9 @@ def values(state: State) -> Iterator[tuple[str, Any]]:
         value = getattr(state, f.name)
         if isinstance(value, State):
             yield from ((f"{f.name}.{name}", inner) for name, inner in values(value))
+        elif isinstance(value, tuple):
+            for place, each in enumerate(value):
+                yield from ((f"{f.name}.{place}.{name}", inner) for name, inner in values(each))
         else:
             yield f.name, value
 

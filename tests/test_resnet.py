@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fozo.data.source import SourceImages, store_source
 from fozo.engine.adapter import Adapter
 from fozo.engine.bundle import Bundle
 from fozo.engine.errors import BundleError, ExportError, InputError
+from fozo.engine.methods import method as fozo_method
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
 from fozo.engine.network import Network
 from fozo.engine.objective import discrepancy
@@ -444,6 +446,23 @@ def test_methods_that_need_no_prompts(method: str, bundle: Bundle, tmp_path: Pat
     for size in (8, 1, 3):
         prediction = adapter.step(some_images(size, seed=size))
         assert np.isfinite(prediction.logits).all() and not prediction.guarded
+
+
+@pytest.mark.parametrize("method", ["bn_adapt", "zoa"])
+def test_a_state_for_each_domain(method: str, bundle: Bundle, tmp_path: Path) -> None:
+    """Of which the first one, and so its answer, is as if the others had not been."""
+    stored = store_source(copied(bundle, tmp_path), "fp32", clean(64))
+    images = some_images(64)
+    with Network.open(stored.path, workers=1) as opened:
+        adapter = Adapter(opened, fozo_method(method, domains=2))
+        plain = Adapter(opened, fozo_method(method))
+        found = [adapter.step(each) for each in (images, images // 4, images // 4, images)]
+        plain.step(images)
+        plain.state = replace(plain.state, step=5)  # two steps at each of the two changes
+        expected = plain.step(images)
+    assert [each.diagnostics["domain_changed"] for each in found] == [0, 1, 0, 1]
+    assert [each.forwards / adapter.method.forwards for each in found] == [1, 2, 1, 2]
+    assert found[-1].logits.tobytes() == expected.logits.tobytes()
 
 
 def test_convolutions_are_not_quantised(bundle: Bundle) -> None:

@@ -62,9 +62,13 @@ def growing_array(free: int = 1) -> Any:
     return field(metadata={"free": free})
 
 
-def several_states(like: str) -> Any:
-    """A state field for a tuple of states, none at first, each of which is like that in another field."""
-    return field(default=(), metadata={"like": like})
+def several_states(like: str, each_of: str) -> Any:
+    """A state field for a tuple of states, none at first.
+
+    Each is like that in the field `like`, and there is one for each entry of the array `each_of`, a field
+    that comes before.
+    """
+    return field(default=(), metadata={"like": like, "each_of": each_of})
 
 
 StateT = TypeVar("StateT", bound=State)

@@ -6,7 +6,6 @@ learnt in all of them, here each has its own, found again by these statistics: o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +13,10 @@ import numpy as np
 from ..domain_detector import Domain, DomainRules, distance, observe
 from ..errors import BundleError
 from ..guard import guarded_step
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from .base import AnyMethod, Prediction, State, growing_array, renumbered, several_states
 from .options import option, validate
+from .overheard import Overheard
 
 IMAGES = 64  # that a check needs: statistics of fewer differ by what is on them
 DECAY = 0.8  # share of the old statistics of a domain that a check keeps
@@ -28,17 +28,19 @@ class DomainsState(State):
 
     Attributes:
         inner: state of the method in this domain.
+        checked: the same after the last check: no image of a domain that is yet to be noticed is in it.
         pool_images, domain, pool: as in `Domain`, its statistics first.
         known: statistics of the K domains that were left, the one left longest ago first, `[K, 2, E]`.
         earlier: state of the method in each of these.
     """
 
     inner: State
+    checked: State
     pool_images: int
     domain: FloatArray = growing_array(free=2)
     pool: FloatArray = growing_array(free=2)
     known: FloatArray = growing_array(free=3)
-    earlier: tuple[State, ...] = several_states("inner")
+    earlier: tuple[State, ...] = several_states("inner", each_of="known")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,16 @@ class Domains:
         """
         none = Domain()
         inner = self.method.init(info, seed)
-        return DomainsState(0, seed, inner, 0, none.statistics, none.pool, np.zeros((0, 0, 0)), ())
+        return DomainsState(
+            step=0,
+            seed=seed,
+            inner=inner,
+            checked=inner,
+            pool_images=0,
+            domain=none.statistics,
+            pool=none.pool,
+            known=np.zeros((0, 0, 0)),
+        )
 
     def step(
         self, state: DomainsState, images: ImageArray, network: Forward
@@ -86,48 +97,49 @@ class Domains:
         Raises:
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
-        heard = _Overheard(network, images)
+        heard = Overheard(network, images)
         prediction, inner = guarded_step(self.method, state.inner, images, heard)
         before = Domain(state.domain, state.pool, state.pool_images)
         rules = DomainRules(self.domains_threshold, IMAGES, "accumulate", DECAY)
-        seen = observe(before, heard.embedding(), rules)
-        following = replace(state, step=state.step + 1, inner=inner)
-        if seen.changed:
-            following = self._moved(state, following, seen.domain.statistics, network.info)
-            again, inner = guarded_step(self.method, following.inner, images, network)
-            prediction = replace(again, forwards=prediction.forwards + again.forwards)
-            following = replace(following, inner=inner)
-        diagnostics = {
-            **prediction.diagnostics,
-            "domain_changed": float(seen.changed),
-            "domains": float(len(following.known) + 1),
-        }
-        return replace(prediction, diagnostics=diagnostics), replace(
-            following,
+        seen = observe(before, _embedding(heard), rules)
+        following = replace(
+            state,
+            step=state.step + 1,
+            inner=inner,
             domain=seen.domain.statistics,
             pool=seen.domain.pool,
             pool_images=seen.domain.pool_images,
         )
+        if seen.changed:
+            following = self._moved(state, following, network.info)
+            again, inner = guarded_step(self.method, following.inner, images, network)
+            prediction = replace(again, forwards=prediction.forwards + again.forwards)
+            following = replace(following, inner=inner)
+        if not following.pool_images:
+            following = replace(following, checked=following.inner)
+        diagnostics = {
+            **prediction.diagnostics,
+            "domain_changed": float(seen.changed),
+            "domains": float(len(following.known) + 1),
+            **({} if seen.distance is None else {"domain_distance": seen.distance}),
+        }
+        return replace(prediction, diagnostics=diagnostics), following
 
     def predict(self, state: DomainsState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with what the method has learnt in the domain of the last step."""
         return self.method.predict(state.inner, images, network)
 
-    def _moved(
-        self, state: DomainsState, following: DomainsState, statistics: FloatArray, info: ModelInfo
-    ) -> DomainsState:
-        """In another domain: `state` is put away, and what belongs to the new one taken up."""
-        index = nearest(state.known, statistics, self.domains_threshold)
+    def _moved(self, state: DomainsState, following: DomainsState, info: ModelInfo) -> DomainsState:
+        """In another domain: that of `state` is put away, and what belongs to the new one taken up."""
+        index = nearest(state.known, following.domain, self.domains_threshold)
         inner = self.method.init(info, state.seed) if index is None else state.earlier[index]
-        others = [place for place in range(len(state.earlier)) if place != index]
-        others = others[
-            max(0, len(others) + 1 - self.domains) :
-        ]  # with the one that is left, at most `domains`
+        others = [place for place in range(len(state.known)) if place != index]
+        others = others[max(0, len(others) + 1 - self.domains) :]  # one place is for the domain that is left
         return replace(
             following,
             inner=renumbered(inner, following.inner),
-            known=np.stack([*(state.known[place] for place in others), state.domain]),
-            earlier=(*(state.earlier[place] for place in others), state.inner),
+            known=np.stack([*state.known[others], state.domain]),
+            earlier=(*(state.earlier[place] for place in others), state.checked),
         )
 
 
@@ -139,37 +151,10 @@ def nearest(known: FloatArray, statistics: FloatArray, threshold: float) -> int 
     return int(np.argmin(distances))
 
 
-class _Overheard:
-    """A network that remembers the embedding of a batch, which tunables do not change."""
-
-    def __init__(self, network: Forward, images: ImageArray) -> None:
-        self.network = network
-        self._images = images
-        self._embedding: FloatArray | None = None
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model behind this network."""
-        return self.network.info
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        """One forward."""
-        return self._noted(images, [self.network(images, **tunables)])[0]
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        """One forward for each of several sets of tunables."""
-        return self._noted(images, self.network.candidates(images, tunables))
-
-    def embedding(self) -> FloatArray:
-        """That of the batch, `[N, 2, E]`."""
-        if self._embedding is None:
-            raise BundleError(
-                f"domains are told apart by the output embedding, and the graph of {self.info.name} has "
-                "none; export the model again, or set domains to 0"
-            )
-        return self._embedding
-
-    def _noted(self, images: ImageArray, outputs: list[Outputs]) -> list[Outputs]:
-        if images is self._images:
-            self._embedding = outputs[0].embedding
-        return outputs
+def _embedding(heard: Overheard) -> FloatArray:
+    if heard.embedding is None:
+        raise BundleError(
+            f"domains are told apart by the output embedding, and the graph of {heard.info.name} has none; "
+            "export the model again, or set domains to 0"
+        )
+    return heard.embedding

@@ -7,16 +7,16 @@ frozen network is always at hand, so a stream need never be much worse than with
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..guard import guarded_step
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from ..monitor import Alarm, Pool, agreement, estimated_loss, jumped
 from ..objective import softmax
 from .base import AnyMethod, Prediction, State, late_array, renumbered
 from .options import option, validate
+from .overheard import Overheard
 
 AVERAGE_DECAY = 0.9
 FOREVER = -1
@@ -136,7 +136,7 @@ class Guarded:
         if state.pause:
             paused = replace(state, step=state.step + 1, pause=max(state.pause - 1, FOREVER))
             return self.predict(state, images, network), paused
-        heard = _Overheard(network, images)
+        heard = Overheard(network, images)
         prediction, inner = guarded_step(self.method, state.inner, images, heard)
         following = replace(state, step=state.step + 1, inner=inner, look_in=max(state.look_in - 1, 0))
         if prediction.guarded:
@@ -277,41 +277,3 @@ def _pool(state: GuardedState) -> Pool | None:
     if state.pool_mean is None:
         return None
     return Pool(state.pool_images, state.pool_mean, state.pool_entropy)
-
-
-class _Overheard:
-    """A network that remembers what it answers to a batch without tunables: the frozen network's answer.
-
-    Many methods ask for that themselves; a comparison is then free. `asked` counts where it was not.
-    """
-
-    def __init__(self, network: Forward, images: ImageArray) -> None:
-        self._network, self._images = network, images
-        self.logits: FloatArray | None = None
-        self.asked = 0
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._network.info
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        outputs = self._network(images, **tunables)
-        self._listen(images, [tunables], [outputs])
-        return outputs
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        answers = self._network.candidates(images, tunables)
-        self._listen(images, tunables, answers)
-        return answers
-
-    def frozen(self) -> FloatArray:
-        """The frozen network's logits, `[N, K]`."""
-        if self.logits is None:
-            self.asked = 1
-            self.logits = self._network(self._images).logits
-        return self.logits
-
-    def _listen(self, images: ImageArray, tunables: Sequence[Tunables], answers: Sequence[Outputs]) -> None:
-        for given, outputs in zip(tunables, answers, strict=True):
-            if images is self._images and not given:
-                self.logits = outputs.logits
