@@ -273,10 +273,10 @@ def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
         norms.append(adapter.state.norms)  # type: ignore[attr-defined]
         if seed == 2:
             plain = network(images, norms=_whole(network, norms[-2]))
-            center = 0.9 * before.center + 0.1 * plain.features[:, -1].mean(axis=0)  # type: ignore[attr-defined]
-            expected = plain.logits - network.info.head_weight @ center.astype(np.float32)
+            earlier = before.window[:, -1].sum(axis=0)  # type: ignore[attr-defined]
+            center = (earlier + plain.features[:, -1].sum(axis=0)) / 12
+            expected = plain.logits - 12 / 64 * network.info.head_weight @ center
             np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(adapter.state.center, center, rtol=1e-6)  # type: ignore[attr-defined]
     assert forwards == [2, 1, 1, 2, 1, 1, 2]
     assert updates == [1, 1, 1, 2, 2, 2, 3]
     np.testing.assert_array_equal(norms[0], norms[2])
@@ -316,24 +316,29 @@ def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) 
             assert (getattr(state, name) != getattr(start, name)).all()
 
 
-def test_prediction_is_the_mean_of_both_sides_shifted(network: Network, random_images: MakeImages) -> None:
-    configured = Pizo(first_block=1, frozen_last_blocks=0, shift="origin", shift_update="lagged")
-    images = random_images(5)
-    start = configured.init(network.info, 0)
-    _, state = configured.step(start, images, network)
-    sides = network.candidates(
-        images,
-        [
-            configured._tunables(state, configured._directions(state, 0, 5), sign, network.info)
-            for sign in (1, -1)
-        ],
-    )
-    center = state.center
-    assert center is not None
-    expected = (sides[0].logits + sides[1].logits) / 2 - network.info.head_weight @ center.astype(np.float32)
-    prediction, _ = configured.step(state, images, network)
+@pytest.mark.parametrize(("before", "window", "gain"), [(0, 64, 5 / 64), (3, 64, 8 / 64), (70, 66, 1.0)])
+def test_prediction_is_the_mean_of_both_sides_shifted(
+    network: Network, random_images: MakeImages, before: int, window: int, gain: float
+) -> None:
+    """By the mean of the last images in the window, and by less of it while they are fewer than 64."""
+    configured = Pizo(first_block=1, frozen_last_blocks=0, shift="origin", window=window, update_images=10**6)
+    images, state = random_images(5), configured.init(network.info, 0)
+    if before:
+        _, state = configured.step(state, random_images(before, seed=1), network)
+    directions = configured._directions(state, 0, 5)
+    moved = [configured._tunables(state, directions, sign, network.info) for sign in (1, -1)]
+    plus, minus = network.candidates(images, moved)
+    features = (plus.features + minus.features)[:, -1] / 2
+    past = state.window[:, -1][-(window - 5) :]
+    center = np.concatenate([past, features]).mean(axis=0)
+    expected = (plus.logits + minus.logits) / 2 - gain * network.info.head_weight @ center
+    prediction, following = configured.step(state, images, network)
     np.testing.assert_allclose(prediction.logits, expected, rtol=1e-5, atol=1e-5)
     assert prediction.diagnostics["entropy"] == pytest.approx(float(entropy(expected).mean()), rel=1e-5)
+    again = configured.predict(following, images, network)
+    center = following.window[:, -1].mean(axis=0)
+    expected = network(images).logits - gain * network.info.head_weight @ center
+    np.testing.assert_allclose(again.logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_it_needs(stand_in: Callable[..., Any]) -> None:

@@ -13,15 +13,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..activation_shift import logit_offset, moving_average, shift_vector
+from ..activation_shift import logit_offset, shift_vector
 from ..errors import BundleError
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from ..norms import adapted_norms
-from ..objective import discrepancy, diversity_slopes, entropy, outer_slopes
+from ..objective import REFERENCE_BATCH, discrepancy, diversity_slopes, entropy, outer_slopes
 from ..spsa import uniform
 from ..statistics import Moments
 from ..window import empty_window, slide, window_moments
-from .base import Prediction, State, growing_array, late_array
+from .base import Prediction, State, growing_array
 from .options import option, validate
 
 TINY = 1e-12  # a gradient below this is none at all
@@ -39,7 +39,6 @@ class PizoState(State):
         window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
         images: that the sums are over.
         updates: made so far.
-        center: running mean of the last feature, float64 `[F]`, or None before the first batch.
     """
 
     prompts: FloatArray
@@ -51,7 +50,6 @@ class PizoState(State):
     window: FloatArray = growing_array()
     images: int = 0
     updates: int = 0
-    center: FloatArray | None = late_array("feature_width")
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,8 @@ class Pizo:
     discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
     diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, to be raised", low=0)
     shift: Literal["origin", "source_mean", "none"] = option("origin", "activation shift: where to")
-    shift_update: Literal["lagged", "inclusive"] = option(
-        "inclusive", "whether the running mean includes the batch that is predicted"
-    )
-    shift_decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
-    window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=0)
+    window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=1)
     update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
     samples: int = option(1, "pairs of forwards, each along directions of its own", low=1)
     every: int = option(1, "batches of which one is learnt from; the others take a single forward", low=1)
@@ -147,8 +141,8 @@ class Pizo:
                 _mean([each.logits for each in sides]),
             )
         moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        following = self._followed(state, features)
-        offset = self._offset(following if self.shift_update == "inclusive" else state, info)
+        offset = self._offset(moments, info)
+        following = replace(state, step=state.step + 1, window=slide(state.window, features, self.window))
         if sides:
             following = self._learnt(following, sides, features, moments, offset, info)
         logits = logits + offset
@@ -162,7 +156,8 @@ class Pizo:
     def predict(self, state: PizoState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with the values as they are, unperturbed, and the shift as it is."""
         tunables = self._tunables(state, {}, 0, network.info)
-        logits = network(images, **tunables).logits + self._offset(state, network.info)
+        moments = window_moments(state.window, 0, self.window)
+        logits = network(images, **tunables).logits + self._offset(moments, network.info)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _rows(self, info: ModelInfo) -> list[int]:
@@ -233,16 +228,6 @@ class Pizo:
             slopes -= self.diversity_weight * diversity_slopes(after, before)
         return slopes
 
-    def _followed(self, state: PizoState, features: FloatArray) -> PizoState:
-        """After a batch of features `[N, L, F]`, before anything is learnt from it."""
-        mean = features[:, -1].mean(axis=0, dtype=np.float64)
-        return replace(
-            state,
-            step=state.step + 1,
-            window=slide(state.window, features, self.window),
-            center=moving_average(state.center, mean, self.shift_decay),
-        )
-
     def _learnt(
         self,
         state: PizoState,
@@ -274,12 +259,13 @@ class Pizo:
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
-    def _offset(self, state: PizoState, info: ModelInfo) -> FloatArray:
-        """What the shift adds to the logits, `[K]`."""
-        if self.shift == "none":
+    def _offset(self, moments: Moments | None, info: ModelInfo) -> FloatArray:
+        """What the shift adds to the logits, `[K]`: of few images, whose mean is mostly their own, less."""
+        if moments is None or self.shift == "none":
             return logit_offset(info.head_weight, None)
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        return logit_offset(info.head_weight, shift_vector(target, state.center, 1.0))
+        gain = min(1.0, moments.count / REFERENCE_BATCH)
+        return logit_offset(info.head_weight, shift_vector(target, moments.mean[-1], gain))
 
 
 @dataclass(frozen=True)
