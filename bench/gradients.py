@@ -41,8 +41,8 @@ def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> Flo
         added = addends.get(index, torch.zeros(shape))
         inner = _normed(block.norm1, x, added[:, 0])
         features += [inner[:, 0]] if index else []
-        x = x + block.attn(inner)
-        x = x + block.mlp(_normed(block.norm2, x, added[:, 1]))
+        x = x + block.ls1(block.attn(inner))
+        x = x + block.ls2(block.mlp(_normed(block.norm2, x, added[:, 1])))
     features.append(model.norm(x)[:, 0])
     stacked = torch.stack(features, dim=1)
     distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()

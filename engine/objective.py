@@ -71,6 +71,16 @@ def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[in
     return float(np.sqrt(per_layer[:half].sum()) + np.sqrt(per_layer[half:].sum()))
 
 
+def chance_discrepancy(source: SourceStatistics, count: int) -> float:
+    """The squared discrepancy that `count` images of the source itself have, on the average.
+
+    The variance of a mean is σ² / n, that of a standard deviation about σ² / 2(n − 1): so it is for normal
+    features and many images. A single image has no standard deviation.
+    """
+    variance = float(np.square(source.std.astype(np.float64)).sum())
+    return variance / count + (variance / (2 * (count - 1)) if count > 1 else 0.0)
+
+
 def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale: LossScale) -> float:
     """`weight · distance · N/64 + Σ entropies`, the loss of FOA and FOZO.
 

@@ -35,4 +35,5 @@ def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
     """The window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
     if not size:
         return window
-    return np.concatenate([window, features.astype(np.float32, copy=False)])[-size:]
+    latest = features[-size:].astype(np.float32, copy=False)
+    return np.concatenate([earlier(window, len(latest), size), latest])

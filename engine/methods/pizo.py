@@ -14,10 +14,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..activation_shift import logit_offset, shift_vector
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from ..norms import adapted_norms
-from ..objective import REFERENCE_BATCH, discrepancy, diversity_slopes, entropy, outer_slopes
+from ..objective import (
+    REFERENCE_BATCH,
+    chance_discrepancy,
+    discrepancy,
+    diversity_slopes,
+    entropy,
+    outer_slopes,
+)
 from ..spsa import uniform
 from ..statistics import Moments
 from ..window import empty_window, slide, window_moments
@@ -25,6 +32,7 @@ from .base import Prediction, State, growing_array
 from .options import option, validate
 
 TINY = 1e-12  # a gradient below this is none at all
+CLEAN, SHIFTED = 2.0, 4.0  # distances to the source, in what chance gives: nothing is done below, all above
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ class Pizo:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.momentum == 1:
+            raise InputError("pizo: option momentum must be below 1, found 1: nothing new would enter")
 
     @property
     def forwards(self) -> int:
@@ -149,7 +159,7 @@ class Pizo:
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": discrepancy(moments, info.require_source(self.name)),
-            "size": float(np.sqrt(np.mean(np.square(following.norms)))) if following.norms.size else 0.0,
+            "size": _rms(following.norms),
         }
         return Prediction(logits, max(1, 2 * len(sides)), diagnostics=diagnostics), following
 
@@ -242,17 +252,18 @@ class Pizo:
         for each in sides:
             slopes = self._slopes(each, features, moments, offset, info)
             state = replace(state, **self._gradients(state, slopes, each.directions))
-        return self._updated(state) if state.images >= self.update_images else state
+        return self._updated(state, _need(moments, info)) if state.images >= self.update_images else state
 
-    def _updated(self, state: PizoState) -> PizoState:
-        """One step along the running average of the gradients, of a length that only the rate decides."""
+    def _updated(self, state: PizoState, share: float) -> PizoState:
+        """One step along the running average of the gradients, at most a share of the rate long."""
         updates = state.updates + 1
         changes: dict[str, Any] = {}
         for name, rate in (("prompts", self.prompt_rate), ("norms", self.rate)):
             gradient = getattr(state, f"{name}_gradient")
             momentum = self.momentum * getattr(state, f"{name}_momentum") + (1 - self.momentum) * gradient
-            size = float(np.sqrt(np.mean(np.square(gradient)))) if gradient.size else 0.0
-            step = rate * momentum / ((1 - self.momentum**updates) * size) if size > TINY else 0.0
+            average = momentum / (1 - self.momentum**updates)
+            size = max(_rms(gradient), _rms(average))  # so that no step is longer than the rate
+            step = rate * share * average / size if size > TINY else 0.0
             values = getattr(state, name)
             changes[name] = ((1 - self.anchor) * values - step).astype(np.float32)
             changes[f"{name}_momentum"] = momentum
@@ -264,7 +275,7 @@ class Pizo:
         if moments is None or self.shift == "none":
             return logit_offset(info.head_weight, None)
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        gain = min(1.0, moments.count / REFERENCE_BATCH)
+        gain = min(1.0, moments.count / REFERENCE_BATCH) * _need(moments, info)
         return logit_offset(info.head_weight, shift_vector(target, moments.mean[-1], gain))
 
 
@@ -294,3 +305,14 @@ class _Sides:
 
 def _mean(arrays: list[FloatArray]) -> FloatArray:
     return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)
+
+
+def _rms(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _need(moments: Moments, info: ModelInfo) -> float:
+    """From 0, where features are as far from the source as those of as many clean images, to 1."""
+    source = info.require_source("pizo")
+    ratio = discrepancy(moments, source) / max(chance_discrepancy(source, moments.count), TINY)
+    return float(np.clip((ratio - CLEAN) / (SHIFTED - CLEAN), 0, 1))
