@@ -1,7 +1,7 @@
 """Compares methods over generated corruptions, in both settings at once and over several seeds.
 
 Prints a Markdown table of accuracy and calibration, mean ± standard deviation over seeds, and keeps
-everything in a JSON file that `--table` turns into the table again. Where several methods need the answer of
+everything in a JSON file. Where several methods need the answer of
 the plain network to a batch, it is computed once, so this says nothing of speed: `fozo bench` does.
 
     python bench/family.py BUNDLE IMAGES --frost-textures FROST -m no_adapt -m shift -m fozo
@@ -62,7 +62,7 @@ class Remembering:
 
 
 def main() -> None:
-    """Runs what is asked for, or prints the table of an earlier run."""
+    """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("images", type=Path, help="clean images, one folder per class")

@@ -14,9 +14,16 @@ from fozo.engine.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.methods import Pizo, method
 from fozo.engine.methods.pizo import PizoState
-from fozo.engine.model import FloatArray, ImageArray, Outputs
+from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
 from fozo.engine.network import Network
-from fozo.engine.objective import discrepancy, diversity_slopes, entropy, outer_slopes, softmax
+from fozo.engine.objective import (
+    chance_discrepancy,
+    discrepancy,
+    diversity_slopes,
+    entropy,
+    outer_slopes,
+    softmax,
+)
 from fozo.engine.statistics import Moments
 
 MakeImages = Callable[..., ImageArray]
@@ -28,6 +35,7 @@ NARROW = {
     "epsilon": 0.01,
     "rate": 0.005,
     "anchor": 0.0,
+    "tolerance": 0.0,
 }
 
 
@@ -97,7 +105,7 @@ def model(randomised_vit: Callable[..., Any]) -> Any:
 def autograd(
     model: Any, network: Network, images: ImageArray, normalisation: Any, weight: float
 ) -> FloatArray:
-    """∂L/∂norms `[2, 2, 16]` of the loss written out in PyTorch."""
+    """What each image contributes to ∂L/∂norms, `[N, 2, 2, 16]`, of the loss written out in PyTorch."""
     import torch
 
     pixels = torch.from_numpy(images.astype(np.float64) / 255)
@@ -108,11 +116,12 @@ def autograd(
     x = model._pos_embed(model.patch_embed(x))
     first, last = model.blocks
     x = first(x)
-    addends = [torch.zeros(2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    addends = [torch.zeros(len(images), 2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
 
     def normed(norm: Any, values: Any, addend: Any) -> Any:
-        weight, bias = norm.weight + addend[0], norm.bias + addend[1]
-        return torch.nn.functional.layer_norm(values, (16,), weight, bias, norm.eps)
+        weight, bias = norm.weight + addend[:, 0], norm.bias + addend[:, 1]
+        plain = torch.nn.functional.layer_norm(values, (16,), None, None, norm.eps)
+        return plain * weight[:, None] + bias[:, None]
 
     inner = normed(last.norm1, x, addends[0])
     features = [inner[:, 0]]  # of the first block, through the norm that follows it
@@ -124,7 +133,7 @@ def autograd(
     distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
     logits = model.head(features[-1])
     loss = weight * len(images) / 64 * distance + torch.special.entr(logits.softmax(1)).sum()
-    return np.stack([each.numpy() for each in torch.autograd.grad(loss, addends)])
+    return np.stack([each.numpy() for each in torch.autograd.grad(loss, addends)], axis=1)
 
 
 def estimates(network: Network, images: ImageArray, configured: Pizo, draws: int) -> FloatArray:
@@ -149,7 +158,7 @@ def test_the_gradient_is_autograds_on_the_average(
 ) -> None:
     pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
     images = random_images(BATCH)
-    expected = autograd(model, network, images, normalisation, 40.0)
+    expected = autograd(model, network, images, normalisation, 40.0).sum(axis=0)
     configured = Pizo(**NARROW, discrepancy_weight=40.0)  # type: ignore[arg-type]
     found = estimates(network, images, configured, 4000).mean(axis=0)
     assert cosine(found, expected) > 0.99
@@ -165,9 +174,10 @@ def test_own_directions_have_the_variance_of_the_derivation(
     configured = Pizo(**NARROW, discrepancy_weight=400.0)  # type: ignore[arg-type]
     own = estimates(network, images, configured, 1500)
     shared = estimates(network, images, _Shared(**NARROW, discrepancy_weight=400.0), 1500)  # type: ignore[arg-type]
-    whole = autograd(model, network, images, normalisation, 400.0)
+    each_image = autograd(model, network, images, normalisation, 400.0)
     variances = [float(each.var(axis=0).sum()) for each in (own, shared)]
-    assert variances[1] == pytest.approx(63 * np.square(whole).sum(), rel=0.15)
+    assert variances[0] == pytest.approx(63 * np.square(each_image).sum(), rel=0.15)
+    assert variances[1] == pytest.approx(63 * np.square(each_image.sum(axis=0)).sum(), rel=0.15)
     assert cosine(shared.mean(axis=0), own.mean(axis=0)) > 0.9
     assert variances[1] > 1.5 * variances[0], "images agree about where to go, and it does not help"
 
@@ -206,6 +216,77 @@ def test_momentum_is_corrected_and_averages(network: Network, random_images: Mak
         np.testing.assert_allclose(state.norms, expected, rtol=1e-5, atol=1e-8)
 
 
+def test_no_step_is_longer_than_the_rate(network: Network) -> None:
+    """Not even where gradients become small and the running one is still that of before."""
+    configured = Pizo(**NARROW)  # type: ignore[arg-type]
+    state, generator, lengths = configured.init(network.info, 0), np.random.default_rng(0), []
+    for scale in (*[1.0] * 20, *[1e-9] * 20):
+        gradient = scale * generator.standard_normal(state.norms.shape)
+        following = configured._updated(replace(state, norms_gradient=gradient), 1.0)
+        lengths.append(float(np.sqrt(np.mean(np.square(following.norms - state.norms)))))
+        state = following
+    assert max(lengths) <= 0.005 * (1 + 1e-5)
+    assert lengths[20] == pytest.approx(0.005, rel=1e-3)
+
+
+def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any]) -> None:
+    source = stand_in().info.source
+    generator = np.random.default_rng(0)
+    for count in (1, 2, 64):
+        found = [
+            discrepancy(
+                Moments.of(generator.normal(source.mean, source.std, (count, *source.mean.shape))), source
+            )
+            for _ in range(4000)
+        ]
+        # For two images a standard deviation is not yet as for many.
+        tolerance = 0.25 if count == 2 else 0.05
+        assert chance_discrepancy(source, count) == pytest.approx(np.mean(found), rel=tolerance)
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(1.5, 0.0), (2.0, 0.0), (3.0, 0.5), (4.0, 1.0), (20.0, 1.0)])
+def test_near_the_source_nothing_is_done(
+    network: Network, random_images: MakeImages, ratio: float, share: float
+) -> None:
+    """With the source so far from the features: shift and step are that share of what they would be."""
+    images = random_images(64)
+    configured = Pizo(first_block=1, frozen_last_blocks=0, anchor=0.0)
+    features, logits = middle(configured, network, images)
+    moments = Moments.of(features)
+    assert moments.std is not None
+    std = moments.std.astype(np.float32)
+    chance = (std.astype(np.float64) ** 2).sum() * (1 / 64 + 1 / 126)
+    apart = np.sqrt(ratio * chance / std.size)  # in every coordinate of the mean
+    source = SourceStatistics((moments.mean + apart).astype(np.float32), std, 64)
+    elsewhere = _Elsewhere(network, source)
+    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(share * 0.01, rel=1e-2, abs=1e-5)
+    offset = -share * network.info.head_weight @ features[:, -1].mean(axis=0)
+    np.testing.assert_allclose(prediction.logits - logits, np.tile(offset, (64, 1)), atol=2e-3)
+
+
+def middle(configured: Pizo, network: Network, images: ImageArray) -> tuple[FloatArray, FloatArray]:
+    """Features and logits that the first step of a method sees, unshifted."""
+    start = configured.init(network.info, 0)
+    directions = configured._directions(start, 0, len(images))
+    moved = [configured._tunables(start, directions, sign, network.info) for sign in (1, -1)]
+    plus, minus = network.candidates(images, moved)
+    return (plus.features + minus.features) / 2, (plus.logits + minus.logits) / 2
+
+
+class _Elsewhere:
+    """A network with other source statistics."""
+
+    def __init__(self, network: Network, source: SourceStatistics) -> None:
+        self._network, self.info = network, replace(network.info, source=source)
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        return self._network(images, **tunables)
+
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        return self._network.candidates(images, tunables)
+
+
 def test_small_batches_wait_until_there_are_enough_images(
     network: Network, random_images: MakeImages
 ) -> None:
@@ -234,35 +315,64 @@ def test_without_epsilon_nothing_is_learnt(network: Network, random_images: Make
     np.testing.assert_array_equal(prediction.logits, network(random_images(64)).logits)
 
 
-def test_several_pairs_add_up(network: Network, random_images: MakeImages) -> None:
-    """The gradient is the sum over pairs, each seen from the middle of all of them."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples": 3},
+        {"shift": "origin"},
+        {"shift": "source_mean"},
+        {"shift": "origin", "entropy_on": "unshifted"},
+        {"diversity_weight": 1.0},
+        {"tune": "both"},
+    ],
+    ids=str,
+)
+def test_the_gradient_is_the_sum_written_out(
+    bundle_path: Path, random_images: MakeImages, options: dict[str, Any]
+) -> None:
+    """Pair by pair and image by image, after an earlier batch that is in the window."""
+    configured = Pizo(**{**NARROW, "update_images": 10**6, **options})  # type: ignore[arg-type]
     images = random_images(BATCH)
-    configured = Pizo(**NARROW, samples=3, update_images=10**6)  # type: ignore[arg-type]
-    start = configured.init(network.info, 0)
-    prediction, state = configured.step(start, images, network)
-    assert prediction.forwards == 6
-    source = network.info.source
-    assert source is not None
-    pairs = []
-    for sample in range(3):
-        directions = configured._directions(start, sample, BATCH)
-        moved = [configured._tunables(start, directions, sign, network.info) for sign in (1, -1)]
-        pairs.append((directions["norms"], *network.candidates(images, moved)))
-    features = sum(plus.features + minus.features for _, plus, minus in pairs) / 6
-    expected = np.zeros_like(state.norms_gradient)
+    with Network.open(bundle_path, workers=1) as network:
+        info = network.info
+        start = configured.init(info, 0)
+        _, before = configured.step(start, random_images(6, seed=9), network)
+        prediction, state = configured.step(before, images, network)
+        pairs = []
+        for sample in range(configured.samples):
+            directions = configured._directions(before, sample, BATCH)
+            moved = [configured._tunables(before, directions, sign, info) for sign in (1, -1)]
+            pairs.append((directions, *network.candidates(images, moved)))
+    source, count = info.require_source("a test"), 2 * configured.samples
+    assert prediction.forwards == count
+    features = sum(plus.features + minus.features for _, plus, minus in pairs) / count
+    everything = Moments.of(np.concatenate([before.window, features]))
+    offset = np.zeros(info.classes)
+    if configured.shift != "none":
+        target = source.mean[-1] if configured.shift == "source_mean" else 0
+        offset = 10 / 64 * info.head_weight @ (target - everything.mean[-1])
+    seen = offset if configured.entropy_on == "shifted" else 0 * offset
+    expected = {name: getattr(before, f"{name}_gradient").copy() for name in ("norms", "prompts")}
     for directions, plus, minus in pairs:
-        slopes = 0.4 * outer_slopes(features, plus.features, minus.features, Moments.of(features), source)
-        slopes = slopes + entropy(plus.logits) - entropy(minus.logits)
-        expected += sum(s * z for s, z in zip(slopes / 0.02, directions, strict=True))
-    np.testing.assert_allclose(state.norms_gradient, expected, rtol=1e-4, atol=1e-7)
-    logits = sum(plus.logits + minus.logits for _, plus, minus in pairs) / 6
-    np.testing.assert_allclose(prediction.logits, logits, rtol=1e-5, atol=1e-5)
+        slopes = 0.4 * outer_slopes(features, plus.features, minus.features, everything, source)
+        slopes = slopes + entropy(plus.logits + seen) - entropy(minus.logits + seen)
+        if configured.diversity_weight:
+            slopes = slopes - diversity_slopes(plus.logits + seen, minus.logits + seen)
+        for name, size in (("norms", 0.01), ("prompts", 0.5)):
+            if name in directions:
+                terms = zip(slopes / (2 * size), directions[name], strict=True)
+                expected[name] += sum(slope * z for slope, z in terms)
+    for name in ("norms", "prompts"):
+        np.testing.assert_allclose(getattr(state, f"{name}_gradient"), expected[name], rtol=1e-4, atol=1e-6)
+    logits = sum(plus.logits + minus.logits for _, plus, minus in pairs) / count + offset
+    np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5)
 
 
 def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
     network: Network, random_images: MakeImages
 ) -> None:
-    adapter = Adapter(network, Pizo(first_block=1, frozen_last_blocks=0, every=3, update_images=BATCH))
+    configured = Pizo(first_block=1, frozen_last_blocks=0, every=3, update_images=BATCH, tolerance=0.0)
+    adapter = Adapter(network, configured)
     forwards, updates, norms = [], [], []
     for seed in range(7):
         before = adapter.state
@@ -298,7 +408,7 @@ def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) 
         pass
 
     with Network.open(bundle_path, workers=1) as opened:
-        configured = method("pizo", tune=tune, first_block=0)
+        configured = method("pizo", tune=tune, first_block=0, tolerance=0.0)
         original = opened.candidates
 
         def candidates(images: ImageArray, tunables: Any) -> list[Outputs]:
@@ -321,7 +431,7 @@ def test_prediction_is_the_mean_of_both_sides_shifted(
     network: Network, random_images: MakeImages, before: int, window: int, gain: float
 ) -> None:
     """By the mean of the last images in the window, and by less of it while they are fewer than 64."""
-    configured = Pizo(first_block=1, frozen_last_blocks=0, shift="origin", window=window, update_images=10**6)
+    configured = Pizo(first_block=1, frozen_last_blocks=0, window=window, update_images=10**6, tolerance=0.0)
     images, state = random_images(5), configured.init(network.info, 0)
     if before:
         _, state = configured.step(state, random_images(before, seed=1), network)
@@ -351,3 +461,5 @@ def test_what_it_needs(stand_in: Callable[..., Any]) -> None:
         Pizo().init(replace(plain, tunables=("norms", "batch_statistics")), 0)
     with pytest.raises(InputError, match="rate"):
         Pizo(rate=-1)
+    with pytest.raises(InputError, match="momentum must be below 1"):
+        Pizo(momentum=1.0)

@@ -32,7 +32,6 @@ from .base import Prediction, State, growing_array
 from .options import option, validate
 
 TINY = 1e-12  # a gradient below this is none at all
-CLEAN, SHIFTED = 2.0, 4.0  # distances to the source, in what chance gives: nothing is done below, all above
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,8 @@ class PizoState(State):
 class Pizo:
     """PIZO, fozo's own method.
 
-    Batches of any size: statistics are those of the last `window` images, a ragged or small batch included,
-    and an update is made whenever `update_images` images have contributed to its gradient. So a stream of
-    single images takes the same steps as one of larger batches, only later by the images it waits for.
+    Batches of any size: statistics are those of the last `window` images, or of the batch if that is larger,
+    and an update is made whenever at least `update_images` images have contributed to its gradient.
     """
 
     name: ClassVar[str] = "pizo"
@@ -74,23 +72,39 @@ class Pizo:
     tune: Literal["norms", "prompts", "both"] = option("norms", "what is adapted")
     prompts: int = option(3, "number of prompt tokens, where they are tuned", low=1)
     first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
-    frozen_last_blocks: int = option(3, "blocks at the end whose norms are not tuned", low=0)
+    frozen_last_blocks: int = option(
+        3, "blocks at the end whose norms are not tuned; fewer, if else there were none", low=0
+    )
     directions: Literal["rademacher", "gaussian"] = option(
         "rademacher", "perturbations of the norms: ±1 at random, or normal; prompts' are always normal"
     )
     epsilon: float = option(0.03, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
-    rate: float = option(0.01, "η of the norms: how far a step moves each value, on the average", low=0)
+    rate: float = option(0.01, "η of the norms: how far a step moves a value at most, on the average", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=1)
     anchor: float = option(
         0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
     )
     discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
-    diversity_weight: float = option(0.0, "weight of the entropy of the mean prediction, to be raised", low=0)
+    diversity_weight: float = option(
+        0.0,
+        "weight of the entropy of the batch's mean prediction, to be raised; not for small batches",
+        low=0,
+    )
     shift: Literal["origin", "source_mean", "none"] = option("origin", "activation shift: where to")
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
-    window: int = option(64, "images in the statistics: earlier ones join those of a smaller batch", low=1)
+    tolerance: float = option(
+        2.0,
+        "distance to the source, in units of what chance gives, up to which nothing is done, and from twice"
+        " that on everything; 0: always everything",
+        low=0,
+    )
+    window: int = option(
+        64,
+        "images in the statistics: earlier ones join those of a smaller batch; below 64 the shift is weaker",
+        low=1,
+    )
     update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
     samples: int = option(1, "pairs of forwards, each along directions of its own", low=1)
     every: int = option(1, "batches of which one is learnt from; the others take a single forward", low=1)
@@ -252,7 +266,9 @@ class Pizo:
         for each in sides:
             slopes = self._slopes(each, features, moments, offset, info)
             state = replace(state, **self._gradients(state, slopes, each.directions))
-        return self._updated(state, _need(moments, info)) if state.images >= self.update_images else state
+        return (
+            self._updated(state, self._need(moments, info)) if state.images >= self.update_images else state
+        )
 
     def _updated(self, state: PizoState, share: float) -> PizoState:
         """One step along the running average of the gradients, at most a share of the rate long."""
@@ -270,12 +286,20 @@ class Pizo:
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
+    def _need(self, moments: Moments, info: ModelInfo) -> float:
+        """From 0, where features are as near to the source as those of as many clean images, to 1."""
+        if not self.tolerance:
+            return 1.0
+        source = info.require_source(self.name)
+        chance = max(chance_discrepancy(source, moments.count), TINY)
+        return float(np.clip(discrepancy(moments, source) / chance / self.tolerance - 1, 0, 1))
+
     def _offset(self, moments: Moments | None, info: ModelInfo) -> FloatArray:
         """What the shift adds to the logits, `[K]`: of few images, whose mean is mostly their own, less."""
         if moments is None or self.shift == "none":
             return logit_offset(info.head_weight, None)
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        gain = min(1.0, moments.count / REFERENCE_BATCH) * _need(moments, info)
+        gain = min(1.0, moments.count / REFERENCE_BATCH) * self._need(moments, info)
         return logit_offset(info.head_weight, shift_vector(target, moments.mean[-1], gain))
 
 
@@ -309,10 +333,3 @@ def _mean(arrays: list[FloatArray]) -> FloatArray:
 
 def _rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
-
-
-def _need(moments: Moments, info: ModelInfo) -> float:
-    """From 0, where features are as far from the source as those of as many clean images, to 1."""
-    source = info.require_source("pizo")
-    ratio = discrepancy(moments, source) / max(chance_discrepancy(source, moments.count), TINY)
-    return float(np.clip((ratio - CLEAN) / (SHIFTED - CLEAN), 0, 1))
