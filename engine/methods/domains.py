@@ -14,9 +14,10 @@ from ..domain_detector import Domain, DomainRules, distance, observe
 from ..errors import BundleError
 from ..guard import guarded_step
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
-from .base import AnyMethod, Prediction, State, growing_array, renumbered, several_states
-from .options import option, validate
+from .base import Prediction, State, growing_array, renumbered, several_states
+from .options import option
 from .overheard import Overheard
+from .wrapper import Wrapper
 
 IMAGES = 64  # that a check needs: statistics of fewer differ by what is on them
 DECAY = 0.8  # share of the old statistics of a domain that a check keeps
@@ -44,31 +45,17 @@ class DomainsState(State):
 
 
 @dataclass(frozen=True)
-class Domains:
+class Domains(Wrapper):
     """Another method that begins anew when the domain changes, and goes on where it was when it returns.
 
     A change is noticed on the first batch of the new domain, which is then predicted once more; smaller
     batches are checked together once they are 64 images.
     """
 
-    method: AnyMethod
     domains: int = option(
         16, "begin anew in a new domain, and remember what was learnt in so many earlier ones", low=1
     )
     domains_threshold: float = option(0.05, "distance of two embeddings above which domains differ", low=0)
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.method.name
-
-    @property
-    def forwards(self) -> int:
-        """Forwards that one step uses, except where the domain changes: twice as many there."""
-        return self.method.forwards
 
     def init(self, info: ModelInfo, seed: int) -> DomainsState:
         """The method's initial state, and no domain.

@@ -14,9 +14,10 @@ from ..guard import guarded_step
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
 from ..monitor import Alarm, Pool, agreement, estimated_loss, jumped
 from ..objective import softmax
-from .base import AnyMethod, Prediction, State, late_array, renumbered
-from .options import option, validate
+from .base import Prediction, State, late_array, renumbered
+from .options import option
 from .overheard import Overheard
+from .wrapper import Wrapper
 
 AVERAGE_DECAY = 0.9
 FOREVER = -1
@@ -60,7 +61,7 @@ class GuardedState(State):
 
 
 @dataclass(frozen=True)
-class Guarded:
+class Guarded(Wrapper):
     """Another method, watched; while all is well, it is compared with the frozen network ever more rarely.
 
     A batch whose images even the frozen network can hardly tell apart (black frames, noise, one class only)
@@ -71,7 +72,6 @@ class Guarded:
     well, for a pause that doubles with every alarm: a method that always does harm is hardly ever heard.
     """
 
-    method: AnyMethod
     guard: Literal["rollback", "reset", "stop", "warn"] = option(
         "rollback",
         "against collapse: at an alarm go back to the last good state, to the start, stop adapting, or warn",
@@ -91,19 +91,6 @@ class Guarded:
     )
     guard_pause: int = option(4, "batches left to the frozen network after the first alarm", low=1)
     guard_pause_max: int = option(64, "the same after repeated alarms, at most; each doubles it", low=1)
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.method.name
-
-    @property
-    def forwards(self) -> int:
-        """Forwards that one step uses without a comparison."""
-        return self.method.forwards
 
     def init(self, info: ModelInfo, seed: int) -> GuardedState:
         """The method's initial state, to be compared from the first batch on.

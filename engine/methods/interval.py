@@ -13,8 +13,9 @@ import numpy as np
 
 from ..guard import guarded_step
 from ..model import Forward, ImageArray, ModelInfo
-from .base import AnyMethod, Prediction, State, growing_array
-from .options import option, validate
+from .base import Prediction, State, growing_array
+from .options import option
+from .wrapper import Wrapper
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class IntervalState(State):
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Wrapper):
     """Another method, stepped once for every so many images that arrived.
 
     The step sees all images since the last one, at least `interval` of them, as one batch; what it predicts
@@ -39,18 +40,9 @@ class Interval:
     come before the update.
     """
 
-    method: AnyMethod
     interval: int = option(
         64, "predict at once with what was learnt before, and adapt to every so many images together", low=2
     )
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-    @property
-    def name(self) -> str:
-        """The method's name."""
-        return self.method.name
 
     @property
     def forwards(self) -> int:
