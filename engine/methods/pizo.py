@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..activation_shift import logit_offset, shift_vector
-from ..errors import BundleError, InputError
+from ..errors import BundleError
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from ..norms import adapted_norms
 from ..objective import (
@@ -82,7 +82,7 @@ class Pizo:
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
     rate: float = option(0.01, "η of the norms: how far a step moves a value at most, on the average", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
-    momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=1)
+    momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=0.999)
     anchor: float = option(
         0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
     )
@@ -111,8 +111,6 @@ class Pizo:
 
     def __post_init__(self) -> None:
         validate(self)
-        if self.momentum == 1:
-            raise InputError("pizo: option momentum must be below 1, found 1: nothing new would enter")
 
     @property
     def forwards(self) -> int:
