@@ -1,8 +1,8 @@
 """Compares methods over generated corruptions, in both settings at once and over several seeds.
 
 Prints a Markdown table of accuracy and calibration, mean ± standard deviation over seeds, and keeps
-everything in a JSON file. Where several methods need the answer of
-the plain network to a batch, it is computed once, so this says nothing of speed: `fozo bench` does.
+everything in a JSON file. Where several methods need the answer of the plain network to a batch, it is
+computed once, so this says nothing of speed: `fozo bench` does.
 
     python bench/family.py BUNDLE IMAGES --frost-textures FROST -m no_adapt -m shift -m fozo
 """

@@ -158,15 +158,16 @@ class Pizo:
             features, logits = outputs.features, outputs.logits
         else:
             sides = self._sides(state, images, network)
-            features, logits = (
-                _mean([each.features for each in sides]),
-                _mean([each.logits for each in sides]),
-            )
+            features = _mean([each.features for each in sides])
+            logits = _mean([each.logits for each in sides])
         moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        offset = self._offset(moments, info)
+        need = self._need(moments, info)
+        offset = self._offset(moments, need, info)
         following = replace(state, step=state.step + 1, window=slide(state.window, features, self.window))
         if sides:
             following = self._learnt(following, sides, features, moments, offset, info)
+        if following.images >= self.update_images:
+            following = self._updated(following, need)
         logits = logits + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
@@ -179,7 +180,9 @@ class Pizo:
         """Predicts with the values as they are, unperturbed, and the shift as it is."""
         tunables = self._tunables(state, {}, 0, network.info)
         moments = window_moments(state.window, 0, self.window)
-        logits = network(images, **tunables).logits + self._offset(moments, network.info)
+        logits = network(images, **tunables).logits
+        if moments is not None:
+            logits = logits + self._offset(moments, self._need(moments, network.info), network.info)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _rows(self, info: ModelInfo) -> list[int]:
@@ -259,14 +262,12 @@ class Pizo:
         offset: FloatArray,
         info: ModelInfo,
     ) -> PizoState:
-        """With the gradients of a batch, and an update if they are of enough images."""
+        """With the gradients of a batch."""
         state = replace(state, images=state.images + len(features))
         for each in sides:
             slopes = self._slopes(each, features, moments, offset, info)
             state = replace(state, **self._gradients(state, slopes, each.directions))
-        return (
-            self._updated(state, self._need(moments, info)) if state.images >= self.update_images else state
-        )
+        return state
 
     def _updated(self, state: PizoState, share: float) -> PizoState:
         """One step along the running average of the gradients, at most a share of the rate long."""
@@ -292,12 +293,12 @@ class Pizo:
         chance = max(chance_discrepancy(source, moments.count), TINY)
         return float(np.clip(discrepancy(moments, source) / chance / self.tolerance - 1, 0, 1))
 
-    def _offset(self, moments: Moments | None, info: ModelInfo) -> FloatArray:
+    def _offset(self, moments: Moments, need: float, info: ModelInfo) -> FloatArray:
         """What the shift adds to the logits, `[K]`: of few images, whose mean is mostly their own, less."""
-        if moments is None or self.shift == "none":
+        if self.shift == "none":
             return logit_offset(info.head_weight, None)
         target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        gain = min(1.0, moments.count / REFERENCE_BATCH) * self._need(moments, info)
+        gain = min(1.0, moments.count / REFERENCE_BATCH) * need
         return logit_offset(info.head_weight, shift_vector(target, moments.mean[-1], gain))
 
 
