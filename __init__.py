@@ -2,9 +2,9 @@
 
 import fozo
 
-adapter = fozo.Adapter.open("bundle/", method="fozo", seed=0)
+adapter = fozo.Adapter.open("bundle/", method="pizo", domains=16)
 for images in camera:                  # uint8 [N, 224, 224, 3]
-    prediction = adapter.step(images)  # prediction.logits [N, K], prediction.loss, …
+    prediction = adapter.step(images)  # prediction.logits [N, K], prediction.probabilities, …
 adapter.save("state.npz")
 """
 

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +73,19 @@ def main() -> None:
     parser.add_argument("--severity", type=int, default=5)
     parser.add_argument("--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME")
     parser.add_argument("--subset", default="all", help="images per domain, another choice for each seed")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--passes", type=int, default=1, help="over each domain before the next")
+    parser.add_argument(
+        "--workers", type=int, help="threads; two processes of one each do more than one of two"
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--settings", nargs="*", default=SETTINGS, choices=SETTINGS)
     parser.add_argument("--out", type=Path, default=Path("family.json"))
     options = parser.parse_args()
     begin, rows = time.monotonic(), []
-    with Network.open(options.bundle, options.precision) as network:
-        for seed in range(options.seeds):
+    with Network.open(options.bundle, options.precision, workers=options.workers) as network:
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             for row in stream(network, options, seed):
                 rows.append(row)
                 write_atomic(
@@ -95,17 +101,18 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
     """One seed: a row for every domain, setting and method as soon as the domain is through."""
     shared = Remembering(network)
     adapters = {
-        (setting, label): Adapter(shared, chosen, seed)
+        (setting, label): Adapter(shared, method, seed)
         for setting in options.settings
-        for label, chosen in parse_methods(options.methods).items()
+        for label, method in parse_methods(options.methods).items()
     }
     manifest = Bundle.open(options.bundle).manifest
     clean = replace(imagefolder(options.images, manifest), name=CLEAN)
     domains = generated(clean, options.severity, options.corruptions, seed, options.frost_textures)
-    for domain in choose_subset(domains, options.subset, seed)[0]:
+    chosen = choose_subset(domains, options.subset, seed)[0]
+    for domain, number in product(chosen, range(1, options.passes + 1)):
         tallies, forwards = {key: Tally() for key in adapters}, dict.fromkeys(adapters, 0)
         for (setting, _), adapter in adapters.items():
-            if setting == "reset":
+            if setting == "reset" and number == 1:
                 adapter.reset()
         for images, labels in batches(domain, seed, options.batch_size):
             for key, adapter in adapters.items():
@@ -114,6 +121,7 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
                 forwards[key] += prediction.forwards * len(images)
         for (setting, label), tally in tallies.items():
             facts = {
+                "pass": number,
                 "images": tally.images,
                 "accuracy": 100 * tally.accuracy,
                 "ece": 100 * tally.ece,

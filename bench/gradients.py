@@ -10,6 +10,7 @@ from it: the expected cosine of one update with the gradient, with own direction
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +19,66 @@ import timm
 import torch
 from fozo.engine.bundle import Bundle
 from fozo.engine.model import FloatArray, SourceStatistics
-from fozo.eval.domains import CLEAN, IMAGENET_C, generated, imagefolder
+from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
 from fozo.eval.stream import shuffled
 
 BLOCKS = range(1, 9)
 WEIGHT = 0.4
 
 
-def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> FloatArray:
-    """What each image contributes to the gradient of PIZO's loss at zero: `[N, V]`.
+def read(options: argparse.Namespace) -> tuple[Any, SourceStatistics]:
+    """The timm model of a bundle with its weights, and the statistics of its features on clean images."""
+    bundle = Bundle.open(options.bundle)
+    model = timm.create_model(bundle.manifest.model, checkpoint_path=options.weights)
+    return model.eval().requires_grad_(False), bundle.info("fp32").require_source("bench")
 
-    Args:
-        model: a timm VisionTransformer.
-        images: normalised, `[N, 3, H, W]`.
-        source: statistics of its features.
-    """
-    shape = (len(images), 2, 2, model.embed_dim)
-    addends = {index: torch.zeros(shape, requires_grad=True) for index in BLOCKS}
+
+def pixels(model: Any, domain: Domain, chosen: Sequence[int]) -> torch.Tensor:
+    """Some images of a domain as the model reads them, `[N, 3, H, W]`."""
+    mean, std = (np.array(model.pretrained_cfg[name], np.float32) for name in ("mean", "std"))
+    loaded = np.stack([domain.load(int(index)) for index in chosen]).astype(np.float32) / 255
+    return torch.from_numpy((loaded - mean) / std).permute(0, 3, 1, 2)
+
+
+def features(model: Any, images: torch.Tensor, addends: torch.Tensor) -> torch.Tensor:
+    """Features `[N, L, F]` with `addends` `[S, M, 2, D]` on the norms of `BLOCKS`, S in {1, N}."""
+    added = dict(zip(BLOCKS, addends.split(2, dim=1), strict=True))
+    none = torch.zeros(1, 2, 2, model.embed_dim)
     x = model.norm_pre(model._pos_embed(model.patch_embed(images)))
-    features = []
+    found = []
     for index, block in enumerate(model.blocks):
-        added = addends.get(index, torch.zeros(shape))
-        inner = _normed(block.norm1, x, added[:, 0])
-        features += [inner[:, 0]] if index else []
+        first, second = added.get(index, none).unbind(1)
+        inner = _normed(block.norm1, x, first)
+        found += [inner[:, 0]] if index else []
         x = x + block.ls1(block.attn(inner))
-        x = x + block.ls2(block.mlp(_normed(block.norm2, x, added[:, 1])))
-    features.append(model.norm(x)[:, 0])
-    stacked = torch.stack(features, dim=1)
-    distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
-    distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
-    shifted = features[-1] - features[-1].mean(0).detach()
-    entropy = torch.special.entr(model.head(shifted).softmax(1)).sum()
-    loss = WEIGHT * distance * len(images) / 64 + entropy
-    found = torch.autograd.grad(loss, list(addends.values()))
-    return torch.stack(found, dim=1).flatten(1).double().numpy()
+        x = x + block.ls2(block.mlp(_normed(block.norm2, x, second)))
+    return torch.stack([*found, model.norm(x)[:, 0]], dim=1)
 
 
 def _normed(norm: Any, x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
     plain = torch.nn.functional.layer_norm(x, norm.normalized_shape, None, None, norm.eps)
     return plain * (norm.weight + added[:, 0])[:, None] + (norm.bias + added[:, 1])[:, None]
+
+
+def shifted_logits(model: Any, found: torch.Tensor) -> torch.Tensor:
+    """Logits `[N, K]` of features, shifted to the origin by the mean of the batch."""
+    logits: torch.Tensor = model.head(found[:, -1] - found[:, -1].mean(0).detach())
+    return logits
+
+
+def loss(model: Any, found: torch.Tensor, source: SourceStatistics) -> torch.Tensor:
+    """PIZO's loss of a batch."""
+    distance = ((found.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
+    distance = distance + ((found.std(0) - torch.from_numpy(source.std)) ** 2).sum()
+    entropy = torch.special.entr(shifted_logits(model, found).softmax(1)).sum()
+    return WEIGHT * distance * len(found) / 64 + entropy
+
+
+def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> FloatArray:
+    """What each image contributes to the gradient of the loss at zero: `[N, V]`."""
+    addends = torch.zeros(len(images), 2 * len(BLOCKS), 2, model.embed_dim, requires_grad=True)
+    (found,) = torch.autograd.grad(loss(model, features(model, images, addends), source), addends)
+    return found.flatten(1).double().numpy()
 
 
 def main() -> None:
@@ -72,17 +94,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME")
     options = parser.parse_args()
-    manifest = Bundle.open(options.bundle).manifest
-    source = Bundle.open(options.bundle).info("fp32").require_source("bench")
-    model = timm.create_model(manifest.model, checkpoint_path=options.weights).eval().requires_grad_(False)
-    mean, std = (np.array(model.pretrained_cfg[name], np.float32) for name in ("mean", "std"))
-    clean = imagefolder(options.images, manifest, CLEAN)
+    model, source = read(options)
+    clean = imagefolder(options.images, Bundle.open(options.bundle).manifest, CLEAN)
     print("| domain | ‖Σ g‖² / Σ ‖g‖² | cosine, own | cosine, shared |\n|---|---:|---:|---:|")
     for domain in generated(clean, options.severity, options.corruptions, 0, options.frost_textures):
         chosen = shuffled(len(domain), domain.name, 0)[: options.batch_size]
-        pixels = np.stack([domain.load(int(index)) for index in chosen]).astype(np.float32) / 255
-        images = torch.from_numpy((pixels - mean) / std).permute(0, 3, 1, 2)
-        each = gradients(model, images, source)
+        each = gradients(model, pixels(model, domain, chosen), source)
         ratio = float(np.square(each.sum(axis=0)).sum() / np.square(each).sum())
         cosines = [1 / np.sqrt(1 + (each.shape[1] - 1) / agree) for agree in (ratio, 1.0)]
         print(f"| {domain.name} | {ratio:.1f} | {cosines[0]:.3f} | {cosines[1]:.3f} |", flush=True)

@@ -16,7 +16,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from ..eval.experiment import Experiment
 
-DEFAULT_METHODS = ("no_adapt", "shift", "fozo")
+DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
 DATASETS = (
     "imagenet-c",
     "imagenet",

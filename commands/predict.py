@@ -33,7 +33,7 @@ SAVE_SECONDS = 60  # while a stream runs, its state on disk is at most about so 
 @click.option(
     "-m",
     "--method",
-    default="fozo",
+    default="pizo:domains=16",
     show_default=True,
     metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
     help="How to adapt; no_adapt is not at all. See: fozo methods.",

@@ -55,7 +55,7 @@ class Adapter:
         bundle: str | Path,
         *,
         precision: str = "fp32",
-        method: str = "fozo",
+        method: str = "pizo",
         seed: int = DEFAULT_SEED,
         classes: Sequence[int] | None = None,
         workers: int | None = None,

@@ -285,7 +285,7 @@ def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
         "concentration": None,
     }
     assert document["bundle"]["model"] == "fozo_demo_vit"
-    assert list(document["methods"]) == ["no_adapt", "shift", "fozo"]
+    assert list(document["methods"]) == ["no_adapt", "shift", "fozo", "pizo"]
     (run,) = document["runs"]
     document["domains"] = run["domains"]
     assert (run["seed"], run["complete"]) == (2000, True)
@@ -351,7 +351,7 @@ def test_settings_differ_after_the_first_domain(
     def confidences(document: dict[str, Any], domain: int, label: str) -> Any:
         return document["runs"][0]["domains"][domain]["methods"][label]["bins"]["confidence"]
 
-    for label in ("shift", "fozo"):
+    for label in ("shift", "fozo", "pizo"):
         assert confidences(reset, 0, label) == pytest.approx(confidences(continual, 0, label))
         assert confidences(reset, 1, label) != pytest.approx(confidences(continual, 1, label))
     for domain in range(3):

@@ -49,8 +49,9 @@ def test_methods_in_the_documents_can_be_typed() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
-def test_benches_can_be_loaded(path: Path) -> None:
+def test_benches_can_be_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are run by hand; an import that is gone would go unnoticed."""
+    monkeypatch.syspath_prepend(path.parent)  # as `python bench/…` does
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)

@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent),
     "PYTHONWARNINGS": "default",
 }
+DEFAULT = "pizo:domains=16"  # the method of `fozo predict`
 COMMAND = [sys.executable, "-m", "fozo.cli", "predict"]
 CLASSES = 20
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, and names of files that are any bytes")
@@ -94,9 +95,9 @@ Stepped = Callable[..., tuple[Any, fozo.Adapter]]
 
 @pytest.fixture(scope="module")
 def stepped(network: Network) -> Stepped:
-    """`stepped(images, batch_size, method="fozo")`: probabilities of all images by `Adapter.step` alone."""
+    """`stepped(images, batch_size, method)`: probabilities of all images by `Adapter.step` alone."""
 
-    def step(images: ImageArray, batch_size: int, method: str = "fozo") -> tuple[Any, fozo.Adapter]:
+    def step(images: ImageArray, batch_size: int, method: str = DEFAULT) -> tuple[Any, fozo.Adapter]:
         adapter = fozo.Adapter(network, parse_method(method)[1])
         batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
         return np.concatenate([adapter.step(batch).probabilities for batch in batches]), adapter
@@ -123,7 +124,7 @@ def manifest(bundle_path: Path) -> Any:
 
 @pytest.fixture
 def adapter(network: Network) -> fozo.Adapter:
-    return fozo.Adapter(network, parse_method("fozo")[1])
+    return fozo.Adapter(network, parse_method(DEFAULT)[1])
 
 
 def agree(rows: list[dict[str, str]], probabilities: Any) -> None:
@@ -135,7 +136,7 @@ def agree(rows: list[dict[str, str]], probabilities: Any) -> None:
 # --- rows ---
 
 
-@pytest.mark.parametrize("method", ["no_adapt", "fozo", "calm=fozo:shift=origin,samples=2"])
+@pytest.mark.parametrize("method", [DEFAULT, "no_adapt", "fozo", "calm=fozo:shift=origin,samples=2"])
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_rows_are_what_the_engine_says(
     method: str,
@@ -238,7 +239,7 @@ def test_python_api(
     images = random_images(6)
     paths = save(images, tmp_path)
     expected, reference = stepped(images, 4)
-    adapter = fozo.Adapter(network, parse_method("fozo")[1])
+    adapter = fozo.Adapter(network, parse_method(DEFAULT)[1])
     rows = list(predict(adapter, paths, manifest, batch_size=4, top=2))
     assert [row.top[0].confidence for row in rows] == expected.max(axis=1).tolist()
     assert [len(row.top) for row in rows] == [2] * 6
@@ -328,7 +329,7 @@ def test_class_lists_that_cannot_be_used(
 # --- state ---
 
 
-@pytest.mark.parametrize("method", ["fozo", "shift", "fozo:guard=rollback,window=8"])
+@pytest.mark.parametrize("method", [DEFAULT, "fozo", "shift", "fozo:guard=rollback,window=8"])
 def test_two_runs_are_one(
     method: str, bundle_path: Path, random_images: RandomImages, stepped: Stepped, tmp_path: Path
 ) -> None:

@@ -1,0 +1,101 @@
+"""What PIZO could gain if it knew the gradient: the same loss and steps, with PyTorch's autograd.
+
+Prints accuracy on the first images of each domain for the shift alone; for descent along the exact gradient
+of each batch; and for descent along what the network does to *clean* images, `J_Sᵀ (µ − µ_S)`, which needs
+neither gradients nor a second forward in the field, but a Jacobian from where the model was made.
+
+    python bench/frontier.py BUNDLE IMAGES --weights model.safetensors --source CLEAN --frost-textures FROST
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from fozo.engine.bundle import Bundle
+from fozo.engine.model import SourceStatistics
+from fozo.eval.domains import CLEAN, Domain, generated, imagefolder
+from fozo.eval.stream import shuffled
+from gradients import BLOCKS, features, loss, pixels, read, shifted_logits
+
+ANCHOR, MOMENTUM = 0.02, 0.9
+
+
+def descend(
+    model: torch.nn.Module,
+    source: SourceStatistics,
+    batches: list[tuple[torch.Tensor, torch.Tensor]],
+    clean: list[torch.Tensor] | None,
+    rate: float,
+) -> float:
+    """Accuracy in % over a stream whose batches are predicted and then learnt from.
+
+    Args:
+        model: a timm VisionTransformer.
+        source: statistics of its features.
+        batches: images and labels.
+        clean: images for the Jacobian, a batch for each; None takes the exact gradient.
+        rate: how far a step moves a value at most, on the average; 0 leaves the shift alone.
+    """
+    values = torch.zeros(1, 2 * len(BLOCKS), 2, model.embed_dim)
+    momentum, right, seen = torch.zeros_like(values), 0, 0
+    for step, (images, labels) in enumerate(batches, 1):
+        values.requires_grad_()
+        found = features(model, images, values)
+        right += int((shifted_logits(model, found).argmax(1) == labels).sum())
+        seen += len(labels)
+        if clean is None:
+            goal = loss(model, found, source)
+        else:
+            slope = (found.mean(0) - torch.from_numpy(source.mean)).detach()
+            goal = (slope * features(model, clean[step - 1], values).mean(0)).sum()
+        (gradient,) = torch.autograd.grad(goal, values)
+        momentum = MOMENTUM * momentum + (1 - MOMENTUM) * gradient
+        average = momentum / (1 - MOMENTUM**step)
+        size = torch.maximum(gradient.square().mean(), average.square().mean()).sqrt()
+        values = ((1 - ANCHOR) * values - rate * average / size).detach()
+    return 100 * right / seen
+
+
+def main() -> None:
+    """Prints the table as Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", type=Path, help="clean images, one folder per class")
+    parser.add_argument("--weights", required=True, help="of the bundle's model")
+    parser.add_argument("--source", type=Path, required=True, help="clean training images")
+    parser.add_argument("--frost-textures", type=Path)
+    parser.add_argument("--severity", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=0.005)
+    parser.add_argument("--batches", type=int, default=5, help="of 64 images, per domain")
+    parser.add_argument("--corruptions", nargs="*", default=["gaussian_noise", "snow", "contrast"])
+    options = parser.parse_args()
+    model, source = read(options)
+    manifest = Bundle.open(options.bundle).manifest
+    training = imagefolder(options.source, manifest, CLEAN)
+    clean = [images for images, _ in _batches(model, training, options.batches)]
+    print("| domain | shift | exact gradient | clean Jacobian |\n|---|---:|---:|---:|")
+    validation = imagefolder(options.images, manifest, CLEAN)
+    for domain in generated(validation, options.severity, options.corruptions, 0, options.frost_textures):
+        stream = _batches(model, domain, options.batches)
+        found = [
+            descend(model, source, stream, jacobian, rate)
+            for jacobian, rate in ((None, 0.0), (None, options.rate), (clean, options.rate))
+        ]
+        print(f"| {domain.name} | {' | '.join(f'{each:.1f}' for each in found)} |", flush=True)
+
+
+def _batches(model: torch.nn.Module, domain: Domain, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    order = shuffled(len(domain), domain.name, 0)[: 64 * count]
+    return [
+        (pixels(model, domain, chosen), torch.from_numpy(np.asarray(domain.labels[chosen])))
+        for chosen in order.reshape(-1, 64)
+    ]
+
+
+if __name__ == "__main__":
+    main()
