@@ -68,7 +68,7 @@ class Adapter:
         Args:
             bundle: folder made by `fozo export`.
             precision: which graph, `fp32` by default.
-            method: a name of `fozo.METHODS`.
+            method: a name of `fozo.METHODS`; the default is for vision transformers.
             seed: what the method's random draws derive from.
             classes: indices of the classes to predict, for streams that hold only some of them.
             workers: threads; default: what tuning found, or as many as this process may use.
