@@ -303,7 +303,7 @@ def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
             error = np.abs(np.array(bins["confidence"]) - np.array(bins["correct"])).sum() / 128
             assert part["ece"] == pytest.approx(error)
             assert part["batches"] == 2
-            assert part["forwards"] == (4 if label == "fozo" else 2)
+            assert part["forwards"] == (4 if label in ("fozo", "pizo") else 2)
             assert part["guarded"] == 0
             assert part["peak_bytes"] > 0
     for label, means in document["average"].items():
