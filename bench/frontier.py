@@ -9,16 +9,15 @@ neither gradients nor a second forward in the field, but a Jacobian from where t
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
 from fozo.engine.bundle import Bundle
 from fozo.engine.model import SourceStatistics
-from fozo.eval.domains import CLEAN, Domain, generated, imagefolder
+from fozo.eval.domains import CLEAN, Domain, imagefolder
 from fozo.eval.stream import shuffled
-from gradients import BLOCKS, features, loss, pixels, read, shifted_logits
+from gradients import BLOCKS, features, loss, parser, pixels, read, shifted_logits
 
 ANCHOR, MOMENTUM = 0.02, 0.9
 
@@ -46,6 +45,8 @@ def descend(
         found = features(model, images, values)
         right += int((shifted_logits(model, found).argmax(1) == labels).sum())
         seen += len(labels)
+        if not rate:
+            continue
         if clean is None:
             goal = loss(model, found, source)
         else:
@@ -61,26 +62,16 @@ def descend(
 
 def main() -> None:
     """Prints the table as Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("images", type=Path, help="clean images, one folder per class")
-    parser.add_argument("--weights", required=True, help="of the bundle's model")
-    parser.add_argument("--source", type=Path, required=True, help="clean training images")
-    parser.add_argument("--frost-textures", type=Path)
-    parser.add_argument("--severity", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=0.005)
-    parser.add_argument("--batches", type=int, default=5, help="of 64 images, per domain")
-    parser.add_argument("--corruptions", nargs="*", default=["gaussian_noise", "snow", "contrast"])
-    options = parser.parse_args()
-    model, source = read(options)
-    manifest = Bundle.open(options.bundle).manifest
-    training = imagefolder(options.source, manifest, CLEAN)
+    line = parser(__doc__, ["gaussian_noise", "snow", "contrast"])
+    line.add_argument("--source", type=Path, required=True, help="clean training images")
+    line.add_argument("--rate", type=float, default=0.005)
+    line.add_argument("--batches", type=int, default=5, help="of 64 images, per domain")
+    options = line.parse_args()
+    model, source, domains = read(options)
+    training = imagefolder(options.source, Bundle.open(options.bundle).manifest, CLEAN)
     clean = [images for images, _ in _batches(model, training, options.batches)]
     print("| domain | shift | exact gradient | clean Jacobian |\n|---|---:|---:|---:|")
-    validation = imagefolder(options.images, manifest, CLEAN)
-    for domain in generated(validation, options.severity, options.corruptions, 0, options.frost_textures):
+    for domain in domains:
         stream = _batches(model, domain, options.batches)
         found = [
             descend(model, source, stream, jacobian, rate)

@@ -26,11 +26,28 @@ BLOCKS = range(1, 9)
 WEIGHT = 0.4
 
 
-def read(options: argparse.Namespace) -> tuple[Any, SourceStatistics]:
-    """The timm model of a bundle with its weights, and the statistics of its features on clean images."""
+def parser(description: str | None, corruptions: Sequence[str]) -> argparse.ArgumentParser:
+    """What the command line says of the model and of the domains."""
+    found = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("bundle", type=Path)
+    found.add_argument("images", type=Path, help="clean images, one folder per class")
+    found.add_argument("--weights", required=True, help="of the bundle's model")
+    found.add_argument("--frost-textures", type=Path)
+    found.add_argument("--severity", type=int, default=5)
+    found.add_argument("--corruptions", nargs="*", default=corruptions, metavar="NAME")
+    return found
+
+
+def read(options: argparse.Namespace) -> tuple[Any, SourceStatistics, list[Domain]]:
+    """The timm model of a bundle, the statistics of its features on clean images, and the domains."""
     bundle = Bundle.open(options.bundle)
     model = timm.create_model(bundle.manifest.model, checkpoint_path=options.weights)
-    return model.eval().requires_grad_(False), bundle.info("fp32").require_source("bench")
+    source = bundle.info("fp32").require_source("bench")
+    clean = imagefolder(options.images, bundle.manifest, CLEAN)
+    domains = generated(clean, options.severity, options.corruptions, 0, options.frost_textures)
+    return model.eval().requires_grad_(False), source, domains
 
 
 def pixels(model: Any, domain: Domain, chosen: Sequence[int]) -> torch.Tensor:
@@ -83,21 +100,12 @@ def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> Flo
 
 def main() -> None:
     """Prints the table as Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("images", type=Path, help="clean images, one folder per class")
-    parser.add_argument("--weights", required=True, help="of the bundle's model")
-    parser.add_argument("--frost-textures", type=Path)
-    parser.add_argument("--severity", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME")
-    options = parser.parse_args()
-    model, source = read(options)
-    clean = imagefolder(options.images, Bundle.open(options.bundle).manifest, CLEAN)
+    line = parser(__doc__, [*IMAGENET_C, CLEAN])
+    line.add_argument("--batch-size", type=int, default=64)
+    options = line.parse_args()
+    model, source, domains = read(options)
     print("| domain | ‖Σ g‖² / Σ ‖g‖² | cosine, own | cosine, shared |\n|---|---:|---:|---:|")
-    for domain in generated(clean, options.severity, options.corruptions, 0, options.frost_textures):
+    for domain in domains:
         chosen = shuffled(len(domain), domain.name, 0)[: options.batch_size]
         each = gradients(model, pixels(model, domain, chosen), source)
         ratio = float(np.square(each.sum(axis=0)).sum() / np.square(each).sum())
