@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -32,6 +32,7 @@ from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
 from fozo.eval.metrics import Tally
 from fozo.eval.stream import shuffled
 from fozo.eval.subset import choose_subset
+from numpy.typing import NDArray
 
 SETTINGS = ("reset", "continual")
 
@@ -71,11 +72,17 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--frost-textures", type=Path)
     parser.add_argument("--severity", type=int, default=5)
-    parser.add_argument("--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME")
+    parser.add_argument(
+        "--corruptions", nargs="*", default=[*IMAGENET_C, CLEAN], metavar="NAME", help="they may come again"
+    )
     parser.add_argument("--subset", default="all", help="images per domain, another choice for each seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--passes", type=int, default=1, help="over each domain before the next")
+    parser.add_argument("--rounds", type=int, default=1, help="over all domains")
+    parser.add_argument(
+        "--stretch", type=int, help="images each time that a domain comes: the next ones, until all were seen"
+    )
     parser.add_argument(
         "--workers", type=int, help="threads; two processes of one each do more than one of two"
     )
@@ -95,6 +102,8 @@ def main() -> None:
                     minutes = (time.monotonic() - begin) / 60
                     print(f"seed {seed}, {row['domain']}: {minutes:.0f} minutes", flush=True)
     print(table(rows))
+    if options.rounds > 1:
+        print(f"\n{table_of_rounds(rows)}")
 
 
 def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
@@ -107,20 +116,30 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
     }
     manifest = Bundle.open(options.bundle).manifest
     clean = replace(imagefolder(options.images, manifest), name=CLEAN)
-    domains = generated(clean, options.severity, options.corruptions, seed, options.frost_textures)
-    chosen = choose_subset(domains, options.subset, seed)[0]
-    for domain, number in product(chosen, range(1, options.passes + 1)):
+    names = list(dict.fromkeys(options.corruptions))
+    domains = generated(clean, options.severity, names, seed, options.frost_textures)
+    chosen = dict(zip(names, choose_subset(domains, options.subset, seed)[0], strict=True))
+    visits = Counter[str]()
+    turns = product(range(1, options.rounds + 1), options.corruptions, range(1, options.passes + 1))
+    for turn, name, number in turns:
+        domain = chosen[name]
         tallies, forwards = {key: Tally() for key in adapters}, dict.fromkeys(adapters, 0)
         for (setting, _), adapter in adapters.items():
             if setting == "reset" and number == 1:
                 adapter.reset()
-        for images, labels in batches(domain, seed, options.batch_size):
+        order = shuffled(len(domain), domain.name, seed)
+        if options.stretch:
+            start = visits[domain.name] * options.stretch
+            order = order.take(range(start, start + options.stretch), mode="wrap")
+            visits[domain.name] += 1
+        for images, labels in batches(domain, order, options.batch_size):
             for key, adapter in adapters.items():
                 prediction = adapter.step(images)
                 tallies[key].add(prediction.logits, labels)
                 forwards[key] += prediction.forwards * len(images)
         for (setting, label), tally in tallies.items():
             facts = {
+                "round": turn,
                 "pass": number,
                 "images": tally.images,
                 "accuracy": 100 * tally.accuracy,
@@ -130,9 +149,8 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
             yield {"seed": seed, "domain": domain.name, "setting": setting, "method": label, **facts}
 
 
-def batches(domain: Domain, seed: int, size: int) -> Iterator[tuple[ImageArray, Any]]:
-    """Images and labels of a domain in the order of the seed."""
-    order = shuffled(len(domain), domain.name, seed)
+def batches(domain: Domain, order: NDArray[np.int64], size: int) -> Iterator[tuple[ImageArray, Any]]:
+    """Images and labels of a domain in some order."""
     with closing(load_batches(domain.load, order, size)) as loaded:
         for index, images in enumerate(loaded):
             yield images, domain.labels[order][index * size :][: len(images)]
@@ -160,6 +178,20 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         seeds = [list(values[(name, *column)].values()) for column in columns]
         cells = (_cell([float(np.mean(domains)) for domains in cell]) for cell in seeds)
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def table_of_rounds(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean accuracy on the corruptions and, apart, on clean images, in every round."""
+    values: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        group = CLEAN if row["domain"] == CLEAN else "corrupted"
+        values[row["setting"], group, row["method"]][row["round"]].append(row["accuracy"])
+    numbers = sorted({row["round"] for row in rows})
+    lines = [f"| round | {' | '.join(map(str, numbers))} |", f"|---|{'---:|' * len(numbers)}"]
+    for key, found in values.items():
+        cells = (f"{np.mean(found[number]):.1f}" if number in found else "–" for number in numbers)
+        lines.append(f"| {' '.join(key)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -137,7 +137,7 @@ class Pizo:
             prompts = uniform(seed, info.prompt_bound, (self.prompts, info.width))
         if self.tune != "prompts":
             info.require_tunable("norms", self.name)
-            norms = np.zeros((len(self._rows(info)), 2, info.width), np.float32)
+            norms = np.zeros((len(info.norms), 2, info.width), np.float32)[self._rows(info)]
         return PizoState(
             step=0,
             seed=seed,
@@ -185,9 +185,13 @@ class Pizo:
             logits = logits + self._offset(moments, self._need(moments, network.info), network.info)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
-    def _rows(self, info: ModelInfo) -> list[int]:
-        names = adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name)
-        return [row for row, name in enumerate(info.norms) if name in names]
+    def _rows(self, info: ModelInfo) -> slice:
+        """Those of the tuned norms, which follow each other, among the tunable ones."""
+        names, order = (
+            adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name),
+            list(info.norms),
+        )
+        return slice(order.index(names[0]), order.index(names[-1]) + 1)
 
     def _sides(self, state: PizoState, images: ImageArray, network: Forward) -> list[_Sides]:
         """Pairs of forwards around the current values."""
@@ -228,15 +232,16 @@ class Pizo:
     ) -> Tunables:
         """What the network is fed at `values + sign · ε · directions`; without directions, shared by all."""
         fed: dict[str, FloatArray] = {}
+        whole = {"prompts": state.prompts.shape, "norms": (len(info.norms), 2, info.width)}
         for name, size in (("prompts", self.prompt_epsilon), ("norms", self.epsilon)):
-            values = getattr(state, name)[None]
-            if name in directions:
-                values = values + np.float32(sign * size) * directions[name]
-            if values.size and name == "norms":
-                fed[name] = np.zeros((len(values), len(info.norms), 2, info.width), np.float32)
-                fed[name][:, self._rows(info)] = values
-            elif values.size:
-                fed[name] = values
+            values, along = getattr(state, name), directions.get(name)
+            if not values.size:
+                continue
+            fed[name] = np.zeros((1 if along is None else len(along), *whole[name]), np.float32)
+            tuned = fed[name][:, self._rows(info)] if name == "norms" else fed[name]
+            if along is not None:  # in place: at the size of a batch, copies take longer than products
+                np.multiply(along, np.float32(sign * size), out=tuned)
+            tuned += values
         return fed
 
     def _slopes(
