@@ -1,8 +1,7 @@
 """Compares methods over generated corruptions, in both settings at once and over several seeds.
 
-Prints a Markdown table of accuracy and calibration, mean ± standard deviation over seeds, and keeps
-everything in a JSON file. Where several methods need the answer of the plain network to a batch, it is
-computed once, so this says nothing of speed: `fozo bench` does.
+Prints tables (`bench/tables.py`) and keeps everything in a JSON file. Where several methods need the answer
+of the plain network to a batch, it is computed once, so this says nothing of speed: `fozo bench` does.
 
     python bench/family.py BUNDLE IMAGES --frost-textures FROST -m no_adapt -m shift -m fozo
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -33,6 +32,7 @@ from fozo.eval.metrics import Tally
 from fozo.eval.stream import shuffled
 from fozo.eval.subset import choose_subset
 from numpy.typing import NDArray
+from tables import tables
 
 SETTINGS = ("reset", "continual")
 
@@ -101,9 +101,7 @@ def main() -> None:
                 if row["method"] == options.methods[-1] and row["setting"] == options.settings[-1]:
                     minutes = (time.monotonic() - begin) / 60
                     print(f"seed {seed}, {row['domain']}: {minutes:.0f} minutes", flush=True)
-    print(table(rows))
-    if options.rounds > 1:
-        print(f"\n{table_of_rounds(rows)}")
+    print(tables(rows))
 
 
 def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
@@ -154,50 +152,6 @@ def batches(domain: Domain, order: NDArray[np.int64], size: int) -> Iterator[tup
     with closing(load_batches(domain.load, order, size)) as loaded:
         for index, images in enumerate(loaded):
             yield images, domain.labels[order][index * size :][: len(images)]
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Per method: averages over the corruptions and, apart, clean images, in every setting."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    columns = [
-        (setting, group, figure)
-        for setting in dict.fromkeys(row["setting"] for row in rows)
-        for group in ("corrupted", CLEAN)
-        for figure in ("accuracy", "ece")
-    ]
-    values: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        group = CLEAN if row["domain"] == CLEAN else "corrupted"
-        for figure in ("accuracy", "ece"):
-            values[row["method"], row["setting"], group, figure][row["seed"]].append(row[figure])
-    lines = [
-        "| method | " + " | ".join(" ".join(column) for column in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for name in methods:
-        seeds = [list(values[(name, *column)].values()) for column in columns]
-        cells = (_cell([float(np.mean(domains)) for domains in cell]) for cell in seeds)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def table_of_rounds(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean accuracy on the corruptions and, apart, on clean images, in every round."""
-    values: dict[Any, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        group = CLEAN if row["domain"] == CLEAN else "corrupted"
-        values[row["setting"], group, row["method"]][row["round"]].append(row["accuracy"])
-    numbers = sorted({row["round"] for row in rows})
-    lines = [f"| round | {' | '.join(map(str, numbers))} |", f"|---|{'---:|' * len(numbers)}"]
-    for key, found in values.items():
-        cells = (f"{np.mean(found[number]):.1f}" if number in found else "–" for number in numbers)
-        lines.append(f"| {' '.join(key)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(seeds: Sequence[float]) -> str:
-    spread = f" ± {np.std(seeds, ddof=1):.2f}" if len(seeds) > 1 else ""
-    return f"{np.mean(seeds):.2f}{spread}" if seeds else "–"
 
 
 if __name__ == "__main__":

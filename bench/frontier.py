@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _batches(model: torch.nn.Module, domain: Domain, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    order = shuffled(len(domain), domain.name, 0)[: 64 * count]
+    order = shuffled(len(domain), domain.name, 0)[: 64 * min(count, len(domain) // 64)]
     return [
         (pixels(model, domain, chosen), torch.from_numpy(np.asarray(domain.labels[chosen])))
         for chosen in order.reshape(-1, 64)

@@ -77,13 +77,15 @@ def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[in
 
 
 def chance_discrepancy(source: SourceStatistics, count: int) -> float:
-    """The squared discrepancy that `count` images of the source itself have, on the average.
+    """The squared discrepancy that `count` other images of the source have, on the average.
 
-    The variance of a mean is σ² / n, that of a standard deviation about σ² / 2(n − 1): so it is for normal
-    features and many images. A single image has no standard deviation.
+    The variance of a mean is σ² / n, that of a standard deviation about σ² / 2(n − 1) for normal features and
+    many images; both the batch's and the source's count. A single image has no standard deviation.
     """
     variance = float(np.square(source.std.astype(np.float64)).sum())
-    return variance / count + (variance / (2 * (count - 1)) if count > 1 else 0.0)
+    means = 1 / count + 1 / source.images
+    stds = 1 / (count - 1) + 1 / (source.images - 1) if count > 1 else 0.0
+    return variance * (means + stds / 2)
 
 
 def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale: LossScale) -> float:

@@ -103,9 +103,21 @@ def model(randomised_vit: Callable[..., Any]) -> Any:
 
 
 def autograd(
-    model: Any, network: Network, images: ImageArray, normalisation: Any, weight: float
+    model: Any,
+    network: Network,
+    images: ImageArray,
+    normalisation: Any,
+    weight: float,
+    *,
+    prompts: FloatArray | None = None,
+    entropy_share: float = 1.0,
+    shift: float = 0.0,
 ) -> FloatArray:
-    """What each image contributes to ∂L/∂norms, `[N, 2, 2, 16]`, of the loss written out in PyTorch."""
+    """What each image contributes to the gradient of the loss written out in PyTorch.
+
+    That by the norms, `[N, 2, 2, 16]`, or where there are prompts `[P, 16]` that by them, `[N, P, 16]`.
+    Entropy counts `entropy_share` times, of logits shifted by `shift` times the way to the origin.
+    """
     import torch
 
     pixels = torch.from_numpy(images.astype(np.float64) / 255)
@@ -113,10 +125,14 @@ def autograd(
     x = ((pixels - mean) / std).permute(0, 3, 1, 2)
     source = network.info.source
     assert source is not None
+    addends = [torch.zeros(len(images), 2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    tuned = addends
     x = model._pos_embed(model.patch_embed(x))
+    if prompts is not None:
+        tokens = torch.from_numpy(np.repeat(prompts[None], len(images), axis=0)).double().requires_grad_()
+        x, tuned = torch.cat([x[:, :1], tokens, x[:, 1:]], dim=1), [tokens]
     first, last = model.blocks
     x = first(x)
-    addends = [torch.zeros(len(images), 2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
 
     def normed(norm: Any, values: Any, addend: Any) -> Any:
         weight, bias = norm.weight + addend[:, 0], norm.bias + addend[:, 1]
@@ -131,18 +147,25 @@ def autograd(
     stacked = torch.stack(features, dim=1)
     distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
     distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
-    logits = model.head(features[-1])
-    loss = weight * len(images) / 64 * distance + torch.special.entr(logits.softmax(1)).sum()
-    return np.stack([each.numpy() for each in torch.autograd.grad(loss, addends)], axis=1)
+    logits = model.head(features[-1] - shift * features[-1].mean(0).detach())
+    entropies = torch.special.entr(logits.softmax(1)).sum()
+    loss = weight * len(images) / 64 * distance + entropy_share * entropies
+    found = [each.numpy() for each in torch.autograd.grad(loss, tuned)]
+    return found[0] if prompts is not None else np.stack(found, axis=1)
 
 
-def estimates(network: Network, images: ImageArray, configured: Pizo, draws: int) -> FloatArray:
-    """The gradient sum of as many first steps with different seeds, `[draws, 2, 2, 16]`."""
+def estimates(
+    network: Network, images: ImageArray, configured: Pizo, draws: int, prompts: FloatArray | None = None
+) -> FloatArray:
+    """The gradient sum of as many first steps with different seeds, `[draws, …]`."""
     many = replace(configured, update_images=10**6)
     found = []
     for seed in range(draws):
-        _, state = many.step(many.init(network.info, seed), images, network)
-        found.append(state.norms_gradient)
+        start = many.init(network.info, seed)
+        if prompts is not None:
+            start = replace(start, prompts=prompts)
+        _, state = many.step(start, images, network)
+        found.append(state.norms_gradient if prompts is None else state.prompts_gradient)
     return np.stack(found)
 
 
@@ -150,17 +173,41 @@ def cosine(left: FloatArray, right: FloatArray) -> float:
     return float((left * right).sum() / np.linalg.norm(left) / np.linalg.norm(right))
 
 
+@pytest.mark.parametrize(
+    ("options", "count", "draws"),
+    [
+        ({}, BATCH, 4000),
+        ({"directions": "gaussian"}, BATCH, 4000),
+        ({"samples": 4}, BATCH, 1000),
+        ({"shift": "origin"}, 64, 500),
+        ({"tune": "prompts", "prompt_epsilon": 0.01}, BATCH, 4000),
+    ],
+    ids=str,
+)
 def test_the_gradient_is_autograds_on_the_average(
     network: Network,
     model: Any,
     random_images: MakeImages,
     normalisation: Any,
+    options: dict[str, Any],
+    count: int,
+    draws: int,
 ) -> None:
     pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
-    images = random_images(BATCH)
-    expected = autograd(model, network, images, normalisation, 40.0).sum(axis=0)
-    configured = Pizo(**NARROW, discrepancy_weight=40.0)  # type: ignore[arg-type]
-    found = estimates(network, images, configured, 4000).mean(axis=0)
+    images, weight = random_images(count), 10.0
+    prompts = None
+    if "tune" in options:
+        prompts = np.random.default_rng(5).normal(0, 0.5, (3, 16)).astype(np.float32)
+    shift = float(options.get("shift") == "origin")
+    expected, blind = (
+        autograd(
+            model, network, images, normalisation, weight, prompts=prompts, entropy_share=share, shift=shift
+        ).sum(axis=0)
+        for share in (1.0, 0.0)
+    )
+    assert cosine(blind, expected) < 0.95, "the entropy would not be missed"
+    configured = Pizo(**{**NARROW, "discrepancy_weight": weight, **options})
+    found = estimates(network, images, configured, draws, prompts).mean(axis=0) / configured.samples
     assert cosine(found, expected) > 0.99
     assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.05)
 
@@ -229,19 +276,27 @@ def test_no_step_is_longer_than_the_rate(network: Network) -> None:
     assert lengths[20] == pytest.approx(0.005, rel=1e-3)
 
 
-def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any]) -> None:
-    source = stand_in().info.source
-    generator = np.random.default_rng(0)
-    for count in (1, 2, 64):
-        found = [
-            discrepancy(
-                Moments.of(generator.normal(source.mean, source.std, (count, *source.mean.shape))), source
-            )
-            for _ in range(4000)
-        ]
+@pytest.mark.parametrize("known_from", [32, 10**6])
+def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any], known_from: int) -> None:
+    """Both sides are estimates: the source statistics as well, of few images or of as good as all."""
+    exact = stand_in().info.source
+    axes, generator = exact.mean.shape, np.random.default_rng(0)
+
+    def clean(count: int) -> Moments:
+        return Moments.of(generator.normal(exact.mean, exact.std, (count, *axes)))
+
+    for count in (1, 2, 64, 200):
+        found = []
+        for _ in range(4000):
+            source = replace(exact, images=known_from)
+            if known_from < 100:
+                drawn = clean(known_from)
+                source = replace(source, mean=drawn.mean, std=drawn.std)
+            found.append(discrepancy(clean(count), source))
         # For two images a standard deviation is not yet as for many.
         tolerance = 0.25 if count == 2 else 0.05
-        assert chance_discrepancy(source, count) == pytest.approx(np.mean(found), rel=tolerance)
+        expected = chance_discrepancy(replace(exact, images=known_from), count)
+        assert expected == pytest.approx(np.mean(found), rel=tolerance)
 
 
 @pytest.mark.parametrize(("ratio", "share"), [(1.5, 0.0), (2.0, 0.0), (3.0, 0.5), (4.0, 1.0), (20.0, 1.0)])
@@ -255,14 +310,35 @@ def test_near_the_source_nothing_is_done(
     moments = Moments.of(features)
     assert moments.std is not None
     std = moments.std.astype(np.float32)
-    chance = (std.astype(np.float64) ** 2).sum() * (1 / 64 + 1 / 126)
+    chance = (std.astype(np.float64) ** 2).sum() * (1 / 64 + 1 / 512 + 1 / 126 + 1 / 1022)
     apart = np.sqrt(ratio * chance / std.size)  # in every coordinate of the mean
-    source = SourceStatistics((moments.mean + apart).astype(np.float32), std, 64)
+    source = SourceStatistics((moments.mean + apart).astype(np.float32), std, 512)
     elsewhere = _Elsewhere(network, source)
     prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
     assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(share * 0.01, rel=1e-2, abs=1e-5)
     offset = -share * network.info.head_weight @ features[:, -1].mean(axis=0)
     np.testing.assert_allclose(prediction.logits - logits, np.tile(offset, (64, 1)), atol=2e-3)
+
+
+@pytest.mark.parametrize("count", [64, 256])
+def test_no_more_is_asked_of_larger_batches(network: Network, random_images: MakeImages, count: int) -> None:
+    """What is nothing for 64 images is nothing for 256, though chance alone would explain a fourth of it."""
+    configured = Pizo(first_block=1, frozen_last_blocks=0, window=count)
+    source = network.info.require_source("a test")
+    info = replace(network.info, source=replace(source, images=10**6))
+    chance = float(np.square(source.std.astype(np.float64)).sum()) * (1 / 64 + 1 / 126)
+    assert configured._need(1.9 * chance, count, info) == 0
+    assert configured._need(3 * chance, count, info) == pytest.approx(0.5, rel=1e-3)
+    images = random_images(count)
+    features, _ = middle(configured, network, images)
+    moments = Moments.of(features)
+    assert moments.std is not None
+    std = moments.std.astype(np.float32)
+    apart = np.sqrt(1.5 * (np.square(std.astype(np.float64)).sum() * (1 / 64 + 1 / 126)) / std.size)
+    elsewhere = _Elsewhere(network, SourceStatistics((moments.mean + apart).astype(np.float32), std, 10**6))
+    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    assert prediction.diagnostics["need"] == 0
+    assert not state.norms.any()
 
 
 def middle(configured: Pizo, network: Network, images: ImageArray) -> tuple[FloatArray, FloatArray]:
@@ -403,9 +479,6 @@ def _whole(network: Network, norms: FloatArray) -> FloatArray:
 @pytest.mark.parametrize("tune", ["norms", "prompts", "both"])
 def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) -> None:
     fed: list[set[str]] = []
-
-    class Watching(Network):
-        pass
 
     with Network.open(bundle_path, workers=1) as opened:
         configured = method("pizo", tune=tune, first_block=0, tolerance=0.0)

@@ -161,7 +161,8 @@ class Pizo:
             features = _mean([each.features for each in sides])
             logits = _mean([each.logits for each in sides])
         moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        need = self._need(moments, info)
+        distance = discrepancy(moments, info.require_source(self.name))
+        need = self._need(distance, moments.count, info)
         offset = self._offset(moments, need, info)
         following = replace(state, step=state.step + 1, window=slide(state.window, features, self.window))
         if sides:
@@ -171,18 +172,20 @@ class Pizo:
         logits = logits + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
-            "discrepancy": discrepancy(moments, info.require_source(self.name)),
-            "size": _rms(following.norms),
+            "discrepancy": distance,
+            "need": need,
+            "size": _rms(following.prompts if self.tune == "prompts" else following.norms),
         }
         return Prediction(logits, max(1, 2 * len(sides)), diagnostics=diagnostics), following
 
     def predict(self, state: PizoState, images: ImageArray, network: Forward) -> Prediction:
         """Predicts with the values as they are, unperturbed, and the shift as it is."""
-        tunables = self._tunables(state, {}, 0, network.info)
+        info = network.info
         moments = window_moments(state.window, 0, self.window)
-        logits = network(images, **tunables).logits
+        logits = network(images, **self._tunables(state, {}, 0, info)).logits
         if moments is not None:
-            logits = logits + self._offset(moments, self._need(moments, network.info), network.info)
+            distance = discrepancy(moments, info.require_source(self.name))
+            logits = logits + self._offset(moments, self._need(distance, moments.count, info), info)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _rows(self, info: ModelInfo) -> slice:
@@ -290,13 +293,16 @@ class Pizo:
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
-    def _need(self, moments: Moments, info: ModelInfo) -> float:
-        """From 0, where features are as near to the source as those of as many clean images, to 1."""
+    def _need(self, distance: float, count: int, info: ModelInfo) -> float:
+        """From 0, where features are as near to the source as those of as many clean images, to 1.
+
+        Of more than 64 images no more is asked than of 64: even clean ones differ a little from those that
+        the source statistics are of, and the less is left to chance, the more that would look like.
+        """
         if not self.tolerance:
             return 1.0
-        source = info.require_source(self.name)
-        chance = max(chance_discrepancy(source, moments.count), TINY)
-        return float(np.clip(discrepancy(moments, source) / chance / self.tolerance - 1, 0, 1))
+        chance = chance_discrepancy(info.require_source(self.name), min(count, REFERENCE_BATCH))
+        return float(np.clip(distance / max(chance, TINY) / self.tolerance - 1, 0, 1))
 
     def _offset(self, moments: Moments, need: float, info: ModelInfo) -> FloatArray:
         """What the shift adds to the logits, `[K]`: of few images, whose mean is mostly their own, less."""
