@@ -2,7 +2,8 @@
 
 PIZO's estimate has less variance than that of one shared direction by `‖Σ g_i‖² / Σ ‖g_i‖²`, g_i the gradient
 that image i contributes (docs/pizo.md). Prints that ratio for batches of corrupted images, and what follows
-from it: the expected cosine of one update with the gradient, with own directions and with a shared one.
+from it: the length of the gradient by that of an estimate, with own directions and with a shared one. Then,
+of each part of the loss, its ratio and the cosine of its gradient with the whole one.
 
     python bench/gradients.py BUNDLE IMAGES --weights model.safetensors --frost-textures FROST
 """
@@ -83,34 +84,66 @@ def shifted_logits(model: Any, found: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def parts(model: Any, found: torch.Tensor, source: SourceStatistics) -> dict[str, torch.Tensor]:
+    """What PIZO's loss of a batch is the sum of."""
+    weight = WEIGHT * len(found) / 64
+    return {
+        "means": weight * ((found.mean(0) - torch.from_numpy(source.mean)) ** 2).sum(),
+        "standard deviations": weight * ((found.std(0) - torch.from_numpy(source.std)) ** 2).sum(),
+        "entropy": torch.special.entr(shifted_logits(model, found).softmax(1)).sum(),
+    }
+
+
 def loss(model: Any, found: torch.Tensor, source: SourceStatistics) -> torch.Tensor:
     """PIZO's loss of a batch."""
-    distance = ((found.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
-    distance = distance + ((found.std(0) - torch.from_numpy(source.std)) ** 2).sum()
-    entropy = torch.special.entr(shifted_logits(model, found).softmax(1)).sum()
-    return WEIGHT * distance * len(found) / 64 + entropy
+    return torch.stack(list(parts(model, found, source).values())).sum()
 
 
-def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> FloatArray:
-    """What each image contributes to the gradient of the loss at zero: `[N, V]`."""
+def gradients(model: Any, images: torch.Tensor, source: SourceStatistics) -> dict[str, FloatArray]:
+    """What each image contributes to the gradient of each part of the loss at zero: `[N, V]`."""
     addends = torch.zeros(len(images), 2 * len(BLOCKS), 2, model.embed_dim, requires_grad=True)
-    (found,) = torch.autograd.grad(loss(model, features(model, images, addends), source), addends)
-    return found.flatten(1).double().numpy()
+    losses = parts(model, features(model, images, addends), source)
+    return {
+        name: torch.autograd.grad(value, addends, retain_graph=True)[0].flatten(1).double().numpy()
+        for name, value in losses.items()
+    }
+
+
+def agreement(each: FloatArray) -> float:
+    """`‖Σ g_i‖² / Σ ‖g_i‖²` of `[N, V]`: from 0 to N, if all are the same."""
+    return float(np.square(each.sum(axis=0)).sum() / np.square(each).sum())
+
+
+def signal(each: FloatArray, agree: float) -> float:
+    """The length of the gradient by the root mean square of that of an estimate."""
+    return float(1 / np.sqrt(1 + (each.shape[1] - 1) / agree))
+
+
+def cosine(left: FloatArray, right: FloatArray) -> float:
+    """Of the sums of two `[N, V]` over images."""
+    a, b = left.sum(axis=0), right.sum(axis=0)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 def main() -> None:
-    """Prints the table as Markdown."""
+    """Prints two tables as Markdown: of the whole loss, and of its parts."""
     line = parser(__doc__, [*IMAGENET_C, CLEAN])
     line.add_argument("--batch-size", type=int, default=64)
     options = line.parse_args()
     model, source, domains = read(options)
-    print("| domain | ‖Σ g‖² / Σ ‖g‖² | cosine, own | cosine, shared |\n|---|---:|---:|---:|")
+    whole = ["| domain | ‖Σ g‖² / Σ ‖g‖² | signal, own | signal, shared |", "|---|---:|---:|---:|"]
+    split = ["| domain | means | standard deviations | entropy | without entropy |", "|---|---|---|---|---:|"]
     for domain in domains:
         chosen = shuffled(len(domain), domain.name, 0)[: options.batch_size]
-        each = gradients(model, pixels(model, domain, chosen), source)
-        ratio = float(np.square(each.sum(axis=0)).sum() / np.square(each).sum())
-        cosines = [1 / np.sqrt(1 + (each.shape[1] - 1) / agree) for agree in (ratio, 1.0)]
-        print(f"| {domain.name} | {ratio:.1f} | {cosines[0]:.3f} | {cosines[1]:.3f} |", flush=True)
+        found = gradients(model, pixels(model, domain, chosen), source)
+        total = np.sum(list(found.values()), axis=0)
+        own, shared = signal(total, agreement(total)), signal(total, 1.0)
+        whole.append(f"| {domain.name} | {agreement(total):.1f} | {own:.3f} | {shared:.3f} |")
+        cells = [f"{agreement(each):.1f}, {cosine(each, total):.2f}" for each in found.values()]
+        rest = total - found["entropy"]
+        cells.append(f"{signal(rest, agreement(rest)) * cosine(rest, total):.3f}")
+        split.append(f"| {domain.name} | {' | '.join(cells)} |")
+    print("\n".join([*whole, "", *split]))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Pizo:
     )
     epsilon: float = option(0.03, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
-    rate: float = option(0.01, "η of the norms: how far a step moves a value at most, on the average", low=0)
+    rate: float = option(0.01, "η of the norms: the root mean square of the longest step", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=0.999)
     anchor: float = option(
