@@ -1,8 +1,9 @@
 """What PIZO could gain if it knew the gradient: the same loss and steps, with PyTorch's autograd.
 
-Prints accuracy on the first images of each domain for the shift alone; for descent along the exact gradient
-of each batch; and for descent along what the network does to *clean* images, `J_Sᵀ (µ − µ_S)`, which needs
-neither gradients nor a second forward in the field, but a Jacobian from where the model was made.
+Prints accuracy on the first images of each domain for the shift alone; for PIZO, through ONNX Runtime; for
+descent along the exact gradient of each batch; and for descent along what the network does to *clean* images,
+`J_Sᵀ (µ − µ_S)`, which needs neither gradients nor a second forward in the field, but a Jacobian from where
+the model was made.
 
     python bench/frontier.py BUNDLE IMAGES --weights model.safetensors --source CLEAN --frost-textures FROST
 """
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fozo.engine.adapter import Adapter
 from fozo.engine.bundle import Bundle
+from fozo.engine.methods import method
 from fozo.engine.model import SourceStatistics
+from fozo.engine.network import Network
 from fozo.eval.domains import CLEAN, Domain, imagefolder
 from fozo.eval.stream import shuffled
 from gradients import BLOCKS, features, loss, parser, pixels, read, shifted_logits
+from numpy.typing import NDArray
 
 ANCHOR, MOMENTUM = 0.02, 0.9
 
@@ -70,22 +75,38 @@ def main() -> None:
     model, source, domains = read(options)
     training = imagefolder(options.source, Bundle.open(options.bundle).manifest, CLEAN)
     clean = [images for images, _ in _batches(model, training, options.batches)]
-    print("| domain | shift | exact gradient | clean Jacobian |\n|---|---:|---:|---:|")
-    for domain in domains:
-        stream = _batches(model, domain, options.batches)
-        found = [
-            descend(model, source, stream, jacobian, rate)
-            for jacobian, rate in ((None, 0.0), (None, options.rate), (clean, options.rate))
-        ]
-        print(f"| {domain.name} | {' | '.join(f'{each:.1f}' for each in found)} |", flush=True)
+    print("| domain | shift | pizo | exact gradient | clean Jacobian |\n|---|---:|---:|---:|---:|")
+    with Network.open(options.bundle) as network:
+        for domain in domains:
+            stream = _batches(model, domain, options.batches)
+            shift, exact, approximate = (
+                descend(model, source, stream, jacobian, rate)
+                for jacobian, rate in ((None, 0.0), (None, options.rate), (clean, options.rate))
+            )
+            found = (shift, pizo(network, domain, options.batches), exact, approximate)
+            print(f"| {domain.name} | {' | '.join(f'{each:.1f}' for each in found)} |", flush=True)
+
+
+def pizo(network: Network, domain: Domain, count: int) -> float:
+    """Accuracy of PIZO in % on the same images."""
+    adapter, right = Adapter(network, method("pizo")), []
+    for chosen in _orders(domain, count):
+        prediction = adapter.step(np.stack([domain.load(int(index)) for index in chosen]))
+        right.append(prediction.logits.argmax(axis=1) == domain.labels[chosen])
+    return float(100 * np.mean(right))
 
 
 def _batches(model: torch.nn.Module, domain: Domain, count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    order = shuffled(len(domain), domain.name, 0)[: 64 * min(count, len(domain) // 64)]
     return [
         (pixels(model, domain, chosen), torch.from_numpy(np.asarray(domain.labels[chosen])))
-        for chosen in order.reshape(-1, 64)
+        for chosen in _orders(domain, count)
     ]
+
+
+def _orders(domain: Domain, count: int) -> NDArray[np.int64]:
+    """So many batches of 64 indices, or as many as there are."""
+    order = shuffled(len(domain), domain.name, 0)
+    return order[: 64 * min(count, len(order) // 64)].reshape(-1, 64)
 
 
 if __name__ == "__main__":
