@@ -64,13 +64,13 @@ def averages(rows: Sequence[Row]) -> str:
     lines = [f"| | accuracy | {' | '.join(groups)} | worst | ECE |", "|---|" + "---:|" * 7]
     for name in methods:
         mine, others = _of(rows, name), _of(rows, base)
-        cells = [f"{_mean(filter(corrupted, mine)):.1f}"]
+        cells = [_cell(mine, "accuracy")]
         for group in groups.values():
             cells.append(
                 "" if name == base else _gain(list(filter(group, mine)), list(filter(group, others)))
             )
         cells.append("" if name == base else _worst(mine, others))
-        cells.append(f"{_mean(filter(corrupted, mine), 'ece'):.1f}")
+        cells.append(_cell(mine, "ece"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -85,6 +85,11 @@ def across(rows: Sequence[Row], key: str) -> str:
         best = max(cells, key=float)
         lines.append(f"| {value} | {' | '.join(f'**{c}**' if c == best else c for c in cells)} |")
     return "\n".join(lines)
+
+
+def _cell(rows: Sequence[Row], figure: str) -> str:
+    values = [row[figure] for row in rows if corrupted(row)]
+    return f"{np.mean(values):.1f}" if values else "–"
 
 
 def _gain(mine: Sequence[Row], others: Sequence[Row]) -> str:
@@ -113,9 +118,8 @@ def _of(rows: Sequence[Row], method: str) -> list[Row]:
     return [row for row in rows if row["method"] == method]
 
 
-def _mean(rows: Iterable[Row], figure: str = "accuracy") -> float:
-    values = [row[figure] for row in rows]
-    return float(np.mean(values)) if values else float("nan")
+def _mean(rows: Iterable[Row]) -> float:
+    return float(np.mean([row["accuracy"] for row in rows]))
 
 
 def _distinct(rows: Sequence[Row], key: str) -> list[Any]:
