@@ -190,10 +190,8 @@ class Pizo:
 
     def _rows(self, info: ModelInfo) -> slice:
         """Those of the tuned norms, which follow each other, among the tunable ones."""
-        names, order = (
-            adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name),
-            list(info.norms),
-        )
+        names = adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name)
+        order = list(info.norms)
         return slice(order.index(names[0]), order.index(names[-1]) + 1)
 
     def _sides(self, state: PizoState, images: ImageArray, network: Forward) -> list[_Sides]:
