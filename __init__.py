@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .engine.adapter import Adapter as Adapter
-    from .engine.bundle import Bundle as Bundle
+    from .engine.bundle.bundle import Bundle as Bundle
     from .engine.errors import BundleError as BundleError
     from .engine.errors import ComputeError as ComputeError
     from .engine.errors import ExportError as ExportError
@@ -23,28 +22,29 @@ if TYPE_CHECKING:
     from .engine.errors import InputError as InputError
     from .engine.errors import OutputError as OutputError
     from .engine.errors import StateError as StateError
-    from .engine.methods import METHODS as METHODS
-    from .engine.methods import method as method
-    from .engine.methods.base import Prediction as Prediction
-    from .engine.network import Network as Network
-    from .engine.pool import Pool as Pool
+    from .engine.interface.method import Prediction as Prediction
+    from .engine.registry import METHODS as METHODS
+    from .engine.registry import method as method
+    from .engine.runtime.network import Network as Network
+    from .engine.streams.adapter import Adapter as Adapter
+    from .engine.streams.pool import Pool as Pool
 
 # Modules load at first use: `fozo --help` answers without waiting for ONNX Runtime.
 _HOMES = {
-    "Adapter": "adapter",
-    "Bundle": "bundle",
+    "Adapter": "streams.adapter",
+    "Bundle": "bundle.bundle",
     "BundleError": "errors",
     "ComputeError": "errors",
     "ExportError": "errors",
     "FozoError": "errors",
     "InputError": "errors",
-    "METHODS": "methods",
-    "Network": "network",
+    "METHODS": "registry",
+    "Network": "runtime.network",
     "OutputError": "errors",
-    "Pool": "pool",
-    "Prediction": "methods.base",
+    "Pool": "streams.pool",
+    "Prediction": "interface.method",
     "StateError": "errors",
-    "method": "methods",
+    "method": "registry",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from fozo.data.loader import load_batches
-from fozo.engine.bundle import Bundle
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, SourceStatistics
-from fozo.engine.network import Network
-from fozo.engine.objective import chance_discrepancy, discrepancy
-from fozo.engine.statistics import Moments
-from fozo.eval.domains import imagefolder
+from fozo.engine.runtime.network import Network
+from fozo.engine.statistics.moments import Moments
+from fozo.engine.statistics.objective import chance_discrepancy, discrepancy
+from fozo.eval.datasets.domain import imagefolder
 
 COUNTS = (8, 32, 64, 128, 256, 512)
 

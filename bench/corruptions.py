@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 from fozo.data.images import list_images, read_image
-from fozo.engine.bundle import Bundle
-from fozo.engine.network import Network
-from fozo.eval.corruptions import FROST, NAMES, SEVERITIES, corrupt
-from fozo.eval.domains import imagefolder
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.runtime.network import Network
+from fozo.eval.corruptions.by_name import FROST, NAMES, SEVERITIES, corrupt
+from fozo.eval.datasets.domain import imagefolder
 from numpy.typing import NDArray
 
 SIZE = 224

@@ -13,8 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from fozo.engine.methods import parse_method
-from fozo.eval.domains import CLEAN
+from fozo.engine.registry import parse_method
+from fozo.eval.datasets.domain import CLEAN
 from matplotlib.figure import Figure
 
 

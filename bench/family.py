@@ -21,16 +21,16 @@ from typing import Any
 
 import numpy as np
 from fozo.data.loader import load_batches
-from fozo.engine.adapter import Adapter
-from fozo.engine.bundle import Bundle
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.files import write_atomic
-from fozo.engine.methods import parse_methods
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
-from fozo.engine.network import Network
-from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
-from fozo.eval.metrics import Tally
-from fozo.eval.stream import shuffled
-from fozo.eval.subset import choose_subset
+from fozo.engine.registry import parse_methods
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain, generated, imagefolder
+from fozo.eval.datasets.subset import choose_subset
+from fozo.eval.results.metrics import Tally
+from fozo.eval.streaming.stream import shuffled
 from numpy.typing import NDArray
 from tables import tables
 

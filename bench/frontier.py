@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fozo.engine.adapter import Adapter
-from fozo.engine.bundle import Bundle
-from fozo.engine.methods import method
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import SourceStatistics
-from fozo.engine.network import Network
-from fozo.eval.domains import CLEAN, Domain, imagefolder
-from fozo.eval.stream import shuffled
+from fozo.engine.registry import method
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.eval.datasets.domain import CLEAN, Domain, imagefolder
+from fozo.eval.streaming.stream import shuffled
 from gradients import BLOCKS, features, loss, parser, pixels, read, shifted_logits
 from numpy.typing import NDArray
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from fozo.engine.bundle import Bundle
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, SourceStatistics
-from fozo.eval.domains import CLEAN, IMAGENET_C, Domain, generated, imagefolder
-from fozo.eval.stream import shuffled
+from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain, generated, imagefolder
+from fozo.eval.streaming.stream import shuffled
 
 BLOCKS = range(1, 9)
 WEIGHT = 0.4

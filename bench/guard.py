@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fozo.engine.adapter import Adapter
-from fozo.engine.bundle import Bundle
-from fozo.engine.methods import parse_methods
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
-from fozo.engine.network import Network
-from fozo.eval.corruptions import corrupt
-from fozo.eval.domains import imagefolder
+from fozo.engine.registry import parse_methods
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.eval.corruptions.by_name import corrupt
+from fozo.eval.datasets.domain import imagefolder
 from numpy.typing import NDArray
 
 BATCH = 64

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from fozo.engine.adapter import Adapter
 from fozo.engine.errors import BundleError
-from fozo.engine.methods import METHODS, parse_methods
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
-from fozo.engine.network import Network
+from fozo.engine.registry import METHODS, parse_methods
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
 
 ANSWERS = 8
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fozo.engine.adapter import Adapter
-from fozo.engine.methods import METHODS, method
-from fozo.engine.network import Network
-from fozo.engine.pool import Pool
+from fozo.engine.registry import METHODS, method
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.engine.streams.pool import Pool
 
 SEED = 0
 

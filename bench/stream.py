@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fozo.engine.adapter import Adapter
-from fozo.engine.bundle import Bundle
-from fozo.engine.methods import parse_methods
-from fozo.engine.network import Network
-from fozo.eval.domains import imagefolder
-from fozo.eval.stream import shuffled
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.registry import parse_methods
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.eval.datasets.domain import imagefolder
+from fozo.eval.streaming.stream import shuffled
 from PIL import Image
 
 BATCH = 64

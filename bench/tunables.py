@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fozo.engine.network import Network
+from fozo.engine.runtime.network import Network
 
 
 def main() -> None:

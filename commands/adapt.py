@@ -14,7 +14,7 @@ from .options import BUNDLE, FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, QUIET, WOR
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..eval.experiment import Experiment
+    from ..eval.streaming.experiment import Experiment
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
 DATASETS = (
@@ -185,7 +185,7 @@ def adapt(
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m fozo:shift=origin,samples=2
     """
     from ..engine.files import check_writable
-    from ..eval.experiment import prepare
+    from ..eval.streaming.experiment import prepare
 
     if out.suffix != ".json":
         raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
@@ -202,7 +202,9 @@ def adapt(
 
 def _take_up(experiment: Experiment, out: Path, resume: bool, overwrite: bool) -> bool:
     """Continues what was interrupted, or refuses to forget it; whether there is nothing left to do."""
-    from ..eval import progress, results, table
+    from ..eval.results import partial_results as progress
+    from ..eval.results import results_file as results
+    from ..eval.results import table
 
     saved = progress.path_of(out)
     if saved.exists() and not resume and not overwrite:
@@ -225,8 +227,8 @@ def _take_up(experiment: Experiment, out: Path, resume: bool, overwrite: bool) -
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
-    from ..eval import table
-    from ..eval.progress import path_of
+    from ..eval.results import table
+    from ..eval.results.partial_results import path_of
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
     for odd in experiment.oddities:
@@ -266,7 +268,7 @@ class _Rows:
 
     def print(self, incomplete: bool = False) -> bool:
         """Prints what is new; whether there was anything."""
-        from ..eval import table
+        from ..eval.results import table
 
         protocol = self._experiment.protocol
         domains = [(run.seed, domain) for run in self._experiment.runs for domain in run.domains]
@@ -283,7 +285,7 @@ class _Rows:
 
 
 def _draw(path: Path, runs: Any, title: str) -> None:
-    from ..eval.plot import save_plot
+    from ..eval.results.plot import save_plot
 
     try:
         save_plot(path, runs, title)

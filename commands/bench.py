@@ -94,7 +94,7 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
         _tune(bundle, quiet, **options)
         return
     from ..engine.files import check_writable, write_atomic
-    from ..eval.bench import BenchError, prepare
+    from ..eval.bench.bench import BenchError, prepare
 
     check_writable(out)  # fails now and not after the work
     benchmark = prepare(bundle, **options)
@@ -123,8 +123,8 @@ def _tune(
     **others: Any,
 ) -> None:
     """Tunes every chosen graph on every chosen provider; the options that do not matter here are refused."""
-    from ..engine.bundle import Bundle
-    from ..eval.tune import Tuning
+    from ..engine.bundle.bundle import Bundle
+    from ..eval.bench.tune import Tuning
 
     context = click.get_current_context()
     given = {name: context.get_parameter_source(name) for name in (*others, "out", "as_json")}

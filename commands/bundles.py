@@ -14,7 +14,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from ..data.source import SourceImages
-    from ..engine.bundle import Bundle
+    from ..engine.bundle.bundle import Bundle
 
 
 def description(bundle: Bundle) -> str:

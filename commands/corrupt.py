@@ -13,7 +13,7 @@ from .options import FOLDER, QUIET, Names, Numbers
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..eval.corrupt_dataset import Work
+    from ..eval.datasets.corrupt_dataset import Work
 
 
 @click.command()
@@ -100,9 +100,9 @@ def corrupt(
       fozo corrupt CLEAN_DIR OUT_DIR --severities 1-5 --frost-textures DIR
       fozo adapt --dataset imagenet-c --data OUT_DIR
     """
-    from ..engine.cpu import available_cpus
-    from ..eval.corrupt_dataset import PUBLISHED_QUALITY, Recipe, prepare
-    from ..eval.domains import IMAGENET_C
+    from ..engine.runtime.cpu import available_cpus
+    from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, prepare
+    from ..eval.datasets.domain import IMAGENET_C
 
     left_out = () if corruptions or options["textures"] else ("frost",)
     chosen = corruptions or tuple(name for name in IMAGENET_C if name not in left_out)
@@ -126,7 +126,7 @@ def corrupt(
 
 
 def _write(work: Work, workers: int, quiet: bool) -> int:
-    from ..eval.corrupt_dataset import write
+    from ..eval.datasets.corrupt_dataset import write
 
     new, done, each = 0, 0, len(work.recipe.corruptions)
     try:

@@ -12,7 +12,7 @@ from .bundles import add_source, description, quantized
 from .options import CALIBRATION_IMAGES, FILE, FOLDER, HELD_OUT_IMAGES, Blocks
 
 if TYPE_CHECKING:
-    from ..engine.bundle import Bundle
+    from ..engine.bundle.bundle import Bundle
 
 
 @click.command()

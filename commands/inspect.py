@@ -15,7 +15,7 @@ from .options import BUNDLE
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a BUNDLE is, after checking the hashes of all its files."""
-    from ..engine.bundle import Bundle
+    from ..engine.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
     for name in opened.manifest.files:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..engine.methods import AnyMethod, Option
+    from ..engine.registry import AnyMethod, Option
 
 COMMON = "common"  # stands for a method where the options that all have are meant
 
@@ -25,7 +25,7 @@ def list_methods(name: str | None, form: str | None) -> None:
     """
     from dataclasses import asdict
 
-    from ..engine.methods import METHODS, common_options, describe, method
+    from ..engine.registry import METHODS, common_options, describe, method
 
     chosen = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
     options = {key: describe(value) for key, value in chosen.items()}
@@ -50,7 +50,7 @@ def list_methods(name: str | None, form: str | None) -> None:
 
 def _preset(method: AnyMethod) -> str:
     """In what a registered method differs from the defaults of its class."""
-    from ..engine.methods import options_of
+    from ..engine.registry import options_of
 
     defaults = options_of(type(method)())
     changed = [f"{name}={value}" for name, value in options_of(method).items() if value != defaults[name]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/network.py, without loading it
+PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/runtime/network.py, without loading it
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 QUIET = click.option("--quiet", is_flag=True, help="No progress bar.")

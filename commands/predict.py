@@ -16,12 +16,12 @@ from .options import FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, WORKERS
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..engine.adapter import Adapter
-    from ..engine.bundle import Manifest
-    from ..engine.methods import AnyMethod
-    from ..engine.network import Network
-    from ..eval.predict import Row
-    from ..eval.rows import Rows
+    from ..engine.bundle.bundle import Manifest
+    from ..engine.registry import AnyMethod
+    from ..engine.runtime.network import Network
+    from ..engine.streams.adapter import Adapter
+    from ..eval.predict.predict import Row
+    from ..eval.predict.rows import Rows
 
 STANDARD = "-"  # standard input or output
 SAVE_SECONDS = 60  # while a stream runs, its state on disk is at most about so old
@@ -134,12 +134,12 @@ def predict(
       find photos -name '*.jpg' -mtime -1 | fozo predict - -m no_adapt | head
       fozo predict --watch /srv/cam1 --batch-size 8 --state cam1.npz --out cam1.csv --append
     """
-    from ..engine.bundle import Bundle
-    from ..engine.methods import parse_method
-    from ..engine.network import Network
-    from ..eval import predict as predicting
-    from ..eval.inputs import named, watched
-    from ..eval.rows import Rows
+    from ..engine.bundle.bundle import Bundle
+    from ..engine.registry import parse_method
+    from ..engine.runtime.network import Network
+    from ..eval.predict import predict as predicting
+    from ..eval.predict.inputs import named, watched
+    from ..eval.predict.rows import Rows
 
     _check_together(inputs, watch, out, state)
     _, configured = parse_method(method)
@@ -217,7 +217,7 @@ def _chosen_classes(path: Path | None, manifest: Manifest) -> list[int] | None:
 
 
 def _adapter(network: Network, method: AnyMethod, seed: int) -> Adapter:
-    from ..engine.adapter import Adapter
+    from ..engine.streams.adapter import Adapter
 
     try:
         return Adapter(network, method, seed)

@@ -80,7 +80,7 @@ def quantize(
       fozo quantize bundle CLEAN_IMAGES
       fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
     """
-    from ..engine.bundle import Bundle
+    from ..engine.bundle.bundle import Bundle
 
     try:
         from ..data.source import choose_images

@@ -46,7 +46,7 @@ def report(
     from ..engine.files import check_writable, write_atomic
     from ..eval.report import csv_file as as_csv
     from ..eval.report import markdown, page
-    from ..eval.report.inputs import collect
+    from ..eval.report.read_inputs import collect
 
     if out is None and csv_file is None and markdown_file is None:
         out = Path("report.html")

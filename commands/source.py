@@ -20,6 +20,6 @@ def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
 
     Every graph of the bundle gets its own, computed by that graph.
     """
-    from ..engine.bundle import Bundle
+    from ..engine.bundle.bundle import Bundle
 
     click.echo(description(add_source(Bundle.open(bundle), folder, images, seed)))

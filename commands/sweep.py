@@ -196,7 +196,7 @@ def _run(found: Sweep, runner: Runner, quiet: bool) -> None:
 
 def _report(found: Sweep, as_json: bool) -> None:
     """Writes tables and results of what is finished, and shows averages."""
-    from ..eval.sweep import table as tables
+    from ..eval.sweep import sweep_table as tables
     from ..eval.sweep.folder import RESULTS_FOLDER, TABLE_FILE
 
     graphs, finished = found.save_tables(), len(found.finished)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ..engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ..engine.errors import InputError
-from ..engine.preprocessing import INTERPOLATIONS, Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm")

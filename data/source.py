@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.bundle import Bundle
+from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.preprocessing import Preprocessing
 from ..engine.errors import InputError
-from ..engine.network import Network
-from ..engine.preprocessing import Preprocessing
-from ..engine.statistics import MIN_IMAGES, source_statistics
+from ..engine.runtime.network import Network
+from ..engine.statistics.moments import MIN_IMAGES, source_statistics
 from .demo import demo_images
 from .images import list_images, preprocess, read_image
 from .loader import counted, load_batches

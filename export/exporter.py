@@ -18,12 +18,12 @@ from timm.data import resolve_model_data_config
 
 from .._version import __version__
 from ..data.demo import DEMO_CLASSES
-from ..engine import bundle as bundles
 from ..engine.arrays import to_npz
-from ..engine.bundle import Bundle, GraphEntry, Manifest
+from ..engine.bundle import bundle as bundles
+from ..engine.bundle.bundle import Bundle, GraphEntry, Manifest
+from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError, reason
 from ..engine.files import sha256_of
-from ..engine.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
 from .family import Family, read_family

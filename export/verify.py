@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine.errors import ExportError
 from ..engine.model import FloatArray, ModelInfo, Outputs
-from ..engine.network import Network
+from ..engine.runtime.network import Network
 from .family import Family
 
 BATCHES = (1, 2, 3, 17)

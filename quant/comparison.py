@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.model import FloatArray, ImageArray, Outputs
-from ..engine.network import Network
+from ..engine.runtime.network import Network
 
 
 @dataclass(frozen=True)

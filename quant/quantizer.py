@@ -16,12 +16,12 @@ import onnxruntime
 from .._version import __version__
 from ..data.loader import counted, load_batches
 from ..data.source import SourceImages
-from ..engine.bundle import Bundle, GraphEntry, folder_beside
-from ..engine.cpu import CpuFeatures, cpu_features
+from ..engine.bundle.bundle import Bundle, GraphEntry, folder_beside
 from ..engine.errors import FozoError, InputError
 from ..engine.model import ImageArray
-from ..engine.network import Network
-from ..engine.onnx_file import check_graph_file
+from ..engine.runtime.cpu import CpuFeatures, cpu_features
+from ..engine.runtime.network import Network
+from ..engine.runtime.onnx_file import check_graph_file
 from .calibration import CALIBRATION_BATCH, CALIBRATORS, CASES, Range, calibrate
 from .comparison import Comparison, compare, relative_time
 from .operators import integer_products

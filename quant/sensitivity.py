@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..engine.model import ImageArray, ModelInfo
-from ..engine.network import Network
+from ..engine.runtime.network import Network
 from .calibration import Range
 from .comparison import Comparison, compare
 from .products import Product

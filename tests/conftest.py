@@ -13,13 +13,13 @@ import onnx
 import pytest
 import torch
 from fozo.data.source import SourceImages
-from fozo.engine import bundle as bundles
 from fozo.engine.arrays import to_npz
-from fozo.engine.bundle import Bundle, GraphEntry, Manifest
+from fozo.engine.bundle import bundle as bundles
+from fozo.engine.bundle.bundle import Bundle, GraphEntry, Manifest
+from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
-from fozo.engine.network import Network
-from fozo.engine.preprocessing import Preprocessing
-from fozo.engine.statistics import source_statistics
+from fozo.engine.runtime.network import Network
+from fozo.engine.statistics.moments import source_statistics
 from fozo.export.graph import OPSET, block_norms, build_graph
 from fozo.export.vit import read_vit
 from fozo.quant.quantizer import Options, quantize

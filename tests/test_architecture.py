@@ -7,6 +7,11 @@ import os
 import re
 import subprocess
 import sys
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 from importlib import resources
 from pathlib import Path
 
@@ -44,7 +49,7 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import fozo, fozo.engine.adapter",
+        "import fozo, fozo.engine.streams.adapter",
         "import fozo; fozo.Adapter, fozo.Bundle, fozo.Network, fozo.METHODS, fozo.method",
     ],
 )
@@ -69,7 +74,7 @@ def test_quantisation_loads_no_torch() -> None:
 
 
 def test_evaluation_loads_no_torch() -> None:
-    loaded = loaded_by("import fozo.eval.experiment, fozo.data.source")
+    loaded = loaded_by("import fozo.eval.streaming.experiment, fozo.data.source")
     assert not loaded & {"torch", "timm", "onnx", "click", "matplotlib", "sklearn"}
 
 
@@ -130,8 +135,17 @@ def test_no_wildcards_and_no_package_that_is_not_a_room() -> None:
     for room in ROOMS:
         for path in files(room):
             assert not any(name[-1] == "*" for name in imports(path)), path
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages == set(ROOMS)
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(ROOMS)
+
+
+def test_every_package_is_installed() -> None:
+    """A package that `pyproject.toml` forgets works in a checkout and is missing from the wheel."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    packages = {"fozo." + ".".join(folder.relative_to(ROOT).parts): folder for folder in folders}
+    assert set(configuration["packages"]) == {"fozo", *packages}
+    places = {name: ROOT / folder for name, folder in configuration["package-dir"].items()}
+    assert places == {"fozo": ROOT, **packages}
 
 
 def test_public_names_exist() -> None:

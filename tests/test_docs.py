@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
-from fozo.engine.methods import METHODS, parse_methods
+from fozo.engine.registry import METHODS, parse_methods
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,7 @@ def test_every_method_is_documented() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for part in document.read_text(encoding="utf-8").split("](")[1:]:
             target = part.split(")")[0].split("#")[0]
             assert "://" in target or not target or (document.parent / target).exists(), (document, target)

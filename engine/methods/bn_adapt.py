@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..interface.method import Prediction, State
+from ..interface.options import option, validate
 from ..model import Forward, ImageArray, ModelInfo
-from ..objective import entropy
-from .base import Prediction, State
-from .options import option, validate
+from ..statistics.objective import entropy
 
 
 @dataclass(frozen=True)

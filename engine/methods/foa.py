@@ -12,16 +12,23 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from .. import cma, spsa
-from ..activation_shift import logit_offset, moving_average, shift_vector
-from ..cma import CovarianceForm, Search
 from ..errors import InputError
+from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics
-from ..objective import REFERENCE_BATCH, DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
-from ..statistics import Moments
-from ..window import empty_window, slide, window_moments
-from .base import Prediction, State, growing_array, late_array
-from .options import option, validate
+from ..search import cma, spsa
+from ..search.cma import CovarianceForm, Search
+from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..statistics.moments import Moments
+from ..statistics.objective import (
+    REFERENCE_BATCH,
+    DiscrepancyNorm,
+    LossScale,
+    alignment_loss,
+    discrepancy,
+    entropy,
+)
+from ..statistics.window import empty_window, slide, window_moments
 
 
 @dataclass(frozen=True)

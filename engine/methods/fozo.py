@@ -11,16 +11,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from .. import spsa
-from ..activation_shift import logit_offset, moving_average, shift_vector
 from ..errors import InputError
+from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, SourceStatistics
-from ..objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
-from ..schedule import Constants, Schedule, advance
-from ..statistics import Moments
-from ..window import empty_window, slide, window_moments
-from .base import Prediction, State, growing_array, late_array
-from .options import option, validate
+from ..search import spsa
+from ..search.schedule import Constants, Schedule, advance
+from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..statistics.moments import Moments
+from ..statistics.objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
+from ..statistics.window import empty_window, slide, window_moments
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 
+from ..interface.method import Prediction, State, growing_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
-from ..objective import entropy, softmax
-from ..window import earlier, slide
-from .base import Prediction, State, growing_array
-from .options import option, validate
+from ..statistics.objective import entropy, softmax
+from ..statistics.window import earlier, slide
 
 PROBABILITY_FLOOR = 1e-10  # official code: keeps the unary finite
 TINY_NORM = 1e-12

@@ -10,10 +10,10 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 
+from ..interface.method import Prediction, State, late_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
-from ..objective import entropy
-from .base import Prediction, State, late_array
-from .options import option, validate
+from ..statistics.objective import entropy
 
 
 @dataclass(frozen=True)

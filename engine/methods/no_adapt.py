@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ..interface.method import Prediction, State
 from ..model import Forward, ImageArray, ModelInfo
-from .base import Prediction, State
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..activation_shift import logit_offset, shift_vector
 from ..errors import BundleError
+from ..interface.method import Prediction, State, growing_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
-from ..norms import adapted_norms
-from ..objective import (
+from ..search.adapted_norms import adapted_norms
+from ..search.spsa import uniform
+from ..statistics.activation_shift import logit_offset, shift_vector
+from ..statistics.moments import Moments
+from ..statistics.objective import (
     REFERENCE_BATCH,
     chance_discrepancy,
     discrepancy,
@@ -25,11 +29,7 @@ from ..objective import (
     entropy,
     outer_slopes,
 )
-from ..spsa import uniform
-from ..statistics import Moments
-from ..window import empty_window, slide, window_moments
-from .base import Prediction, State, growing_array
-from .options import option, validate
+from ..statistics.window import empty_window, slide, window_moments
 
 TINY = 1e-12  # a gradient below this is none at all
 

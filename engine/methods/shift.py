@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..activation_shift import logit_offset, moving_average, shift_vector
+from ..interface.method import Prediction, State, late_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
-from ..objective import entropy
-from .base import Prediction, State, late_array
-from .options import option, validate
+from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..statistics.objective import entropy
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ..interface.method import Prediction, State, growing_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
-from ..objective import entropy
-from .base import Prediction, State, growing_array
-from .options import option, validate
+from ..statistics.objective import entropy
 
 TINY_NORM = 1e-12
 HEAD_ROWS = 1024  # rows of the head classified at a time: [K, K] of a large head would not fit in memory

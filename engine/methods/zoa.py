@@ -12,18 +12,18 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 
-from .. import spsa
-from ..activation_shift import logit_offset, moving_average, shift_vector
-from ..bank import Bank, Offsets, Similarity, effective, save
-from ..domain_detector import Domain, DomainRules, Observation, SmallBatches, observe
 from ..errors import BundleError
+from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.options import option, validate
 from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
-from ..norms import adapted_norms
-from ..objective import discrepancy, entropy
-from ..statistics import Moments
-from ..window import empty_window, slide, window_moments
-from .base import Prediction, State, growing_array, late_array
-from .options import option, validate
+from ..search import spsa
+from ..search.adapted_norms import adapted_norms
+from ..search.bank import Bank, Offsets, Similarity, effective, save
+from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..statistics.domain_detector import Domain, DomainRules, Observation, SmallBatches, observe
+from ..statistics.moments import Moments
+from ..statistics.objective import discrepancy, entropy
+from ..statistics.window import empty_window, slide, window_moments
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics import ECE_BINS, Tally
+from ..results.metrics import ECE_BINS, Tally
 from .groups import Kind
 from .markup import Html, shorten
-from .stream import Floats, Line, Span
+from .stream_names import Floats, Line, Span
 from .svg import GRID, INK, MUTED, axes, colour, dash, marker, picture
 
 _LETTER = 6.3  # pixels, about

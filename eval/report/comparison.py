@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...engine.files import sha256_of_parts
 from . import tables
-from .inputs import Source
+from .read_inputs import Source
 from .tables import NONE, Cell, Line, Table
 
 # Facts without which two runs do not measure the same thing.

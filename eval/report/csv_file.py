@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..average import difference
-from ..outcome import DomainResult
-from .inputs import Source
+from ..results.average import difference
+from ..results.outcome import DomainResult
 from .markup import plain
+from .read_inputs import Source
 
 _FORMULA = ("=", "+", "-", "@")
 _DOMAIN = ("severity", "round", "segment", "generated", "complete")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..average import CONFIDENCE
-from . import charts, groups, stream, words
+from ..results.average import CONFIDENCE
+from . import charts, groups, words
+from . import stream_names as stream
 from .charts import Bar, Point
 from .elements import figure, gallery, legend
 from .groups import Group
-from .inputs import Source
 from .markup import Html, element, join, shorten
+from .read_inputs import Source
 
 
 def steps(source: Source, found: Sequence[Group], prefix: str, title: str) -> Html:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from . import comparison, tables
-from .inputs import Source
 from .markup import plain
 from .notes import headline, warnings
+from .read_inputs import Source
 from .tables import Cell, Line, Table
 from .words import MARKS_OF_RUNS, default_title
 

@@ -10,8 +10,8 @@ from . import comparison, words
 from .elements import deeper, table, warning
 from .figures import speed
 from .groups import seen
-from .inputs import Source
 from .markup import Html, element, join
+from .read_inputs import Source
 from .sections import section
 from .svg import require
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from . import figures, groups, tables, words
 from .elements import table, warning
-from .inputs import Source
-from .manifest import manifest
 from .markup import Html, element, join
+from .method_list import manifest
 from .notes import headline, warnings
+from .read_inputs import Source
 
 
 def section(source: Source, prefix: str) -> Html:

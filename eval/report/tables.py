@@ -8,7 +8,7 @@ from typing import Any
 
 from . import groups
 from .groups import Group, Kind
-from .inputs import Source
+from .read_inputs import Source
 
 NONE = "–"
 Averages = Mapping[str, Mapping[str, Any]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..protocol import Protocol
-from .inputs import Source
-from .stream import WINDOW
+from .read_inputs import Source
+from .stream_names import WINDOW
 
 MARKS = """Bold is the best at the precision shown. ~ marks what differs from {first} by no more than noise:
 by less than twice the standard error of the difference, for which only those images count that one of the

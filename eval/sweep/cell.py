@@ -11,8 +11,8 @@ from typing import Any
 
 from ...engine.errors import BundleError, InputError
 from ...engine.files import sha256_of_parts
-from ..domains import Domain
-from ..experiment import Experiment, prepare
+from ..datasets.domain import Domain
+from ..streaming.experiment import Experiment, prepare
 
 # Arguments of `prepare` that are paths: as texts in a job, so that it can be sent.
 PATHS = ("data", "clean", "labels", "generate_from", "frost_textures", "subset_list")

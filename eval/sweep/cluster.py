@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._version import __version__
-from ...engine.bundle import MANIFEST, Bundle
+from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.errors import FozoError, reason
 from .cell import PATHS, Job
 from .events import Event, Failed, Finished

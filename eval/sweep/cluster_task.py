@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import BundleError, ComputeError, FozoError, reason
 from .cell import Job, compute
 

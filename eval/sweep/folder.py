@@ -18,12 +18,12 @@ from typing import Any
 from ..._version import __version__
 from ...engine.errors import FozoError, InputError, OutputError, reason
 from ...engine.files import write_atomic
-from . import results
+from . import cell_results as results
 from .cell import Cell, Job
+from .cell_results import CellResults
 from .events import Again, Failed, Finished, Runner, Seen
 from .graph import Graph, graphs
-from .results import CellResults
-from .table import csv_rows
+from .sweep_table import csv_rows
 
 SCHEMA = 1
 GRID_FILE = "sweep.json"

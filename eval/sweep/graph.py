@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...engine.files import sha256_of_parts
-from ..outcome import DomainResult, Run, Trace
-from ..results import Results
+from ..results.outcome import DomainResult, Run, Trace
+from ..results.results_file import Results
 from .cell import Cell, readable
-from .results import CellResults
+from .cell_results import CellResults
 
 HASH_LENGTH = 8
 Stream = tuple[int, str, int | None]  # seed, domain, severity

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Any
 
-from ...engine.cpu import available_cpus
 from ...engine.errors import ComputeError, reason
-from ..children import child_environment
+from ...engine.runtime.cpu import available_cpus
+from ..processes.children import child_environment
 from .cell import Job
 from .events import Again, Event, Failed, Finished, Seen
 
@@ -149,7 +149,7 @@ class _Worker:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the process writes to it
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fozo.eval.sweep.worker"],
+                [sys.executable, "-m", "fozo.eval.sweep.cell_worker"],
                 env=child_environment(threads),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

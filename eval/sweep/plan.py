@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..._version import __version__
-from ...engine.bundle import Bundle
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
-from ...engine.methods import options_of, parse_method
-from ..domains import Domain
-from ..experiment import prepare
+from ...engine.registry import options_of, parse_method
+from ..datasets.domain import Domain
+from ..datasets.subset import choose_subset
 from ..protocol import Protocol
-from ..subset import choose_subset
+from ..streaming.experiment import prepare
 from .cell import PATHS, Cell, Job
 
 # How one stream runs; what else `prepare` takes is asked for.

@@ -1,0 +1,1 @@
+"""A model on disk: its manifest, its files and its preprocessing."""

@@ -1,0 +1,1 @@
+"""The contract between methods, wrappers and whoever drives them."""

@@ -1,0 +1,174 @@
+"""Looks through an ONNX file before a runtime opens it, without the onnx package and without copying weights.
+
+ONNX Runtime would read any file that a tensor names as its external data, and run the operators of any domain
+that is registered. fozo's graphs are one file with known operators, and anything else is refused here. What
+ONNX may nest (subgraphs, functions, sparse tensors) is looked into; everything else is skipped by its length.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import BundleError, reason
+
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+# Its content is a program for one device, which may lie in another file.
+REFUSED_OPERATORS = ("EPContext",)
+MAX_DEPTH = 100  # messages within messages, as in Google's own parsers
+MAX_FIELDS = 2_000_000  # ViT-B has 4,000; gigabytes of tiny fields would keep us busy for minutes
+MAX_NAME = 200  # bytes of a name that a message shows; every known domain is shorter
+
+_VARINT, _BYTES = 0, 2
+_SIZES = {1: 8, 5: 4}  # of the other wire types that are in use
+# Which messages are in which, by field number, and where they say what we want to know (onnx.proto).
+_CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "operator", 9: "opset", 11: "attribute"},
+    "graph": {1: "operator", 5: "tensor", 15: "sparse tensor"},
+    "operator": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+}
+_NAME = {"tensor": 8, "operator": 4, "function": 1}
+_DOMAIN = {"operator": 7, "function": 10, "opset": 1}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
+_AGAIN = "export the model again with fozo export"
+
+
+class _Field(NamedTuple):
+    """One field of a message: its number and wire type, and where its value is."""
+
+    number: int
+    wire: int
+    start: int
+    end: int
+
+
+def check_graph_file(path: Path) -> None:
+    """Refuses what no graph of fozo has.
+
+    Raises:
+        BundleError: the file cannot be read or is no ONNX model, keeps values in other files, or has
+            operators that are neither ONNX's nor ONNX Runtime's own.
+    """
+    try:
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _Checker(path, content).check()
+    except OSError as error:
+        raise BundleError(f"cannot read {path} ({error.strerror or error}); {_AGAIN}") from error
+    except ValueError as error:  # of an empty file, too
+        raise BundleError(f"{path} is no ONNX model ({reason(error)}); {_AGAIN}") from error
+
+
+class _Checker:
+    """One pass over one file."""
+
+    def __init__(self, path: Path, content: mmap.mmap) -> None:
+        self.path = path
+        self.content = content
+        self.fields = 0
+
+    def check(self) -> None:
+        whole = _Field(0, _BYTES, 0, len(self.content))
+        if not any(field.number == 7 for field in self._fields(whole)):
+            raise ValueError("it has no graph")
+        self._message("model", whole, 0)
+
+    def _message(self, kind: str, message: _Field, depth: int) -> None:
+        """Looks at one message and everything in it.
+
+        Raises:
+            BundleError: something is refused.
+            ValueError: it is malformed.
+        """
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} messages")
+        children, name, domains, external = _CHILDREN.get(kind, {}), "", {""}, False
+        for field in self._fields(message):
+            if field.number in children:
+                self._message(children[field.number], field, depth + 1)
+            elif field.number == _NAME.get(kind):
+                name = self._text(field)
+            elif field.number == _DOMAIN.get(kind):
+                domains.add(self._text(field))
+            elif kind == "tensor" and field.number in (_EXTERNAL_DATA, _DATA_LOCATION):
+                external |= field.number == _EXTERNAL_DATA or self._number(field) != 0
+        self._judge(kind, name, domains, external)
+
+    def _judge(self, kind: str, name: str, domains: set[str], external: bool) -> None:
+        if external:
+            raise BundleError(
+                f"{self.path}: the tensor {name!r} keeps its values in another file; expected a graph "
+                f"that is one file; {_AGAIN}"
+            )
+        foreign = sorted(domains.difference(DOMAINS))
+        if foreign:
+            what = "it imports operators" if kind == "opset" else f"the {kind} {name!r} is"
+            raise BundleError(
+                f"{self.path}: {what} of the domain {foreign[0]!r}; expected ONNX's own operators or ONNX "
+                f"Runtime's ({DOMAINS[-1]}); {_AGAIN}"
+            )
+        if kind == "operator" and name in REFUSED_OPERATORS:
+            raise BundleError(
+                f"{self.path}: the operator {name!r} holds a program for one device; expected plain "
+                f"operators; {_AGAIN}"
+            )
+
+    def _fields(self, message: _Field) -> Iterator[_Field]:
+        """The fields of a message in order, nothing of their values read."""
+        if message.wire != _BYTES:
+            raise ValueError(f"field {message.number} is no message")
+        position, end = message.start, message.end
+        while position < end:
+            self.fields += 1
+            if self.fields > MAX_FIELDS:
+                raise ValueError(f"more than {MAX_FIELDS} fields")
+            tag, position = self._varint(position, end)
+            number, wire = tag >> 3, tag & 7
+            if not 0 < number < 1 << 29:
+                raise ValueError(f"there is no field {number}")
+            start, position = self._value(wire, position, end)
+            if position > end:
+                raise ValueError(f"field {number} ends outside of its message, as if the file were truncated")
+            yield _Field(number, wire, start, position)
+
+    def _value(self, wire: int, position: int, end: int) -> tuple[int, int]:
+        """Where a value starts and ends."""
+        if wire == _VARINT:
+            return position, self._varint(position, end)[1]
+        if wire == _BYTES:
+            length, position = self._varint(position, end)
+            return position, position + length
+        if wire not in _SIZES:
+            raise ValueError(f"wire type {wire} is not in use")
+        return position, position + _SIZES[wire]
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        """An integer of variable length, and where it ends."""
+        value = 0
+        for index, byte in enumerate(self.content[position : min(position + 10, end)]):
+            value |= (byte & 0x7F) << 7 * index
+            if byte < 0x80:
+                return value, position + index + 1
+        raise ValueError("a number is too long or cut off")
+
+    def _number(self, field: _Field) -> int:
+        if field.wire != _VARINT:
+            raise ValueError(f"field {field.number} is no number")
+        return self._varint(field.start, field.end)[0]
+
+    def _text(self, field: _Field) -> str:
+        if field.wire != _BYTES:
+            raise ValueError(f"field {field.number} is no text")
+        return self.content[field.start : min(field.end, field.start + MAX_NAME)].decode("utf-8", "replace")

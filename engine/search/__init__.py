@@ -1,0 +1,1 @@
+"""Optimisers without gradients, as pure functions of arrays."""

@@ -1,0 +1,157 @@
+"""A bank of what was learnt in earlier domains: vectors of parameter changes that are mixed by a softmax.
+
+The change in force is `Σ p_i entry_i + residual`, with `p = softmax(10 · coefficients)`. Coefficient 0 is
+that of no change at all, which is not stored and never dropped. Saving moves the change in force into the
+bank, removing takes an entry out; neither alters the sum, hence neither alters what the network computes.
+From ZOA (ACM MM 2025), official code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import FloatArray
+
+SHARPNESS = 10.0  # of the softmax over the coefficients
+LIMIT = 10.0  # of a new coefficient, either way
+RESIDUAL_SIZE = 0.01  # the mean absolute residual that saving leaves, where there was more
+Similarity = Literal["compacted", "official"]
+Offsets = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """N entries over V parameters, and what has been learnt since the last of them.
+
+    Attributes:
+        coefficients: float64 `[1 + N]`; the first is that of no change.
+        entries: float32 `[N, V]`, the oldest first.
+        residual: float32 `[V]`.
+        similarity: float64 `[N, N]`; `[i, j]` with i < j compares entries i and j, the rest is 0.
+    """
+
+    coefficients: FloatArray
+    entries: FloatArray
+    residual: FloatArray
+    similarity: FloatArray
+
+
+def mixture_weights(coefficients: FloatArray) -> FloatArray:
+    """`softmax(10 · coefficients)`, float64 `[1 + N]`."""
+    powers = np.exp(SHARPNESS * (coefficients - coefficients.max()))
+    return cast(FloatArray, powers / powers.sum())
+
+
+def effective(bank: Bank) -> FloatArray:
+    """The change in force, float32 `[V]`."""
+    return _mixture(bank) + bank.residual
+
+
+def _mixture(bank: Bank) -> FloatArray:
+    weights = mixture_weights(bank.coefficients)[1:].astype(np.float32)
+    return cast(FloatArray, weights @ bank.entries)
+
+
+def save(bank: Bank, tensors: Offsets, limit: int, similarity: Similarity) -> Bank:
+    """Puts the change in force into the bank, after making room where there are `limit` entries already.
+
+    Args:
+        bank: as it is.
+        tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
+        limit: entries at most, ≥ 1.
+        similarity: see `most_similar`.
+    """
+    if len(bank.entries) >= limit:
+        bank = remove(bank, most_similar(bank.similarity, similarity), similarity)
+    return insert(bank, tensors)
+
+
+def most_similar(similarity: FloatArray, rule: Similarity) -> int:
+    """The older entry of the most similar pair, the first of several; 0 where there is no pair.
+
+    Args:
+        similarity: of a bank, `[N, N]`.
+        rule: `compacted`, over pairs only; `official`, over the whole matrix, in which unused places hold 0,
+            so that entry 0 is named where all entries are dissimilar.
+    """
+    pairs = np.triu(np.ones(similarity.shape, bool), 1)
+    considered = similarity if rule == "official" else np.where(pairs, similarity, -np.inf)
+    return int(np.argmax(considered)) // len(similarity)
+
+
+def remove(bank: Bank, index: int, similarity: Similarity) -> Bank:
+    """Takes entry `index` out; the residual makes up for it.
+
+    Args:
+        bank: as it is, with N ≥ 1 entries.
+        index: of the entry, in 0..N−1.
+        similarity: `compacted` takes its row and column out as well; `official` leaves the matrix as it is,
+            so that its rows and columns belong to other entries from then on.
+    """
+    matrix = bank.similarity
+    if similarity == "compacted":
+        matrix = np.delete(np.delete(matrix, index, axis=0), index, axis=1)
+    smaller = replace(
+        bank,
+        coefficients=np.delete(bank.coefficients, index + 1),
+        entries=np.delete(bank.entries, index, axis=0),
+        similarity=matrix,
+    )
+    return replace(smaller, residual=effective(bank) - _mixture(smaller))
+
+
+def insert(bank: Bank, tensors: Offsets) -> Bank:
+    """Appends the change in force as an entry; the residual shrinks to what the mixture does not give.
+
+    Args:
+        bank: as it is.
+        tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
+    """
+    change = effective(bank)
+    larger = replace(
+        bank,
+        coefficients=np.append(bank.coefficients, _new_coefficient(bank, tensors)),
+        entries=np.concatenate([bank.entries, change[None]]),
+        similarity=_extended(bank.similarity, cosines(bank.entries, change, tensors)),
+    )
+    return replace(larger, residual=change - _mixture(larger))
+
+
+def _new_coefficient(bank: Bank, tensors: Offsets) -> float:
+    """Such that the largest mean absolute residual of a tensor becomes 0.01; at least the largest one yet."""
+    scaled = SHARPNESS * bank.coefficients
+    largest = scaled.max()
+    excess = _largest_mean(bank.residual, tensors) / RESIDUAL_SIZE - 1
+    if excess > 0:
+        largest = max(largest, np.log(excess) + largest + np.log(np.exp(scaled - largest).sum()))
+    return float(np.clip(largest / SHARPNESS, -LIMIT, LIMIT))
+
+
+def _largest_mean(residual: FloatArray, tensors: Offsets) -> float:
+    sizes = np.diff(tensors, append=len(residual))
+    return float((np.add.reduceat(np.abs(residual, dtype=np.float64), tensors) / sizes).max())
+
+
+def cosines(entries: FloatArray, change: FloatArray, tensors: Offsets) -> FloatArray:
+    """Each entry `[N, V]` against a change `[V]`: the mean of the cosines of its tensors, float64 `[N]`."""
+    new = change.astype(np.float64)
+    new_squared = np.add.reduceat(new * new, tensors)
+    found = np.zeros(len(entries))
+    for index, entry in enumerate(entries.astype(np.float64)):
+        norms = np.sqrt(np.add.reduceat(entry * entry, tensors) * new_squared)
+        products = np.add.reduceat(entry * new, tensors)
+        found[index] = (products / np.maximum(norms, 1e-8)).mean()  # 0 where a tensor is unchanged
+    return found
+
+
+def _extended(similarity: FloatArray, column: FloatArray) -> FloatArray:
+    """The matrix with the column of one more entry; the column is overwritten where there is one already."""
+    count = len(column)
+    larger = np.zeros((count + 1, count + 1))
+    larger[: len(similarity), : len(similarity)] = similarity
+    larger[:count, count] = column
+    return larger

@@ -1,0 +1,71 @@
+"""Simultaneous perturbation (SPSA): a gradient from two forwards along a random direction.
+
+Directions are a pure function of (seed, step, sample): there is no generator to carry, save or lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from ..model import FloatArray
+
+
+def gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int, ...]) -> FloatArray:
+    """A standard normal direction, float32 of the given shape, for one sample of one step."""
+    # The first word after the seed is 0 for initial values (see `uniform`) and positive for directions.
+    generator = np.random.default_rng([seed, step + 1, sample])
+    return generator.standard_normal(shape, dtype=np.float32)
+
+
+def segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatArray:
+    """A direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
+
+    No entry is near 0, so `quotients` can divide by it (ZOA, official code).
+    """
+    generator = np.random.default_rng([seed, step + 1, sample])
+    sizes = 1 - generator.random(size, dtype=np.float32) / 2
+    return np.where(generator.integers(0, 2, size, dtype=np.int8) == 1, sizes, -sizes)
+
+
+def uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
+    """Initial values, float32 of the given shape, uniform in `[-bound, bound]`."""
+    return np.random.default_rng([seed, 0, 0]).uniform(-bound, bound, shape).astype(np.float32)
+
+
+def directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> float:
+    """The two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed."""
+    return (loss_plus - loss_minus) / (2 * epsilon) if epsilon else 0.0
+
+
+def quotients(difference: float, direction: FloatArray, distance: float) -> FloatArray:
+    """`difference / (distance · direction)` entry by entry, float64: unbiased as (slope · direction) is.
+
+    Args:
+        difference: of the losses at two points.
+        direction: from one to the other, without zeros, any shape.
+        distance: how many times `direction` they are apart; at 0 nothing was perturbed, and zeros result.
+    """
+    if not distance:
+        return np.zeros(direction.shape)
+    return cast(FloatArray, difference / (distance * direction.astype(np.float64)))
+
+
+def descend(
+    values: FloatArray, directions: Sequence[FloatArray], slopes: Sequence[float], rate: float
+) -> FloatArray:
+    """One step against the average of `slope * direction` over the samples; a new array, float32.
+
+    Args:
+        values: what is tuned, any shape.
+        directions: one per sample, each of the shape of `values`.
+        slopes: one difference quotient per sample.
+        rate: the learning rate.
+    """
+    gradient = sum(
+        (slope * direction.astype(np.float64) for slope, direction in zip(slopes, directions, strict=True)),
+        np.zeros(values.shape),
+    )
+    return (values - rate / len(directions) * gradient).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Statistics of features and predictions, and losses made from them."""

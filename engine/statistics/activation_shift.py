@@ -1,0 +1,35 @@
+"""Activation shift: move the head's input by a vector known from a running mean of the features.
+
+The head is linear, so shifting its input by d adds `W d` to the logits: no second forward.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import FloatArray
+
+
+def moving_average(previous: FloatArray | None, value: FloatArray, decay: float) -> FloatArray:
+    """Exponential moving average; the first value is taken over as it is."""
+    return value if previous is None else decay * previous + (1 - decay) * value
+
+
+def shift_vector(target: FloatArray | None, center: FloatArray | None, gain: float) -> FloatArray | None:
+    """`gain * (target - center)`, float64 `[F]`, or None where nothing has been seen yet.
+
+    Args:
+        target: where features should be centred, `[F]`; None stands for the origin.
+        center: where they are centred now, `[F]`; None before the first batch.
+        gain: 1 moves them all the way.
+    """
+    if center is None:
+        return None
+    return gain * (-center if target is None else target - center)
+
+
+def logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> FloatArray:
+    """What moving the features by `shift` `[F]` adds to the logits: `head_weight @ shift`, float32 `[K]`."""
+    if shift is None:
+        return np.zeros(len(head_weight), np.float32)
+    return head_weight @ shift.astype(np.float32)

@@ -1,0 +1,132 @@
+"""Tells from the embedding of a batch whether the domain has changed.
+
+The statistic is a symmetrised Kullback-Leibler divergence between Gaussians, one per channel, as in ZOA (ACM
+MM 2025, official code). A threshold decides, and after a change further ones may be held off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from ..model import FloatArray
+
+MIN_VARIANCE = 1e-8
+SmallBatches = Literal["accumulate", "skip"]
+
+
+def _nothing() -> FloatArray:
+    return np.zeros((0, 0))
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is known of the current domain.
+
+    Attributes:
+        statistics: mean and variance of each channel, float64 `[2, E]`, or `[0, 0]` before the first.
+        pool: those of the images that are still too few for a check, in the same form.
+        pool_images: how many these are.
+        hold_off: checks left that report no change.
+    """
+
+    statistics: FloatArray = field(default_factory=_nothing)
+    pool: FloatArray = field(default_factory=_nothing)
+    pool_images: int = 0
+    hold_off: int = 0
+
+
+@dataclass(frozen=True)
+class DomainRules:
+    """When a domain is taken for another one.
+
+    Attributes:
+        threshold: the distance above which it is.
+        min_images: images that a check needs.
+        small_batches: what becomes of smaller batches: they `accumulate` until they are enough, or the
+            detector skips them (official code).
+        keep: share of the old statistics that one update keeps.
+        hold_off: checks after a change that report none.
+    """
+
+    threshold: float
+    min_images: int
+    small_batches: SmallBatches
+    keep: float
+    hold_off: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The domain after a batch.
+
+    Attributes:
+        domain: what is known of it now.
+        distance: from what was known before; None where nothing was checked.
+        changed: whether it is another domain than before.
+    """
+
+    domain: Domain
+    distance: float | None = None
+    changed: bool = False
+
+
+def channel_statistics(embedding: FloatArray) -> FloatArray:
+    """Mean and variance of each channel over all positions of all images, float64 `[2, E]`.
+
+    The variance is the biased one; the official code's differs by 1 in the number of positions, thousands.
+
+    Args:
+        embedding: mean and biased variance of each image, `[N, 2, E]`.
+    """
+    means, variances = (embedding[:, part].astype(np.float64) for part in (0, 1))
+    return np.stack([means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)])
+
+
+def pooled(left: FloatArray, left_images: int, right: FloatArray, right_images: int) -> FloatArray:
+    """Channel statistics of two sets of images together, float64 `[2, E]`, from those of each."""
+    share = right_images / (left_images + right_images)
+    mean, variance = (1 - share) * left + share * right
+    return np.stack([mean, variance + share * (1 - share) * np.square(left[0] - right[0])])
+
+
+def distance(left: FloatArray, right: FloatArray) -> float:
+    """Symmetrised divergence between two channel statistics `[2, E]`, mean over the channels; 0 if equal."""
+    return float(channel_distances(left, right).mean())
+
+
+def channel_distances(left: FloatArray, right: FloatArray) -> FloatArray:
+    """`(v_l + δ²) / 2v_r + (v_r + δ²) / 2v_l − 1` per channel, δ the difference of means, float64 `[E]`."""
+    (left_mean, left_variance), (right_mean, right_variance) = left, right
+    gap = np.square(left_mean - right_mean)
+    there = (left_variance + gap) / (2 * (right_variance + MIN_VARIANCE))
+    back = (right_variance + gap) / (2 * (left_variance + MIN_VARIANCE))
+    return cast(FloatArray, there + back - 1)
+
+
+def observe(domain: Domain, embedding: FloatArray, rules: DomainRules) -> Observation:
+    """Checks a batch against the domain, and takes it into its statistics, or starts new ones with it.
+
+    Args:
+        domain: what is known.
+        embedding: of the batch, `[N, 2, E]`.
+        rules: when it is another domain.
+    """
+    found, images = channel_statistics(embedding), len(embedding)
+    if images < rules.min_images:
+        if rules.small_batches == "skip":
+            return Observation(domain)
+        if domain.pool_images:
+            found = pooled(domain.pool, domain.pool_images, found, images)
+            images += domain.pool_images
+        if images < rules.min_images:
+            return Observation(replace(domain, pool=found, pool_images=images))
+    if not domain.statistics.size:
+        return Observation(Domain(found))
+    apart = distance(domain.statistics, found)
+    if apart > rules.threshold and not domain.hold_off:
+        return Observation(Domain(found, hold_off=rules.hold_off), apart, True)
+    mixed = rules.keep * domain.statistics + (1 - rules.keep) * found
+    return Observation(Domain(mixed, hold_off=max(0, domain.hold_off - 1)), apart)

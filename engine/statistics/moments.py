@@ -1,0 +1,75 @@
+"""Source statistics: mean and unbiased std of the features over clean images, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from ..errors import InputError
+from ..model import FloatArray, Forward, ImageArray, SourceStatistics
+
+MIN_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations over the first axis of what was taken in, float64."""
+
+    count: int
+    mean: FloatArray
+    deviations: FloatArray
+
+    @staticmethod
+    def of(values: FloatArray) -> Moments:
+        """Those of `values` `[N, …]`, N ≥ 1."""
+        values = values.astype(np.float64)
+        mean = values.mean(axis=0)
+        centred = values - mean
+        return Moments(len(values), mean, np.einsum("n...,n...->...", centred, centred))
+
+    def merge(self, other: Moments | None) -> Moments:
+        """Those of both together, as in Chan, Golub and LeVeque (1983)."""
+        if other is None:
+            return self
+        total = self.count + other.count
+        delta = other.mean - self.mean
+        deviations = self.deviations + other.deviations
+        deviations += np.square(delta) * (self.count * other.count / total)
+        return Moments(total, self.mean + delta * (other.count / total), deviations)
+
+    @property
+    def std(self) -> FloatArray | None:
+        """Unbiased standard deviation, or None for a single entry, where it is undefined."""
+        return None if self.count < 2 else cast(FloatArray, np.sqrt(self.deviations / (self.count - 1)))
+
+
+def source_statistics(
+    network: Forward, batches: Iterable[ImageArray], **tunables: FloatArray
+) -> SourceStatistics:
+    """Statistics of the features of clean images, without prompts.
+
+    Args:
+        network: the very graph that will be adapted.
+        batches: clean images, each uint8 `[N, H, W, 3]`.
+        tunables: how the network is used later, where it is not used plainly: `batch_statistics`.
+
+    Raises:
+        InputError: there are fewer than 32 images, or the network answers with non-finite features.
+    """
+    moments: Moments | None = None
+    for images in batches:
+        moments = Moments.of(network(images, **tunables).features).merge(moments)
+    if moments is None or moments.std is None or moments.count < MIN_IMAGES:
+        raise InputError(
+            f"source statistics need at least {MIN_IMAGES} images, found {moments.count if moments else 0}: "
+            "with fewer, the standard deviations are too uncertain to align anything with; add clean images"
+        )
+    mean, std = moments.mean.astype(np.float32), moments.std.astype(np.float32)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise InputError(
+            f"{network.info.name} answers clean images with non-finite features; check its weights"
+        )
+    return SourceStatistics(mean, std, moments.count)

@@ -1,0 +1,121 @@
+"""Label-free monitors: what predictions alone say about whether adaptation is still sane.
+
+Two cheap ones look at the adapted predictions: how much they tell images apart, and whether their entropy or
+their distance to the source has jumped. One more compares them with those of the frozen network on the same
+images, where these are at hand, and estimates how many predictions adaptation has cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from ..model import FloatArray
+
+MIN_IMAGES = 8  # fewer say nothing about how diverse predictions are
+POOL_IMAGES = 32  # and these are enough: on ImageNet images the reading is steady from 16 on
+# How often the adapted network is right where both differ and the frozen one is wrong, at most: measured
+# were 0.25 to 0.3 where adaptation helps much, and less than 0.1 on images that hardly anything is known of.
+RESCUE_RATE = 0.2
+
+
+class Alarm(IntEnum):
+    """Why the guard stepped in."""
+
+    NONE = 0
+    ALIKE = 1  # the batch: even the frozen network can hardly tell its images apart
+    COLLAPSE = 2  # the method: its predictions are all alike, and the frozen network's are not
+    LOSS = 3  # the method: it has probably cost more predictions than is tolerated
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The predictions of the last images, in constant memory.
+
+    Attributes:
+        images: how many, at most those of the last batch or `POOL_IMAGES`, fractions of earlier ones counted.
+        mean: mean of their probabilities, float64 `[K]`.
+        entropy: mean of their entropies, in nats.
+    """
+
+    images: float
+    mean: FloatArray
+    entropy: float
+
+    @staticmethod
+    def of(probabilities: FloatArray) -> Pool:
+        """That of one batch of probabilities `[N, K]`."""
+        return Pool(
+            float(len(probabilities)), probabilities.mean(axis=0), float(_entropy(probabilities).mean())
+        )
+
+    def after(self, earlier: Pool | None) -> Pool:
+        """This batch's, filled up to `POOL_IMAGES` with what came before it."""
+        room = 0.0 if earlier is None else min(earlier.images, max(0.0, POOL_IMAGES - self.images))
+        if earlier is None or not room:
+            return self
+        total = self.images + room
+        share = room / total
+        return Pool(
+            total,
+            (1 - share) * self.mean + share * earlier.mean,
+            (1 - share) * self.entropy + share * earlier.entropy,
+        )
+
+    @property
+    def diversity(self) -> float | None:
+        """How well predictions tell the images apart: 0, all alike; 1, each its own class, and surely so.
+
+        The mutual information between image and prediction, H(mean p) − mean H(p), as a share of the most it
+        can be, log min(N, K). None if there are too few images, or a single class.
+        """
+        kinds = min(self.images, len(self.mean))
+        if self.images < MIN_IMAGES or kinds < 2:
+            return None
+        information = float(_entropy(self.mean)) - self.entropy
+        return max(0.0, information / float(np.log(kinds)))
+
+
+def jumped(value: float, average: float | None, ratio: float) -> bool:
+    """Whether a positive reading lies beyond its running average, up or down, by more than a factor."""
+    if average is None:
+        return False
+    small, large = sorted((value, average))
+    return large > ratio * small
+
+
+def estimated_loss(frozen: FloatArray, adapted: FloatArray) -> float:
+    """An estimate of how many predictions of a batch are wrong now that were right without adaptation, net.
+
+    Where both networks predict the same class, nothing is lost. Where they differ, the frozen one was right
+    with probability r, and adaptation has lost that. For r we take the frozen network's confidence times its
+    mean over the batch: under corruption confidence promises too much, the more so the lower it is on the
+    whole. Where the frozen one was wrong, the adapted one is right with `RESCUE_RATE`, or less on images that
+    are hardly recognisable: so that over a batch it would find no more than the frozen one does. So on
+    images that the frozen network knows well an adapted one must mostly agree, and on those it does not know
+    it may differ as it likes.
+
+    Args:
+        frozen: probabilities of the frozen network, `[N, K]`.
+        adapted: logits or probabilities of the adapted network, `[N, K]`.
+    """
+    confidence = frozen.max(axis=1)
+    right = confidence * confidence.mean()
+    differs = frozen.argmax(axis=1) != adapted.argmax(axis=1)
+    found = min(float(right.mean()), 0.5)  # more is above the rate in any case
+    rescue = min(RESCUE_RATE, found / (1 - found))
+    return float(np.sum(differs * (right - rescue * (1 - right))))
+
+
+def agreement(frozen: FloatArray, adapted: FloatArray) -> float:
+    """Share of images for which both, `[N, K]` each, predict the same class."""
+    return float(np.mean(frozen.argmax(axis=1) == adapted.argmax(axis=1)))
+
+
+def _entropy(probabilities: FloatArray) -> FloatArray:
+    """Entropy in nats over the last axis."""
+    logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    result: FloatArray = -np.sum(probabilities * logs, axis=-1)
+    return result

@@ -1,0 +1,39 @@
+"""A window of the last images' features: statistics that a batch alone is too small for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..model import FloatArray, ModelInfo
+from .moments import Moments
+
+
+def empty_window(info: ModelInfo) -> FloatArray:
+    """No images yet: float32 `[0, L, F]`."""
+    return np.zeros((0, info.layers, info.feature_width), np.float32)
+
+
+def earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
+    """As much of the end of a window as a batch leaves room for, `[W, …]`.
+
+    Args:
+        window: of the images before, `[W, …]`, the latest last.
+        batch: images of the current batch.
+        size: images that both shall have together; 0 keeps no window.
+    """
+    room = max(0, size - batch)
+    return window[max(0, len(window) - room) :]
+
+
+def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
+    """Moments of what `earlier` gives of a window of features; None if that is nothing."""
+    kept = earlier(window, batch, size)
+    return Moments.of(kept) if len(kept) else None
+
+
+def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
+    """The window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
+    if not size:
+        return window
+    latest = features[-size:].astype(np.float32, copy=False)
+    return np.concatenate([earlier(window, len(latest), size), latest])

@@ -1,0 +1,1 @@
+"""Streams of batches: one at a time, many on one network, and their checkpoints."""

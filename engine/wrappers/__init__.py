@@ -1,0 +1,1 @@
+"""Options that every method has, each a method around another one."""

@@ -1,0 +1,1 @@
+"""Labelled test images: published data sets, folders and generated corruptions."""

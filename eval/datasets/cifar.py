@@ -1,0 +1,144 @@
+"""CIFAR-10-C and CIFAR-100-C: one array per corruption, memory-mapped, so that nothing is loaded twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...data.images import preprocess
+from ...engine.bundle.bundle import Manifest
+from ...engine.errors import InputError, reason
+from ..corruptions.by_name import SEVERITIES
+from .domain import EXTRA, IMAGENET_C, Domain, Pixels, arrays, check_names, check_severities, numbered
+
+IMAGES = 10_000
+LABELS = "labels.npy"
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+
+def cifar_c(
+    classes: int,
+    folder: Path,
+    manifest: Manifest,
+    severities: Sequence[int],
+    corruptions: Sequence[str] | None = None,
+) -> list[Domain]:
+    """For each severity in turn every corruption; images are prepared as the bundle says.
+
+    Args:
+        classes: 10 or 100.
+        folder: with `<corruption>.npy`, uint8 `[5 N, 32, 32, 3]`, N images at severity 1, then at 2, and so
+            on; and `labels.npy`, integers `[5 N]`. Officially N is 10,000.
+        manifest: of the bundle; its classes must be CIFAR's, in CIFAR's order.
+        severities: 1 to 5.
+        corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`.
+
+    Raises:
+        InputError: a corruption or severity does not exist, a file is missing or not as it should be, or the
+            bundle has other classes.
+    """
+    name = f"CIFAR-{classes}-C"
+    chosen = IMAGENET_C if corruptions is None else corruptions
+    check_names(chosen, (*IMAGENET_C, *EXTRA), name)
+    check_severities(severities)
+    _check_classes(classes, manifest)
+    files = [f"{each}.npy" for each in chosen]
+    if missing := [file for file in (*files, LABELS) if not (folder / file).is_file()]:
+        raise InputError(
+            f"expected {folder}/<corruption>.npy and {LABELS}, as {name}.tar unpacks; missing: "
+            f"{', '.join(missing)}. Name that folder with --data, or choose what you have with --corruptions"
+        )
+    labels = _labels(folder / LABELS, classes)
+    stacks = {each: _images(folder / file, len(labels)) for each, file in zip(chosen, files, strict=True)}
+    per_severity = len(labels) // len(SEVERITIES)
+    ids = numbered(per_severity)
+    return [
+        _domain(each, severity, stacks[each], labels, ids, manifest)
+        for severity in severities
+        for each in chosen
+    ]
+
+
+def _domain(
+    name: str,
+    severity: int,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    ids: tuple[str, ...],
+    manifest: Manifest,
+) -> Domain:
+    block = slice((severity - 1) * len(ids), severity * len(ids))
+    domain = arrays(name, images[block], labels[block], ids)
+    load = partial(_prepared, domain.load, manifest)
+    return replace(domain, load=load, severity=severity, expected=IMAGES)
+
+
+def _prepared(load: Any, manifest: Manifest, index: int) -> Pixels:
+    return preprocess(Image.fromarray(load(index)), manifest.preprocessing)
+
+
+def _check_classes(classes: int, manifest: Manifest) -> None:
+    ids = manifest.class_ids
+    if classes == len(CIFAR10_CLASSES):
+        fits, order = ids in (None, CIFAR10_CLASSES), f"in the order {', '.join(CIFAR10_CLASSES)}"
+    else:
+        fits, order = ids is None or list(ids) == sorted(ids), "in alphabetical order"
+    if manifest.classes != classes or not fits:
+        found = f", named {', '.join(ids[:3])}, …" if ids else ""
+        raise InputError(
+            f"CIFAR-{classes}-C needs a model of its {classes} classes, {order}; {manifest.model} has "
+            f"{manifest.classes}{found}. Export one that was trained on CIFAR-{classes}, with --class-ids"
+        )
+
+
+def _labels(path: Path, classes: int) -> NDArray[np.int64]:
+    labels = _read(path)
+    whole = (
+        labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) and len(labels) % len(SEVERITIES) == 0
+    )
+    if not whole or labels.min() < 0 or labels.max() >= classes:
+        raise InputError(
+            f"expected whole numbers from 0 to {classes - 1} in {path}, a multiple of {len(SEVERITIES)} of "
+            f"them, found {labels.dtype} of shape {list(labels.shape)}"
+            f"{f' from {labels.min()} to {labels.max()}' if whole else ''}; unpack the archive again"
+        )
+    return labels.astype(np.int64)
+
+
+def _images(path: Path, count: int) -> NDArray[np.uint8]:
+    images = _read(path)
+    if images.dtype != np.uint8 or images.shape != (count, 32, 32, 3):
+        raise InputError(
+            f"expected uint8 of shape [{count}, 32, 32, 3], as many as {LABELS} has, in {path}, found "
+            f"{images.dtype} of shape {list(images.shape)}; unpack the archive again"
+        )
+    return images
+
+
+def _read(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"expected a NumPy array in {path}, found something else or a part of one ({reason(error)}); "
+            "unpack the archive again"
+        ) from error
+    return array

@@ -1,0 +1,265 @@
+"""Labelled images to evaluate on: a domain is one corruption, one folder, or one embedded set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.demo import DEMO_CLASSES, demo_images
+from ...data.images import preprocess, read_image
+from ...engine.bundle.bundle import Manifest
+from ...engine.errors import InputError
+from ...engine.files import sha256_of_parts
+from ..corruptions.by_name import FROST, NAMES, SEVERITIES, corrupt, frost_textures
+from .class_folders import ClassFolders, class_folders, class_index, official_classes
+
+IMAGENET_C = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+# The paper holds these back for validation; they are taken by name only.
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+CLEAN = "clean"
+_NAMED = 3  # missing class folders that are named
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A set of labelled images, loaded one by one.
+
+    Attributes:
+        name: as it appears in tables.
+        ids: what tells the images apart, such as paths relative to the domain's folder.
+        labels: int64 `[N]`, indices into the classes of the bundle.
+        load: gives image i, uint8 `[H, W, 3]`; safe to call from several threads.
+        generated: the corruption was computed by fozo and is not the official data.
+        severity: of the corruption, 1 to 5, or None.
+        classes: indices of the classes that the data set has, ascending, or None: all of the bundle's.
+        benchmark: the published benchmark that this is a domain of, where figures depend on that.
+        expected: how many images the official data set has, or None where there is no such number.
+        found: how many the data has, where this is a subset of it; None: as many as this.
+        expected_classes: how many classes the official data set has, or None where that is not checked.
+        missing: class folders that the official data set has and that are not there.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    load: Callable[[int], Pixels]
+    generated: bool = False
+    severity: int | None = None
+    classes: tuple[int, ...] | None = None
+    benchmark: str | None = None
+    expected: int | None = None
+    found: int | None = None
+    expected_classes: int | None = None
+    missing: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def whole(self) -> int:
+        """How many images the data has that these are from."""
+        return len(self) if self.found is None else self.found
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Domain:
+        """The domain restricted to some images, in the given order."""
+        chosen = [int(index) for index in indices]
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in chosen),
+            labels=self.labels[chosen],
+            load=lambda index: self.load(chosen[index]),
+            found=self.whole,
+        )
+
+    def oddities(self) -> list[str]:
+        """In what the data differs from the official data set: no error, but never to be silent about."""
+        odd, missing, classes = [], self._missing(), len(self.classes or ())
+        fewer = self.expected_classes not in (None, classes)
+        if self.expected is not None and (self.expected != self.whole or (missing and not fewer)):
+            said = "" if fewer else missing
+            odd.append(f"{self.whole:,} images of {self.name}, officially {self.expected:,}{said}")
+        if fewer:
+            odd.append(
+                f"{classes} class folders of {self.name}, officially {self.expected_classes}{missing}; "
+                "predictions are only among these, which is easier"
+            )
+        return odd
+
+    def _missing(self) -> str:
+        """The first of the missing class folders, and how many others there are."""
+        if not self.missing:
+            return ""
+        others = len(self.missing) - _NAMED
+        more = f" and {others:,} other{'s' if others > 1 else ''}" if others > 0 else ""
+        folders = "folders" if len(self.missing) > 1 else "folder"
+        return f", without class {folders} {', '.join(self.missing[:_NAMED])}{more}"
+
+    def ids_sha256(self) -> str:
+        """Hash of the image identifiers in order, to tell subsets apart."""
+        return sha256_of_parts(*self.ids)
+
+
+def arrays(
+    name: str,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | NDArray[np.integer],
+    ids: Sequence[str] | None = None,
+) -> Domain:
+    """A domain of images that are already in memory, or memory-mapped, at the size that the model reads.
+
+    Args:
+        name: as it appears in tables.
+        images: uint8 RGB `[N, H, W, 3]`; not copied, so do not change them while they are streamed.
+        labels: `[N]`, indices into the classes of the bundle.
+        ids: N different texts that tell the images apart; None numbers them.
+
+    Raises:
+        InputError: an array has another type or shape, the lengths differ, or ids are not distinct.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise InputError(
+            f"expected uint8 images of shape [N, H, W, 3] for {name}, found {images.dtype} of shape "
+            f"{list(images.shape)}; convert them to 8-bit RGB first"
+        )
+    count, classes = len(images), np.asarray(labels)
+    if classes.shape != (count,) or classes.dtype.kind not in "iu" or classes.min() < 0:
+        raise InputError(
+            f"expected {count} labels for {name}, whole numbers from 0 up, found {classes.dtype} of shape "
+            f"{list(classes.shape)}{f' from {classes.min()} up' if classes.size else ''}"
+        )
+    texts = tuple(ids) if ids is not None else numbered(count)
+    if len(texts) != count or len(set(texts)) != count:
+        raise InputError(
+            f"expected {count} different ids for {name}, found {len(texts)}, of which "
+            f"{len(set(texts))} are different"
+        )
+    return Domain(name, texts, classes.astype(np.int64), lambda index: np.asarray(images[index]))
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """Identifiers of images that have none: `00000`, `00001`, …"""
+    return tuple(f"{index:05d}" for index in range(count))
+
+
+def imagefolder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:
+    """Images in one folder per class (`<class>/<image>`), prepared as the bundle says.
+
+    The order in which images are streamed depends on the name (default: the folder's). Folders are matched
+    with the bundle's class identifiers. Where the bundle has none, they must be exactly as many as the
+    classes, and sorted names stand for indices.
+
+    Raises:
+        InputError: the folder is missing or empty, or a class folder is empty or not a class of the model.
+    """
+    listing = class_folders(folder)
+    labels = listing.labels(class_index(listing.classes, manifest, folder))
+    return Domain(
+        name or folder.resolve().name,
+        listing.ids,
+        labels,
+        reader(listing, prepared(manifest)),
+        missing=listing.without(official_classes(manifest)),
+    )
+
+
+def prepared(manifest: Manifest) -> Callable[[str], Pixels]:
+    """Reads an image file as the bundle says: resized and cropped."""
+    return lambda path: preprocess(read_image(path), manifest.preprocessing)
+
+
+def reader(listing: ClassFolders, read: Callable[[str], Pixels]) -> Callable[[int], Pixels]:
+    """`Domain.load` of images in class folders, given what reads one file."""
+    folder, ids = str(listing.folder), listing.ids
+    return lambda index: read(f"{folder}/{ids[index]}")
+
+
+def generated(
+    clean: Domain, severity: int, corruptions: Sequence[str], seed: int, textures: Path | None = None
+) -> list[Domain]:
+    """Corrupted versions of clean images, computed while streaming; `clean` among the names is the original.
+
+    Raises:
+        InputError: there is no such corruption, the severity is not in 1..5, or frost is named and the folder
+            `textures` does not hold its textures.
+    """
+    check_names(corruptions, (*NAMES, CLEAN), "the generator")
+    check_severities([severity])
+    if FROST in corruptions:
+        frost_textures(textures)
+    return [
+        clean if name == CLEAN else _corrupted(clean, name, severity, seed, textures) for name in corruptions
+    ]
+
+
+def demo(manifest: Manifest) -> Domain:
+    """The demonstration's test images (handwritten digits), clean.
+
+    Raises:
+        InputError: the bundle is not one of the demonstration's model, or scikit-learn is not installed.
+    """
+    size = manifest.preprocessing.size
+    if manifest.class_ids != DEMO_CLASSES or size != (32, 32):
+        raise InputError(
+            f"the demo data set needs the demo model, this bundle is {manifest.model}; make one with: "
+            "fozo export --model fozo_demo_vit"
+        )
+    images, labels = demo_images("test")
+    return arrays(CLEAN, images, labels, [f"digit-{index:04d}" for index in range(len(labels))])
+
+
+def check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Refuses corruptions that do not exist or are named twice, and naming none.
+
+    Raises:
+        InputError: with the names that `where` has.
+    """
+    if len(set(names)) != len(names):
+        raise InputError(f"a corruption is named twice: {', '.join(names)}")
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(
+            f"{where} has no corruption {', '.join(unknown) or '(none given)'}; it has: {', '.join(known)}"
+        )
+
+
+def check_severities(severities: Sequence[int]) -> None:
+    """Refuses severities that do not exist or are named twice, and naming none.
+
+    Raises:
+        InputError: with the severities that there are.
+    """
+    if not severities or len(set(severities)) != len(severities) or not set(severities) <= set(SEVERITIES):
+        raise InputError(
+            f"expected different severities out of {', '.join(map(str, SEVERITIES))}, found "
+            f"{', '.join(map(str, severities)) or 'none'}"
+        )
+
+
+def _corrupted(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
+    def load(index: int) -> Pixels:
+        image_id = clean.ids[index]
+        return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)
+
+    return Domain(name, clean.ids, clean.labels, load, generated=True, severity=severity)

@@ -1,0 +1,207 @@
+"""ImageNet's validation images, and the sets that test its classes: -R, -A, -Sketch and -V2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...engine.bundle.bundle import Manifest
+from ...engine.errors import InputError
+from .class_folders import IMAGENET_CLASSES as CLASSES
+from .class_folders import class_folders, class_index, entries
+from .domain import Domain, imagefolder, prepared, reader
+from .imagenet_subsets import IMAGENET_A, IMAGENET_R
+from .validation_labels import FORMS, read_labels, stem
+
+VALIDATION_IMAGES = 50_000
+V2_IMAGES = 10_000
+# What a variant is called in tables, and the folder that its archive unpacks to.
+V2_VARIANTS = {
+    "matched-frequency": "imagenetv2-matched-frequency-format-val",
+    "threshold0.7": "imagenetv2-threshold0.7-format-val",
+    "top-images": "imagenetv2-top-images-format-val",
+}
+V2_ARCHIVES = "imagenetv2-matched-frequency.tar.gz, -threshold0.7.tar.gz and -top-images.tar.gz"
+_WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A data set in folders by WNID.
+
+    Attributes:
+        images: how many it has officially.
+        classes: which it has, as numbers; with fewer than ImageNet's, others are not to be predicted.
+        origin: the archive it comes in, and the folder that this unpacks to.
+    """
+
+    images: int
+    classes: tuple[int, ...]
+    origin: str
+
+
+RELATIVES = {
+    "imagenet-r": Relative(30_000, IMAGENET_R, "imagenet-r.tar unpacks to imagenet-r"),
+    "imagenet-a": Relative(7_500, IMAGENET_A, "imagenet-a.tar unpacks to imagenet-a"),
+    "imagenet-sketch": Relative(50_889, tuple(range(CLASSES)), "ImageNet-Sketch.zip unpacks to sketch"),
+}
+
+
+def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
+    """One of `RELATIVES`; its classes are those that have a folder.
+
+    Raises:
+        InputError: the folder is not as the archive unpacks.
+    """
+    facts = RELATIVES[name]
+    count = len(facts.classes)
+    advice = f"{facts.origin}/<wnid>/<image>, and --data names that folder"
+    try:
+        listing = class_folders(folder)
+        index = class_index(listing.classes, manifest, folder)
+    except InputError as error:
+        raise InputError(f"{error}. {advice}") from error
+    if len(listing.classes) > count:
+        raise InputError(
+            f"expected the {count} classes of {name}, found {len(listing.classes)} in {folder}. {advice}"
+        )
+    classes = tuple(sorted(index[wnid] for wnid in listing.classes))
+    return Domain(
+        name,
+        listing.ids,
+        listing.labels(index),
+        reader(listing, prepared(manifest)),
+        classes=classes if count < manifest.classes else None,
+        expected=facts.images,
+        expected_classes=count if count < manifest.classes else None,
+        missing=listing.without(_official(facts, manifest)),
+    )
+
+
+def _official(facts: Relative, manifest: Manifest) -> Sequence[str]:
+    """The class folders of a data set, where the bundle's classes are ImageNet's or those of the data set."""
+    wnids = sorted(manifest.class_ids or ())
+    if len(wnids) == CLASSES:
+        return [wnids[number] for number in facts.classes]
+    return wnids if len(wnids) == len(facts.classes) else []
+
+
+def imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
+    """One variant of ImageNet-V2, or all that are in a folder.
+
+    Raises:
+        InputError: no variant is there, a class folder is not a number from 0 to 999, or the bundle is not
+            one of ImageNet's 1,000 classes.
+    """
+    index = _numbered(manifest)
+    variants = {name: folder / inside for name, inside in V2_VARIANTS.items() if (folder / inside).is_dir()}
+    if not variants:
+        names = {inside: name for name, inside in V2_VARIANTS.items()}
+        variants = {names.get(folder.resolve().name, "imagenet-v2"): folder}
+    return [_variant(name, path, index, manifest) for name, path in variants.items()]
+
+
+def validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+    """Clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
+
+    The identifiers of both are `<wnid>/<file>`, so that subsets and generated corruptions are the same.
+
+    Raises:
+        InputError: the folder is not as expected, or an image has no label.
+    """
+    if labels is None:
+        return imagefolder(folder, manifest)
+    files = _flat_images(folder)
+    known = read_labels(labels)
+    if missing := [name for name in files if stem(name) not in known]:
+        raise InputError(
+            f"{len(missing):,} of the {len(files):,} images in {folder} have no label in {labels}: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+        )
+    found = {name: known[stem(name)] for name in files}
+    names = sorted(set(found.values()))
+    index = _numbered(manifest) if names[0].isdecimal() else class_index(names, manifest, labels)
+    return _flat(folder, {name: index[label] for name, label in found.items()}, manifest)
+
+
+def imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+    """ImageNet's 50,000 validation images, as `validation` finds them.
+
+    Raises:
+        InputError: as there.
+    """
+    try:
+        domain = validation(folder, manifest, labels)
+    except InputError as error:
+        if labels is not None:
+            raise
+        raise InputError(
+            f"{error}. If all images lie side by side, as ILSVRC2012_img_val.tar unpacks, give their classes "
+            f"with --labels FILE, in lines like {FORMS}"
+        ) from error
+    return replace(domain, name="imagenet", expected=VALIDATION_IMAGES)
+
+
+def _variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest) -> Domain:
+    advice = (
+        f"{V2_ARCHIVES} unpack to folders like {V2_VARIANTS['matched-frequency']}/<0 to 999>/<image>; "
+        "--data names one of them, or the folder that holds them"
+    )
+    try:
+        listing = class_folders(folder)
+    except InputError as error:
+        raise InputError(f"{error}. {advice}") from error
+    if unknown := [number for number in listing.classes if number not in index]:
+        raise InputError(
+            f"expected folders from 0 to {CLASSES - 1}, found {', '.join(unknown[:5])} in {folder}. {advice}"
+        )
+    labels = listing.labels(index)
+    return Domain(
+        name,
+        listing.ids,
+        labels,
+        reader(listing, prepared(manifest)),
+        expected=V2_IMAGES,
+        missing=listing.without(index),
+    )
+
+
+def _numbered(manifest: Manifest) -> dict[str, int]:
+    """The bundle's index of each class, given its number among ImageNet's sorted WNIDs as text."""
+    wnids = manifest.class_ids
+    if manifest.classes != CLASSES or (wnids is not None and not all(map(_WNID.fullmatch, wnids))):
+        raise InputError(
+            f"classes by number are those of ImageNet's {CLASSES:,} WNIDs in order, and {manifest.model} has "
+            f"{manifest.classes} classes{f' named like {wnids[0]}' if wnids else ''}; use a bundle of a "
+            "model that was trained on ImageNet"
+        )
+    order = sorted(range(CLASSES), key=wnids.__getitem__) if wnids is not None else range(CLASSES)
+    return {str(number): label for number, label in enumerate(order)}
+
+
+def _flat_images(folder: Path) -> list[str]:
+    deeper, files = entries(folder)
+    if deeper or not files:
+        found = f"the folder {deeper[0]}" if deeper else "no image"
+        raise InputError(
+            f"labels are for images that lie side by side in one folder, found {found} in {folder}; leave "
+            "--labels out if there is one folder per class"
+        )
+    return files
+
+
+def _flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
+    wnids, place = manifest.class_ids, str(folder)
+    ids = {f"{wnids[label]}/{name}" if wnids else name: label for name, label in labels.items()}
+    ordered = tuple(sorted(ids))
+    read = prepared(manifest)
+    return Domain(
+        folder.resolve().name,
+        ordered,
+        np.array([ids[identifier] for identifier in ordered], np.int64),
+        lambda index: read(f"{place}/{ordered[index].rpartition('/')[2]}"),
+    )

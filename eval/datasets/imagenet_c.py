@@ -1,0 +1,142 @@
+"""ImageNet-C on disk, `<corruption>/<severity>/<wnid>/<image>`: official, or made by `fozo corrupt`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.images import center_crop, read_image
+from ...engine.bundle.bundle import Manifest
+from ...engine.errors import InputError
+from ..corruptions.by_name import FROST
+from .class_folders import class_folders, class_index, official_classes
+from .corrupted_folder import RECORD, Record, read_record
+from .domain import CLEAN, EXTRA, IMAGENET_C, Domain, Pixels, check_names, check_severities, reader
+
+IMAGES = 50_000
+SIZE = 224
+ARCHIVES = {
+    "noise.tar": IMAGENET_C[:3],
+    "blur.tar": IMAGENET_C[3:7],
+    "weather.tar": IMAGENET_C[7:11],
+    "digital.tar": IMAGENET_C[11:],
+    "extra.tar": EXTRA,
+}
+
+
+def imagenet_c(
+    root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str] | None = None
+) -> tuple[str, list[Domain]]:
+    """For each severity in turn every corruption; images are only centre-cropped.
+
+    Args:
+        root: the folder that holds the corruptions' folders. A record of `fozo corrupt` in it says that they
+            were generated.
+        manifest: of the bundle.
+        severities: 1 to 5.
+        corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`, or what was generated.
+
+    Returns:
+        What to call the data set, and its domains.
+
+    Raises:
+        InputError: a corruption or severity does not exist or its folder is missing, the model reads larger
+            images, or a generated folder is not complete.
+    """
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; --data names the folder that holds gaussian_noise/, …")
+    check_severities(severities)
+    if record := read_record(root):
+        return _generated(root, record, manifest, severities, corruptions)
+    chosen = IMAGENET_C if corruptions is None else corruptions
+    check_names(chosen, (*IMAGENET_C, *EXTRA), "ImageNet-C")
+    _check_size(manifest, SIZE, "ImageNet-C")
+    _check_folders(root, severities, chosen)
+    domains = _domains(root, manifest, severities, chosen)
+    return "imagenet-c", [replace(each, expected=IMAGES, benchmark="imagenet-c") for each in domains]
+
+
+def generated_label(names: Sequence[str]) -> str:
+    """What generated corruptions are called, so that nobody takes them for the official ones."""
+    only_frost_missing = set(names) - {CLEAN} == set(IMAGENET_C) - {FROST}
+    return (
+        f"generated corruptions{' without frost' if only_frost_missing else ''} (not the official ImageNet-C)"
+    )
+
+
+def _generated(
+    root: Path,
+    record: Record,
+    manifest: Manifest,
+    severities: Sequence[int],
+    corruptions: Sequence[str] | None,
+) -> tuple[str, list[Domain]]:
+    chosen = record.corruptions if corruptions is None else corruptions
+    check_names(chosen, record.corruptions, f"the generated data in {root}")
+    if absent := [severity for severity in severities if severity not in record.severities]:
+        raise InputError(
+            f"{root} was generated at severity {', '.join(map(str, record.severities))}, not at "
+            f"{', '.join(map(str, absent))}; ask for what is there, or generate the others elsewhere"
+        )
+    _check_size(manifest, record.size, f"the generated data in {root}")
+    begun = all((root / name / str(severity)).is_dir() for severity in severities for name in chosen)
+    domains = _domains(root, manifest, severities, chosen) if begun else []
+    short = [len(domain) for domain in domains if len(domain) != record.images]
+    if not begun or short:
+        found = f"{short[0]:,} in one of them" if begun else "none of some of them"
+        raise InputError(
+            f"expected {record.images:,} images of each corruption in {root}, as {RECORD} says, found {found}"
+            "; repeat the command fozo corrupt, which goes on where it was interrupted"
+        )
+    return generated_label(chosen), [replace(domain, generated=True) for domain in domains]
+
+
+def _domains(
+    root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str]
+) -> list[Domain]:
+    size = manifest.preprocessing.size
+    # The images of all domains have the same names as a rule: 750,000 texts are kept as 50,000.
+    shared: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.int64]]] = {}
+
+    def read(path: str) -> Pixels:
+        return center_crop(read_image(path), size)
+
+    def domain(name: str, severity: int) -> Domain:
+        listing = class_folders(root / name / str(severity))
+        index = class_index(listing.classes, manifest, listing.folder)
+        ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.labels(index)))
+        missing = listing.without(official_classes(manifest))
+        load = reader(replace(listing, ids=ids), read)
+        return Domain(name, ids, labels, load, severity=severity, missing=missing)
+
+    return [domain(name, severity) for severity in severities for name in corruptions]
+
+
+def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[str]) -> None:
+    absent = [
+        (name, severity)
+        for severity in severities
+        for name in corruptions
+        if not (root / name / str(severity)).is_dir()
+    ]
+    if not absent:
+        return
+    archives = [archive for archive, names in ARCHIVES.items() if {name for name, _ in absent} & set(names)]
+    raise InputError(
+        f"expected {root}/<corruption>/<severity>/<wnid>/*.JPEG; missing: "
+        f"{', '.join(f'{name}/{severity}' for name, severity in absent)}. Unpack {', '.join(archives)} of "
+        "ImageNet-C side by side there, or choose what you have with --corruptions and --severity"
+    )
+
+
+def _check_size(manifest: Manifest, found: int, what: str) -> None:
+    size = manifest.preprocessing.size
+    if max(size) > found:
+        raise InputError(
+            f"images of {what} have {found} pixels a side and this model reads {size[0]} × {size[1]}; "
+            f"export it with --image-size {found}"
+        )

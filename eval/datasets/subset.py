@@ -1,0 +1,101 @@
+"""Which images of a data set are used: all, a published list, or a seeded choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...engine.errors import InputError
+from ...engine.files import sha256_of
+from .domain import Domain
+
+FULL = 50_000
+SMALL = 5_000
+
+
+def choose_subset(
+    domains: Sequence[Domain], subset: str, seed: int, id_list: Path | None = None
+) -> tuple[list[Domain], str]:
+    """Restricts every domain to a subset and names the choice.
+
+    Args:
+        domains: the domains.
+        subset: `all`; `50k`, all 50,000 images, or an error; `5k`, the published list if `id_list` is given
+            and else a seeded choice, named as such; or a number, a seeded choice.
+        seed: of a seeded choice. Domains with the same images get the same choice.
+        id_list: file with one image per line, `<wnid>/<file>` or `<file>`.
+
+    Raises:
+        InputError: the subset is not understood, or a domain does not have these images.
+    """
+    if id_list is not None:
+        names = _read_list(id_list)
+        digest = sha256_of(id_list)
+        label = "5k" if len(names) == SMALL else str(len(names))
+        if subset != "all" and _count(subset) != len(names):
+            raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
+        return [_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
+    if subset in ("all", "50k"):
+        short = [domain for domain in domains if subset == "50k" and len(domain) != FULL]
+        if short:
+            raise InputError(
+                f"subset 50k: expected {FULL:,} images in {short[0].name}, found {len(short[0]):,}; "
+                "complete the data, or say --subset all to use what is there"
+            )
+        return list(domains), subset
+    count = _count(subset)
+    small = [domain for domain in domains if len(domain) < count]
+    if small:
+        raise InputError(
+            f"subset {subset}: {small[0].name} has only {len(small[0]):,} images; choose a smaller "
+            "subset, or all"
+        )
+    return [_seeded(domain, count, seed) for domain in domains], f"{subset}-seeded"
+
+
+def _count(subset: str) -> int:
+    if subset in ("5k", "50k"):
+        return SMALL if subset == "5k" else FULL
+    if not subset.isdecimal() or int(subset) < 1:
+        raise InputError(f"expected a subset all, 50k, 5k or a number of images, found {subset!r}")
+    return int(subset)
+
+
+def _seeded(domain: Domain, count: int, seed: int) -> Domain:
+    picks = np.random.default_rng([seed, count]).choice(len(domain), count, replace=False)
+    return domain.take(np.sort(picks))
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of images {path}: {error}") from error
+    if not names or len(set(names)) != len(names):
+        raise InputError(
+            f"expected distinct images, one per line, in {path}; found {len(names)} lines with "
+            f"{len(set(names))} distinct entries"
+        )
+    return names
+
+
+def _listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
+    index: dict[str, list[int]] = {}
+    for i, identifier in enumerate(domain.ids):
+        for name in {identifier, identifier.split("/")[-1]}:
+            index.setdefault(name, []).append(i)
+    missing = [name for name in names if name not in index]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the {len(names)} images listed in {path} are not in {domain.name}: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+        )
+    found = [i for name in names for i in index[name]]
+    if len(found) != len(names) or len(set(found)) != len(found):
+        raise InputError(
+            f"{path} does not name every image once: its {len(names)} lines stand for "
+            f"{len(set(found))} images of {domain.name}; list them as <class>/<file>"
+        )
+    return domain.take(found)

@@ -1,0 +1,1 @@
+"""Outcomes, averages, tables, and the files that hold them."""

@@ -1,0 +1,157 @@
+"""Averages over domains and seeds, and how far a difference can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..datasets.domain import CLEAN, IMAGENET_C
+from .outcome import DomainResult, MethodResult, Run
+
+CONFIDENCE = 1.96  # standard errors of a difference that are within the noise, at 95 %
+# The same for the mean over 2, 3, … runs, by Student's t; for more than ten as for ten.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+# Top-1 error of AlexNet in %, averaged over the severities: Hendrycks and Dietterich (ICLR 2019), table 1.
+ALEXNET = dict(
+    zip(
+        IMAGENET_C,
+        (88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8, 60.7),
+        strict=True,
+    )
+)
+RATES = ("accuracy", "top5_accuracy", "nll", "ece")
+
+
+def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Per method: unweighted means of the rates over the corruptions, then over seeds; and the cost.
+
+    Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else. Of
+    several interrupted runs only those do that have the same domains.
+
+    Returns:
+        By label: each of `RATES`, with `…_std` over seeds (None for one seed); `gain`, the mean of the
+        accuracy's differences to the first method, its standard error `gain_error`, and `gain_is_noise`,
+        whether 0 is within `CONFIDENCE` of these (None for the first method); `mce`, the mean corruption
+        error (None where `mean_corruption_error` is not defined); and over all that was seen
+        `forwards_per_batch`, `images_per_second`, `peak_bytes` and `guarded`.
+    """
+    begun = [run for run in runs if counted(run)]
+    labels = list(begun[0].traces) if begun else []
+    # A run that was interrupted has other domains than the others.
+    whole = [run for run in begun if run.complete] or _alike(begun)
+    return {label: _of_method(whole, label, label == labels[0]) for label in labels}
+
+
+def _alike(runs: Sequence[Run]) -> list[Run]:
+    """The runs with the same domains as the one that has most: others have other means for that alone."""
+    found = [[(each.name, each.severity, each.round) for each in counted(run)] for run in runs]
+    most = max(found, key=len, default=[])
+    return [run for run, domains in zip(runs, found, strict=True) if domains == most]
+
+
+def counted(run: Run) -> list[DomainResult]:
+    """The domains that enter a run's averages."""
+    seen = [domain for domain in run.domains if _batches(domain.methods.values())]
+    return [domain for domain in seen if domain.complete and domain.name != CLEAN] or seen
+
+
+def mean(domains: Iterable[DomainResult], label: str, rate: str) -> float:
+    """The unweighted mean of one of `RATES` of a method."""
+    return float(np.mean([rate_of(domain.methods[label], rate) for domain in domains]))
+
+
+def rate_of(part: MethodResult, rate: str) -> float:
+    """One of `RATES`."""
+    value: float = getattr(part.tally, "mean_nll" if rate == "nll" else rate)
+    return value
+
+
+def difference(domain: DomainResult, label: str) -> tuple[float, float]:
+    """By how much a method is more accurate than the first one on a domain, and the standard error of that.
+
+    The images are the same, so only those count where one of the two was right and the other wrong (as in
+    McNemar's test). For the error, one more on either side: of few such images nothing is certain.
+    """
+    images = max(1, domain.methods[label].tally.images)
+    gained, lost = domain.gained_and_lost(label)
+    gain = (gained - lost) / images
+    variance = (gained + lost + 2) / images - gain**2
+    return gain, math.sqrt(max(0.0, variance) / images)
+
+
+def is_noise(gain: float, error: float) -> bool:
+    """Whether a difference cannot be told from none at all."""
+    return abs(gain) <= CONFIDENCE * error
+
+
+def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
+    """mCE in %: errors over the severities by AlexNet's, averaged over the corruptions.
+
+    Defined for the official 15 corruptions at all five severities, all complete and passed once; else None.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for domain in (domain for run in runs for domain in run.domains):
+        if domain.round > 1:
+            return None
+        official = domain.benchmark == "imagenet-c" and domain.name in ALEXNET
+        if official and domain.complete and domain.severity:
+            error = 1 - domain.methods[label].tally.accuracy
+            found.setdefault(domain.name, {}).setdefault(domain.severity, []).append(error)
+    if len(found) < len(ALEXNET) or any(len(severities) < 5 for severities in found.values()):
+        return None
+    errors = {name: np.mean([np.mean(each) for each in found[name].values()]) for name in ALEXNET}
+    return float(np.mean([100 * errors[name] / (ALEXNET[name] / 100) for name in ALEXNET]))
+
+
+def _of_method(runs: Sequence[Run], label: str, first: bool) -> dict[str, Any]:
+    rates = {rate: [mean(counted(run), label, rate) for run in runs] for rate in RATES}
+    gain, error = _gain(runs, label)
+    parts = [domain.methods[label] for run in runs for domain in run.domains]
+    seconds = sum(part.seconds for part in parts)
+    return {
+        **{rate: float(np.mean(values)) for rate, values in rates.items()},
+        **{f"{rate}_std": spread(values) for rate, values in rates.items()},
+        "gain": None if first else gain,
+        "gain_error": None if first else error,
+        "gain_is_noise": None if first else is_noise(gain, error),
+        "mce": mean_corruption_error(runs, label),
+        "forwards_per_batch": sum(part.forwards for part in parts) / _batches(parts),
+        "images_per_second": sum(part.tally.images for part in parts) / seconds if seconds else 0.0,
+        "peak_bytes": max(part.peak_bytes for part in parts),
+        "guarded": sum(part.guarded for part in parts),
+    }
+
+
+def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
+    """Mean over runs of the mean difference over domains, and the larger of two estimates of its error.
+
+    One comes from the images that both methods do not share, as if those of different corruptions were
+    independent and those of other severities, rounds and (where they are) seeds the same; the other from
+    the spread over seeds, as large as Student's t makes it.
+    """
+    gains, errors = [], []
+    for run in runs:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for domain in counted(run):
+            found.setdefault(domain.name, []).append(difference(domain, label))
+        pairs = [pair for each in found.values() for pair in each]
+        gains.append(float(np.mean([gain for gain, _ in pairs])))
+        together = [sum(error for _, error in each) for each in found.values()]
+        errors.append(math.sqrt(sum(error**2 for error in together)) / len(pairs))
+    choices = {tuple(domain.ids_sha256 for domain in counted(run)) for run in runs}
+    by_images = float(np.mean(errors)) / math.sqrt(len(choices))
+    by_seeds = (spread(gains) or 0.0) / math.sqrt(len(gains))
+    by_seeds *= STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] / CONFIDENCE if by_seeds else 1
+    return float(np.mean(gains)), max(by_images, by_seeds)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds, unbiased; None for a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _batches(parts: Iterable[MethodResult]) -> float:
+    return sum(part.batches for part in parts)

@@ -1,0 +1,116 @@
+"""Accuracy, likelihood and calibration, counted batch by batch in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.model import FloatArray
+from ...engine.statistics.objective import log_softmax
+
+ECE_BINS = 15
+_EDGES = np.linspace(0, 1, ECE_BINS + 1)
+
+
+def _zeros() -> NDArray[np.float64]:
+    return np.zeros(ECE_BINS)
+
+
+@dataclass
+class Tally:
+    """Raw counts of a stream, from which every metric follows.
+
+    Attributes:
+        images: images counted.
+        top1: images whose largest logit is the label's.
+        top5: images whose label is among the five largest logits (fewer classes: among all).
+        nll: sum of the labels' negative log-probabilities, in nats.
+        bin_images, bin_confidence, bin_correct: `[15]`, per confidence bin: number of images, sum of
+            confidences, number of correct ones. A confidence on an edge belongs to the lower bin.
+    """
+
+    images: int = 0
+    top1: int = 0
+    top5: int = 0
+    nll: float = 0.0
+    bin_images: NDArray[np.float64] = field(default_factory=_zeros)
+    bin_confidence: NDArray[np.float64] = field(default_factory=_zeros)
+    bin_correct: NDArray[np.float64] = field(default_factory=_zeros)
+
+    def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Counts a batch, `logits` `[N, K]`, `labels` `[N]` indices into K; which are right, `[N]`."""
+        ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        correct: NDArray[np.bool_] = ranked[:, 0] == labels
+        self.images += len(labels)
+        self.top1 += int(correct.sum())
+        self.top5 += int((ranked == labels[:, None]).any(axis=1).sum())
+        log_probabilities = log_softmax(logits)
+        self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
+        self.add_confidences(np.exp(log_probabilities.max(axis=1)), correct)
+        return correct
+
+    def add_confidences(self, confidence: FloatArray, correct: NDArray[np.bool_]) -> None:
+        """Counts calibration only: `confidence` `[N]` in (0, 1], `correct` `[N]`."""
+        bins = np.searchsorted(_EDGES[1:-1], confidence, side="left")
+        self.bin_images += np.bincount(bins, minlength=ECE_BINS)
+        self.bin_confidence += np.bincount(bins, weights=confidence, minlength=ECE_BINS)
+        self.bin_correct += np.bincount(bins, weights=correct, minlength=ECE_BINS)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in 0..1."""
+        return self.top1 / self.images if self.images else 0.0
+
+    @property
+    def top5_accuracy(self) -> float:
+        """Top-5 accuracy in 0..1."""
+        return self.top5 / self.images if self.images else 0.0
+
+    @property
+    def mean_nll(self) -> float:
+        """Mean negative log-probability of the label, in nats."""
+        return self.nll / self.images if self.images else 0.0
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error in 0..1: 15 equal bins over the whole stream."""
+        total = self.bin_images.sum()
+        return float(np.abs(self.bin_confidence - self.bin_correct).sum() / total) if total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, and the rates that follow from them."""
+        return {
+            "images": self.images,
+            "correct": self.top1,
+            "correct_top5": self.top5,
+            "nll_sum": self.nll,
+            "accuracy": self.accuracy,
+            "top5_accuracy": self.top5_accuracy,
+            "nll": self.mean_nll,
+            "ece": self.ece,
+            "bins": {
+                "images": self.bin_images.astype(int).tolist(),
+                "confidence": self.bin_confidence.tolist(),
+                "correct": self.bin_correct.astype(int).tolist(),
+            },
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> Tally:
+        """The counts again, to the bit."""
+        bins = {name: np.array(values, np.float64) for name, values in content["bins"].items()}
+        if any(values.shape != (ECE_BINS,) for values in bins.values()):
+            raise ValueError(f"bins are not {ECE_BINS} each")
+        return Tally(
+            content["images"],
+            content["correct"],
+            content["correct_top5"],
+            content["nll_sum"],
+            bins["images"],
+            bins["confidence"],
+            bins["correct"],
+        )

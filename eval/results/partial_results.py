@@ -1,0 +1,115 @@
+"""How far an interrupted evaluation came: one file with all results and all states, written atomically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.arrays import from_npz, to_npz
+from ...engine.errors import StateError
+from ...engine.files import write_atomic
+from ...engine.streams.adapter import Adapter
+from ...engine.streams.checkpoint import arrays_of, restored
+from .outcome import Run
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The states of a run's methods as they were saved.
+
+    Attributes:
+        path: the file.
+        arrays: of all states, by name.
+        guarded: batches on which the guard stepped in, by label.
+    """
+
+    path: Path
+    arrays: dict[str, NDArray[Any]]
+    guarded: dict[str, int]
+
+
+def path_of(results: Path) -> Path:
+    """Where the progress of the run lies whose results go to this file."""
+    return results.with_suffix(".progress.npz")
+
+
+def save(path: Path, key: Mapping[str, Any], runs: Sequence[Run], adapters: Mapping[str, Adapter]) -> None:
+    """Writes runs, the last of which is going on, and the states of its methods.
+
+    Args:
+        path: the file.
+        key: JSON values that must agree when the run is continued.
+        runs: one per seed that was begun.
+        adapters: by label, in the state that the last run is at.
+
+    Raises:
+        OutputError: the file cannot be written; an older one is left as it was.
+    """
+    header = {
+        "schema": SCHEMA,
+        "key": key,
+        "runs": [run.to_json() for run in runs],
+        "guarded": {label: adapter.guarded for label, adapter in adapters.items()},
+    }
+    states: dict[str, NDArray[Any]] = {}
+    for index, adapter in enumerate(adapters.values()):
+        states.update(arrays_of(adapter.state, f"{index}/"))
+    write_atomic(path, to_npz(header=np.frombuffer(json.dumps(header).encode(), np.uint8), **states))
+
+
+def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
+    """Runs that were saved, and the states of the last one's methods.
+
+    Raises:
+        StateError: the file is damaged, or belongs to a run with another key.
+    """
+    try:
+        arrays: dict[str, Any] = dict(from_npz(path))
+        header = json.loads(arrays.pop("header").tobytes())
+        if header["schema"] != SCHEMA:
+            raise ValueError(f"schema {header['schema']}")
+        found = header["key"]
+        runs = [Run.from_json(run) for run in header["runs"]]
+        guarded = dict(header["guarded"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StateError(
+            f"{path} is not readable progress of a run ({error}); remove it, and start without --resume"
+        ) from error
+    now = json.loads(json.dumps(key))  # tuples are lists there
+    differing = [name for name in {**now, **found} if now.get(name) != found.get(name)]
+    if differing:
+        raise StateError(
+            f"{path} is the progress of another run: "
+            f"{'; '.join(_difference(name, now, found) for name in differing)}. "
+            "Give the same options as then, or start without --resume"
+        )
+    return runs, Saved(path, arrays, guarded)
+
+
+def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
+    """Brings adapters to the point that was saved.
+
+    Raises:
+        StateError: a state is not that of the method.
+    """
+    for index, (label, adapter) in enumerate(adapters.items()):
+        initial = adapter.method.init(adapter.network.info, adapter.seed)
+        adapter.state = restored(saved.path, f"{index}/", saved.arrays, initial, adapter.network.info)
+        adapter.guarded = saved.guarded[label]
+
+
+def _difference(name: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What differs in one entry of the keys; of dictionaries only the entries that do."""
+    now, then = expected.get(name), found.get(name)
+    if isinstance(now, dict) and isinstance(then, dict):
+        names = [each for each in {**now, **then} if now.get(each) != then.get(each)]
+        now, then = ({each: side.get(each) for each in names} for side in (now, then))
+    return f"{name} is {now!r} now and was {then!r}"

@@ -1,0 +1,63 @@
+"""One picture of a run: accuracy per domain and method. Needs matplotlib (`fozo[report]`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import InputError
+from ...engine.files import write_atomic
+from .average import averages, mean
+from .outcome import Run
+
+# The first is usually no_adapt, the line to beat: grey. The others can be told apart without colour vision.
+_COLOURS = ("#9aa0a6", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+
+
+def save_plot(path: Path, runs: Sequence[Run], title: str) -> None:
+    """Draws grouped bars and writes a PNG, atomically; bars are means over seeds, severities and rounds.
+
+    Raises:
+        InputError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            'the picture needs matplotlib; install it with: pip install "fozo[report]"'
+        ) from error
+    names = list(dict.fromkeys(domain.name for run in runs for domain in run.domains))
+    figure = Figure(figsize=(max(6.0, 1.1 * (len(names) + 1) + 1), 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    _draw_bars(axes, runs, names)
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.set_ylim(0, 105)
+    axes.set_title(title, fontsize=9, wrap=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=4)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomic(path, content.getvalue())
+
+
+def _draw_bars(axes: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
+    """A group of bars per domain and one for the average, a bar per method."""
+    found = averages(runs)
+    width = 0.8 / max(1, len(found))
+    for place, (label, values) in enumerate(found.items()):
+        seen = [[d for run in runs for d in run.domains if d.name == name] for name in names]
+        heights = [
+            100 * value for value in [*(mean(each, label, "accuracy") for each in seen), values["accuracy"]]
+        ]
+        offset = (place - (len(found) - 1) / 2) * width
+        positions = [index + offset for index in range(len(heights))]
+        bars = axes.bar(positions, heights, width * 0.92, label=label, color=_COLOURS[place % len(_COLOURS)])
+        axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+    axes.axvline(len(names) - 0.5, color="0.8", linewidth=1)
+    ticks = [name.replace("_", "\n") for name in names] + ["average"]
+    axes.set_xticks(range(len(ticks)), ticks, fontsize=8)

@@ -1,0 +1,101 @@
+"""Results as plain text for a terminal: a row per domain while it runs, and a summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..protocol import Protocol
+from .average import averages, difference, is_noise
+from .outcome import DomainResult, Run
+
+_NAME = 20
+# Heading, key of the averages, factor, format; those with a spread over seeds show it.
+_COLUMNS = (
+    ("accuracy %", "accuracy", 100, ".2f"),
+    ("gain", "gain", 100, "+.2f"),
+    ("top-5 %", "top5_accuracy", 100, ".2f"),
+    ("ECE %", "ece", 100, ".2f"),
+    ("NLL", "nll", 1, ".3f"),
+    ("mCE %", "mce", 1, ".1f"),
+    ("forwards", "forwards_per_batch", 1, ".3g"),
+    ("images/s", "images_per_second", 1, ".1f"),
+    ("process MB", "peak_bytes", 1e-6, ".0f"),
+    ("guarded", "guarded", 1, ".3g"),
+)
+
+
+def header(labels: Sequence[str]) -> str:
+    """The line above the rows of `row`."""
+    return "top-1 accuracy, %".ljust(_NAME) + "".join(_cell(label, label) for label in labels)
+
+
+def row(domain: DomainResult, protocol: Protocol) -> str:
+    """One domain: accuracy of each method, in percent.
+
+    The best one has a `*`, and a `~` stands behind what differs from the first method by no more than noise.
+    """
+    accuracies = {label: part.tally.accuracy for label, part in domain.methods.items()}
+    best, first = max(accuracies.values()), next(iter(accuracies))
+    cells = []
+    for label, value in accuracies.items():
+        noise = label != first and is_noise(*difference(domain, label))
+        star = value == best and len(accuracies) > 1
+        cells.append(_cell(label, f"{100 * value:.1f}{marks(best=star, noise=noise)}"))
+    seen = next(iter(domain.methods.values())).tally.images
+    note = "" if domain.complete else f"  (first {seen} images)"
+    note += f"  ({domain.odd_count})" if domain.odd_count else ""
+    return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
+
+
+def marks(*, best: bool, noise: bool) -> str:
+    """What stands behind an accuracy: always two characters, so that columns stay aligned."""
+    return f"{'*' if best else ' '}{'~' if noise else ' '}"
+
+
+def name_of(domain: DomainResult, protocol: Protocol) -> str:
+    """A domain's name, with severity and round where there are several."""
+    severity = f" {domain.severity}" if domain.severity and len(protocol.severities) > 1 else ""
+    return f"{domain.name}{severity}{f' #{domain.round}' if protocol.rounds > 1 else ''}"
+
+
+def summary(runs: Sequence[Run]) -> str:
+    """A table of all methods: rates averaged over the domains, cost over everything that was seen.
+
+    Columns that say nothing (no guard stepped in, no mean corruption error) are left out.
+    """
+    found = averages(runs)
+    width = max(map(len, found), default=0) + 2
+    columns = [each for each in _COLUMNS if any(_says(values, each[1]) for values in found.values())]
+    lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
+    for label, values in found.items():
+        cells = (
+            _value(values, key, factor, kind).rjust(_width(found, key)) for _, key, factor, kind in columns
+        )
+        lines.append(label.ljust(width) + "".join(cells))
+    first = next(iter(found), "")
+    lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(found) > 1 else "")
+    return "\n".join(lines).rstrip()
+
+
+def _says(values: Mapping[str, Any], key: str) -> bool:
+    return values[key] is not None and (key != "guarded" or bool(values[key]))
+
+
+def _value(values: Mapping[str, Any], key: str, factor: float, kind: str) -> str:
+    if values[key] is None:
+        return "–"
+    text = format(values[key] * factor, kind)
+    if key == "gain":
+        return f"{text}{'~' if values['gain_is_noise'] else ' '}"
+    spread = values.get(f"{key}_std")
+    return text if spread is None else f"{text} ± {format(spread * factor, kind)}"
+
+
+def _width(found: Mapping[str, Mapping[str, Any]], key: str) -> int:
+    spread = any(values.get(f"{key}_std") is not None for values in found.values())
+    return 17 if spread else 12
+
+
+def _cell(label: str, text: str) -> str:
+    return text.rjust(max(12, len(label) + 2))

@@ -1,0 +1,1 @@
+"""Streams of labelled batches through methods."""

@@ -1,0 +1,195 @@
+"""Streams images through several methods at once, batch by batch, so that they are compared side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...engine.errors import InputError
+from ...engine.files import sha256_of_parts
+from ...engine.model import ImageArray
+from ...engine.registry import Prediction
+from ...engine.streams.adapter import Adapter
+from ..processes.memory import peak_bytes, reset_peak
+from ..results.outcome import DomainResult, MethodResult, Run, Trace
+from .stream import Batch, Integers, Segment
+
+TRACE_POINTS = 50  # per segment, at most
+
+
+def advance(
+    run: Run,
+    segments: Sequence[Segment],
+    adapters: Mapping[str, Adapter],
+    batch_size: int,
+    columns: Integers | None = None,
+) -> Iterator[int]:
+    """Continues a run from where it is to its end; yields the number of images after every batch.
+
+    Every batch is loaded once and given to each method in turn; a method sees the stream as if it were
+    alone. After any batch the run and the adapters' states together are a point from which another process
+    can go on with the same results.
+
+    Args:
+        run: how far it came, filled in place. Its last domains are those of the segment that is running.
+        segments: the whole stream.
+        adapters: one per label, all with their own state, as it was when the run came there.
+        batch_size: images per batch.
+        columns: for each label of the data, its column in the logits; None if they are the same.
+    """
+    while run.segment < len(segments):
+        segment = segments[run.segment]
+        if not run.batch:
+            _begin(run, segment, adapters)
+        current = run.domains[-len(segment.domains) :]
+        count = math.ceil(len(segment) / batch_size)
+        begin = time.perf_counter()
+        for batch in segment.batches(batch_size, run.batch):
+            labels = batch.labels if columns is None else columns[batch.labels]
+            targets = Batch(batch.images, labels, batch.members)
+            _step(run, adapters, targets, current, math.ceil(count / TRACE_POINTS))
+            begin, seconds = time.perf_counter(), time.perf_counter() - begin
+            for index, domain in enumerate(current):
+                domain.seconds += seconds * float(np.mean(batch.members == index))
+            if run.batch == count:
+                _end(run, current, len(segments))
+            yield len(batch.images)
+
+
+def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray, Integers]]) -> Run:
+    """Streams any batches through several methods; nothing is forgotten before or in between.
+
+    Args:
+        adapters: one per label, all on networks with the same classes.
+        batches: images uint8 `[N, H, W, 3]` with their labels `[N]`, columns of the logits.
+
+    Returns:
+        A run with one domain, named `stream`, and the seed of the first adapter. As its images have no
+        identifiers, their hash is of pixels and labels. `results.of_run` makes a file of it.
+
+    Raises:
+        InputError: labels are not one integer per image, or no column of the logits; or nothing came.
+    """
+    first, begin = next(iter(adapters.values())), time.perf_counter()
+    domain = DomainResult("stream", {label: MethodResult() for label in adapters})
+    run = Run(first.seed, [domain], {label: Trace() for label in adapters})
+    pixels, targets = hashlib.sha256(), hashlib.sha256()
+    for images, given in batches:
+        labels = _checked(given, images, first)
+        _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64)), [domain], 1)
+        domain.images += len(labels)
+        pixels.update(np.ascontiguousarray(images).data)
+        targets.update(labels.data)
+    if not run.batch:
+        raise InputError("expected batches of images and labels, found none")
+    domain.found, domain.seconds = domain.images, time.perf_counter() - begin
+    domain.ids_sha256 = sha256_of_parts(pixels.hexdigest(), targets.hexdigest())
+    _end(run, [domain], 1)
+    return run
+
+
+def _checked(labels: Any, images: ImageArray, adapter: Adapter) -> Integers:
+    """Labels as `[N]` integers; what is wrong with them is said before anything is learnt."""
+    array, classes = np.asarray(labels), adapter.network.info.classes
+    if array.dtype.kind not in "iu" or array.shape != images.shape[:1]:
+        raise InputError(
+            f"expected a label for each image, integers of shape [{len(images)}], found {array.dtype} of "
+            f"shape {list(array.shape)}"
+        )
+    if len(array) and not 0 <= array.min() <= array.max() < classes:
+        raise InputError(f"expected labels in 0..{classes - 1}, found {array.min()}..{array.max()}")
+    return array.astype(np.int64)
+
+
+def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
+    if segment.forget:
+        for adapter in adapters.values():
+            adapter.reset()
+    for domain in segment.domains:
+        run.domains.append(
+            DomainResult(
+                name=domain.name,
+                methods={label: MethodResult() for label in adapters},
+                severity=domain.severity,
+                round=segment.round,
+                segment=run.segment,
+                generated=domain.generated,
+                benchmark=domain.benchmark,
+                images=len(domain),
+                found=domain.whole,
+                expected=domain.expected,
+                ids_sha256=domain.ids_sha256(),
+            )
+        )
+
+
+def _end(run: Run, current: Sequence[DomainResult], segments: int) -> None:
+    for domain in current:
+        domain.complete = True
+    run.segment, run.batch = run.segment + 1, 0
+    run.complete = run.segment == segments
+
+
+def _step(
+    run: Run, adapters: Mapping[str, Adapter], batch: Batch, current: Sequence[DomainResult], stride: int
+) -> None:
+    """Every method's step on a batch, whose labels are columns of the logits, and what it came to."""
+    stepped = _predictions(adapters, batch.images, run.batch)
+    run.consistent = False
+    for label, (prediction, seconds, peak) in stepped.items():
+        parts = [domain.methods[label] for domain in current]
+        correct = _count(parts, batch, prediction, seconds, peak)
+        run.traces[label].add(prediction, correct, new=run.batch % stride == 0)
+    run.batch += 1
+    run.consistent = True
+
+
+def _predictions(
+    adapters: Mapping[str, Adapter], images: ImageArray, index: int
+) -> dict[str, tuple[Prediction, float, int]]:
+    """Every method's step, its seconds and its peak of memory: all of them, or none if one is interrupted."""
+    before = {label: (adapter.state, adapter.guarded) for label, adapter in adapters.items()}
+    try:
+        return {label: _timed(adapters[label], images) for label in _rotated(list(adapters), index)}
+    except BaseException:
+        for label, adapter in adapters.items():
+            adapter.state, adapter.guarded = before[label]
+        raise
+
+
+def _rotated(labels: list[str], index: int) -> list[str]:
+    """Each method is first in its turn: the threads that load ahead disturb whichever runs first."""
+    start = index % len(labels)
+    return labels[start:] + labels[:start]
+
+
+def _timed(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
+    """A step, its seconds, and the largest resident memory meanwhile."""
+    reset_peak()
+    begin = time.perf_counter()
+    prediction = adapter.step(images)
+    return prediction, time.perf_counter() - begin, peak_bytes()
+
+
+def _count(
+    parts: Sequence[MethodResult], batch: Batch, prediction: Prediction, seconds: float, peak: int
+) -> NDArray[np.bool_]:
+    """Adds a step to the results of the domains that its images belong to; which images it got right."""
+    correct = np.zeros(len(batch.labels), bool)
+    for index in np.unique(batch.members):
+        part, here = parts[index], batch.members == index
+        correct[here] = part.tally.add(prediction.logits[here], batch.labels[here])
+        part.right.append(correct[here])
+        share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
+        part.batches += share
+        part.forwards += share * prediction.forwards
+        part.guarded += share * prediction.guarded
+        part.seconds += share * seconds
+        part.peak_bytes = max(part.peak_bytes, peak)
+    return correct

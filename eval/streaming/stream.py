@@ -1,0 +1,133 @@
+"""The order in which images arrive: a stream is a row of segments, each an order over some domains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.loader import load_batches
+from ..datasets.domain import CLEAN, Domain
+from ..protocol import Protocol
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that arrive together.
+
+    Attributes:
+        images: uint8 `[N, H, W, 3]`.
+        labels: `[N]`, indices into the classes of the bundle.
+        members: `[N]`, which domain of the segment each image belongs to.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Integers
+    members: Integers
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the stream within which nothing is forgotten.
+
+    Attributes:
+        domains: whose images arrive: one, or under `mixed` several.
+        order: gives the order of all their images, counted through the domains one after the other.
+        forget: methods start anew before it.
+        round: which of several passes over the domains this is, from 1.
+    """
+
+    domains: tuple[Domain, ...]
+    order: Callable[[], Integers]
+    forget: bool
+    round: int = 1
+
+    def __len__(self) -> int:
+        return sum(map(len, self.domains))
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
+        """All batches from number `start` on; the last may be smaller."""
+        order = self.order()[start * size :]
+        ends = np.cumsum([len(domain) for domain in self.domains])
+        members = np.searchsorted(ends, order, side="right")
+        within = order - (ends - [len(domain) for domain in self.domains])[members]
+        labels = np.empty(len(order), np.int64)
+        for index, domain in enumerate(self.domains):
+            labels[members == index] = domain.labels[within[members == index]]
+
+        def load(position: int) -> NDArray[np.uint8]:
+            domain = self.domains[int(members[position])]
+            return domain.load(int(within[position]))
+
+        with closing(load_batches(load, range(len(order)), size)) as loaded:
+            for index, images in enumerate(loaded):
+                part = slice(index * size, index * size + len(images))
+                yield Batch(images, labels[part], members[part])
+
+
+def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:
+    """The stream of one seed.
+
+    Under `mixed` and `rounds`, clean images come once, at the end: they tell what adaptation costs.
+    """
+    if protocol.setting == "mixed":
+        return _mixed(domains, seed)
+    forget = protocol.setting in ("reset", "label_shift")
+    return [
+        Segment((domain,), _order(domain, protocol, seed, turn), forget, turn)
+        for turn in range(1, protocol.rounds + 1)
+        for domain in domains
+        if protocol.rounds == turn or domain.name != CLEAN
+    ]
+
+
+def _mixed(domains: Sequence[Domain], seed: int) -> list[Segment]:
+    mixed = tuple(domain for domain in domains if domain.name != CLEAN)
+    stream = [Segment(mixed, partial(shuffled, sum(map(len, mixed)), "mixed", seed), True)] if mixed else []
+    for domain in (domain for domain in domains if domain.name == CLEAN):
+        stream.append(Segment((domain,), partial(shuffled, len(domain), domain.name, seed), not stream))
+    return stream
+
+
+def _order(domain: Domain, protocol: Protocol, seed: int, turn: int) -> Callable[[], Integers]:
+    if protocol.setting == "label_shift":
+        return partial(by_class, domain, seed, protocol.concentration)
+    return partial(shuffled, len(domain), domain.name, seed, turn)
+
+
+def shuffled(count: int, name: str, seed: int, turn: int = 1) -> Integers:
+    """A permutation of `count` that depends on these four arguments only."""
+    return _generator("order", seed, name, *([turn] if turn > 1 else [])).permutation(count)
+
+
+def by_class(domain: Domain, seed: int, concentration: float | None = None) -> Integers:
+    """An order of a domain in which images of one class come together.
+
+    Without a concentration it is strict: ascending classes, each shuffled within. With one, there are as many
+    slots as classes; every class spreads its images over the slots in proportions drawn from a symmetric
+    Dirichlet distribution, and each slot is shuffled. Towards 0 a class has one slot to itself or shares it;
+    towards infinity the order is that of no shift.
+    """
+    order = shuffled(len(domain), domain.name, seed)
+    labels = domain.labels[order]
+    if concentration is None:
+        return order[np.argsort(labels, kind="stable")]
+    generator = _generator("label shift", seed, domain.name)
+    classes, counts = np.unique(labels, return_counts=True)
+    slots = np.empty(len(order), np.int64)
+    for label, count in zip(classes, counts, strict=True):
+        shares = generator.dirichlet(np.full(len(classes), concentration))
+        slots[labels == label] = generator.choice(len(classes), count, p=shares)
+    return order[np.argsort(slots, kind="stable")]
+
+
+def _generator(*key: object) -> np.random.Generator:
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(list(digest))

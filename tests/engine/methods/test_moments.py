@@ -1,0 +1,233 @@
+"""Moment matching (methods.md §18.9) against weights that are written out image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.engine.errors import BundleError
+from fozo.engine.methods.moments import MomentMatching
+from fozo.engine.methods.shift import Shift
+from fozo.engine.model import FloatArray, ImageArray, SourceStatistics
+from fozo.engine.registry import METHODS
+from fozo.engine.streams.adapter import Adapter
+
+StandIn = Callable[..., Any]
+SINGLE = 2e-6  # slope and intercept are rounded to float32
+
+
+def images(count: int, seed: int = 0) -> ImageArray:
+    made: ImageArray = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+    return made
+
+
+def last(network: Any, batch: ImageArray) -> FloatArray:
+    features: FloatArray = network(batch).features[:, -1]
+    return features
+
+
+def head(network: Any, features: FloatArray) -> FloatArray:
+    logits: FloatArray = features @ network.weight.T + network.bias
+    return logits
+
+
+def weighted_moments(batches: list[FloatArray], decay: float) -> tuple[FloatArray, FloatArray | None]:
+    """Mean and unbiased variance of all images, each with its weight in an exponential average of batches."""
+    shares = [
+        (decay ** (len(batches) - 1 - index)) * (1 if index == 0 else 1 - decay)
+        for index in range(len(batches))
+    ]
+    weights = [share / len(each) for share, each in zip(shares, batches, strict=True) for _ in each]
+    assert sum(weights) == pytest.approx(1)
+    rows = [row for batch in batches for row in batch]
+    mean = sum(weight * row for weight, row in zip(weights, rows, strict=True))
+    if len(rows) == 1:
+        return mean, None
+    biased = sum(weight * (row - mean) ** 2 for weight, row in zip(weights, rows, strict=True))
+    return mean, biased / (1 - sum(weight**2 for weight in weights))
+
+
+def matched(
+    features: FloatArray, mean: FloatArray, variance: FloatArray | None, source: Any, limit: float
+) -> FloatArray:
+    ratio = np.ones(len(mean)) if variance is None else source.std[-1] ** 2 / (variance + 1e-6)
+    ratio = np.array([min(max(each, 1 / limit), limit) for each in ratio])
+    return source.mean[-1] + np.sqrt(ratio) * (features - mean)
+
+
+@pytest.mark.parametrize("sizes", [(1,) * 8, (2,) * 5, (7, 1, 2, 64, 3), (64, 64)])
+@pytest.mark.parametrize("update", ["inclusive", "lagged"])
+@pytest.mark.parametrize(("decay", "gain", "limit"), [(0.9, 1.0, 3.0), (0.6, 0.5, 1.4), (0.3, 1.3, 1e6)])
+def test_against_explicit_weights(
+    stand_in: StandIn, sizes: tuple[int, ...], update: Any, decay: float, gain: float, limit: float
+) -> None:
+    network = stand_in()
+    method = MomentMatching(update=update, decay=decay, gain=gain, ratio_limit=limit)
+    state, seen = method.init(network.info, 0), []
+    for batch, size in enumerate(sizes):
+        given = images(size, batch)
+        features = last(network, given)
+        known = [*seen, features]
+        prediction, state = method.step(state, given, network)
+        predicted = method.predict(state, given, network)
+        for found, used in ((prediction, known if update == "inclusive" else seen), (predicted, known)):
+            expected = features
+            if used:
+                moved = matched(features, *weighted_moments(used, decay), network.info.source, limit)
+                expected = features + gain * (moved - features)
+            np.testing.assert_allclose(found.logits, head(network, expected), rtol=SINGLE, atol=20 * SINGLE)
+        seen = known
+
+
+def test_defaults() -> None:
+    assert METHODS["moments"] == MomentMatching(
+        update="inclusive", decay=0.9, gain=1.0, ratio_limit=3.0, variance_floor=1e-6
+    )
+
+
+def with_source(network: Any, mean: FloatArray, std: FloatArray) -> Any:
+    """The network with other source statistics of its last feature."""
+    shape = (network.info.layers, 1)
+    source = SourceStatistics(np.tile(mean, shape), np.tile(std, shape), 100)
+    network.info = replace(network.info, source=source)
+    return network
+
+
+def test_a_batch_gets_mean_and_deviation_of_the_source(stand_in: StandIn) -> None:
+    network = stand_in(classes=3)
+    network.weight[:], network.bias[:] = np.eye(3), 0  # logits are the matched features
+    method = MomentMatching(ratio_limit=1e9, variance_floor=0.0)
+    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
+    source = network.info.source
+    np.testing.assert_allclose(prediction.logits.mean(axis=0), source.mean[-1], atol=1e-6)
+    np.testing.assert_allclose(prediction.logits.std(axis=0, ddof=1), source.std[-1], rtol=1e-6)
+
+
+def test_features_that_match_already_stay(stand_in: StandIn) -> None:
+    network = stand_in()
+    features = last(network, images(20))
+    with_source(network, features.mean(axis=0), features.std(axis=0, ddof=1))
+    method = MomentMatching()
+    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
+    np.testing.assert_allclose(prediction.logits, network(images(20)).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(100, 3**0.5), (0.01, 3**-0.5), (1.5, 1.5), (0.7, 0.7)])
+def test_ratio_of_variances_is_clamped_on_both_sides(stand_in: StandIn, factor: float, slope: float) -> None:
+    network = stand_in()
+    features = last(network, images(20))
+    mean = features.mean(axis=0)
+    with_source(network, mean, factor * features.std(axis=0, ddof=1))
+    method = MomentMatching()
+    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
+    expected = head(network, mean + slope * (features - mean))
+    np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("update", ["inclusive", "lagged"])
+def test_with_a_limit_of_1_it_is_the_shift_to_the_source_mean(stand_in: StandIn, update: Any) -> None:
+    network = stand_in()
+    left, right = MomentMatching(update=update, ratio_limit=1.0), Shift(update=update)
+    states = [left.init(network.info, 0), right.init(network.info, 0)]
+    for batch, size in enumerate((7, 1, 2, 7)):
+        given = images(size, batch)
+        first, states[0] = left.step(states[0], given, network)
+        second, states[1] = right.step(states[1], given, network)
+        np.testing.assert_allclose(first.logits, second.logits, rtol=SINGLE, atol=SINGLE)
+
+
+def test_without_gain_it_is_the_network(stand_in: StandIn) -> None:
+    network, method = stand_in(), MomentMatching(gain=0.0)
+    prediction, _ = method.step(method.init(network.info, 0), images(7), network)
+    np.testing.assert_allclose(prediction.logits, network(images(7)).logits, atol=SINGLE)
+
+
+def test_before_the_first_batch_it_is_the_network_bit_for_bit(stand_in: StandIn) -> None:
+    network, method = stand_in(), MomentMatching(update="lagged")
+    initial, plain = method.init(network.info, 0), network(images(7)).logits
+    assert method.predict(initial, images(7), network).logits.tobytes() == plain.tobytes()
+    assert method.step(initial, images(7), network)[0].logits.tobytes() == plain.tobytes()
+
+
+def test_after_a_single_image_only_the_mean_is_matched(stand_in: StandIn) -> None:
+    network, method = stand_in(), MomentMatching()
+    first, state = method.step(method.init(network.info, 0), images(1), network)
+    np.testing.assert_allclose(first.logits, head(network, network.info.source.mean[-1:]), atol=SINGLE)
+    moved = last(network, images(7, 1)) - last(network, images(1)) + network.info.source.mean[-1]
+    np.testing.assert_allclose(
+        method.predict(state, images(7, 1), network).logits, head(network, moved), atol=20 * SINGLE
+    )
+
+
+def test_single_images_lead_to_the_same_variance_as_a_batch(stand_in: StandIn) -> None:
+    """No bias in the mean over many streams of single images: 5 of them weigh very unequally."""
+    network, method = stand_in(), MomentMatching()
+    found = []
+    stream = images(3000, 5)
+    everything = last(network, stream).var(axis=0, ddof=1)
+    for first in range(0, 3000, 5):
+        state = method.init(network.info, 0)
+        for image in range(first, first + 5):
+            state = method.step(state, stream[image : image + 1], network)[1]
+        found.append(state.variance / (1 - state.concentration))
+    np.testing.assert_allclose(np.mean(found, axis=0), everything, rtol=0.1)
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-6])
+def test_constant_features(stand_in: StandIn, floor: float) -> None:
+    network, method = stand_in(), MomentMatching(variance_floor=floor)
+    network.mix[:] = 0
+    state = method.init(network.info, 0)
+    for _ in range(3):
+        with np.errstate(all="raise", under="ignore"):
+            prediction, state = method.step(state, images(4), network)
+        expected = head(network, network.info.source.mean[-1:]).repeat(4, axis=0)
+        np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
+
+
+def test_channels_without_variance_in_the_source(stand_in: StandIn) -> None:
+    network, method = stand_in(), MomentMatching(variance_floor=0.0)
+    with_source(network, np.zeros(3), np.zeros(3))
+    network.mix[:, -1] = 0
+    prediction, _ = method.step(method.init(network.info, 0), images(9), network)
+    features = last(network, images(9))
+    expected = head(network, 3**-0.5 * (features - features.mean(axis=0)))
+    np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
+
+
+def test_one_forward_and_source_statistics(stand_in: StandIn) -> None:
+    network, method = stand_in(), MomentMatching()
+    state = method.init(network.info, 0)
+    prediction, state = method.step(state, images(3), network)
+    assert network.forwards == prediction.forwards == method.forwards == state.step == 1
+    network.info = replace(network.info, source=None)
+    with pytest.raises(BundleError, match="fozo source"):
+        method.init(network.info, 0)
+
+
+def test_with_some_classes(bundle_path: Path, random_images: Any) -> None:
+    chosen = [17, 3, 4]
+    some = Adapter.open(bundle_path, method="moments", classes=chosen, workers=1)
+    whole = Adapter.open(bundle_path, method="moments", workers=1)
+    for size in (7, 1, 2):
+        given = random_images(size, seed=size)
+        np.testing.assert_allclose(
+            some.step(given).logits, whole.step(given).logits[:, chosen], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_resumed(bundle_path: Path, random_images: Any, tmp_path: Path) -> None:
+    batches = [random_images(size, seed=size) for size in (1, 3, 1, 4)]
+    whole, cut = (Adapter.open(bundle_path, method="moments", workers=1) for _ in range(2))
+    expected = [whole.step(batch).logits.tobytes() for batch in batches]
+    for batch in batches[:2]:
+        cut.step(batch)
+    cut.save(tmp_path / "state.npz")
+    cut.reset()
+    assert cut.state.mean is None and cut.state.concentration == 1  # type: ignore[attr-defined]
+    cut.load(tmp_path / "state.npz")
+    assert [cut.step(batch).logits.tobytes() for batch in batches[2:]] == expected[2:]

@@ -1,0 +1,538 @@
+"""PIZO's gradient against PyTorch's autograd, its variance against the derivation, and its bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import BundleError, InputError
+from fozo.engine.methods.pizo import PizoState
+from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
+from fozo.engine.registry import Pizo, method
+from fozo.engine.runtime.network import Network
+from fozo.engine.statistics.moments import Moments
+from fozo.engine.statistics.objective import (
+    chance_discrepancy,
+    discrepancy,
+    diversity_slopes,
+    entropy,
+    outer_slopes,
+    softmax,
+)
+from fozo.engine.streams.adapter import Adapter
+
+MakeImages = Callable[..., ImageArray]
+BATCH = 4
+NARROW = {
+    "first_block": 1,
+    "frozen_last_blocks": 0,
+    "shift": "none",
+    "epsilon": 0.01,
+    "rate": 0.005,
+    "anchor": 0.0,
+    "tolerance": 0.0,
+}
+
+
+# --- the known part of the derivative ---
+
+
+def test_outer_slopes_are_the_derivative(stand_in: Callable[..., Any]) -> None:
+    """Against finite differences of the discrepancy of batch and window together, image by image."""
+    generator = np.random.default_rng(0)
+    features, past = generator.normal(size=(5, 2, 3)), generator.normal(size=(7, 2, 3))
+    source, step = stand_in().info.source, 1e-5
+    moments = Moments.of(features).merge(Moments.of(past))
+    along = generator.normal(size=features.shape)
+    found = outer_slopes(features, features + along, features - along, moments, source)
+    for index in range(5):
+        losses = []
+        for sign in (1, -1):
+            moved = features.copy()
+            moved[index] += sign * step * along[index]
+            losses.append(discrepancy(Moments.of(moved).merge(Moments.of(past)), source))
+        expected = (losses[0] - losses[1]) / step * 12 / 64
+        assert found[index] == pytest.approx(expected, rel=1e-5)
+
+
+def test_outer_slopes_of_a_single_image_and_of_constant_features(stand_in: Callable[..., Any]) -> None:
+    source = stand_in().info.source
+    features = np.ones((1, 2, 3))
+    alone = outer_slopes(features, features + 1, features, Moments.of(features), source)
+    assert alone == pytest.approx(2 * (1 - source.mean).sum() / 64)
+    constant = np.ones((4, 2, 3))
+    assert np.isfinite(outer_slopes(constant, constant + 1, constant, Moments.of(constant), source)).all()
+
+
+def test_diversity_slopes_are_the_derivative() -> None:
+    generator = np.random.default_rng(1)
+    logits, along, step = generator.normal(size=(6, 5)), generator.normal(size=(6, 5)), 1e-4
+    found = diversity_slopes(logits + step * along, logits - step * along)
+    for index in range(6):
+        ends = []
+        for sign in (1, -1):
+            moved = logits.copy()
+            moved[index] += sign * step * along[index]
+            mean = softmax(moved).mean(axis=0)
+            ends.append(float(-6 * (mean * np.log(mean)).sum()))
+        assert found[index] == pytest.approx(ends[0] - ends[1], rel=1e-4, abs=1e-9)
+
+
+# --- the whole gradient ---
+
+
+@pytest.fixture(scope="module")
+def network(
+    tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Bundle]
+) -> Iterator[Network]:
+    """So narrow (64 tuned values) that some thousand draws are enough."""
+    path = make_bundle(tmp_path_factory.mktemp("narrow") / "bundle", width=16, depth=2, classes=6).path
+    with Network.open(path, workers=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def model(randomised_vit: Callable[..., Any]) -> Any:
+    """The same network in PyTorch, float64."""
+    return randomised_vit(16, 2, 6, 0).double()
+
+
+def autograd(
+    model: Any,
+    network: Network,
+    images: ImageArray,
+    normalisation: Any,
+    weight: float,
+    *,
+    prompts: FloatArray | None = None,
+    entropy_share: float = 1.0,
+    shift: float = 0.0,
+) -> FloatArray:
+    """What each image contributes to the gradient of the loss written out in PyTorch.
+
+    That by the norms, `[N, 2, 2, 16]`, or where there are prompts `[P, 16]` that by them, `[N, P, 16]`.
+    Entropy counts `entropy_share` times, of logits shifted by `shift` times the way to the origin.
+    """
+    import torch
+
+    pixels = torch.from_numpy(images.astype(np.float64) / 255)
+    mean, std = (torch.tensor(each, dtype=torch.float64) for each in normalisation)
+    x = ((pixels - mean) / std).permute(0, 3, 1, 2)
+    source = network.info.source
+    assert source is not None
+    addends = [torch.zeros(len(images), 2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    tuned = addends
+    x = model._pos_embed(model.patch_embed(x))
+    if prompts is not None:
+        tokens = torch.from_numpy(np.repeat(prompts[None], len(images), axis=0)).double().requires_grad_()
+        x, tuned = torch.cat([x[:, :1], tokens, x[:, 1:]], dim=1), [tokens]
+    first, last = model.blocks
+    x = first(x)
+
+    def normed(norm: Any, values: Any, addend: Any) -> Any:
+        weight, bias = norm.weight + addend[:, 0], norm.bias + addend[:, 1]
+        plain = torch.nn.functional.layer_norm(values, (16,), None, None, norm.eps)
+        return plain * weight[:, None] + bias[:, None]
+
+    inner = normed(last.norm1, x, addends[0])
+    features = [inner[:, 0]]  # of the first block, through the norm that follows it
+    x = x + last.attn(inner)
+    x = x + last.mlp(normed(last.norm2, x, addends[1]))
+    features.append(model.norm(x)[:, 0])
+    stacked = torch.stack(features, dim=1)
+    distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
+    distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
+    logits = model.head(features[-1] - shift * features[-1].mean(0).detach())
+    entropies = torch.special.entr(logits.softmax(1)).sum()
+    loss = weight * len(images) / 64 * distance + entropy_share * entropies
+    found = [each.numpy() for each in torch.autograd.grad(loss, tuned)]
+    return found[0] if prompts is not None else np.stack(found, axis=1)
+
+
+def estimates(
+    network: Network, images: ImageArray, configured: Pizo, draws: int, prompts: FloatArray | None = None
+) -> FloatArray:
+    """The gradient sum of as many first steps with different seeds, `[draws, …]`."""
+    many = replace(configured, update_images=10**6)
+    found = []
+    for seed in range(draws):
+        start = many.init(network.info, seed)
+        if prompts is not None:
+            start = replace(start, prompts=prompts)
+        _, state = many.step(start, images, network)
+        found.append(state.norms_gradient if prompts is None else state.prompts_gradient)
+    return np.stack(found)
+
+
+def cosine(left: FloatArray, right: FloatArray) -> float:
+    return float((left * right).sum() / np.linalg.norm(left) / np.linalg.norm(right))
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "draws"),
+    [
+        ({}, BATCH, 4000),
+        ({"directions": "gaussian"}, BATCH, 4000),
+        ({"samples": 4}, BATCH, 1000),
+        ({"shift": "origin"}, 64, 500),
+        ({"tune": "prompts", "prompt_epsilon": 0.01}, BATCH, 4000),
+    ],
+    ids=str,
+)
+def test_the_gradient_is_autograds_on_the_average(
+    network: Network,
+    model: Any,
+    random_images: MakeImages,
+    normalisation: Any,
+    options: dict[str, Any],
+    count: int,
+    draws: int,
+) -> None:
+    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
+    images, weight = random_images(count), 10.0
+    prompts = None
+    if "tune" in options:
+        prompts = np.random.default_rng(5).normal(0, 0.5, (3, 16)).astype(np.float32)
+    shift = float(options.get("shift") == "origin")
+    expected, blind = (
+        autograd(
+            model, network, images, normalisation, weight, prompts=prompts, entropy_share=share, shift=shift
+        ).sum(axis=0)
+        for share in (1.0, 0.0)
+    )
+    assert cosine(blind, expected) < 0.95, "the entropy would not be missed"
+    configured = Pizo(**{**NARROW, "discrepancy_weight": weight, **options})
+    found = estimates(network, images, configured, draws, prompts).mean(axis=0) / configured.samples
+    assert cosine(found, expected) > 0.99
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.05)
+
+
+def test_own_directions_have_the_variance_of_the_derivation(
+    network: Network, model: Any, random_images: MakeImages, normalisation: Any
+) -> None:
+    """With ±1 the variance of the sum is (V − 1) Σ‖g_i‖² with own directions, (V − 1) ‖Σ g_i‖² with one."""
+    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
+    images = random_images(BATCH)
+    configured = Pizo(**NARROW, discrepancy_weight=400.0)  # type: ignore[arg-type]
+    own = estimates(network, images, configured, 1500)
+    shared = estimates(network, images, _Shared(**NARROW, discrepancy_weight=400.0), 1500)  # type: ignore[arg-type]
+    each_image = autograd(model, network, images, normalisation, 400.0)
+    variances = [float(each.var(axis=0).sum()) for each in (own, shared)]
+    assert variances[0] == pytest.approx(63 * np.square(each_image).sum(), rel=0.15)
+    assert variances[1] == pytest.approx(63 * np.square(each_image.sum(axis=0)).sum(), rel=0.15)
+    assert cosine(shared.mean(axis=0), own.mean(axis=0)) > 0.9
+    assert variances[1] > 1.5 * variances[0], "images agree about where to go, and it does not help"
+
+
+class _Shared(Pizo):
+    """The same with one direction for the whole batch, as FOZO and ZOA have it."""
+
+    def _directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
+        found = super()._directions(state, sample, count)
+        return {name: np.repeat(each[:1], count, axis=0) for name, each in found.items()}
+
+
+# --- steps ---
+
+
+def test_the_rate_is_the_length_of_the_first_step(network: Network, random_images: MakeImages) -> None:
+    configured = Pizo(**{**NARROW, "rate": 0.02}, update_images=BATCH)  # type: ignore[arg-type]
+    _, state = configured.step(configured.init(network.info, 0), random_images(BATCH), network)
+    assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(0.02, rel=1e-5)
+    assert (state.updates, state.images) == (1, 0)
+
+
+def test_momentum_is_corrected_and_averages(network: Network, random_images: MakeImages) -> None:
+    """Two updates by hand from the two gradients."""
+    configured = Pizo(**NARROW, update_images=BATCH)  # type: ignore[arg-type]
+    held = replace(configured, update_images=10**6)
+    first = configured.init(network.info, 0)
+    batches = [random_images(BATCH, seed=seed) for seed in (0, 1)]
+    gradients, expected, state = [], np.zeros_like(first.norms, np.float64), first
+    for index, images in enumerate(batches):
+        gradients.append(held.step(state, images, network)[1].norms_gradient)
+        weights = [0.1 * 0.9 ** (index - i) for i in range(index + 1)]
+        average = sum(w * g for w, g in zip(weights, gradients, strict=True)) / sum(weights)
+        expected -= 0.005 * average / np.sqrt(np.mean(np.square(gradients[-1])))
+        _, state = configured.step(state, images, network)
+        np.testing.assert_allclose(state.norms, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_no_step_is_longer_than_the_rate(network: Network) -> None:
+    """Not even where gradients become small and the running one is still that of before."""
+    configured = Pizo(**NARROW)  # type: ignore[arg-type]
+    state, generator, lengths = configured.init(network.info, 0), np.random.default_rng(0), []
+    for scale in (*[1.0] * 20, *[1e-9] * 20):
+        gradient = scale * generator.standard_normal(state.norms.shape)
+        following = configured._updated(replace(state, norms_gradient=gradient), 1.0)
+        lengths.append(float(np.sqrt(np.mean(np.square(following.norms - state.norms)))))
+        state = following
+    assert max(lengths) <= 0.005 * (1 + 1e-5)
+    assert lengths[20] == pytest.approx(0.005, rel=1e-3)
+
+
+@pytest.mark.parametrize("known_from", [32, 10**6])
+def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any], known_from: int) -> None:
+    """Both sides are estimates: the source statistics as well, of few images or of as good as all."""
+    exact = stand_in().info.source
+    axes, generator = exact.mean.shape, np.random.default_rng(0)
+
+    def clean(count: int) -> Moments:
+        return Moments.of(generator.normal(exact.mean, exact.std, (count, *axes)))
+
+    for count in (1, 2, 64, 200):
+        found = []
+        for _ in range(4000):
+            source = replace(exact, images=known_from)
+            if known_from < 100:
+                drawn = clean(known_from)
+                source = replace(source, mean=drawn.mean, std=drawn.std)
+            found.append(discrepancy(clean(count), source))
+        # For two images a standard deviation is not yet as for many.
+        tolerance = 0.25 if count == 2 else 0.05
+        expected = chance_discrepancy(replace(exact, images=known_from), count)
+        assert expected == pytest.approx(np.mean(found), rel=tolerance)
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(1.5, 0.0), (2.0, 0.0), (3.0, 0.5), (4.0, 1.0), (20.0, 1.0)])
+def test_near_the_source_nothing_is_done(
+    network: Network, random_images: MakeImages, ratio: float, share: float
+) -> None:
+    """With the source so far from the features: shift and step are that share of what they would be."""
+    images = random_images(64)
+    configured = Pizo(first_block=1, frozen_last_blocks=0, anchor=0.0)
+    features, logits = middle(configured, network, images)
+    moments = Moments.of(features)
+    assert moments.std is not None
+    std = moments.std.astype(np.float32)
+    chance = (std.astype(np.float64) ** 2).sum() * (1 / 64 + 1 / 512 + 1 / 126 + 1 / 1022)
+    apart = np.sqrt(ratio * chance / std.size)  # in every coordinate of the mean
+    source = SourceStatistics((moments.mean + apart).astype(np.float32), std, 512)
+    elsewhere = _Elsewhere(network, source)
+    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(share * 0.01, rel=1e-2, abs=1e-5)
+    offset = -share * network.info.head_weight @ features[:, -1].mean(axis=0)
+    np.testing.assert_allclose(prediction.logits - logits, np.tile(offset, (64, 1)), atol=2e-3)
+
+
+@pytest.mark.parametrize("count", [64, 256])
+def test_no_more_is_asked_of_larger_batches(network: Network, random_images: MakeImages, count: int) -> None:
+    """What is nothing for 64 images is nothing for 256, though chance alone would explain a fourth of it."""
+    configured = Pizo(first_block=1, frozen_last_blocks=0, window=count)
+    source = network.info.require_source("a test")
+    info = replace(network.info, source=replace(source, images=10**6))
+    chance = float(np.square(source.std.astype(np.float64)).sum()) * (1 / 64 + 1 / 126)
+    assert configured._need(1.9 * chance, count, info) == 0
+    assert configured._need(3 * chance, count, info) == pytest.approx(0.5, rel=1e-3)
+    images = random_images(count)
+    features, _ = middle(configured, network, images)
+    moments = Moments.of(features)
+    assert moments.std is not None
+    std = moments.std.astype(np.float32)
+    apart = np.sqrt(1.5 * (np.square(std.astype(np.float64)).sum() * (1 / 64 + 1 / 126)) / std.size)
+    elsewhere = _Elsewhere(network, SourceStatistics((moments.mean + apart).astype(np.float32), std, 10**6))
+    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    assert prediction.diagnostics["need"] == 0
+    assert not state.norms.any()
+
+
+def middle(configured: Pizo, network: Network, images: ImageArray) -> tuple[FloatArray, FloatArray]:
+    """Features and logits that the first step of a method sees, unshifted."""
+    start = configured.init(network.info, 0)
+    directions = configured._directions(start, 0, len(images))
+    moved = [configured._tunables(start, directions, sign, network.info) for sign in (1, -1)]
+    plus, minus = network.candidates(images, moved)
+    return (plus.features + minus.features) / 2, (plus.logits + minus.logits) / 2
+
+
+class _Elsewhere:
+    """A network with other source statistics."""
+
+    def __init__(self, network: Network, source: SourceStatistics) -> None:
+        self._network, self.info = network, replace(network.info, source=source)
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        return self._network(images, **tunables)
+
+    def candidates(self, images: ImageArray, tunables: Any) -> list[Outputs]:
+        return self._network.candidates(images, tunables)
+
+
+def test_small_batches_wait_until_there_are_enough_images(
+    network: Network, random_images: MakeImages
+) -> None:
+    adapter = Adapter(network, Pizo(**NARROW, update_images=8))  # type: ignore[arg-type]
+    updates = []
+    for seed, size in enumerate((3, 3, 1, 1, 8, 5)):
+        adapter.step(random_images(size, seed=seed))
+        updates.append((adapter.state.updates, adapter.state.images))  # type: ignore[attr-defined]
+    assert updates == [(0, 3), (0, 6), (0, 7), (1, 0), (2, 0), (2, 5)]
+
+
+def test_the_anchor_draws_back(network: Network, random_images: MakeImages) -> None:
+    images = random_images(64)
+    for anchor, expected in ((0.0, 1.0), (0.25, 0.75)):
+        configured = Pizo(**{**NARROW, "rate": 0.0, "anchor": anchor})  # type: ignore[arg-type]
+        start = configured.init(network.info, 0)
+        start = replace(start, norms=np.ones_like(start.norms))
+        _, state = configured.step(start, images, network)
+        np.testing.assert_allclose(state.norms, expected)
+
+
+def test_without_epsilon_nothing_is_learnt(network: Network, random_images: MakeImages) -> None:
+    configured = Pizo(**{**NARROW, "epsilon": 0.0})  # type: ignore[arg-type]
+    prediction, state = configured.step(configured.init(network.info, 0), random_images(64), network)
+    assert not state.norms.any()
+    np.testing.assert_array_equal(prediction.logits, network(random_images(64)).logits)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples": 3},
+        {"shift": "origin"},
+        {"shift": "source_mean"},
+        {"shift": "origin", "entropy_on": "unshifted"},
+        {"diversity_weight": 1.0},
+        {"tune": "both"},
+    ],
+    ids=str,
+)
+def test_the_gradient_is_the_sum_written_out(
+    bundle_path: Path, random_images: MakeImages, options: dict[str, Any]
+) -> None:
+    """Pair by pair and image by image, after an earlier batch that is in the window."""
+    configured = Pizo(**{**NARROW, "update_images": 10**6, **options})  # type: ignore[arg-type]
+    images = random_images(BATCH)
+    with Network.open(bundle_path, workers=1) as network:
+        info = network.info
+        start = configured.init(info, 0)
+        _, before = configured.step(start, random_images(6, seed=9), network)
+        prediction, state = configured.step(before, images, network)
+        pairs = []
+        for sample in range(configured.samples):
+            directions = configured._directions(before, sample, BATCH)
+            moved = [configured._tunables(before, directions, sign, info) for sign in (1, -1)]
+            pairs.append((directions, *network.candidates(images, moved)))
+    source, count = info.require_source("a test"), 2 * configured.samples
+    assert prediction.forwards == count
+    features = sum(plus.features + minus.features for _, plus, minus in pairs) / count
+    everything = Moments.of(np.concatenate([before.window, features]))
+    offset = np.zeros(info.classes)
+    if configured.shift != "none":
+        target = source.mean[-1] if configured.shift == "source_mean" else 0
+        offset = 10 / 64 * info.head_weight @ (target - everything.mean[-1])
+    seen = offset if configured.entropy_on == "shifted" else 0 * offset
+    expected = {name: getattr(before, f"{name}_gradient").copy() for name in ("norms", "prompts")}
+    for directions, plus, minus in pairs:
+        slopes = 0.4 * outer_slopes(features, plus.features, minus.features, everything, source)
+        slopes = slopes + entropy(plus.logits + seen) - entropy(minus.logits + seen)
+        if configured.diversity_weight:
+            slopes = slopes - diversity_slopes(plus.logits + seen, minus.logits + seen)
+        for name, size in (("norms", 0.01), ("prompts", 0.5)):
+            if name in directions:
+                terms = zip(slopes / (2 * size), directions[name], strict=True)
+                expected[name] += sum(slope * z for slope, z in terms)
+    for name in ("norms", "prompts"):
+        np.testing.assert_allclose(getattr(state, f"{name}_gradient"), expected[name], rtol=1e-4, atol=1e-6)
+    logits = sum(plus.logits + minus.logits for _, plus, minus in pairs) / count + offset
+    np.testing.assert_allclose(prediction.logits, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
+    network: Network, random_images: MakeImages
+) -> None:
+    configured = Pizo(first_block=1, frozen_last_blocks=0, every=3, update_images=BATCH, tolerance=0.0)
+    adapter = Adapter(network, configured)
+    forwards, updates, norms = [], [], []
+    for seed in range(7):
+        before = adapter.state
+        images = random_images(BATCH, seed=seed)
+        prediction = adapter.step(images)
+        forwards.append(prediction.forwards)
+        updates.append(adapter.state.updates)  # type: ignore[attr-defined]
+        norms.append(adapter.state.norms)  # type: ignore[attr-defined]
+        if seed == 2:
+            plain = network(images, norms=_whole(network, norms[-2]))
+            earlier = before.window[:, -1].sum(axis=0)  # type: ignore[attr-defined]
+            center = (earlier + plain.features[:, -1].sum(axis=0)) / 12
+            expected = plain.logits - 12 / 64 * network.info.head_weight @ center
+            np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-5)
+    assert forwards == [2, 1, 1, 2, 1, 1, 2]
+    assert updates == [1, 1, 1, 2, 2, 2, 3]
+    np.testing.assert_array_equal(norms[0], norms[2])
+
+
+def _whole(network: Network, norms: FloatArray) -> FloatArray:
+    """The tunable `norms` with these in the last rows but that of the final norm."""
+    names = list(network.info.norms)
+    found = np.zeros((1, len(names), 2, network.info.width), np.float32)
+    found[0, [names.index(f"blocks.1.norm{number}") for number in (1, 2)]] = norms
+    return found
+
+
+@pytest.mark.parametrize("tune", ["norms", "prompts", "both"])
+def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) -> None:
+    fed: list[set[str]] = []
+
+    with Network.open(bundle_path, workers=1) as opened:
+        configured = method("pizo", tune=tune, first_block=0, tolerance=0.0)
+        original = opened.candidates
+
+        def candidates(images: ImageArray, tunables: Any) -> list[Outputs]:
+            fed.append(set(tunables[0]))
+            return original(images, tunables)
+
+        opened.candidates = candidates  # type: ignore[method-assign]
+        start = configured.init(opened.info, 3)
+        _, state = configured.step(start, random_images(64), opened)
+    expected = {"norms": {"norms"}, "prompts": {"prompts"}, "both": {"norms", "prompts"}}[tune]
+    assert fed == [expected]
+    for name in ("norms", "prompts"):
+        assert (getattr(state, name).size > 0) == (name in expected)
+        if name in expected:
+            assert (getattr(state, name) != getattr(start, name)).all()
+
+
+@pytest.mark.parametrize(("before", "window", "gain"), [(0, 64, 5 / 64), (3, 64, 8 / 64), (70, 66, 1.0)])
+def test_prediction_is_the_mean_of_both_sides_shifted(
+    network: Network, random_images: MakeImages, before: int, window: int, gain: float
+) -> None:
+    """By the mean of the last images in the window, and by less of it while they are fewer than 64."""
+    configured = Pizo(first_block=1, frozen_last_blocks=0, window=window, update_images=10**6, tolerance=0.0)
+    images, state = random_images(5), configured.init(network.info, 0)
+    if before:
+        _, state = configured.step(state, random_images(before, seed=1), network)
+    directions = configured._directions(state, 0, 5)
+    moved = [configured._tunables(state, directions, sign, network.info) for sign in (1, -1)]
+    plus, minus = network.candidates(images, moved)
+    features = (plus.features + minus.features)[:, -1] / 2
+    past = state.window[:, -1][-(window - 5) :]
+    center = np.concatenate([past, features]).mean(axis=0)
+    expected = (plus.logits + minus.logits) / 2 - gain * network.info.head_weight @ center
+    prediction, following = configured.step(state, images, network)
+    np.testing.assert_allclose(prediction.logits, expected, rtol=1e-5, atol=1e-5)
+    assert prediction.diagnostics["entropy"] == pytest.approx(float(entropy(expected).mean()), rel=1e-5)
+    again = configured.predict(following, images, network)
+    center = following.window[:, -1].mean(axis=0)
+    expected = network(images).logits - gain * network.info.head_weight @ center
+    np.testing.assert_allclose(again.logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_it_needs(stand_in: Callable[..., Any]) -> None:
+    plain = stand_in().info
+    with pytest.raises(BundleError, match="norms"):
+        Pizo().init(plain, 0)
+    with pytest.raises(BundleError, match="fozo source"):
+        Pizo().init(replace(plain, source=None), 0)
+    with pytest.raises(BundleError, match="zoa"):
+        Pizo().init(replace(plain, tunables=("norms", "batch_statistics")), 0)
+    with pytest.raises(InputError, match="rate"):
+        Pizo(rate=-1)
+    with pytest.raises(InputError, match="momentum must be float"):
+        Pizo(momentum=1.0)

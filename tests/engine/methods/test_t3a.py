@@ -1,0 +1,297 @@
+"""T3A against methods.md §10 and §20.6, and against loops written from the same text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.engine.methods import t3a as module
+from fozo.engine.methods.t3a import T3a, T3aState, lowest_per_class
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
+from fozo.engine.registry import METHODS
+from fozo.engine.streams.adapter import Adapter
+from fozo.engine.wrappers.fallback import guarded_step
+
+StandIn = Callable[..., Any]
+MANY = 10**6
+
+
+class Given:
+    """A linear head on given features: image i has row i; i is the image's value."""
+
+    def __init__(self, features: Any, weight: Any, bias: Any) -> None:
+        self.features = np.asarray(features, np.float32)
+        self.weight, self.bias = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+        self.info = ModelInfo("given", "given", 1, 2, 5, 0.1, self.weight, self.bias)
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        features = self.features[images[:, 0, 0, 0]]
+        return Outputs(features @ self.weight.T + self.bias, features[:, None])
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Any]) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
+
+
+def images(*rows: int) -> ImageArray:
+    return np.array(rows, np.uint8)[:, None, None, None].repeat(3, axis=3)
+
+
+def random_network(count: int, classes: int = 5, width: int = 7, seed: int = 0) -> Given:
+    generator = np.random.default_rng(seed)
+    return Given(
+        2 * generator.normal(size=(count, width)),
+        generator.normal(size=(classes, width)),
+        0.3 * generator.normal(size=classes),
+    )
+
+
+def unit(row: FloatArray) -> FloatArray:
+    length = math.sqrt(sum(float(value) ** 2 for value in row))
+    return np.array([float(value) / length for value in row])
+
+
+def judged(network: Given, row: FloatArray) -> tuple[int, float]:
+    """Class and entropy that the head gives to a feature."""
+    logits = [
+        sum(float(w) * float(z) for w, z in zip(weights, row, strict=True)) + float(b)
+        for weights, b in zip(network.weight, network.bias, strict=True)
+    ]
+    powers = [math.exp(value - max(logits)) for value in logits]
+    shares = [power / sum(powers) for power in powers]
+    return logits.index(max(logits)), -sum(share * math.log(share) for share in shares)
+
+
+class Plain:
+    """T3A as a list of (entropy, feature) per class."""
+
+    def __init__(self, network: Given, limit: int) -> None:
+        self.network, self.limit = network, limit
+        self.kept: dict[int, list[tuple[float, FloatArray]]] = {}
+        self.take(network.weight)
+
+    def take(self, rows: FloatArray) -> None:
+        for row in rows:
+            label, entropy = judged(self.network, row)
+            self.kept.setdefault(label, []).append((entropy, row))
+        for label, members in self.kept.items():
+            self.kept[label] = sorted(members, key=lambda member: member[0])[: self.limit]
+
+    def logits(self, rows: FloatArray) -> FloatArray:
+        found = np.zeros((len(rows), len(self.network.weight)))
+        for label, members in self.kept.items():
+            prototype = unit(sum(unit(row) for _, row in members))
+            found[:, label] = [sum(row.astype(float) * prototype) for row in rows]
+        return found
+
+
+def assert_sound(state: T3aState, limit: int) -> None:
+    """What holds for any state."""
+    classes = len(state.prototypes)
+    assert state.supports.dtype == state.prototypes.dtype == np.float32
+    assert (state.labels.dtype, state.entropies.dtype) == (np.int64, np.float64)
+    assert len(state.supports) == len(state.labels) == len(state.entropies) <= limit * classes
+    assert np.bincount(state.labels).max() <= limit
+    np.testing.assert_allclose(np.linalg.norm(state.supports, axis=1), 1, atol=1e-6)
+    for label in range(classes):
+        members = state.supports[state.labels == label].astype(float)
+        expected = unit(members.sum(axis=0)) if len(members) else np.zeros(members.shape[1])
+        np.testing.assert_allclose(state.prototypes[label], expected, atol=1e-6)
+
+
+# --- published values
+
+
+def test_published_values() -> None:
+    network = Given([[2, 0.1, 0], [0.2, 1, 0.9], [0, 0.1, 3]], np.eye(3), np.zeros(3))
+    method = T3a(supports=1)
+    prediction, state = method.step(method.init(network.info, 0), images(0, 1, 2), network)
+    expected = [
+        [2.0024984395, 0.1, 0.003331483],
+        [0.2496880847, 1, 0.9328152465],
+        [0.0049937617, 0.1, 3.001666204],
+    ]
+    np.testing.assert_allclose(prediction.logits, expected, rtol=0, atol=3e-7)
+    by_class = state.supports[np.argsort(state.labels)]
+    kept = np.stack([unit(network.features[0]), [0, 1, 0], unit(network.features[2])])
+    np.testing.assert_allclose(by_class, kept, atol=1e-7)
+    assert prediction.diagnostics["supports"] == 3
+
+
+def test_defaults() -> None:
+    assert METHODS["t3a"] == T3a(supports=20)
+
+
+# --- against loops
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 20, MANY])
+@pytest.mark.parametrize("sizes", [(7, 7, 7, 7), (64, 64), (1, 2, 1, 30, 1, 5), (1,) * 25])
+def test_against_loops(sizes: tuple[int, ...], limit: int) -> None:
+    network = random_network(sum(sizes), seed=len(sizes))
+    method, plain, first = T3a(supports=limit), Plain(network, limit), 0
+    state = method.init(network.info, 0)
+    assert_sound(state, limit)
+    for size in sizes:
+        rows = network.features[first : first + size]
+        plain.take(rows)
+        prediction, state = method.step(state, images(*range(first, first + size)), network)
+        np.testing.assert_allclose(prediction.logits, plain.logits(rows), rtol=1e-5, atol=1e-5)
+        assert prediction.logits.dtype == np.float32
+        assert_sound(state, limit)
+        first += size
+    for label, members in plain.kept.items():
+        own = state.labels == label
+        assert sorted(state.entropies[own]) == pytest.approx([entropy for entropy, _ in members], abs=1e-5)
+    assert len(state.labels) == sum(len(members) for members in plain.kept.values())
+
+
+def test_many_classes_are_judged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network(1, classes=50)
+    whole = T3a().init(network.info, 0)
+    monkeypatch.setattr(module, "HEAD_ROWS", 7)
+    parts = T3a().init(network.info, 0)
+    assert np.array_equal(whole.labels, parts.labels)
+    np.testing.assert_allclose(whole.entropies, parts.entropies, atol=1e-5)
+
+
+def test_kept_are_the_lowest_and_of_equals_the_earlier() -> None:
+    labels = np.array([1, 0, 1, 1, 0, 1, 3])
+    entropies = np.array([0.5, 0.2, 0.1, 0.5, 0.2, 0.3, 9.0])
+    for count, kept in ((1, [1, 2, 6]), (2, [1, 2, 4, 5, 6]), (3, [0, 1, 2, 4, 5, 6]), (4, range(7))):
+        assert np.flatnonzero(lowest_per_class(entropies, labels, count)).tolist() == list(kept)
+
+
+# --- invariants
+
+
+def test_initial_state_is_the_cosine_classifier() -> None:
+    network = Given(random_network(9).features, 3 * np.linalg.qr(random_network(7).features)[0][:5], [0] * 5)
+    method = T3a(supports=MANY)
+    state = method.init(network.info, 0)
+    cosine = network.features @ np.stack([unit(row) for row in network.weight]).T
+    prediction = method.predict(state, images(*range(9)), network)
+    np.testing.assert_allclose(prediction.logits, cosine, rtol=1e-5, atol=1e-5)
+    assert state.labels.tolist() == list(range(5))
+
+
+def test_a_class_that_no_row_of_the_head_belongs_to() -> None:
+    network = Given([[1, 2], [2, 1]], [[1, 0], [0, 1], [0.2, 0.1]], [0, 0, -9])  # never the third
+    method = T3a()
+    prediction, state = method.step(method.init(network.info, 0), images(0, 1), network)
+    assert sorted(state.labels) == [0, 0, 0, 1, 1]
+    assert state.prototypes[2].tolist() == [0, 0]
+    assert prediction.logits[:, 2].tolist() == [0, 0]
+
+
+def test_a_feature_of_zeros() -> None:
+    network = Given([[0, 0], [2, 1]], np.eye(2), [0, 0])
+    method = T3a()
+    with np.errstate(all="raise", under="ignore"):
+        prediction, state = method.step(method.init(network.info, 0), images(0, 1), network)
+    assert np.isfinite(prediction.logits).all() and np.isfinite(state.supports).all()
+
+
+def test_how_images_come_in_batches_plays_no_part_in_what_is_kept() -> None:
+    network, method = random_network(60), T3a(supports=3)
+
+    def after(order: Any, size: int) -> T3aState:
+        state = method.init(network.info, 0)
+        for first in range(0, len(order), size):
+            state = method.step(state, images(*order[first : first + size]), network)[1]
+        return state
+
+    at_once = after(range(60), 60)
+    for other in (after(range(60), 1), after(range(60), 7)):
+        assert other.supports.tobytes() == at_once.supports.tobytes()
+        assert other.prototypes.tobytes() == at_once.prototypes.tobytes()
+    np.testing.assert_allclose(after(range(60)[::-1], 7).prototypes, at_once.prototypes, atol=1e-6)
+
+
+def test_a_batch_of_which_nothing_is_kept_changes_only_the_count() -> None:
+    network = Given([[9, 0], [0, 9], [0.1, 0], [0, 0.1]], np.eye(2), [0, 0])
+    method = T3a(supports=1)
+    _, confident = method.step(method.init(network.info, 0), images(0, 1), network)
+    prediction, following = method.step(confident, images(2, 3), network)
+    assert following == replace(confident, step=2)
+    assert following.supports is confident.supports
+    assert prediction.logits.tolist() == method.predict(confident, images(2, 3), network).logits.tolist()
+
+
+def test_the_batch_is_taken_in_before_it_is_predicted() -> None:
+    network, method = random_network(6), T3a()
+    initial = method.init(network.info, 0)
+    prediction, state = method.step(initial, images(*range(6)), network)
+    before = method.predict(initial, images(*range(6)), network)
+    after = method.predict(state, images(*range(6)), network)
+    assert prediction.logits.tobytes() == after.logits.tobytes()
+    assert not np.allclose(before.logits, after.logits, atol=1e-2)
+
+
+def test_logits_grow_with_the_length_of_the_feature() -> None:
+    network, method = random_network(6), T3a()
+    state = method.init(network.info, 0)
+    logits = method.predict(state, images(*range(6)), network).logits
+    network.features *= 4
+    np.testing.assert_allclose(
+        method.predict(state, images(*range(6)), network).logits, 4 * logits, rtol=1e-6
+    )
+
+
+def test_one_forward(stand_in: StandIn) -> None:
+    network, method = stand_in(), T3a()
+    given = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
+    prediction, state = method.step(method.init(network.info, 0), given, network)
+    assert network.forwards == prediction.forwards == method.forwards == 1
+    assert method.predict(state, given, network).forwards == 1
+    assert network.forwards == 2
+
+
+# --- inside the engine
+
+
+def test_reset_restores_the_initial_supports(bundle_path: Path, random_images: Any) -> None:
+    adapter = Adapter.open(bundle_path, method="t3a", workers=1)
+    initial = vars(adapter.state)
+    adapter.step(random_images(7))
+    assert len(adapter.state.labels) > len(initial["labels"])  # type: ignore[attr-defined]
+    adapter.reset()
+    for name, value in initial.items():
+        assert np.array_equal(value, getattr(adapter.state, name))
+
+
+def test_with_some_classes_it_is_built_from_those(bundle_path: Path, random_images: Any) -> None:
+    chosen, given = [17, 3, 4, 11], random_images(9)
+    adapter = Adapter.open(bundle_path, method="t3a", classes=chosen, supports=2, workers=1)
+    network = Adapter.open(bundle_path, method="no_adapt", workers=1).network
+    features = network(given).features[:, -1]
+    head = Given(features, network.info.head_weight[chosen], network.info.head_bias[chosen])
+    plain = Plain(head, 2)
+    plain.take(features)
+    np.testing.assert_allclose(adapter.step(given).logits, plain.logits(features), rtol=1e-4, atol=1e-4)
+    assert adapter.state.prototypes.shape == (4, features.shape[1])  # type: ignore[attr-defined]
+
+
+def test_resumed(bundle_path: Path, random_images: Any, tmp_path: Path) -> None:
+    batches = [random_images(size, seed=size) for size in (3, 1, 20, 4)]
+    whole, cut = (Adapter.open(bundle_path, method="t3a", supports=2, workers=1) for _ in range(2))
+    expected = [whole.step(batch).logits.tobytes() for batch in batches]
+    for batch in batches[:2]:
+        cut.step(batch)
+    cut.save(tmp_path / "state.npz")
+    cut.reset()
+    cut.load(tmp_path / "state.npz")
+    assert [cut.step(batch).logits.tobytes() for batch in batches[2:]] == expected[2:]
+
+
+def test_a_broken_image_becomes_no_support() -> None:
+    network, method = random_network(9), T3a()
+    _, state = method.step(method.init(network.info, 0), images(0, 1, 2), network)
+    network.features[4] = np.nan
+    prediction, following = guarded_step(method, state, images(3, 4), network)
+    assert prediction.guarded
+    assert following == replace(state, step=2)

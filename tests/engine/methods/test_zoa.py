@@ -1,0 +1,612 @@
+"""ZOA: the one-sided estimator (methods.md §20.2), its step and bank (§20.5), and which norms it adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.engine.errors import BundleError
+from fozo.engine.methods.zoa import Zoa, ZoaState, fresh_adamw_step, sgd_step
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from fozo.engine.runtime.network import Network
+from fozo.engine.search import bank as banks
+from fozo.engine.search.adapted_norms import adapted_norms
+from fozo.engine.search.bank import Bank
+from fozo.engine.search.spsa import quotients, segmented_direction
+from fozo.engine.statistics.activation_shift import logit_offset
+from fozo.engine.streams.adapter import Adapter
+
+StandIn = Callable[..., Any]
+NORMS = {f"blocks.{block}.norm{which}": 3 for block in range(4) for which in (1, 2)}
+# Of bottlenecks with two stages; 5 and 4 channels in a tensor of width 7.
+CONVOLUTIONAL = {"bn1": 6, "layer1.0.bn1": 5, "layer1.1.bn1": 5, "layer1.1.bn2": 4, "layer1.1.bn3": 7}
+CONVOLUTIONAL |= {f"layer2.{block}.bn{which}": 7 for block in range(3) for which in (1, 2, 3)}
+# Batches of 6 images are checked (0.4 apart within a domain, 1.9 across), and the bank fills up.
+SMALL = Zoa(domain_min_batch=4, domain_threshold=1.0, bank_limit=2, rate=0.005)
+
+
+def images(count: int, seed: int = 0, domain: int = 0) -> ImageArray:
+    """Domains differ in brightness."""
+    drawn = np.random.default_rng([seed, domain]).integers(0, 100, (count, 2, 2, 3)) + 50 * domain
+    made = drawn.astype(np.uint8)
+    made.setflags(write=False)
+    return made
+
+
+class Recording:
+    """A stand-in as a network with batch statistics, which keeps what it is fed."""
+
+    def __init__(self, network: Any, **changes: Any) -> None:
+        self.network = network
+        self.info = replace(network.info, **changes)
+        self.fed: list[dict[str, FloatArray]] = []
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        self.fed.append(tunables)
+        kept = {name: array for name, array in tunables.items() if name != "batch_statistics"}
+        outputs: Outputs = self.network(images, **kept)
+        return outputs
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
+
+
+def learnt(network: Any, method: Zoa = SMALL, batches: int = 9) -> ZoaState:
+    """The state after a few domains of two batches each."""
+    state = method.init(network.info, 3)
+    for batch in range(batches):
+        _, state = method.step(state, images(6, batch, batch // 2 % 4), network)
+    return state
+
+
+def snapshot(state: ZoaState) -> list[Any]:
+    values = [getattr(state, f.name) for f in fields(state)]
+    return [value.tobytes() if isinstance(value, np.ndarray) else value for value in values]
+
+
+# --- the estimator
+
+CURVATURE = np.arange(1.0, 7.0)
+POINT = 0.1 * np.arange(6)
+GRADIENT = CURVATURE * POINT
+
+
+def quadratic(points: FloatArray) -> FloatArray:
+    values: FloatArray = 0.5 * (CURVATURE * np.square(points)).sum(axis=-1)
+    return values
+
+
+def test_published_gradient_and_step() -> None:
+    direction = np.array([0.5, -1, 0.75, -0.6, 0.9, -0.8])
+    base, moved = float(quadratic(POINT)), float(quadratic(POINT + 0.02 * direction))
+    assert (base, moved) == pytest.approx((1.4, 1.3812535), abs=1e-8)
+    gradient = quotients(moved - base, direction, 0.02)
+    expected = [-1.87465, 0.937325, -1.2497666667, 1.5622083333, -1.0414722222, 1.17165625]
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8)
+    updated = sgd_step(POINT, gradient, 5e-4, 0.4)
+    expected = [0.000937325, 0.0995113375, 0.2005848833, 0.2991588958, 0.4004407361, 0.4993141719]
+    np.testing.assert_allclose(updated, expected, rtol=0, atol=3e-8)  # parameters are float32
+    assert updated.dtype == np.float32
+
+
+def test_published_step_of_the_coefficients() -> None:
+    updated = fresh_adamw_step(np.array([0.2, -0.1]), np.array([3, -0.2]), 0.01, 0.1)
+    np.testing.assert_allclose(updated, [0.1898, -0.0899000005], rtol=0, atol=1e-10)
+    still = fresh_adamw_step(np.array([0.2]), np.zeros(1), 0.01, 0.1)
+    np.testing.assert_allclose(still, [0.2 * 0.999])
+
+
+@pytest.fixture(scope="module")
+def directions() -> FloatArray:
+    """`[200000, 6]`."""
+    drawn: FloatArray = np.concatenate([segmented_direction(7, step, 0, 600) for step in range(2000)])
+    return drawn.reshape(-1, 6).astype(float)
+
+
+def test_directions_are_segmented_uniform(directions: FloatArray) -> None:
+    sizes = np.abs(directions)
+    assert 0.5 <= sizes.min() < 0.501 and 0.999 < sizes.max() <= 1
+    count = directions.size
+    for values, expected in (
+        (directions, 0.0),
+        (sizes, 0.75),
+        (directions**2, 7 / 12),
+        (1 / directions**2, 2.0),
+    ):
+        assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(count)
+    correlations = np.corrcoef(directions.T)
+    np.fill_diagonal(correlations, 0)
+    assert np.abs(correlations).max() < 5 / np.sqrt(len(directions))
+
+
+@pytest.fixture(scope="module")
+def estimates(directions: FloatArray) -> FloatArray:
+    rise = quadratic(POINT + 0.3 * directions) - quadratic(POINT)
+    made: FloatArray = quotients(1.0, directions, 0.3) * rise[:, None]
+    return made
+
+
+def test_one_sided_estimator_is_unbiased_on_a_quadratic(estimates: FloatArray) -> None:
+    error = estimates.std(axis=0) / np.sqrt(len(estimates))
+    assert (np.abs(estimates.mean(axis=0) - GRADIENT) < 4 * error).all()
+    assert error.max() < 0.02 * np.abs(GRADIENT).max()  # tight enough to mean something
+
+
+@pytest.mark.parametrize("samples", [2, 5])
+def test_averaging_divides_the_variance(estimates: FloatArray, samples: int) -> None:
+    averaged = estimates.reshape(-1, samples, 6).mean(axis=1)
+    np.testing.assert_allclose(estimates.var(axis=0) / averaged.var(axis=0), samples, rtol=0.1)
+
+
+def test_directions_are_a_pure_function_of_their_place() -> None:
+    places = [(seed, step, sample) for seed in (0, 1) for step in (0, 1) for sample in (0, 1)]
+    drawn = np.array([segmented_direction(*place, 4000) for place in places], float)
+    again = segmented_direction(*places[3], 4000)
+    assert again.dtype == np.float32 and again.astype(float).tobytes() == drawn[3].tobytes()
+    correlations = np.corrcoef(drawn)
+    np.fill_diagonal(correlations, 0)
+    assert np.abs(correlations).max() < 5 / np.sqrt(4000)
+
+
+def test_no_distance_no_quotient() -> None:
+    assert not quotients(3.0, np.ones(4, np.float32), 0.0).any()
+
+
+# --- which norms
+
+
+def described(stand_in: StandIn, norms: dict[str, int], layers: int = 2, **changes: Any) -> ModelInfo:
+    info: ModelInfo = replace(stand_in(norms=norms).info, layers=layers, **changes)
+    return info
+
+
+def transformer(depth: int, width: int = 768) -> dict[str, int]:
+    return {f"blocks.{i}.norm{which}": width for i in range(depth) for which in (1, 2)}
+
+
+def resnet50() -> dict[str, int]:
+    norms = {"bn1": 64}
+    for stage, (count, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for block in range(count):
+            name = f"layer{stage}.{block}"
+            norms |= {f"{name}.bn1": width, f"{name}.bn2": width, f"{name}.bn3": 4 * width}
+            if not block:
+                norms[f"{name}.downsample.1"] = 4 * width
+    return norms
+
+
+def test_norms_of_vit_b(stand_in: StandIn) -> None:
+    names = adapted_norms(described(stand_in, transformer(12), 12), 1, 3, "zoa")
+    assert names == tuple(f"blocks.{i}.norm{which}" for i in range(1, 9) for which in (1, 2))
+
+
+def test_norms_of_resnet50(stand_in: StandIn) -> None:
+    norms = resnet50()
+    names = adapted_norms(described(stand_in, norms, 4), 1, 3, "zoa")
+    blocks = [f"layer1.{i}" for i in (1, 2)] + [f"layer2.{i}" for i in range(4)]
+    blocks += [f"layer3.{i}" for i in range(6)]
+    assert names == tuple(f"{block}.bn{which}" for block in blocks for which in (1, 2))
+    assert 2 * sum(norms[name] for name in names) == 8704
+
+
+@pytest.mark.parametrize(
+    ("depth", "first", "frozen", "expected"),
+    [
+        (24, 1, 3, range(1, 21)),
+        (6, 1, 3, (1, 2)),
+        (4, 1, 3, (1,)),
+        (3, 1, 3, (1,)),
+        (2, 1, 3, (1,)),
+        (1, 0, 3, (0,)),
+        (12, 0, 0, range(12)),
+        (12, 5, 3, range(5, 9)),
+        (12, 5, 12, (5,)),
+    ],
+)
+def test_norms_of_other_depths(stand_in: StandIn, depth: int, first: int, frozen: int, expected: Any) -> None:
+    names = adapted_norms(described(stand_in, transformer(depth), depth), first, frozen, "zoa")
+    assert sorted({int(name.split(".")[1]) for name in names}) == list(expected)
+    assert len(names) == 2 * len(expected)
+
+
+def test_blocks_without_tunable_norms_count(stand_in: StandIn) -> None:
+    some = {name: width for name, width in transformer(12).items() if int(name.split(".")[1]) > 5}
+    names = adapted_norms(described(stand_in, some, 12), 1, 3, "zoa")
+    assert {name.split(".")[1] for name in names} == {"6", "7", "8"}
+
+
+@pytest.mark.parametrize(
+    ("norms", "first"), [({"norm": 3, "bn1": 3}, 0), (transformer(2), 2), (transformer(1), 1)]
+)
+def test_nothing_to_adapt(stand_in: StandIn, norms: dict[str, int], first: int) -> None:
+    info = described(stand_in, norms, max(1, len(norms) // 2))
+    with pytest.raises(BundleError, match="first_block"):
+        Zoa(first_block=first).init(info, 0)
+
+
+def test_what_zoa_needs(stand_in: StandIn) -> None:
+    with pytest.raises(BundleError, match="zoa tunes norms"):
+        Zoa().init(stand_in().info, 0)
+    with pytest.raises(BundleError, match="fozo source"):
+        Zoa().init(replace(stand_in(norms=NORMS).info, source=None), 0)
+
+
+def test_graphs_without_an_embedding(stand_in: StandIn) -> None:
+    class Blind(Recording):
+        def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+            return replace(super().__call__(images, **tunables), embedding=None)
+
+    network = Blind(stand_in(norms=NORMS))
+    with pytest.raises(BundleError, match="embedding"):
+        Zoa().step(Zoa().init(network.info, 0), images(4), network)
+
+
+def test_size_of_the_state_for_vit_b(stand_in: StandIn) -> None:
+    info = described(stand_in, transformer(12), 12)
+    state = Zoa().init(info, 0)
+    assert state.residual.shape == (24_576,)
+    bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
+    for _ in range(40):
+        bank = banks.save(bank, np.arange(32) * 768, 32, "compacted")
+    arrays = [bank.coefficients, bank.entries, bank.residual, bank.similarity]
+    channels = 8 * 768 * (2 + 2 + 1)  # domain, pool, center
+    assert sum(array.nbytes for array in arrays) + channels <= 3.3e6
+
+
+# --- padding, batch statistics
+
+
+def test_padding_takes_no_part(stand_in: StandIn) -> None:
+    """Values of narrow norms are fed in their place, and zeros, which the state does not have, elsewhere."""
+    network = Recording(stand_in(norms=CONVOLUTIONAL))
+    method = replace(SMALL, frozen_last_blocks=2)  # layer1.1 and layer2.0
+    places = {2: 5, 3: 4, 5: 7, 6: 7}  # row of the tensor: channels
+    state = learnt(network, method)
+    assert state.residual.shape == (2 * sum(places.values()),)
+    adapted = np.zeros((9 + 5, 2, 7), bool)
+    for row, width in places.items():
+        adapted[row, :, :width] = True
+    assert len(network.fed) == 18
+    for fed in network.fed:
+        assert fed["norms"].shape == (1, 14, 2, 7) and fed["norms"].dtype == np.float32
+        assert not fed["norms"][0][~adapted].any()
+    assert network.fed[-1]["norms"][0][adapted].all()
+    bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
+    network.fed.clear()
+    method.predict(state, images(2), network)
+    effective = banks.effective(bank)
+    np.testing.assert_array_equal(network.fed[0]["norms"][0][adapted], effective)  # gain, then bias
+
+
+def test_tensors_are_gains_and_biases(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "fozo.engine.methods.zoa.save", lambda bank, tensors, *rest: seen.append(tensors) or bank
+    )
+    learnt(stand_in(norms=CONVOLUTIONAL), replace(SMALL, frozen_last_blocks=2), batches=3)
+    assert [each.tolist() for each in seen] == [[0, 5, 10, 14, 18, 25, 32, 39]]
+
+
+def test_batch_statistics_are_used_where_there_are_any(stand_in: StandIn) -> None:
+    plain = Recording(stand_in(norms=NORMS))
+    network = Recording(stand_in(norms=NORMS), tunables=("norms", "batch_statistics"))
+    for each in (plain, network):
+        state = learnt(each)
+        SMALL.predict(state, images(3), each)
+    assert not any("batch_statistics" in fed for fed in plain.fed)
+    for fed in network.fed:
+        assert fed["batch_statistics"].dtype == np.float32 and fed["batch_statistics"].tolist() == [1.0]
+
+
+# --- the step
+
+
+class Fixed:
+    """A network that answers with the features of TV-1 whatever it is shown."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        b, layer, d = np.ogrid[:4, :2, :3]
+        self.features = np.sin(1 + b + 0.5 * layer + 0.25 * d)
+        k, i = np.ogrid[:5, :3]
+        source = SourceStatistics(
+            0.1 * np.arange(6).reshape(2, 3), 0.5 + 0.05 * np.arange(6).reshape(2, 3), 9
+        )
+        self.info = replace(
+            info, head_weight=np.cos(0.3 * k + 0.7 * i), head_bias=0.1 * np.arange(5), source=source
+        )
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        logits = self.features[:, -1] @ self.info.head_weight.T + self.info.head_bias
+        return Outputs(logits, self.features, np.ones((4, 2, 3)))
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        return [self(images) for _ in tunables]
+
+
+def test_published_loss(stand_in: StandIn) -> None:
+    network = Fixed(stand_in(norms=NORMS).info)
+    prediction, state = Zoa().step(Zoa().init(network.info, 0), images(4), network)
+    assert prediction.loss == pytest.approx(7.2564470135055865, abs=1e-8)
+    assert prediction.diagnostics["discrepancy"] == pytest.approx(0.19614310167509538, abs=1e-8)
+    second, _ = Zoa().step(state, images(4), network)
+    assert second.loss == prediction.loss  # of unshifted logits
+    shift = [0.2330865537, 0.4513017922, 0.6663273338]
+    np.testing.assert_allclose(
+        second.logits - prediction.logits,
+        np.tile(network.info.head_weight @ shift, (4, 1)),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 2),
+        ({"samples": 3}, 4),
+        ({"estimator": "two_sided"}, 3),
+        ({"estimator": "two_sided", "samples": 2, "updates": 3}, 15),
+    ],
+)
+def test_forwards_are_counted(stand_in: StandIn, changes: dict[str, Any], expected: int) -> None:
+    network, method = stand_in(norms=NORMS), replace(SMALL, **changes)
+    state = method.init(network.info, 0)
+    assert network.forwards == 0
+    for count in range(1, 7):
+        prediction, state = method.step(state, images(6, count, count // 2), network)
+        assert network.forwards == count * expected
+        assert prediction.forwards == method.forwards == expected
+
+
+def test_prediction_precedes_the_update(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    state = learnt(network)
+    assert len(state.entries) == 2
+    for domain in (0, 2):
+        outcomes = [
+            replace(SMALL, rate=rate, mixture_rate=rate).step(state, images(6, 50, domain), network)
+            for rate in (0.0, 0.5)
+        ]
+        assert outcomes[0][0].logits.tobytes() == outcomes[1][0].logits.tobytes()
+        assert outcomes[0][1].residual.tobytes() != outcomes[1][1].residual.tobytes()
+
+
+def test_without_rates_and_changes_nothing_is_learnt(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    method = replace(SMALL, rate=0.0, mixture_rate=0.0)
+    state = learnt(network)
+    _, state = method.step(state, images(6, 20, 0), network)
+    _, following = method.step(state, images(6, 21, 0), network)
+    for name in ("residual", "coefficients", "entries"):
+        assert getattr(following, name).tobytes() == getattr(state, name).tobytes()
+
+
+def test_an_empty_bank_has_no_influence(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    state = SMALL.init(network.info, 0)
+    for batch in range(3):
+        usual, following = SMALL.step(state, images(6, batch), network)
+        moved = replace(state, coefficients=state.coefficients + 3)
+        other, after = SMALL.step(moved, images(6, batch), network)
+        assert usual.logits.tobytes() == other.logits.tobytes()
+        assert following.residual.tobytes() == after.residual.tobytes()
+        assert after.coefficients.tobytes() == moved.coefficients.tobytes()
+        state = following
+    assert state.residual.any()
+
+
+@pytest.mark.parametrize("estimator", ["one_sided", "two_sided"])
+def test_no_perturbation_compares_equals(stand_in: StandIn, estimator: Any) -> None:
+    network = stand_in(norms=NORMS)
+    method = replace(SMALL, perturbation=0.0, mixture_perturbation=0.0, estimator=estimator)
+    state = learnt(network)
+    _, following = method.step(state, images(6, 9, 0), network)
+    decay = 1 - SMALL.rate * SMALL.weight_decay
+    np.testing.assert_allclose(following.residual, decay * state.residual, rtol=1e-6)
+    np.testing.assert_allclose(following.coefficients, state.coefficients * (1 - 0.01 * 0.1), rtol=1e-12)
+
+
+def test_each_batch_draws_anew(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    method = replace(SMALL, weight_decay=0.0)
+    state = method.init(network.info, 0)
+    moves = []
+    for batch in range(3):
+        _, following = method.step(state, images(6, batch), network)
+        moves.append(following.residual - state.residual)
+        state = following
+    correlations = np.corrcoef(np.sign(moves))
+    np.fill_diagonal(correlations, 0)
+    assert np.abs(correlations).max() < 0.9
+
+
+def test_learning_lowers_the_loss(stand_in: StandIn) -> None:
+    """Two-sided, with many samples, it is gradient descent."""
+    network = stand_in(norms=NORMS)
+    method = Zoa(samples=8, estimator="two_sided", rate=0.002, discrepancy_weight=5.0)
+    state = method.init(network.info, 0)
+    losses = []
+    for _ in range(25):
+        prediction, state = method.step(state, images(20), network)
+        losses.append(prediction.loss or 0.0)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    order = np.random.default_rng(0).permutation(7)
+    straight = permuted = SMALL.init(network.info, 0)
+    for batch in range(6):
+        given = images(7, batch, batch // 2)
+        usual, straight = SMALL.step(straight, given, network)
+        other, permuted = SMALL.step(permuted, given[order], network)
+        np.testing.assert_allclose(other.logits, usual.logits[order], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(permuted.residual, straight.residual, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(permuted.coefficients, straight.coefficients, rtol=1e-5)
+
+
+# --- domains
+
+
+@pytest.mark.parametrize(
+    ("changes", "power"),
+    [
+        ({}, 2),
+        ({"domain_update": "once"}, 1),
+        ({"samples": 3}, 4),
+        ({"estimator": "two_sided"}, 3),
+        ({"updates": 2}, 4),
+    ],
+)
+def test_moving_average_of_the_domain(stand_in: StandIn, changes: dict[str, Any], power: int) -> None:
+    """Every forward of the official code takes the batch in: 0.36 of it after two."""
+    network, method = stand_in(norms=NORMS), replace(SMALL, domain_threshold=10.0, **changes)
+    _, first = method.step(method.init(network.info, 0), images(6, 0), network)
+    _, alone = method.step(method.init(network.info, 0), images(6, 1), network)
+    _, second = method.step(first, images(6, 1), network)
+    expected = 0.8**power * first.domain + (1 - 0.8**power) * alone.domain
+    np.testing.assert_allclose(second.domain, expected, rtol=1e-12)
+
+
+def test_a_new_domain(stand_in: StandIn) -> None:
+    """The bank gets what was learnt; the running mean starts anew; the outputs still have the old shift."""
+    network = stand_in(norms=NORMS)
+    state = SMALL.init(network.info, 3)
+    for batch in range(3):
+        _, state = SMALL.step(state, images(6, batch), network)
+    given = images(6, 4, 3)
+    prediction, following = SMALL.step(state, given, network)
+    assert prediction.diagnostics["domain_changed"] == 1 and prediction.diagnostics["bank"] == 1
+    assert prediction.diagnostics["domain_distance"] > 1
+    np.testing.assert_array_equal(following.entries, state.residual[None])  # nothing else was in force
+    norms = np.zeros((1, 8, 2, 3), np.float32)
+    norms[0, 2:4] = state.residual.reshape(2, 2, 3)
+    outputs = network(given, norms=norms)
+    np.testing.assert_allclose(following.center, outputs.features[:, -1].mean(axis=0), rtol=1e-12)
+    assert state.center is not None
+    stale = logit_offset(network.info.head_weight, network.info.source.mean[-1] - state.center)
+    np.testing.assert_allclose(prediction.logits, outputs.logits + stale, rtol=1e-12)
+    fresh, other = replace(SMALL, shift_on_change="none").step(state, given, network)
+    np.testing.assert_allclose(fresh.logits, outputs.logits, rtol=1e-12)
+    assert snapshot(other) == snapshot(following)
+
+
+def test_a_new_domain_empties_the_window(stand_in: StandIn) -> None:
+    network, method = stand_in(norms=NORMS), replace(SMALL, window=10)
+    state = learnt(network, method, batches=2)
+    assert len(state.window) == 10
+    given = images(6, 2, 1)
+    windowed, following = method.step(state, given, network)
+    alone, _ = SMALL.step(state, given, network)
+    assert windowed.diagnostics["domain_changed"] == 1
+    assert windowed.loss == alone.loss
+    assert len(following.window) == 6
+    _, following = method.step(following, images(6, 3, 1), network)
+    assert len(following.window) == 10
+
+
+def test_small_batches_find_new_domains(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    for rule, expected in (("accumulate", 2), ("skip", 0)):
+        method = replace(SMALL, domain_min_batch=8, domain_small_batches=rule)
+        state, changes = method.init(network.info, 0), 0.0
+        for batch in range(36):
+            prediction, state = method.step(state, images(1 + batch % 2, batch, batch // 12), network)
+            changes += prediction.diagnostics["domain_changed"]
+        assert changes == len(state.entries) == expected
+
+
+def test_predict_learns_nothing(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    state = learnt(network)
+    before, forwards = snapshot(state), network.forwards
+    prediction = SMALL.predict(state, images(5, 30), network)
+    assert (network.forwards - forwards, prediction.forwards) == (1, 1)
+    assert snapshot(state) == before
+    # A step predicts with the same norms and the same shift, before it learns.
+    stepped, _ = SMALL.step(state, images(5, 30), network)
+    assert prediction.logits.tobytes() == stepped.logits.tobytes()
+
+
+def test_states_are_values(stand_in: StandIn) -> None:
+    network = stand_in(norms=NORMS)
+    state = learnt(network)
+    for f in fields(state):
+        value = getattr(state, f.name)
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+    before = snapshot(state)
+    outcomes = [SMALL.step(state, images(6, 40, 3), network)[1] for _ in range(2)]
+    assert snapshot(outcomes[0]) == snapshot(outcomes[1]) != before == snapshot(state)
+
+
+# --- on exported networks
+
+
+@pytest.fixture(scope="module")
+def network(bundle_path: Path) -> Iterator[Network]:
+    with Network.open(bundle_path, workers=1) as opened:
+        yield opened
+
+
+def test_neutral_norms_are_the_plain_model(
+    network: Network, random_images: Callable[..., ImageArray]
+) -> None:
+    given = random_images(9)
+    state = Zoa().init(network.info, 0)
+    prediction, _ = Zoa().step(state, given, network)
+    np.testing.assert_allclose(prediction.logits, network(given).logits, rtol=0, atol=1e-5)
+
+
+def features(network: Network, bank: Bank, given: ImageArray) -> FloatArray:
+    norms = np.zeros((1, len(network.info.norms), 2, network.info.width), np.float32)
+    norms[0, 2:4] = banks.effective(bank).reshape(2, 2, -1)  # blocks.1 of three
+    found: FloatArray = network(given, norms=norms).features
+    return found
+
+
+@pytest.mark.parametrize("rule", ["compacted", "official"])
+def test_saving_and_removing_change_no_feature(
+    network: Network, random_images: Callable[..., ImageArray], rule: Any
+) -> None:
+    given = random_images(9)
+    width, generator = network.info.width, np.random.default_rng(0)
+    bank = Bank(
+        np.zeros(1), np.zeros((0, 4 * width), np.float32), np.zeros(4 * width, np.float32), np.zeros((0, 0))
+    )
+    plain = features(network, bank, given)
+    for _ in range(6):
+        change = generator.normal(0, 0.05, 4 * width).astype(np.float32)
+        bank = replace(bank, residual=bank.residual + change)
+        before = features(network, bank, given)
+        bank = banks.save(bank, np.arange(4) * width, 3, rule)
+        np.testing.assert_allclose(features(network, bank, given), before, rtol=0, atol=1e-5)
+        smaller = banks.remove(bank, 0, rule)
+        np.testing.assert_allclose(features(network, smaller, given), before, rtol=0, atol=1e-5)
+        assert np.abs(before - plain).max() > 0.1
+    assert len(bank.entries) == 3
+
+
+def test_a_full_bank_resumes(
+    bundle_path: Path, random_images: Callable[..., ImageArray], tmp_path: Path
+) -> None:
+    """A checkpoint of a state whose arrays have grown continues bit for bit."""
+    method = Zoa(domain_min_batch=4, domain_threshold=0.0, bank_limit=2)
+    with Network.open(bundle_path, workers=1) as opened:
+        whole, resumed = (Adapter(opened, method, seed=4) for _ in range(2))
+        for batch in range(5):
+            whole.step(random_images(5, seed=batch))
+        whole.step(random_images(2, seed=9))  # waits in the pool
+        assert isinstance(whole.state, ZoaState)
+        assert len(whole.state.entries) == 2 and whole.state.pool_images == 2
+        whole.save(tmp_path / "state.npz")
+        resumed.load(tmp_path / "state.npz")
+        for batch in range(5, 8):
+            left, right = (each.step(random_images(5, seed=batch)) for each in (whole, resumed))
+            assert left.logits.tobytes() == right.logits.tobytes()
+        assert isinstance(resumed.state, ZoaState)
+        assert snapshot(whole.state) == snapshot(resumed.state)

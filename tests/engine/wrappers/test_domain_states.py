@@ -1,0 +1,573 @@
+"""A state for each domain: a scripted method that counts what it learns where, real ones against adapters."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from fozo.engine.errors import BundleError, InputError, StateError
+from fozo.engine.interface.method import Prediction, State, growing_array
+from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, method, options_of
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from fozo.engine.streams.pool import Pool
+from fozo.engine.wrappers.domain_states import DomainsState, nearest
+from fozo.eval.results import partial_results as progress
+
+MakeImages = Callable[..., ImageArray]
+LETTERS = "ABCD"
+# What becomes of ordinary images in each domain; their embeddings are at least 0.2 apart.
+LOOKS: dict[str, Callable[[ImageArray], ImageArray]] = {
+    "A": lambda images: images,
+    "B": lambda images: images // 4,
+    "C": lambda images: images // 2 + 64,
+    "D": lambda images: images // 3 + 170,
+}
+
+
+def batch(letters: str) -> ImageArray:
+    """One image for each letter, which says what domain it is from."""
+    made = np.zeros((len(letters), 2, 2, 3), np.uint8)
+    made[:, 0, 0, 0] = [LETTERS.index(letter) for letter in letters]
+    return made
+
+
+class Scripted:
+    """A network whose embedding says which letters a batch has, and which may fall ill; it counts images.
+
+    Any two domains are far apart, and so is a mixture of two from either.
+    """
+
+    def __init__(self, embeds: bool = True) -> None:
+        weight = np.zeros((4, 3), np.float32)
+        self.info = ModelInfo("scripted", "scripted", 1, 3, 5, 0.1, weight, np.zeros(4, np.float32))
+        self.embeds, self.ill = embeds, False
+        self.images = 0
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        self.images += len(images)
+        shares = np.eye(4, dtype=np.float32)[images[:, 0, 0, 0]]
+        embedding = np.stack([shares, np.full_like(shares, 0.1)], axis=1) * (np.nan if self.ill else 1)
+        features = np.zeros((len(images), 1, 3), np.float32)
+        return Outputs(shares, features, embedding if self.embeds else None)
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        return [self(images, **each) for each in tunables]
+
+
+@dataclass(frozen=True)
+class TallyState(State):
+    """Images learnt from, by letter, and the step numbers of the steps that made the state."""
+
+    learnt: FloatArray
+    drawn: FloatArray = growing_array()  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Answers with what it had learnt before; on images of the domain `breaks` with NaN instead."""
+
+    name: ClassVar[str] = "tally"
+    breaks: int = -1
+
+    @property
+    def forwards(self) -> int:
+        return 1
+
+    def init(self, info: ModelInfo, seed: int) -> TallyState:
+        return TallyState(0, seed, np.zeros(4), np.zeros(0))
+
+    def step(self, state: TallyState, images: ImageArray, network: Forward) -> tuple[Prediction, TallyState]:
+        learnt = state.learnt + np.bincount(images[:, 0, 0, 0], minlength=4)
+        drawn = np.append(state.drawn, float(state.step))
+        following = replace(state, step=state.step + 1, learnt=learnt, drawn=drawn)
+        return self.predict(state, images, network), following
+
+    def predict(self, state: TallyState, images: ImageArray, network: Forward) -> Prediction:
+        network(images, prompts=np.zeros((1, 0, 3), np.float32))
+        logits = np.tile(state.learnt.astype(np.float32), (len(images), 1))
+        logits[images[:, 0, 0, 0] == self.breaks] = np.nan
+        return Prediction(logits, 1, loss=1.0)
+
+
+def snapshot(value: Any) -> Any:
+    """All of a state or prediction, to the bit."""
+    if isinstance(value, (State, Prediction)):
+        return [(f.name, snapshot(getattr(value, f.name))) for f in fields(value)]
+    if isinstance(value, tuple):
+        return [snapshot(each) for each in value]
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    return value if isinstance(value, (int, float, type(None))) else dict(value)
+
+
+def run(wrapped: Any, stream: Sequence[str]) -> tuple[list[Prediction], list[Any]]:
+    """Predictions and the states after each; forwards are those of the network."""
+    network = Scripted()
+    adapter = Adapter(network, wrapped)
+    predictions, states = [], []
+    for letters in stream:
+        before = network.images
+        predictions.append(adapter.step(batch(letters)))
+        assert predictions[-1].forwards * len(letters) == network.images - before
+        states.append(adapter.state)
+    return predictions, states
+
+
+def changes(predictions: Sequence[Prediction]) -> list[int]:
+    """Where the domain changed."""
+    return [at for at, each in enumerate(predictions) if each.diagnostics["domain_changed"]]
+
+
+def tally(state: State) -> dict[str, int]:
+    """What a state has learnt from."""
+    learnt: FloatArray = state.learnt  # type: ignore[attr-defined]
+    return {letter: int(count) for letter, count in zip(LETTERS, learnt, strict=True) if count}
+
+
+# --- whole batches
+
+
+@pytest.mark.parametrize("limit", [1, 2, 16])
+@pytest.mark.parametrize("seed", range(4))
+def test_each_domain_has_what_was_learnt_in_it(limit: int, seed: int) -> None:
+    """Against a dictionary that forgets the letter that was left longest ago."""
+    letters = "".join(np.random.default_rng([limit, seed]).choice(list(LETTERS), 40))
+    predictions, states = run(Domains(Tally(), limit), [64 * letter for letter in letters])
+    left: OrderedDict[str, int] = OrderedDict()
+    current, learnt = letters[0], 0
+    for letter, prediction, state in zip(letters, predictions, states, strict=True):
+        if letter != current:
+            left[current] = learnt
+            current, learnt = letter, left.pop(letter, 0)
+            while len(left) > limit:
+                left.popitem(last=False)
+            assert prediction.forwards == 2 and prediction.diagnostics["domain_changed"] == 1
+        else:
+            assert prediction.forwards == 1 and prediction.diagnostics["domain_changed"] == 0
+        answered = np.zeros((64, 4), np.float32)
+        answered[:, LETTERS.index(letter)] = learnt
+        np.testing.assert_array_equal(prediction.logits, answered)
+        learnt += 64
+        assert tally(state.inner) == {letter: learnt}
+        assert [tally(each) for each in state.earlier] == [{name: n} for name, n in left.items()]
+        assert len(state.known) == len(left) and prediction.diagnostics["domains"] == len(left) + 1
+        assert prediction.loss == 1
+        drawn = [step for each in (state.inner, *state.earlier) for step in each.drawn]
+        assert len(set(drawn)) == len(drawn)  # no step number, hence no random direction, comes twice
+    assert len(set(letters)) == 4
+
+
+def test_a_state_that_is_taken_up_is_the_one_that_was_left() -> None:
+    """To the bit, except its step numbers."""
+    wrapped, network = Domains(Interval(Tally(), 100)), Scripted()
+    state = wrapped.init(network.info, 3)
+    for letter in "AAAB":
+        before = state
+        _, state = wrapped.step(state, batch(64 * letter), network)
+    (left,) = state.earlier
+    assert left is before.inner
+    assert len(left.images) == 64  # type: ignore[attr-defined]
+    # Another step in the wrong domain comes first, and is an update.
+    numbers = (state.inner.step + 1, state.inner.inner.step + 1)  # type: ignore[attr-defined]
+    back: Any = replace(left, step=numbers[0], inner=replace(left.inner, step=numbers[1]))  # type: ignore[attr-defined, call-arg]
+    _, expected = wrapped.method.step(back, batch(64 * "A"), network)
+    _, state = wrapped.step(state, batch(64 * "A"), network)
+    assert snapshot(state.inner) == snapshot(expected)
+    assert tally(expected.inner) == {"A": 256}
+
+
+def test_a_larger_batch_is_checked_alone() -> None:
+    """What was left over of smaller ones is not mixed with it."""
+    predictions, states = run(Domains(Tally()), [100 * "A", 16 * "A", 100 * "B", 16 * "B", 100 * "A"])
+    assert changes(predictions) == [2, 4]
+    assert states[1].pool_images == 16 and states[2].pool_images == 0
+    np.testing.assert_array_equal(states[2].known[0], states[0].domain)
+    assert ["domain_distance" in each.diagnostics for each in predictions] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_predictions_without_learning_are_those_of_the_current_domain() -> None:
+    wrapped, network = Domains(Tally()), Scripted()
+    _, states = run(wrapped, [64 * "A", 64 * "B", 64 * "B", 16 * "B"])
+    before = snapshot(states[-1])
+    prediction = wrapped.predict(states[-1], batch("AC"), network)
+    assert prediction.logits.tolist() == [[0, 144, 0, 0]] * 2 and prediction.forwards == 1
+    assert snapshot(states[-1]) == before
+
+
+def test_the_nearest_of_the_known_domains() -> None:
+    known = np.stack([[np.full(3, mean), np.ones(3)] for mean in (0.0, 1.0, 1.2)])
+    close = np.stack([np.full(3, 1.15), np.ones(3)])
+    # between means δ apart, of variance 1, the distance is δ²
+    assert nearest(known, close, 0.003) == 2
+    assert nearest(known, close, 0.002) is None
+    assert nearest(known[:2], close, 0.03) == 1
+    assert nearest(np.zeros((0, 0, 0)), close, 1e9) is None
+
+
+# --- smaller batches
+
+
+@pytest.mark.parametrize("size", [1, 16, 32])
+def test_nothing_of_the_next_domain_is_put_away(size: int) -> None:
+    """Until 64 images are there, the old state learns from those of the new domain; that is not kept."""
+    turn = 64 // size
+    predictions, states = run(Domains(Tally()), [size * letter for letter in "AABA" for _ in range(turn)])
+    assert changes(predictions) == [3 * turn - 1, 4 * turn - 1]
+    assert [p.forwards for p in predictions] == [1 + (at in changes(predictions)) for at in range(4 * turn)]
+    assert tally(states[3 * turn - 2].inner) == {"A": 128, "B": 64 - size}
+    assert [tally(each) for each in states[3 * turn - 1].earlier] == [{"A": 128}]
+    assert tally(states[3 * turn - 1].inner) == {"B": size}
+    assert tally(states[-1].inner) == {"A": 128 + size}
+    assert [tally(each) for each in states[-1].earlier] == [{"B": size}]
+
+
+def test_a_pool_across_a_change() -> None:
+    """Forty of either make a domain that is neither; what was learnt of it is in no state of the others."""
+    predictions, states = run(Domains(Tally()), [64 * "A", 40 * "A", 40 * "B", 64 * "B", 64 * "A"])
+    assert changes(predictions) == [2, 3, 4]
+    assert [tally(each) for each in states[3].earlier] == [{"A": 64}, {"B": 40}]
+    assert tally(states[3].inner) == {"B": 64}
+    assert tally(states[4].inner) == {"A": 128}
+
+
+def test_interval_updates_do_not_bring_images_of_another_domain_along() -> None:
+    stream = [letter for letter in "AABBAA" for _ in range(64)]
+    predictions, states = run(Domains(Interval(Tally(), 48)), stream)
+    assert changes(predictions) == [64 * 3 - 1, 64 * 5 - 1]
+    for (earlier,) in (states[change].earlier for change in changes(predictions)):
+        letters = {LETTERS[label] for label in earlier.images[:, 0, 0, 0]} | set(tally(earlier.inner))
+        assert letters == {"A" if earlier is states[64 * 3 - 1].earlier[0] else "B"}
+    assert set(tally(states[-1].inner.inner)) == {"A"}
+
+
+# --- what is not finite
+
+
+def test_answers_that_are_not_finite() -> None:
+    """The frozen network answers; the domains are followed all the same."""
+    predictions, states = run(Domains(Tally(breaks=1)), [64 * letter for letter in "ABBA"])
+    assert [prediction.guarded for prediction in predictions] == [False, True, True, False]
+    assert [prediction.forwards for prediction in predictions] == [1, 4, 2, 2]
+    assert changes(predictions) == [1, 3]
+    np.testing.assert_array_equal(predictions[1].logits, np.tile([0, 1, 0, 0], (64, 1)))
+    assert tally(states[2].inner) == {} and tally(states[3].inner) == {"A": 128}
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_an_embedding_that_is_not_finite_changes_nothing(size: int) -> None:
+    network = Scripted()
+    adapter = Adapter(network, Domains(Tally()))
+    adapter.step(batch(64 * "A"))
+    adapter.step(batch(16 * "A"))
+    before = adapter.state
+    network.ill = True
+    assert adapter.step(batch(size * "B")).guarded
+    assert snapshot(adapter.state) == snapshot(replace(before, step=3))
+    network.ill = False
+    assert adapter.step(batch(64 * "B")).diagnostics["domain_changed"] == 1
+    assert tally(adapter.state.earlier[0]) == {"A": 64}  # type: ignore[attr-defined]
+
+
+def test_a_state_that_is_not_finite_is_found_among_the_earlier_ones() -> None:
+    """No method can make one; one that did would be stopped."""
+
+    @dataclass(frozen=True)
+    class Spoilt(Domains):
+        def step(self, *arguments: Any) -> tuple[Prediction, DomainsState]:
+            prediction, state = super().step(*arguments)
+            bad = replace(state.inner, learnt=np.full(4, np.nan))  # type: ignore[call-arg]
+            return prediction, replace(state, earlier=(state.inner, bad))
+
+    adapter = Adapter(Scripted(), Spoilt(Tally()))
+    assert adapter.step(batch("A")).guarded
+    assert adapter.state.earlier == ()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_graphs_without_an_embedding(size: int) -> None:
+    adapter = Adapter(Scripted(embeds=False), Domains(Tally()))
+    before = adapter.state
+    with pytest.raises(BundleError, match=r"graph of scripted has none.*set domains to 0"):
+        adapter.step(batch(size * "A"))
+    assert adapter.state is before
+
+
+# --- with the guard
+
+
+def test_a_batch_that_teaches_nothing_is_no_domain() -> None:
+    """To the guard, a method that answers every image alike does harm; then nothing has happened."""
+    guarded = Guarded(Domains(Tally()))
+    network = Scripted()
+    state = guarded.init(network.info, 0)
+    for letter in "AB":
+        prediction, state = guarded.step(state, batch(64 * letter), network)
+        assert prediction.guarded and prediction.diagnostics["alarm"] == 1
+        inner: Any = state.inner
+        assert inner.known.size == inner.domain.size == len(inner.earlier) == 0
+        assert tally(inner.inner) == {}
+    assert (state.inner.step, inner.inner.step) == (2, 2)
+
+
+# --- a real network
+
+
+class Counted:
+    """A view of a network that counts images, one forward each."""
+
+    def __init__(self, network: Network) -> None:
+        self.network, self.info, self.images = network, network.info, 0
+
+    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
+        return self.candidates(images, [tunables])[0]
+
+    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
+        self.images += len(images) * len(tunables)
+        return self.network.candidates(images, tunables)
+
+
+@pytest.fixture(scope="module")
+def network(bundle_path: Path) -> Iterator[Network]:
+    with Network.open(bundle_path, workers=2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def looks(random_images: MakeImages) -> Callable[[str, int], ImageArray]:
+    """`looks(letter, seed)`: 64 images of a domain."""
+    return lambda letter, seed: LOOKS[letter](random_images(64, seed=seed))
+
+
+STREAM = "AABAACDDBBA"
+
+
+@pytest.mark.parametrize("classes", [None, (17, 3, 4)], ids=["all", "some"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "bn_adapt"])  # it has no batch norms
+def test_equals_an_adapter_for_each_domain(
+    network: Network, looks: Callable[[str, int], ImageArray], name: str, classes: tuple[int, ...] | None
+) -> None:
+    """Of which each goes on with the step number that all together have reached."""
+    served = network if classes is None else network.select(classes)
+    counted = Counted(served)
+    together = Adapter(counted, method(name, domains=3), seed=5)
+    apart: dict[str, Adapter] = {}
+    number = 0
+    for at, letter in enumerate(STREAM):
+        changed = at > 0 and letter != STREAM[at - 1]
+        number += changed
+        own = apart.setdefault(letter, Adapter(served, METHODS[name], seed=5))
+        own.state = replace(own.state, step=number)
+        expected, before = own.step(looks(letter, at)), counted.images
+        found = together.step(looks(letter, at))
+        assert found.logits.tobytes() == expected.logits.tobytes(), at
+        assert snapshot(together.state.inner) == snapshot(own.state), at  # type: ignore[attr-defined]
+        assert found.diagnostics["domain_changed"] == changed and not found.guarded
+        assert found.loss == expected.loss
+        assert found.forwards == expected.forwards * (1 + changed) == (counted.images - before) / 64
+        number += 1
+    assert len(together.state.earlier) == 3  # type: ignore[attr-defined]
+
+
+def test_all_wrappers_together(network: Network, looks: Callable[[str, int], ImageArray]) -> None:
+    counted = Counted(network)
+    adapter = Adapter(counted, method("fozo", interval=32, domains=2, guard="rollback", guard_diversity=0.0))
+    for at, letter in enumerate(STREAM):
+        before = counted.images
+        prediction = adapter.step(looks(letter, at))
+        assert prediction.forwards == (counted.images - before) / 64
+        assert np.isfinite(prediction.logits).all()
+        assert all(type(value) is float for value in prediction.diagnostics.values())
+    state: Any = adapter.state
+    assert len(state.inner.earlier) == 2 and type(state.inner.earlier[0].inner).__name__ == "FozoState"
+
+
+RESUMED = ("fozo:domains=2", "zoa:domains=16", "t3a:domains=1,interval=40", "pizo:domains=3,guard=rollback")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 6, 9])
+@pytest.mark.parametrize("spec", RESUMED)
+def test_resumes_bit_for_bit(
+    network: Network, looks: Callable[[str, int], ImageArray], tmp_path: Path, spec: str, cut: int
+) -> None:
+    name, _, text = spec.partition(":")
+    configured = method(name, **dict(pair.split("=") for pair in text.split(",")))
+    stream = [looks(letter, at)[: 64 if at % 4 else 50] for at, letter in enumerate(STREAM)]
+    whole, stopped, resumed = (Adapter(network, configured, seed=4) for _ in range(3))
+    start = snapshot(whole.state)
+    expected = [whole.step(images) for images in stream]
+    for images in stream[:cut]:
+        stopped.step(images)
+    stopped.save(tmp_path / "state.npz")
+    resumed.load(tmp_path / "state.npz")
+    assert snapshot(resumed.state) == snapshot(stopped.state)
+    for images, prediction in zip(stream[cut:], expected[cut:], strict=True):
+        assert snapshot(resumed.step(images)) == snapshot(prediction)
+    assert snapshot(resumed.state) == snapshot(whole.state)
+    whole.reset()
+    assert snapshot(whole.state) == start
+
+
+def test_pooled_streams_equal_those_served_alone(
+    network: Network, looks: Callable[[str, int], ImageArray]
+) -> None:
+    """Their domains change at different times, so that a step of one has twice the forwards of another's."""
+    pool = Pool(network)
+    streams = {"ABBA": "fozo", "AABB": "fozo", "DCDC": "zoa"}
+    alone = {}
+    for key, name in streams.items():
+        pool.open(key, name, seed=1, domains=4)
+        alone[key] = Adapter(network, method(name, domains=4), seed=1)
+    inside = {key: pool._find(key) for key in streams}
+    for at in range(4):
+        batches = {key: looks(key[at], at) for key in streams}
+        for key, prediction in pool.step(batches).items():
+            assert snapshot(prediction) == snapshot(alone[key].step(batches[key])), (key, at)
+            assert snapshot(inside[key].state) == snapshot(alone[key].state), (key, at)
+    assert [len(stream.state.earlier) for stream in inside.values()] == [1, 1, 1]  # type: ignore[attr-defined]
+
+
+# --- checkpoints
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A checkpoint with two earlier domains."""
+    adapter = Adapter(Scripted(), Domains(Tally()))
+    for letter in "ABC":
+        adapter.step(batch(64 * letter))
+    adapter.save(tmp_path / "state.npz")
+    return tmp_path / "state.npz"
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    with np.load(path, allow_pickle=False) as archive:
+        content = {name: archive[name] for name in archive.files}
+    change(content)
+    stream = io.BytesIO()
+    np.savez(stream, **content)
+    path.write_bytes(stream.getvalue())
+
+
+def test_what_a_checkpoint_holds(saved: Path) -> None:
+    rewrite(saved, lambda content: None)  # the refusals below are not due to how it is written
+    adapter = Adapter(Scripted(), Domains(Tally()))
+    adapter.load(saved)
+    assert [tally(each) for each in adapter.state.earlier] == [{"A": 64}, {"B": 64}]  # type: ignore[attr-defined]
+    with np.load(saved, allow_pickle=False) as archive:
+        assert {name for name in archive.files if name.startswith("earlier")} == {
+            f"earlier.{place}.{name}" for place in (0, 1) for name in ("step", "seed", "learnt", "drawn")
+        }
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a state less": (
+        lambda content: [content.pop(name) for name in list(content) if name.startswith("earlier.1")],
+        r"field earlier\.1\.step does not fit",
+    ),
+    "the first state less": (
+        lambda content: [content.pop(name) for name in list(content) if name.startswith("earlier.0")],
+        r"field earlier\.0\.step does not fit",
+    ),
+    "a domain less": (
+        lambda content: content.update(known=content["known"][:1]),
+        r"more states earlier than known has entries, 1",
+    ),
+    "no domain": (
+        lambda content: content.update(known=np.zeros((0, 0, 0))),
+        r"more states earlier than known has entries, 0",
+    ),
+    "a domain more": (
+        lambda content: content.update(known=content["known"][[0, 1, 1]]),
+        r"field earlier\.2\.step does not fit",
+    ),
+    "no statistics at all": (lambda content: content.pop("known"), "field known does not fit"),
+    "statistics that are no numbers": (
+        lambda content: content.update(known=np.full((2, 2, 4), np.nan)),
+        "field known does not fit",
+    ),
+    "half a state": (
+        lambda content: content.pop("earlier.1.learnt"),
+        r"field earlier\.1\.learnt does not fit",
+    ),
+    "a state of another shape": (
+        lambda content: content.update({"earlier.0.learnt": np.zeros(5)}),
+        r"field earlier\.0\.learnt does not fit",
+    ),
+    "a state that is no number": (
+        lambda content: content.update({"earlier.0.learnt": np.full(4, np.inf)}),
+        r"field earlier\.0\.learnt does not fit",
+    ),
+    "no last check": (lambda content: content.pop("checked.learnt"), r"field checked\.learnt does not fit"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_checkpoints_that_do_not_fit(saved: Path, damage: str) -> None:
+    change, message = DAMAGES[damage]
+    rewrite(saved, change)
+    adapter = Adapter(Scripted(), Domains(Tally()))
+    before = adapter.state
+    with pytest.raises(StateError, match=message) as caught:
+        adapter.load(saved)
+    assert str(saved) in str(caught.value)
+    assert adapter.state is before
+
+
+@pytest.mark.parametrize("other", [Domains(Tally(), 3), Domains(Tally(), 16, 0.06), Tally()])
+def test_checkpoints_of_other_options(saved: Path, other: Any) -> None:
+    with pytest.raises(StateError, match="options"):
+        Adapter(Scripted(), other).load(saved)
+
+
+def test_progress_of_an_evaluation_keeps_them(tmp_path: Path) -> None:
+    """Two methods in one file, interrupted with earlier domains and a pool that is not full."""
+    stream = [64 * "A", 64 * "B", 20 * "A", 64 * "C", 64 * "A", 64 * "B"]
+    made = {"two": Domains(Tally(), 2), "updates": Domains(Interval(Tally(), 80), 5)}
+    whole, stopped, resumed = (
+        {label: Adapter(Scripted(), each, seed=6) for label, each in made.items()} for _ in range(3)
+    )
+    expected = {label: [adapter.step(batch(each)) for each in stream] for label, adapter in whole.items()}
+    for adapter in stopped.values():
+        for each in stream[:3]:
+            adapter.step(batch(each))
+    progress.save(tmp_path / "progress.npz", {}, [], stopped)
+    progress.resume(resumed, progress.load(tmp_path / "progress.npz", {})[1])
+    for label, adapter in resumed.items():
+        assert snapshot(adapter.state) == snapshot(stopped[label].state)
+        assert len(adapter.state.earlier) == 1  # type: ignore[attr-defined]
+        assert [snapshot(adapter.step(batch(each))) for each in stream[3:]] == [
+            snapshot(each) for each in expected[label][3:]
+        ]
+        assert snapshot(adapter.state) == snapshot(whole[label].state)
+
+
+# --- options
+
+
+def test_as_an_option_of_every_method() -> None:
+    configured = method("fozo", domains="4", samples=2, interval=8, guard="reset", domains_threshold="0.1")
+    assert configured == Guarded(Domains(Interval(Fozo(samples=2), 8), 4, 0.1), "reset")
+    assert configured.name == "fozo" and configured.method.forwards == 1 + 4
+    assert {"domains": 4, "domains_threshold": 0.1}.items() <= options_of(configured).items()
+    assert method("shift", domains=0) == method("shift", domains="0") == Shift()
+    with pytest.raises(InputError, match="domains_threshold needs domains; add domains=16"):
+        method("shift", domains_threshold=0.1)
+    for value in (-1, "-1", 1.5, "x", True, None):
+        with pytest.raises(InputError, match="domains must be int ≥ 1"):
+            method("shift", domains=value)
+    with pytest.raises(InputError, match="domains_threshold must be float ≥ 0"):
+        method("shift", domains=4, domains_threshold=-1.0)

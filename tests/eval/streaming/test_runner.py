@@ -1,0 +1,520 @@
+"""What a run counts, per domain and along the stream; averages, noise, tables, and the way through JSON."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from fozo.engine.errors import InputError
+from fozo.engine.model import ImageArray
+from fozo.engine.registry import Prediction
+from fozo.engine.streams.adapter import Adapter
+from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain
+from fozo.eval.protocol import Protocol, Setting
+from fozo.eval.results import table
+from fozo.eval.results.average import (
+    ALEXNET,
+    averages,
+    difference,
+    is_noise,
+    mean_corruption_error,
+)
+from fozo.eval.results.bits import Bits
+from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
+from fozo.eval.streaming.runner import TRACE_POINTS, advance, evaluate
+from fozo.eval.streaming.stream import segments, shuffled
+from numpy.typing import NDArray
+
+
+def domain(count: int = 100, name: str = "fog", **changes: Any) -> Domain:
+    """Image i is two bytes that say i; its class is i modulo 10."""
+
+    def load(index: int) -> NDArray[np.uint8]:
+        return np.array([[[index // 256 % 256, index % 256, 0]]], np.uint8)
+
+    return replace(Domain(name, tuple(map(str, range(count))), np.arange(count) % 10, load), **changes)
+
+
+def protocol(setting: Setting = "reset", **changes: Any) -> Protocol:
+    return replace(Protocol("imagenet-c", setting, (5,), "all", (2000,), 64, "all"), **changes)
+
+
+@dataclass
+class Counting:
+    """Stands in for an adapter: predicts what the image says, wrong for some, and notes what it was shown."""
+
+    forwards: int = 2
+    wrong: Any = frozenset[int]()
+    batches: list[list[int]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    fail_at: int | None = None
+    state: int = 0
+    seed: int = 7
+    guarded: int = 0
+    network: Any = field(default_factory=lambda: SimpleNamespace(info=SimpleNamespace(classes=10)))
+
+    def step(self, images: ImageArray) -> Prediction:
+        self.state += 1
+        if self.fail_at == self.state:
+            raise InputError("a broken image")
+        index = images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 0, 1]
+        self.batches.append(index.tolist())
+        self.events.append(str(len(index)))
+        off = np.array([i in self.wrong for i in index], int)
+        logits = np.zeros((len(index), 10), np.float32)
+        logits[np.arange(len(index)), (index + off) % 10] = 20
+        return Prediction(logits, self.forwards, float(self.state), {"epsilon": 0.5 / self.state})
+
+    def reset(self) -> None:
+        self.events.append("reset")
+
+
+EVERYTHING = range(70_000)
+
+
+def adapters(**named: Counting) -> dict[str, Adapter]:
+    return cast("dict[str, Adapter]", named)
+
+
+def new(**named: Counting) -> Run:
+    return Run(2000, [], {label: Trace() for label in named})
+
+
+def finished(domains: Sequence[Domain], how: Protocol, columns: Any = None, **named: Counting) -> Run:
+    run = new(**named)
+    stream = segments(domains, how, 2000)
+    images = sum(advance(run, stream, adapters(**named), how.batch_size, columns))
+    assert images == run.images == sum(map(len, stream))
+    assert run.complete and all(each.complete for each in run.domains)
+    return run
+
+
+# --- counting ---
+
+
+def test_order_and_labels_belong_together() -> None:
+    right, wrong = Counting(), Counting(wrong=EVERYTHING)
+    (result,) = finished([domain()], protocol(batch_size=7), right=right, wrong=wrong).domains
+    assert [index for batch in right.batches for index in batch] == shuffled(100, "fog", 2000).tolist()
+    assert right.batches == wrong.batches
+    assert result.methods["right"].tally.accuracy == 1
+    assert result.methods["wrong"].tally.accuracy == 0
+    assert (result.methods["right"].batches, result.methods["right"].forwards) == (15, 30)
+
+
+@pytest.mark.parametrize(
+    ("setting", "resets"), [("reset", 3), ("continual", 0), ("label_shift", 3), ("mixed", 1)]
+)
+def test_what_is_forgotten_when(setting: Setting, resets: int) -> None:
+    counting = Counting()
+    finished([domain(70, name) for name in ("fog", "snow", "frost")], protocol(setting), one=counting)
+    assert counting.events.count("reset") == resets
+    if setting == "reset":
+        assert counting.events == ["reset", "64", "6"] * 3
+
+
+def test_mixed_domains_are_counted_apart_and_share_the_cost() -> None:
+    one = Counting(wrong=range(0, 1000, 2))
+    parts = [domain(90, "fog"), domain(30, "snow"), domain(10, CLEAN)]
+    fog, snow, clean = finished(parts, protocol("mixed"), one=one).domains
+    assert [each.name for each in (fog, snow, clean)] == ["fog", "snow", "clean"]
+    assert [each.methods["one"].tally.images for each in (fog, snow, clean)] == [90, 30, 10]
+    assert [each.methods["one"].tally.top1 for each in (fog, snow, clean)] == [45, 15, 5]
+    assert [each.segment for each in (fog, snow, clean)] == [0, 0, 1]
+    batches = [each.methods["one"].batches for each in (fog, snow)]
+    assert sum(batches) == pytest.approx(2)
+    assert all(0 < each < 2 for each in batches)
+    assert clean.methods["one"].batches == 1
+    assert fog.methods["one"].forwards == pytest.approx(2 * batches[0])
+
+
+def test_gained_and_lost_are_against_the_first_method() -> None:
+    base, other = Counting(wrong=range(30)), Counting(wrong=range(20, 35))
+    (result,) = finished([domain()], protocol(batch_size=7), base=base, other=other).domains
+    assert result.gained_and_lost("other") == (20, 5)
+    assert result.gained_and_lost("base") == (0, 0)
+    written = result.to_json()["methods"]
+    assert [(written[label]["gained"], written[label]["lost"]) for label in written] == [(0, 0), (20, 5)]
+
+
+def test_which_images_were_right_is_kept_in_the_order_of_the_stream() -> None:
+    run = finished([domain()], protocol(batch_size=7), base=Counting(wrong=range(30)))
+    order = shuffled(100, "fog", 2000)
+    assert run.domains[0].methods["base"].right.array().tolist() == (order >= 30).tolist()
+    text = run.to_json()["domains"][0]["methods"]["base"]["right"]
+    assert len(text) == 20  # 13 bytes hold 100 bits, and base64 takes four letters for three bytes
+    assert base64.b64decode(text)[0] == sum((order[i] >= 30) << (7 - i) for i in range(8))
+
+
+def test_mixed_domains_keep_apart_which_images_were_right() -> None:
+    one, parts = Counting(wrong=range(0, 1000, 2)), [domain(90, "fog"), domain(30, "snow")]
+    results = finished(parts, protocol("mixed"), one=one).domains
+    order = shuffled(120, "mixed", 2000)
+    for result, begin, end in zip(results, (0, 90), (90, 120), strict=True):
+        here = order[(order >= begin) & (order < end)] - begin
+        assert result.methods["one"].right.array().tolist() == (here % 2 == 1).tolist()
+
+
+def test_a_method_that_is_a_batch_ahead_is_compared_on_what_both_have_seen() -> None:
+    both = DomainResult("fog", {"base": MethodResult(), "other": MethodResult()})
+    both.methods["base"].right = Bits([True, False, False])
+    both.methods["other"].right = Bits([True, True, False, True, True])
+    assert both.gained_and_lost("other") == (1, 0)
+    both.methods["base"].right, both.methods["other"].right = (
+        both.methods["other"].right,
+        both.methods["base"].right,
+    )
+    assert both.gained_and_lost("other") == (0, 1)
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [8], [3, 5, 8, 1], [7, 1, 0, 9, 64, 2], [1] * 20])
+def test_bits_are_what_was_appended(sizes: list[int]) -> None:
+    generator = np.random.default_rng(0)
+    flags = [generator.random(size) < 0.5 for size in sizes]
+    bits = Bits()
+    for each in flags:
+        bits.append(each)
+    expected = [bool(flag) for each in flags for flag in each]
+    assert bits.array().tolist() == expected
+    assert len(bits) == sum(sizes)
+    assert bits == Bits(expected) == Bits.from_json(bits.to_json(), len(expected))
+    assert bits != Bits([*expected, False])
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 1), ("gA==", 0), ("gA==", 9), ("wA==", 1), ("*A==", 8)])
+def test_bits_of_another_number_of_images_are_refused(text: str, count: int) -> None:
+    assert Bits.from_json("gA==", 1) == Bits([True])
+    with pytest.raises(ValueError):
+        Bits.from_json(text, count)
+
+
+def test_classes_of_the_data_find_their_columns() -> None:
+    columns = np.full(10, -1, np.int64)
+    columns[[1, 3, 5, 7, 9]] = np.arange(5)
+
+    class Narrow(Counting):
+        def step(self, images: ImageArray) -> Prediction:
+            prediction = super().step(images)
+            return Prediction(prediction.logits[:, 1::2], 1, 0.0, {})
+
+    odd = domain().take([i for i in range(100) if i % 2])
+    (result,) = finished([odd], protocol(batch_size=7), columns, one=Narrow()).domains
+    assert result.methods["one"].tally.accuracy == 1
+
+
+def test_each_method_is_first_in_its_turn() -> None:
+    order: list[str] = []
+
+    class Noting(Counting):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def step(self, images: Any) -> Any:
+            order.append(self.name)
+            return super().step(images)
+
+    named = {name: Noting(name) for name in ("a", "b", "c")}
+    finished([domain(5)], protocol(batch_size=1), **named)
+    assert "".join(order) == "abc" + "bca" + "cab" + "abc" + "bca"
+
+
+def test_any_iterable_can_be_evaluated() -> None:
+    data = domain(10)
+    batches = ((np.stack([data.load(i)] * 2), np.array([i % 10, (i + 1) % 10])) for i in range(10))
+    run = evaluate(adapters(one=Counting()), batches)
+    (result,) = run.domains
+    assert (result.name, result.images, result.complete, run.complete) == ("stream", 20, True, True)
+    assert result.methods["one"].tally.top1 == 10
+    assert (run.seed, run.segment, run.batch, result.found) == (7, 1, 0, 20)
+    assert result.seconds > 0
+
+
+def test_a_stream_without_identifiers_is_known_by_its_images_and_labels() -> None:
+    def digest(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int) -> str:
+        batches = [(images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)]
+        return evaluate(adapters(one=Counting()), batches).domains[0].ids_sha256
+
+    images, labels = np.arange(30, dtype=np.uint8).reshape(10, 1, 1, 3), np.arange(10)
+    parts = (hashlib.sha256(each.tobytes()).hexdigest() for each in (images, labels))
+    assert digest(images, labels, 3) == hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    assert digest(images, labels, 3) == digest(images, labels, 4)
+    assert digest(images, labels, 3) == digest(images[::-1].copy()[::-1], labels.astype(np.int32), 3)
+    assert digest(images, labels, 3) != digest(images, labels[::-1], 3)
+    assert digest(images, labels, 3) != digest(images[::-1], labels, 3)
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.0], [[0], [1]], [0], [0, 10], [0, -1], ["a", "b"], None])
+def test_labels_are_checked_before_anything_is_learnt(labels: Any) -> None:
+    one = Counting()
+    with pytest.raises(InputError, match=r"expected (a label|labels)"):
+        evaluate(adapters(one=one), [(np.zeros((2, 1, 1, 3), np.uint8), labels)])
+    assert one.state == 0
+
+
+def test_nothing_to_evaluate() -> None:
+    with pytest.raises(InputError, match="found none"):
+        evaluate(adapters(one=Counting()), [])
+
+
+# --- interruption ---
+
+
+def test_a_failure_keeps_what_was_seen_and_no_half_of_a_batch() -> None:
+    first, second = Counting(), Counting(fail_at=3)
+    run = new(first=first, second=second)
+    with pytest.raises(InputError, match="broken image"):
+        for _ in advance(
+            run, segments([domain(640)], protocol(), 0), adapters(first=first, second=second), 64
+        ):
+            pass
+    (result,) = run.domains
+    assert (run.batch, run.consistent, run.complete, result.complete) == (2, True, False, False)
+    assert [part.tally.images for part in result.methods.values()] == [128, 128]
+    assert (first.state, second.state) == (2, 2), "one method is a batch ahead"
+
+
+@pytest.mark.parametrize("setting", ["reset", "continual", "mixed"])
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_a_run_continues_from_any_batch(setting: Setting, stop: int) -> None:
+    parts = [domain(90, "fog"), domain(70, "snow"), domain(10, CLEAN)]
+    stream = segments(parts, protocol(setting), 2000)
+    whole = finished(parts, protocol(setting), one=Counting(wrong=range(33)))
+    one = Counting(wrong=range(33))
+    run = new(one=one)
+    steps = advance(run, stream, adapters(one=one), 64)
+    for _ in range(stop):
+        next(steps)
+    again = Run.from_json(json.loads(json.dumps(run.to_json())))
+    for _ in advance(again, stream, adapters(one=one), 64):
+        pass
+    assert timeless(again) == timeless(whole)
+
+
+def timeless(run: Run) -> dict[str, Any]:
+    """A run without what depends on the clock and the memory of the machine."""
+    content = json.loads(json.dumps(run.to_json()))
+    for each in content["domains"]:
+        del each["seconds"]
+        for part in each["methods"].values():
+            for name in ("seconds", "peak_bytes", "images_per_second"):
+                del part[name]
+    return cast("dict[str, Any]", content)
+
+
+# --- traces ---
+
+
+@pytest.mark.parametrize(
+    ("images", "points"), [(64, 1), (640, 10), (64 * TRACE_POINTS, TRACE_POINTS), (6500, 34)]
+)
+def test_traces_have_few_points(images: int, points: int) -> None:
+    run = finished([domain(images)], protocol(), one=Counting(wrong=range(100)))
+    trace = run.traces["one"]
+    assert len(trace.images) == len(trace.correct) == points <= TRACE_POINTS
+    assert sum(trace.images) == images
+    assert sum(trace.correct) == run.domains[0].methods["one"].tally.top1
+    assert set(trace.values) == {"loss", "epsilon"}
+    assert trace.values["loss"][-1] == math.ceil(images / 64)  # its last batch
+
+
+def test_a_trace_has_gaps_where_nothing_was_said() -> None:
+    trace = Trace()
+    for index, said in enumerate(({}, {"agreement": 0.5}, {})):
+        trace.add(Prediction(np.zeros((2, 3), np.float32), 1, None, said), np.array([True, False]), new=True)
+        assert len(trace.images) == index + 1
+    assert trace.values == {"agreement": [None, 0.5, None]}
+
+
+# --- averages and noise ---
+
+
+def result(name: str = "fog", images: int = 100, complete: bool = True, **correct: int) -> DomainResult:
+    """A domain's result with the number of right answers of each method."""
+    methods = {}
+    for label, count in correct.items():
+        part = MethodResult(batches=1, forwards=1, seconds=1.0)
+        logits = np.zeros((images, 10), np.float32)
+        logits[:count, 0] = logits[count:, 1] = 3
+        part.right.append(part.tally.add(logits, np.zeros(images, np.int64)))
+        methods[label] = part
+    return DomainResult(name, methods, 5, images=images, complete=complete)
+
+
+def run_of(*domains: DomainResult, seed: int = 0) -> Run:
+    return Run(seed, list(domains), {label: Trace() for label in domains[0].methods}, complete=True)
+
+
+def test_averages_are_unweighted_and_without_clean() -> None:
+    run = run_of(result(images=640, a=640), result("snow", images=10, a=5), result(CLEAN, a=0))
+    found = averages([run])["a"]
+    assert found["accuracy"] == 0.75
+    assert found["accuracy_std"] is None
+    assert found["images_per_second"] == pytest.approx(750 / 3)
+    assert averages([run_of(result(CLEAN, a=40))])["a"]["accuracy"] == 0.4
+    half = run_of(result(a=60), result("snow", a=20, complete=False))
+    assert averages([half])["a"]["accuracy"] == 0.6
+    assert averages([]) == averages([Run(0, [], {})]) == {}
+
+
+def test_averages_over_seeds() -> None:
+    runs = [run_of(result(a=count, b=count + 10), seed=count) for count in (50, 60, 70)]
+    found = averages(runs)
+    assert found["a"]["accuracy"] == pytest.approx(0.6)
+    assert found["a"]["accuracy_std"] == pytest.approx(0.1)
+    assert found["a"]["gain"] is None
+
+
+def compared(gained: int, lost: int, images: int = 100, **facts: Any) -> DomainResult:
+    """Two methods, of which b got so many images right that a did not, and the other way round."""
+    each = replace(result(images=images, a=lost, b=gained), **facts)
+    each.methods["b"].right = Bits([lost <= index < lost + gained for index in range(images)])
+    return each
+
+
+def difference_of(gained: int, lost: int, images: int = 100) -> tuple[float, float]:
+    return difference(compared(gained, lost, images), "b")
+
+
+def test_a_difference_and_its_error() -> None:
+    """Of a paired difference per image, in {-1, 0, 1}, image by image; one more on either side."""
+    gain, error = difference_of(12, 5)
+    assert gain == pytest.approx(np.mean([1] * 12 + [-1] * 5 + [0] * 83))
+    squares = np.array([1] * 13 + [1] * 6 + [0] * 81)
+    assert error == pytest.approx(np.sqrt((squares.mean() - gain**2) / 100))
+    gain, error = difference(DomainResult("fog", {"a": MethodResult()}), "a")
+    assert gain == 0 and error > 0
+
+
+def test_noise_is_what_an_exact_test_says() -> None:
+    """Against McNemar's exact test, the binomial one on images where just one method is right."""
+    for total in range(1, 60):
+        for lost in range(total // 2 + 1):
+            tail = sum(math.comb(total, k) for k in range(lost + 1)) / 2**total
+            noise = is_noise(*difference_of(total - lost, lost, 10_000))
+            if min(1, 2 * tail) > 0.08:
+                assert noise, (total, lost)
+            if 2 * tail < 0.03:
+                assert not noise, (total, lost)
+
+
+def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
+    def runs(gains: Sequence[int]) -> list[Run]:
+        return [run_of(compared(max(g, 0), max(-g, 0)), seed=seed) for seed, g in enumerate(gains)]
+
+    steady, shaky = averages(runs([20, 20, 20]))["b"], averages(runs([40, -10, 30]))["b"]
+    assert steady["gain"] == shaky["gain"] == pytest.approx(0.2)
+    assert not steady["gain_is_noise"]
+    assert shaky["gain_is_noise"]
+    # Student's t for two degrees of freedom is 4.303, where the table's mark counts 1.96 errors.
+    expected = np.std([0.4, -0.1, 0.3], ddof=1) / np.sqrt(3) * 4.303 / 1.96
+    assert shaky["gain_error"] == pytest.approx(expected)
+
+
+def test_more_seeds_on_the_same_images_make_a_gain_no_surer() -> None:
+    def error(*hashes: str) -> float:
+        runs = [run_of(compared(20, 0, ids_sha256=each), seed=seed) for seed, each in enumerate(hashes)]
+        return float(averages(runs)["b"]["gain_error"])
+
+    assert error("x", "x", "x") == pytest.approx(error("x"))
+    assert error("x", "y", "z", "u") == pytest.approx(error("x") / 2)
+
+
+def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
+    """Three rounds with the same outcome say as much as one; three corruptions say more."""
+
+    def error(*names: str) -> float:
+        domains = [compared(20, 0, name=name) for name in names]
+        found = averages([run_of(*domains)])["b"]
+        assert found["gain"] == pytest.approx(0.2)
+        return float(found["gain_error"])
+
+    alone = np.sqrt((0.22 - 0.2**2) / 100)
+    assert error("fog") == pytest.approx(alone)
+    assert error("fog", "fog", "fog") == pytest.approx(alone)
+    assert error("fog", "snow", "frost") == pytest.approx(alone / np.sqrt(3))
+
+
+def test_an_interrupted_seed_does_not_enter_the_averages() -> None:
+    runs = [run_of(result(a=50)), run_of(result(a=70)), replace(run_of(result(a=0)), complete=False)]
+    assert averages(runs)["a"]["accuracy"] == pytest.approx(0.6)
+    assert averages(runs[2:])["a"]["accuracy"] == 0
+
+
+def corrupted(skip: tuple[str, int] | None = None, **changes: Any) -> list[Run]:
+    domains = [
+        replace(
+            result(name, images=1000, a=round(1000 - 10 * ALEXNET[name] / 2)),
+            **{"severity": s, "benchmark": "imagenet-c", **changes},
+        )
+        for s in (1, 2, 3, 4, 5)
+        for name in IMAGENET_C
+        if (name, s) != skip
+    ]
+    return [run_of(*domains)]
+
+
+def test_mean_corruption_error() -> None:
+    """A network with half of AlexNet's errors everywhere has an mCE of 50 %."""
+    assert mean_corruption_error(corrupted(), "a") == pytest.approx(50, abs=0.1)
+    assert averages(corrupted())["a"]["mce"] == pytest.approx(50, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        corrupted(("fog", 3)),
+        corrupted(benchmark=None),
+        corrupted(complete=False),
+        corrupted(round=2),
+        [run_of(result(a=1))],
+    ],
+)
+def test_mean_corruption_error_is_not_always_defined(runs: list[Run]) -> None:
+    assert mean_corruption_error(runs, "a") is None
+
+
+# --- tables ---
+
+
+def test_rows() -> None:
+    run = finished(
+        [domain(name="fog")],
+        protocol(),
+        base=Counting(wrong=range(50)),
+        same=Counting(wrong=range(51)),
+        worse=Counting(wrong=EVERYTHING),
+    )
+    row = table.row(run.domains[0], protocol())
+    assert row.split() == ["fog", "50.0*", "49.0", "~", "0.0"]
+    assert table.header(["base", "same"]).split()[-2:] == ["base", "same"]
+    assert "(first 100 images)" in table.row(replace(run.domains[0], complete=False), protocol())
+    assert "(100 of 50,000 official images)" in table.row(
+        replace(run.domains[0], expected=50_000), protocol()
+    )
+    assert "official" not in table.row(replace(run.domains[0], expected=100, found=100), protocol())
+
+
+def test_rows_are_named_after_what_varies() -> None:
+    one = result(a=1)
+    assert table.name_of(one, protocol()) == "fog"
+    assert table.name_of(one, protocol(severities=(4, 5))) == "fog 5"
+    assert table.name_of(replace(one, round=3), protocol("rounds", rounds=4)) == "fog #3"
+
+
+def test_summary() -> None:
+    text = table.summary([run_of(result(base=50, better=90)), run_of(result(base=52, better=91), seed=1)])
+    heading, base, better, note = text.splitlines()
+    assert "mCE" not in heading and "guarded" not in heading
+    assert "51.00 ± 1.41" in base
+    assert "90.50 ± 0.71" in better
+    assert "noise away from base" in note
+    assert len(table.summary([run_of(result(a=1))]).splitlines()) == 2
