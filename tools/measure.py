@@ -18,22 +18,20 @@ from pathlib import Path
 PACKAGES = ("engine", "export", "quant", "data", "eval", "commands")
 
 # Names that do not say what they stand for.
-EMPTY_NAMES = frozenset(
-    """
-    ahead alike apart asked back begun chosen each every following found given heard how kept known learnt
-    left_over need odd oddities others own part parts place places rest said seen several shown taken there
-    wanted what whole
-    """.split()
-)
+_EMPTY_NAMES = """
+ahead alike apart asked back begun chosen each every following found given heard how kept known learnt
+left_over need odd oddities others own part parts place places rest said seen several shown taken there
+wanted what whole
+"""
+EMPTY_NAMES = frozenset(_EMPTY_NAMES.split())
 # A docstring that begins with one of these describes a question or a circumstance, not a result.
-EMPTY_OPENINGS = frozenset("What Whether Which How Of In Those That With Such".split())
+EMPTY_OPENINGS = frozenset(["What", "Whether", "Which", "How", "Of", "In", "Those", "That", "With", "Such"])
 # Irregular past participles; regular ones end in -ed.
-PARTICIPLES = frozenset(
-    """
-    begun brought drawn found given gone heard held kept known learnt left lost made met moved paid put seen
-    sent slid spent stood taken thought told thrown written
-    """.split()
-)
+_PARTICIPLES = """
+begun brought drawn found given gone heard held kept known learnt left lost made met moved paid put seen
+sent slid spent stood taken thought told thrown written
+"""
+PARTICIPLES = frozenset(_PARTICIPLES.split())
 # Words that end in -ed and are no participles.
 NOT_PARTICIPLES = frozenset(["need", "feed", "seed", "speed", "embed", "exceed", "proceed", "shed", "shred"])
 
