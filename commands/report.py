@@ -45,8 +45,9 @@ def report(
     """
     from ..engine.files import check_writable, write_atomic
     from ..eval.report import csv_file as as_csv
-    from ..eval.report import markdown, page
-    from ..eval.report.read_inputs import collect
+    from ..eval.report import markdown
+    from ..eval.report.digest.sources import collect
+    from ..eval.report.html import page
 
     if out is None and csv_file is None and markdown_file is None:
         out = Path("report.html")

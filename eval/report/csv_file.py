@@ -9,8 +9,8 @@ from typing import Any
 
 from ..results.average import difference
 from ..results.outcome import DomainResult
-from .markup import plain
-from .read_inputs import Source
+from .digest.plain_text import plain
+from .digest.sources import Source
 
 _FORMULA = ("=", "+", "-", "@")
 _DOMAIN = ("severity", "round", "segment", "generated", "complete")

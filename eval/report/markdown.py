@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from . import comparison, tables
-from .markup import plain
-from .notes import headline, warnings
-from .read_inputs import Source
-from .tables import Cell, Line, Table
-from .words import MARKS_OF_RUNS, default_title
+from .digest import comparison, tables
+from .digest.explanations import MARKS_OF_RUNS, default_title
+from .digest.notes import headline, warnings
+from .digest.plain_text import plain
+from .digest.sources import Source
+from .digest.tables import Cell, Line, Table
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 _BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a rule

@@ -29,10 +29,13 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import FozoError, InputError, OutputError
 from fozo.engine.streams.adapter import Adapter
 from fozo.eval.protocol import Protocol
-from fozo.eval.report import charts, csv_file, groups, markdown, page, tables
-from fozo.eval.report import stream_names as stream
-from fozo.eval.report.markup import element, escape, plain
-from fozo.eval.report.read_inputs import Source, collect
+from fozo.eval.report import csv_file, markdown
+from fozo.eval.report.digest import comparison, groups, tables
+from fozo.eval.report.digest import stream_curves as stream
+from fozo.eval.report.digest.plain_text import plain
+from fozo.eval.report.digest.sources import Source, collect
+from fozo.eval.report.html import charts, page
+from fozo.eval.report.html.markup import element, escape
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import Tally
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
@@ -561,7 +564,6 @@ def test_several_files_are_compared(two_seeds: Source, tmp_path: Path) -> None:
     links = [str(attributes["href"])[1:] for tag, attributes in found.attributes if tag == "a"]
     assert links == ["compared", "r1", "r2"]
     assert set(links) <= {attributes.get("id") for _, attributes in found.attributes}
-    from fozo.eval.report import comparison
 
     assert rows(comparison.overall([two_seeds, other]))["fozo"][2] == "35.00*"
     different = comparison.differences([two_seeds, other])

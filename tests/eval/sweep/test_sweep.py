@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.engine.errors import ComputeError, InputError
 from fozo.eval.protocol import Protocol
-from fozo.eval.report.read_inputs import collect
+from fozo.eval.report.digest.sources import collect
 from fozo.eval.results import results_file as results
 from fozo.eval.results.average import averages
 from fozo.eval.results.bits import Bits

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.errors import InputError, reason
-from ...engine.files import sha256_of
-from ..results.results_file import Results, read
-from ..sweep.folder import GRID_FILE, RESULTS_FOLDER
-from .check import check
+from ....engine.errors import InputError, reason
+from ....engine.files import sha256_of
+from ...results.results_file import Results, read
+from ...sweep.folder import GRID_FILE, RESULTS_FOLDER
+from .check_results import check
 
 
 @dataclass(frozen=True)

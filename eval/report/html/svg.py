@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 from xml.etree import ElementTree
 
-from ...engine.errors import InputError
-from .markup import Html, plain
+from ....engine.errors import InputError
+from ..digest.plain_text import plain
+from .markup import Html
 
 SERIES = 7  # colours in style.css; the first is for the method that the others are compared with
 # Colours that stand for those of the page while matplotlib draws.

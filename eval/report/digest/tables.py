@@ -8,7 +8,7 @@ from typing import Any
 
 from . import groups
 from .groups import Group, Kind
-from .read_inputs import Source
+from .sources import Source
 
 NONE = "–"
 Averages = Mapping[str, Mapping[str, Any]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...engine.files import sha256_of_parts
+from ....engine.files import sha256_of_parts
 from . import tables
-from .read_inputs import Source
+from .sources import Source
 from .tables import NONE, Cell, Line, Table
 
 # Facts without which two runs do not measure the same thing.

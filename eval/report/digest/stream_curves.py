@@ -9,9 +9,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocol import Protocol
-from ..results.outcome import DomainResult, Run
-from ..results.table import name_of
+from ...protocol import Protocol
+from ...results.outcome import DomainResult, Run
+from ...results.table import name_of
 
 WINDOW = 500  # images that an accuracy along the stream is taken over, at least
 DRIVING = ("epsilon", "rate", "loss")  # what a person looks at first among what methods say of themselves

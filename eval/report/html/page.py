@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-from ..._version import __version__
-from . import comparison, words
+from ...._version import __version__
+from ..digest import comparison
+from ..digest import explanations as words
+from ..digest.groups import seen
+from ..digest.sources import Source
 from .elements import deeper, table, warning
 from .figures import speed
-from .groups import seen
 from .markup import Html, element, join
-from .read_inputs import Source
 from .sections import section
 from .svg import require
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..results.average import CONFIDENCE
-from . import charts, groups, words
-from . import stream_names as stream
+from ...results.average import CONFIDENCE
+from ..digest import explanations as words
+from ..digest import groups
+from ..digest import stream_curves as stream
+from ..digest.groups import Group
+from ..digest.plain_text import shorten
+from ..digest.sources import Source
+from . import charts
 from .charts import Bar, Point
 from .elements import figure, gallery, legend
-from .groups import Group
-from .markup import Html, element, join, shorten
-from .read_inputs import Source
+from .markup import Html, element, join
 
 
 def steps(source: Source, found: Sequence[Group], prefix: str, title: str) -> Html:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from ..datasets.domain import CLEAN
-from ..results.average import averages, counted
-from ..results.metrics import Tally
-from ..results.outcome import DomainResult, Run
-from ..results.results_file import Results
+from ...datasets.domain import CLEAN
+from ...results.average import averages, counted
+from ...results.metrics import Tally
+from ...results.outcome import DomainResult, Run
+from ...results.results_file import Results
 
 Kind = Literal["part", "average", "clean"]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from . import figures, groups, tables, words
+from ..digest import explanations as words
+from ..digest import groups, tables
+from ..digest.notes import headline, warnings
+from ..digest.sources import Source
+from . import figures
 from .elements import table, warning
 from .markup import Html, element, join
-from .method_list import manifest
-from .notes import headline, warnings
-from .read_inputs import Source
+from .provenance import manifest
 
 
 def section(source: Source, prefix: str) -> Html:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...engine.registry import METHODS, common_options, options_of
-from . import groups, words
+from ....engine.registry import METHODS, common_options, options_of
+from ..digest import explanations as words
+from ..digest import groups
+from ..digest.sources import Source
+from ..digest.tables import NONE
 from .elements import facts, scrolling
 from .markup import Html, element, join
-from .read_inputs import Source
-from .tables import NONE
 
 _DIGITS = 12  # of a hash, where the whole is not needed
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..protocol import Protocol
-from .read_inputs import Source
-from .stream_names import WINDOW
+from ...protocol import Protocol
+from .sources import Source
+from .stream_curves import WINDOW
 
 MARKS = """Bold is the best at the precision shown. ~ marks what differs from {first} by no more than noise:
 by less than twice the standard error of the difference, for which only those images count that one of the

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..results.metrics import ECE_BINS, Tally
-from .groups import Kind
-from .markup import Html, shorten
-from .stream_names import Floats, Line, Span
+from ...results.metrics import ECE_BINS, Tally
+from ..digest.groups import Kind
+from ..digest.plain_text import shorten
+from ..digest.stream_curves import Floats, Line, Span
+from .markup import Html
 from .svg import GRID, INK, MUTED, axes, colour, dash, marker, picture
 
 _LETTER = 6.3  # pixels, about

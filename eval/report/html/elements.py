@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ..digest.tables import Cell, Line, Table
 from .markup import Html, element, join
 from .svg import SERIES
-from .tables import Cell, Line, Table
 
 _ROWS = {"part": None, "average": "average", "clean": "clean"}
 _HEADING = re.compile(r"<(/?)h(\d)>")  # text has no such thing: it is escaped

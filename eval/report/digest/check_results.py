@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from ..protocol import Setting
-from ..results.outcome import Run, Trace
-from ..results.results_file import Results
-from .stream_names import bounds
+from ...protocol import Setting
+from ...results.outcome import Run, Trace
+from ...results.results_file import Results
+from .stream_curves import bounds
 
 _LARGEST = 2**63
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import groups
-from .read_inputs import Source
+from .sources import Source
 
 
 def warnings(source: Source) -> list[str]:
