@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +14,11 @@ from .options import FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, WORKERS
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from ..engine.bundle.bundle import Manifest
     from ..engine.registry import AnyMethod
     from ..engine.runtime.network import Network
     from ..engine.streams.adapter import Adapter
-    from ..eval.predict.predict import Row
-    from ..eval.predict.rows import Rows
 
 STANDARD = "-"  # standard input or output
-SAVE_SECONDS = 60  # while a stream runs, its state on disk is at most about so old
 
 
 @click.command()
@@ -137,35 +131,39 @@ def predict(
     from ..engine.bundle.bundle import Bundle
     from ..engine.registry import parse_method
     from ..engine.runtime.network import Network
-    from ..eval.predict import predict as predicting
-    from ..eval.predict.inputs import named, watched
-    from ..eval.predict.rows import Rows
+    from ..eval.predict.class_list import read_class_list
+    from ..eval.predict.image_paths import resolve_inputs, watch_folder
+    from ..eval.predict.predict import predict as predict_images
+    from ..eval.predict.prediction_run import PredictionRun
+    from ..eval.predict.prediction_writer import PredictionWriter
 
     _check_together(inputs, watch, out, state)
     _, configured = parse_method(method)
     opened = Bundle.open(bundle)
-    chosen = _chosen_classes(classes, opened.manifest)
-    rows = Rows(out, form, top, append=append, overwrite=overwrite)
-    arriving = named(inputs) if watch is None else watched(watch, poll, new_only, idle_exit)
+    class_indices = None if classes is None else read_class_list(classes, opened.manifest)
+    writer = PredictionWriter(out, form, top, append=append, overwrite=overwrite)
+    images = resolve_inputs(inputs) if watch is None else watch_folder(watch, poll, new_only, idle_exit)
     with Network.open(opened, **engine) as network:
-        adapter = _adapter(network if chosen is None else network.select(chosen), configured, seed)
-        run = _Run(adapter, rows, state, quiet)
-        predictions = predicting.predict(
+        selected = network if class_indices is None else network.select(class_indices)
+        adapter = _adapter(selected, configured, seed)
+        run = PredictionRun(adapter, writer, state)
+        rows = predict_images(
             adapter,
-            arriving.paths,
+            images.paths,
             opened.manifest,
-            classes=chosen,
+            classes=class_indices,
             batch_size=batch_size,
             top=top,
             skip_unreadable=on_error == "skip" if on_error else watch is not None,
             max_images=max_images,
             max_wait=max_wait,
-            retry=arriving.retry,
+            retry=images.retry,
             on_batch=run.on_batch,
         )
         if watch is not None and not quiet:
             click.echo(f"Watching {watch}; Ctrl-C ends", err=True)
-        run.carry_out(predictions, _progress(arriving.count, max_images, quiet or rows.on_screen))
+        progress = _progress(images.count, max_images, quiet or writer.on_screen)
+        run.write(rows, progress, lambda summary: None if quiet else click.echo(summary, err=True))
 
 
 def _progress(count: int | None, limit: int | None, hidden: bool) -> Progress:
@@ -197,25 +195,6 @@ def _check_together(inputs: Sequence[str], watch: Path | None, out: Path, state:
         raise InputError(f"--out and --state are the same file, {state}; name two")
 
 
-def _chosen_classes(path: Path | None, manifest: Manifest) -> list[int] | None:
-    """The indices in a list of identifiers or indices, in ascending order; None is all classes."""
-    if path is None:
-        return None
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of classes {path}: {error}") from error
-    known = {str(index): index for index in range(manifest.classes)}
-    known |= {name: index for index, name in enumerate(manifest.class_ids or ())}
-    unknown = [line for line in lines if line not in known]
-    if unknown or not lines:
-        raise InputError(
-            f"expected identifiers or indices of classes of {manifest.model}, one per line, in {path}, found "
-            f"{repr(unknown[0]) if unknown else 'none'}; its classes are named like {next(reversed(known))}"
-        )
-    return sorted({known[line] for line in lines})
-
-
 def _adapter(network: Network, method: AnyMethod, seed: int) -> Adapter:
     from ..engine.streams.adapter import Adapter
 
@@ -223,72 +202,3 @@ def _adapter(network: Network, method: AnyMethod, seed: int) -> Adapter:
         return Adapter(network, method, seed)
     except BundleError as error:
         raise BundleError(f"{error}; or predict without adapting: -m no_adapt") from error
-
-
-class _Run:
-    """A stream under way. On disk, rows and state are those of the same batches."""
-
-    def __init__(self, adapter: Adapter, rows: Rows, state: Path | None, quiet: bool) -> None:
-        """Loads the state if it is there.
-
-        Raises:
-            OutputError: it could not be saved.
-            StateError: it belongs to another stream.
-        """
-        from ..engine.files import check_writable
-
-        if state is not None:
-            check_writable(state)
-            if state.exists():
-                adapter.load(state)
-        self._adapter, self._rows, self._state, self._quiet = adapter, rows, state, quiet
-        self._guarded = adapter.guarded
-        self._images = self._skipped = self._unreadable = 0
-        # What was learnt from the images whose rows are written.
-        self._kept = self._initial = (adapter.state, adapter.guarded)
-        self._begun = self._saved = time.monotonic()
-
-    def carry_out(self, predictions: Generator[Row, None, None], progress: Progress) -> None:
-        """Writes all rows; whatever happens, saves the state and says how far it came."""
-        silent = self._quiet
-        try:
-            with closing(predictions), progress as self._advance:
-                for row in predictions:
-                    self._rows.add(row)
-                    self._unreadable += row.error is not None
-            self._rows.write()  # without images, the header
-        except BrokenPipeError:  # as in `| head`: no error, and nothing to tell
-            silent = True
-        except BaseException:
-            silent = silent or not self._images
-            raise
-        finally:
-            self._rows.close()
-            self._save()
-            if not silent:
-                click.echo(self._summary(), err=True)
-
-    def on_batch(self, images: int) -> None:
-        """To be called when all rows of a batch have been added."""
-        self._rows.write()
-        self._kept = self._adapter.state, self._adapter.guarded
-        self._images, self._skipped = self._images + images, self._unreadable
-        self._advance(images)
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self._save()
-
-    def _save(self) -> None:
-        self._adapter.state, self._adapter.guarded = self._kept
-        if self._state is not None and self._kept is not self._initial:
-            self._adapter.save(self._state)
-        self._saved = time.monotonic()
-
-    def _summary(self) -> str:
-        """One line for people."""
-        seconds = time.monotonic() - self._begun
-        rate = (self._images - self._skipped) / max(seconds, 1e-9)
-        state = f"; state: {self._state}" if self._state is not None and self._state.exists() else ""
-        return (
-            f"{self._images:,} images, {self._skipped:,} unreadable, {seconds:.1f} s, {rate:.1f} images/s, "
-            f"guarded batches: {self._adapter.guarded - self._guarded}{state}"
-        )

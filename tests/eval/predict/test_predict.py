@@ -27,9 +27,11 @@ from fozo.engine.errors import BundleError, FozoError, InputError, StateError
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import parse_method
 from fozo.engine.runtime.network import Network
+from fozo.eval.predict import prediction_run
 from fozo.eval.predict import watch as watching
-from fozo.eval.predict.predict import Row, predict
-from fozo.eval.predict.rows import Rows
+from fozo.eval.predict.predict import predict
+from fozo.eval.predict.prediction_row import Row
+from fozo.eval.predict.prediction_writer import PredictionWriter
 from fozo.eval.predict.watch import PATIENCE, Watch
 from PIL import Image
 
@@ -408,7 +410,7 @@ def test_the_state_is_saved_now_and_then(
     run(*arguments, "--state", tmp_path / "rarely.npz")
     assert steps == [3]
     steps.clear()
-    monkeypatch.setattr(sys.modules["fozo.commands.predict"], "SAVE_SECONDS", -1)
+    monkeypatch.setattr(prediction_run, "SAVE_SECONDS", -1)
     run(*arguments, "--state", tmp_path / "often.npz")
     assert steps == [1, 2, 3, 3]
 
@@ -986,7 +988,7 @@ def test_an_interrupt_within_a_batch(
     images = random_images(12)
     save(images, tmp_path / "images")
     state, out = tmp_path / "state.npz", tmp_path / "out.csv"
-    adding, added = Rows.add, 0
+    adding, added = PredictionWriter.add, 0
 
     def add(self: Any, row: Row) -> None:
         nonlocal added
@@ -995,7 +997,7 @@ def test_an_interrupt_within_a_batch(
             raise KeyboardInterrupt
         adding(self, row)
 
-    monkeypatch.setattr(Rows, "add", add)
+    monkeypatch.setattr(PredictionWriter, "add", add)
     arguments = ["predict", tmp_path / "images", "--bundle", bundle_path, "--batch-size", 4]
     result = CliRunner().invoke(cli, [*map(str, [*arguments, "--state", state, "--out", out])])
     assert result.exit_code != 0
