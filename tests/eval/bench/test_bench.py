@@ -383,7 +383,7 @@ def test_interrupt(bundle_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     program = (
         # The third sample never ends, and says so.
-        "from fozo.eval import bench; from fozo.cli import main; import time\n"
+        "from fozo.eval.bench import bench; from fozo.cli import main; import time\n"
         "take, taken = bench.take_sample, []\n"
         "def slow(*arguments):\n"
         "    taken.append(1)\n"
