@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from .options import BUNDLE, FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, QUIET, WOR
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..eval.results.outcome import DomainResult
     from ..eval.streaming.experiment import Experiment
+    from ..eval.streaming.saved_run import Start
 
 DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
 DATASETS = (
@@ -186,13 +188,16 @@ def adapt(
     """
     from ..engine.files import check_writable
     from ..eval.streaming.experiment import prepare
+    from ..eval.streaming.saved_run import Start, start_run
 
     if out.suffix != ".json":
         raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
     check_writable(out)  # fails now and not after the work
     experiment = prepare(bundle, methods, **options)
     with experiment.network:
-        if not _take_up(experiment, out, resume, overwrite):
+        start = start_run(experiment, out, resume=resume, overwrite=overwrite)
+        _print_start(experiment, out, start)
+        if start is not Start.COMPLETE:
             _run(experiment, out, save_every, quiet)
     title = f"{experiment.bundle.manifest.model}: {experiment.protocol.describe()}"
     runs = experiment.runs
@@ -200,88 +205,56 @@ def adapt(
     _draw(out.with_suffix(".png"), runs, title)
 
 
-def _take_up(experiment: Experiment, out: Path, resume: bool, overwrite: bool) -> bool:
-    """Continues what was interrupted, or refuses to forget it; whether there is nothing left to do."""
-    from ..eval.results import partial_results as progress
-    from ..eval.results import results_file as results
-    from ..eval.results import table
+def _print_start(experiment: Experiment, out: Path, start: Start) -> None:
+    from ..eval.results import partial_results, table
+    from ..eval.streaming.saved_run import Start
 
-    saved = progress.path_of(out)
-    if saved.exists() and not resume and not overwrite:
-        raise InputError(f"{saved} is of an interrupted run: continue it with --resume, or give --overwrite")
-    if saved.exists() and resume:
-        experiment.resume(saved)
-        click.echo(f"Continuing after {experiment.seen:,} of {experiment.images:,} images.")
-    elif saved.exists():
-        saved.unlink()
-    elif resume and out.exists():
-        found = results.read(out)
-        if found.complete and found.key_sha256 == experiment.key_sha256:
-            experiment.runs = found.runs
-            click.echo(f"{out} is complete already.\n\n{table.summary(found.runs)}\n")
-            return True
-        raise InputError(f"{out} is not of this run, and there is no {saved} to continue; leave out --resume")
-    elif resume:
-        click.echo(f"There is no progress {saved} to continue: starting anew.")
-    return False
+    if start is Start.CONTINUED:
+        done = experiment.processed_images
+        click.echo(f"Continuing after {done:,} of {experiment.images:,} images.")
+    elif start is Start.NOTHING_SAVED:
+        click.echo(f"There is no progress {partial_results.path_of(out)} to continue: starting anew.")
+    elif start is Start.COMPLETE:
+        click.echo(f"{out} is complete already.\n\n{table.summary(experiment.runs)}\n")
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
     from ..eval.results import table
-    from ..eval.results.partial_results import path_of
+    from ..eval.streaming.saved_run import run_and_save
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
-    for odd in experiment.oddities:
-        click.echo(f"Warning: found {odd}; this is not the published benchmark", err=True)
-    progress = path_of(out)
-    rows = _Rows(experiment, quiet)
-    saved = time.monotonic()
-    try:
-        with Progress(experiment.images, quiet) as advance:
-            rows.print()
-            advance(experiment.seen)
-            for images in experiment.run():
-                advance(images)
-                if rows.print():
-                    experiment.results.save(out)
-                if time.monotonic() - saved >= save_every:
-                    experiment.save_progress(progress)
-                    saved = time.monotonic()
-    except BaseException:
-        if experiment.seen:
-            experiment.save_progress(progress)
-            rows.print(incomplete=True)
-            experiment.results.save(out)
-            click.echo(f"Incomplete: what was measured so far is in {out}; --resume continues")
-        raise
-    experiment.results.save(out)
-    progress.unlink(missing_ok=True)
+    for deviation in experiment.deviations:
+        click.echo(f"Warning: found {deviation}; this is not the published benchmark", err=True)
+    with Progress(experiment.images, quiet) as advance:
+        run_and_save(
+            experiment,
+            out,
+            save_every=save_every,
+            on_images=advance,
+            on_domain=_row_printer(experiment, quiet),
+            on_interruption=lambda: click.echo(
+                f"Incomplete: what was measured so far is in {out}; --resume continues"
+            ),
+        )
     click.echo("\n" + table.summary(experiment.runs))
     click.echo(f"\nResults: {out}")
 
 
-class _Rows:
-    """Prints each domain once, as soon as it is complete."""
+def _row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainResult], None]:
+    """Return what prints the row of a domain, below a header for each seed."""
+    from ..eval.results import table
 
-    def __init__(self, experiment: Experiment, quiet: bool) -> None:
-        self._experiment, self._quiet, self._printed, self._seed = experiment, quiet, 0, -1
+    protocol, headed = experiment.protocol, set[int]()
 
-    def print(self, incomplete: bool = False) -> bool:
-        """Prints what is new; whether there was anything."""
-        from ..eval.results import table
+    def print_row(seed: int, domain: DomainResult) -> None:
+        click.echo("\r\033[K" if sys.stderr.isatty() and not quiet else "", nl=False, err=True)
+        if seed not in headed:
+            headed.add(seed)
+            title = f"seed {seed}\n" if len(protocol.seeds) > 1 else ""
+            click.echo(title + table.header(list(experiment.methods)))
+        click.echo(table.row(domain, protocol))
 
-        protocol = self._experiment.protocol
-        domains = [(run.seed, domain) for run in self._experiment.runs for domain in run.domains]
-        new = [each for each in domains[self._printed :] if each[1].complete or incomplete]
-        for seed, domain in new:
-            click.echo("\r\033[K" if sys.stderr.isatty() and not self._quiet else "", nl=False, err=True)
-            if seed != self._seed:
-                self._seed = seed
-                several = f"seed {seed}\n" if len(protocol.seeds) > 1 else ""
-                click.echo(several + table.header(list(self._experiment.methods)))
-            click.echo(table.row(domain, protocol))
-        self._printed += len(new)
-        return bool(new)
+    return print_row
 
 
 def _draw(path: Path, runs: Any, title: str) -> None:

@@ -37,7 +37,8 @@ IMAGENET_C = (
 # The paper holds these back for validation; they are taken by name only.
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CLEAN = "clean"
-_NAMED = 3  # missing class folders that are named
+_NAMED_FOLDERS = 3
+_NAMED_DOMAINS = 3
 
 Pixels = NDArray[np.uint8]
 
@@ -93,32 +94,55 @@ class Domain:
             found=self.whole,
         )
 
-    def oddities(self) -> list[str]:
-        """In what the data differs from the official data set: no error, but never to be silent about."""
-        odd, missing, classes = [], self._missing(), len(self.classes or ())
-        fewer = self.expected_classes not in (None, classes)
-        if self.expected is not None and (self.expected != self.whole or (missing and not fewer)):
-            said = "" if fewer else missing
-            odd.append(f"{self.whole:,} images of {self.name}, officially {self.expected:,}{said}")
-        if fewer:
-            odd.append(
-                f"{classes} class folders of {self.name}, officially {self.expected_classes}{missing}; "
+    def describe_deviations(self, name: str | None = None) -> list[str]:
+        """Describe how the data differs from the official data set, where it does.
+
+        Args:
+            name: what to call the domain; None is its own name.
+        """
+        name = self.name if name is None else name
+        class_count = len(self.classes or ())
+        fewer_classes = self.expected_classes not in (None, class_count)
+        missing, descriptions = self._describe_missing(), []
+        wrong_count = self.expected != self.whole or (missing and not fewer_classes)
+        if self.expected is not None and wrong_count:
+            folders = "" if fewer_classes else missing
+            descriptions.append(f"{self.whole:,} images of {name}, officially {self.expected:,}{folders}")
+        if fewer_classes:
+            descriptions.append(
+                f"{class_count} class folders of {name}, officially {self.expected_classes}{missing}; "
                 "predictions are only among these, which is easier"
             )
-        return odd
+        return descriptions
 
-    def _missing(self) -> str:
-        """The first of the missing class folders, and how many others there are."""
+    def _describe_missing(self) -> str:
+        """Name the first missing class folders and count the others."""
         if not self.missing:
             return ""
-        others = len(self.missing) - _NAMED
+        others = len(self.missing) - _NAMED_FOLDERS
         more = f" and {others:,} other{'s' if others > 1 else ''}" if others > 0 else ""
         folders = "folders" if len(self.missing) > 1 else "folder"
-        return f", without class {folders} {', '.join(self.missing[:_NAMED])}{more}"
+        return f", without class {folders} {', '.join(self.missing[:_NAMED_FOLDERS])}{more}"
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
         return sha256_of_parts(*self.ids)
+
+
+def describe_deviations(domains: Sequence[Domain]) -> list[str]:
+    """Describe how domains differ from the official data set, in one sentence where they all differ alike."""
+    names: dict[str, dict[str, None]] = {}  # the domains of each deviation, in order and without repetition
+    for domain in domains:
+        for template in domain.describe_deviations("\0"):
+            names.setdefault(template, {})[domain.name] = None
+    return [template.replace("\0", _join_names(list(group))) for template, group in names.items()]
+
+
+def _join_names(names: Sequence[str]) -> str:
+    if len(names) <= _NAMED_DOMAINS:
+        return f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}"
+    others = len(names) - _NAMED_DOMAINS
+    return f"each of {', '.join(names[:_NAMED_DOMAINS])} and {others} other{'s' if others > 1 else ''}"
 
 
 def arrays(

@@ -18,7 +18,7 @@ from ...engine.registry import AnyMethod, options_of, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.by_name import open_dataset
-from ..datasets.domain import Domain
+from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol, Setting
 from ..results import partial_results as progress
@@ -40,7 +40,7 @@ class Experiment:
         protocol: how images are streamed.
         domains: gives the data for a seed, in the order of the stream.
         columns: for each class of the bundle, its column in the logits, or None if they are the same.
-        oddities: in what the data differs from the official data set.
+        deviations: sentences on how the data differs from the official data set.
         runs: one per seed that was begun.
         adapters: of the run that is going on, by label.
     """
@@ -52,7 +52,7 @@ class Experiment:
     protocol: Protocol
     domains: Callable[[int], list[Domain]]
     columns: Integers | None = None
-    oddities: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
@@ -68,8 +68,8 @@ class Experiment:
         return sum(map(len, segments(self._first, self.protocol, 0))) * len(self.protocol.seeds)
 
     @property
-    def seen(self) -> int:
-        """Images that were seen so far."""
+    def processed_images(self) -> int:
+        """Images that were processed so far."""
         return sum(run.images for run in self.runs)
 
     @property
@@ -233,7 +233,7 @@ def prepare(
         protocol,
         domains,
         columns,
-        tuple(odd for each in whole for odd in each.oddities()),
+        tuple(describe_deviations(whole)),
     )
 
 

@@ -514,7 +514,7 @@ def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
     (domain,) = opened("imagenet-r", thousand(), tmp_path / "r")
     assert domain.missing == tuple(wnids[2:5])
     said = f"197 class folders of imagenet-r, officially 200, without class folders {', '.join(wnids[2:5])};"
-    assert domain.oddities()[-1].startswith(said)
+    assert domain.describe_deviations()[-1].startswith(said)
     narrow = manifest(16, 16, classes=200, class_ids=tuple(reversed(wnids)))
     (domain,) = opened("imagenet-r", narrow, tmp_path / "r")
     assert domain.missing == tuple(wnids[2:5])
@@ -528,7 +528,7 @@ def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
 
 def test_missing_class_folders_of_other_official_data_are_named(tree: Path, tmp_path: Path) -> None:
     (fog,) = opened("imagenet-c", manifest(), tree, corruptions=["fog"])
-    assert fog.oddities() == [
+    assert fog.describe_deviations() == [
         f"4 images of fog, officially 50,000, without class folders {WNIDS[0]}, {WNIDS[2]}"
     ]
     put(tmp_path / "val" / WNIDS[1] / "1.png")

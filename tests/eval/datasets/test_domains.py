@@ -17,7 +17,16 @@ from fozo.engine.bundle.bundle import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import NAMES, corrupt
-from fozo.eval.datasets.domain import EXTRA, IMAGENET_C, Domain, arrays, demo, generated, imagefolder
+from fozo.eval.datasets.domain import (
+    EXTRA,
+    IMAGENET_C,
+    Domain,
+    arrays,
+    demo,
+    describe_deviations,
+    generated,
+    imagefolder,
+)
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -345,9 +354,11 @@ def test_a_subset_remembers_what_it_is_from() -> None:
     part = domain.take([0, 1])
     assert (part.expected, part.classes, part.severity) == (5, (0, 1, 2, 3, 4), 3)
     assert part.found == part.take([0]).found == len(domain)
-    assert part.oddities() == domain.oddities()
+    assert part.describe_deviations() == domain.describe_deviations()
     lacking = replace(domain, expected_classes=200)
-    assert "5 class folders of clean, officially 200; predictions" in lacking.take([0]).oddities()[-1]
+    assert (
+        "5 class folders of clean, officially 200; predictions" in lacking.take([0]).describe_deviations()[-1]
+    )
     assert domain.expected == 5
 
 
@@ -363,17 +374,35 @@ def test_a_subset_remembers_what_it_is_from() -> None:
 )
 def test_missing_class_folders_are_named(count: int, said: str) -> None:
     domain = replace(clean(), missing=tuple(f"n{index}" for index in range(count)))
-    assert domain.oddities() == [], "of one's own images there is no official number"
+    assert domain.describe_deviations() == [], "of one's own images there is no official number"
     images = len(domain)
     short = replace(domain, expected=images + 1)
-    assert short.oddities() == [f"{images} images of clean, officially {images + 1}{said}"]
+    assert short.describe_deviations() == [f"{images} images of clean, officially {images + 1}{said}"]
     same = replace(domain, expected=images)
-    assert same.oddities() == ([f"{images} images of clean, officially {images}{said}"] if said else [])
+    assert same.describe_deviations() == (
+        [f"{images} images of clean, officially {images}{said}"] if said else []
+    )
     fewer = replace(short, classes=(0, 1, 2, 3, 4), expected_classes=200)
-    assert fewer.take([1]).oddities() == [
+    assert fewer.take([1]).describe_deviations() == [
         f"{images} images of clean, officially {images + 1}",
         f"5 class folders of clean, officially 200{said}; predictions are only among these, which is easier",
     ]
+
+
+def test_deviations_that_agree_are_described_once() -> None:
+    short = replace(clean(), expected=50_000)
+    names = ("fog", "snow", "frost", "contrast", "pixelate")
+    domains = [replace(short, name=name, severity=severity) for severity in (1, 2) for name in names]
+    count = len(short)
+    assert describe_deviations(domains) == [
+        f"{count} images of each of fog, snow, frost and 2 others, officially 50,000"
+    ]
+    assert describe_deviations(domains[:2]) == [f"{count} images of each of fog, snow, officially 50,000"]
+    assert describe_deviations([domains[0], short.take([0]), replace(short, name="x", expected=9)]) == [
+        f"{count} images of each of fog, clean, officially 50,000",
+        f"{count} images of x, officially 9",
+    ]
+    assert describe_deviations([clean()]) == []
 
 
 # --- generated ---

@@ -96,7 +96,7 @@ def test_continued_runs_equal_whole_ones(
     part.save_progress(tmp_path / "progress.npz")
     rest = prepare()
     rest.resume(tmp_path / "progress.npz")
-    assert rest.seen == 4 * stop
+    assert rest.processed_images == 4 * stop
     ahead = prepare()
     ahead.resume(tmp_path / "progress.npz")
     next(ahead.run())
