@@ -6,7 +6,6 @@ import functools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,26 +140,21 @@ def sweep(
       fozo sweep vit deit --precision fp32 --precision int8 -m no_adapt -m fozo --subset 5000
       fozo sweep --dataset imagenet-c --data /shared/IMAGENET_C --ray auto
     """
-    from ..eval.sweep.folder import Sweep, SweepError
+    from ..eval.sweep.folder import Sweep
     from ..eval.sweep.plan import plan
 
     runner = _runner(processes, threads, retries, address, environment)
     jobs = plan(bundles or (Path("bundle"),), methods, **grid)
-    found = Sweep.open(out, jobs)
-    for note in found.notes:
+    stored = Sweep.open(out, jobs)
+    for note in stored.notes:
         click.echo(f"Warning: {note}", err=True)
-    done = len(found.finished)
+    done = len(stored.finished)
     click.echo(f"{len(jobs):,} cells, {done:,} of them finished in {out}", err=as_json)
     try:
-        _run(found, runner, quiet)
+        _run(stored, runner, quiet)
     finally:
-        _report(found, as_json)
-    if found.failed:
-        cell, reason = next(iter(found.failed.items()))
-        raise SweepError(
-            f"{len(found.failed):,} of {len(jobs):,} cells failed, such as {cell.title}: {reason}; the same "
-            "command tries them again"
-        )
+        _report(stored, as_json)
+    stored.check_failures()
 
 
 def _runner(
@@ -187,32 +181,19 @@ def _runner(
     )
 
 
-def _run(found: Sweep, runner: Runner, quiet: bool) -> None:
+def _run(stored: Sweep, runner: Runner, quiet: bool) -> None:
     clear = "\r\033[K" if sys.stderr.isatty() and not quiet else ""  # the progress bar is there
-    with Progress(sum(job.cell.images for job in found.pending), quiet) as advance:
-        for images in found.run(runner, lambda line: click.echo(f"{clear}{line}", err=True)):
+    with Progress(sum(job.cell.images for job in stored.pending), quiet) as advance:
+        for images in stored.run(runner, lambda line: click.echo(f"{clear}{line}", err=True)):
             advance(images)
 
 
-def _report(found: Sweep, as_json: bool) -> None:
-    """Writes tables and results of what is finished, and shows averages."""
-    from ..eval.sweep import sweep_table as tables
-    from ..eval.sweep.folder import RESULTS_FOLDER, TABLE_FILE
+def _report(sweep: Sweep, as_json: bool) -> None:
+    """Write the tables of the finished cells, and print averages."""
+    from ..eval.sweep.sweep_summary import summary_document, summary_text
 
-    graphs, finished = found.save_tables(), len(found.finished)
+    graphs = sweep.save_tables()
     if as_json:
-        document = {
-            "folder": str(found.folder),
-            "cells": len(found.jobs),
-            "finished": finished,
-            "failed": [{"cell": cell.name, "reason": reason} for cell, reason in found.failed.items()],
-            "averages": [asdict(each) for each in tables.summaries(graphs)],
-        }
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
-        return
-    if finished:
-        click.echo(f"\n{tables.text(graphs)}\n")
-    state = "All cells" if finished == len(found.jobs) else f"{finished:,} of {len(found.jobs):,} cells"
-    click.echo(f"{state}: {found.folder / TABLE_FILE}")
-    if finished:
-        click.echo(f"For fozo report: {found.folder / RESULTS_FOLDER}")
+        click.echo(json.dumps(summary_document(sweep, graphs), indent=1, ensure_ascii=False))
+    else:
+        click.echo(summary_text(sweep, graphs))

@@ -1,4 +1,4 @@
-"""What a child process is begun with."""
+"""The environment of child processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """The environment of a child that finds the same modules, and whose libraries have as many threads."""
+    """Return the environment of a child with the same modules and a number of threads per library."""
     count = str(threads)
     return {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Peak resident memory of this process, measured over a stretch of work where the system allows it."""
+"""Peak resident memory of this process, measured over an interval if the system supports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> bool:
-    """Starts a new stretch; False where the system cannot (then the peak is that of the whole process)."""
+    """Start a new interval; return False if unsupported (the peak is then that of the entire process)."""
     try:
         _CLEAR.write_text("5")
     except OSError:
@@ -19,7 +19,7 @@ def reset_peak() -> bool:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory since the last successful `reset_peak` (or the start); 0 if unknown."""
+    """Return the peak resident memory since the last successful `reset_peak` or the start; 0 if unknown."""
     try:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""Work in several processes that stops in order: after Ctrl-C, an error, and if this process is killed."""
+"""Work in several processes that stops cleanly after Ctrl-C, an error, or the end of this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from ...engine.errors import ComputeError
 
-AHEAD = 4  # tasks that wait for each process
+AHEAD = 4  # queued tasks per process
 
 T = TypeVar("T")
 
@@ -24,18 +24,18 @@ T = TypeVar("T")
 def in_processes(
     function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: int
 ) -> Generator[T, None, None]:
-    """Yields `function(*task)` for each task in turn.
+    """Yield `function(*task)` for each task in turn.
 
-    Closing the iterator drops the tasks that have not begun and waits for those that have.
+    Closing the generator drops the tasks that have not started and waits for the others.
 
     Args:
-        function: at the top level of a module, so that another process can import it.
-        tasks: its arguments; taken only a few at a time.
-        workers: processes, at least 1; with 1 there is no other process than this one.
+        function: a function at the top level of a module, so that another process can import it.
+        tasks: arguments of the calls; consumed only a few at a time.
+        workers: number of processes, at least 1; 1 computes in this process.
 
     Raises:
-        ComputeError: a process ended, most often for lack of memory.
-        Exception: what `function` raises.
+        ComputeError: a process died, most often for lack of memory.
+        Exception: raised by `function`.
     """
     if workers == 1:
         yield from (function(*task) for task in tasks)
@@ -45,7 +45,7 @@ def in_processes(
     )
 
     def submit(task: tuple[Any, ...]) -> Future[T]:
-        with _interrupts_held():
+        with _hold_interrupts():
             return pool.submit(function, *task)
 
     futures = map(submit, tasks)
@@ -64,30 +64,30 @@ def in_processes(
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """A process that starts in here is blind to Ctrl-C from its first moment; this one gets it afterwards.
+def _hold_interrupts() -> Iterator[None]:
+    """Defer Ctrl-C, also in processes that are started meanwhile.
 
-    Blocking the signal in this thread is what children inherit. It is not enough for this process: another
-    thread may take it, a library's for instance, and Python would still raise in here.
+    Children inherit the signal mask of this thread. For this process the mask is not enough: another thread,
+    of a library for instance, may receive the signal, and Python would still raise here.
     """
-    aside = threading.current_thread() is not threading.main_thread()
-    if aside or not hasattr(signal, "pthread_sigmask"):  # where handlers cannot be set, or on Windows
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if in_thread or not hasattr(signal, "pthread_sigmask"):  # where handlers cannot be set, or on Windows
         yield
         return
-    came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         signal.signal(signal.SIGINT, handler)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGINT)
 
 
 def _begin_process() -> None:
-    """Leaves Ctrl-C to the parent, which stops in order, and ends with the parent even if that is killed."""
+    """Ignore Ctrl-C, which the parent handles, and end with the parent even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Results of one cell: a `results.json` with one seed, one domain, one method, and the cell beside them."""
+"""Results of one cell: a results file with one seed, one domain, one method, and the cell itself."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ from .cell import Cell
 
 @dataclass
 class CellResults(Results):
-    """What a cell came to; always whole."""
+    """The complete results of a cell."""
 
     cell: Cell | None = None
 
     @property
     def run(self) -> Run:
-        """The only one."""
+        """The only run."""
         return self.runs[0]
 
     @property
     def domain(self) -> DomainResult:
-        """The only one."""
+        """The only domain."""
         return self.run.domains[0]
 
     @property
-    def part(self) -> MethodResult:
-        """Of the only method."""
+    def method_result(self) -> MethodResult:
+        """The result of the only method."""
         return next(iter(self.domain.methods.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """The document, with the cell."""
+        """Return the document, with the cell."""
         return {**super().to_json(), "cell": None if self.cell is None else self.cell.to_json()}
 
 
-def parse(content: Mapping[str, Any], cell: Cell) -> CellResults:
-    """A cell's results from their document.
+def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
+    """Return a cell's results from their document.
 
     Raises:
-        InputError: it is none, is of another cell, or not whole.
+        InputError: the document holds no results, those of another cell, or incomplete ones.
     """
     try:
         if content["schema"] != results.SCHEMA:
             raise ValueError(f"schema {content['schema']}, and not {results.SCHEMA}")
-        found = results.from_json(content)
-        whose = Cell.from_json(content["cell"])
+        parsed = results.from_json(content)
+        recorded = Cell.from_json(content["cell"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"expected the results of a cell, found something else ({reason(error)})") from error
-    if whose != cell:
-        raise InputError(f"expected the results of {cell.name}, found those of {whose.name}")
-    parts = [
-        (run.seed, domain.name, domain.severity, domain.ids_sha256, label, part.tally.bin_images.sum())
-        for run in found.runs
+    if recorded != cell:
+        raise InputError(f"expected the results of {cell.name}, found those of {recorded.name}")
+    contents = [
+        (run.seed, domain.name, domain.severity, domain.ids_sha256, label, result.tally.bin_images.sum())
+        for run in parsed.runs
         for domain in run.domains
-        for label, part in domain.methods.items()
+        for label, result in domain.methods.items()
     ]
-    whole = [(cell.seed, cell.domain, cell.severity, cell.images_sha256, cell.label, cell.images)]
-    if not found.complete or parts != whole:
-        raise InputError(f"expected {cell.images:,} images of {cell.title}, found less or others")
-    return CellResults(**vars(found), cell=cell)
+    expected = [(cell.seed, cell.domain, cell.severity, cell.images_sha256, cell.label, cell.images)]
+    if not parsed.complete or contents != expected:
+        raise InputError(f"expected {cell.images:,} images of {cell.title}, found fewer or others")
+    return CellResults(**vars(parsed), cell=cell)
 
 
-def read(path: Path, cell: Cell) -> CellResults:
-    """A cell's results from its file.
+def read_cell_results(path: Path, cell: Cell) -> CellResults:
+    """Return a cell's results from its file.
 
     Raises:
-        InputError: it cannot be read, is of another cell, or not whole.
+        InputError: the file cannot be read, or holds no complete results of this cell.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -80,4 +80,4 @@ def read(path: Path, cell: Cell) -> CellResults:
         raise InputError(f"cannot read it: {reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError("expected the results of a cell, found something else")
-    return parse(content, cell)
+    return parse_cell_results(content, cell)

@@ -1,10 +1,10 @@
-"""A process that computes cells: `python -m fozo.eval.sweep.cell_worker`.
+"""Process that computes cells: `python -m fozo.eval.sweep.cell_worker`.
 
 It reads and writes one JSON object per line.
 
-In come requests, a job with `threads`. Out come, for each, any number of `{"images": N}`, and at last
-`{"document": …}` or `{"error": "…", "again": true or false}`. It ends when its input does, even in the middle
-of a cell: whoever asked is gone then.
+A request is a job with `threads`. The answers to it are any number of `{"images": N}`, and at last
+`{"document": …}` or `{"error": "…", "again": true or false}`. The process ends when its input does, even in
+the middle of a cell, because nobody waits for the answer then.
 """
 
 from __future__ import annotations
@@ -21,38 +21,43 @@ from typing import Any, TextIO
 from ...engine.errors import ComputeError, FozoError, reason
 from .cell import Job, compute
 
-Answer = Callable[[Mapping[str, Any]], None]
+Send = Callable[[Mapping[str, Any]], None]
 
 
-def answer(request: Mapping[str, Any], say: Answer) -> None:
-    """Computes a request, and says how it goes.
+def answer(request: Mapping[str, Any], send: Send) -> None:
+    """Compute a cell, and send progress and the result.
 
-    What failed for lack of memory may succeed once more, when others have finished.
+    A cell that failed for lack of memory may succeed later, when other processes have finished.
+
+    Args:
+        request: a job, with `threads`.
+        send: takes an answer.
     """
     try:
         job = Job.from_json(request)
-        say({"document": compute(job, request["threads"], on_images=lambda images: say({"images": images}))})
+        document = compute(job, request["threads"], on_images=lambda images: send({"images": images}))
+        send({"document": document})
     except (ComputeError, MemoryError) as error:
-        say({"error": reason(error), "again": True})
+        send({"error": reason(error), "again": True})
     except FozoError as error:
-        say({"error": str(error), "again": False})
+        send({"error": str(error), "again": False})
 
 
 def main() -> None:
-    """Answers until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks, who then ends this process
-    # Whatever else prints goes where errors go.
+    """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and then ends this process
+    # Anything else that prints goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin, requests), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(sys.stdin, requests), daemon=True).start()
     while True:
         answer(
             json.loads(requests.get()), lambda content: print(json.dumps(content), file=answers, flush=True)
         )
 
 
-def _read(stream: TextIO, requests: queue.Queue[str]) -> None:
+def _read_requests(stream: TextIO, requests: queue.Queue[str]) -> None:
     for line in stream:
         requests.put(line)
     os._exit(0)

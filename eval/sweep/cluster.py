@@ -1,8 +1,8 @@
-"""Computes the cells of a sweep on a Ray cluster, one task per cell.
+"""Runner that computes the cells of a sweep on a Ray cluster, one task per cell.
 
-The driver alone writes results, and Ray begins tasks again whose process or machine dies. So nothing is
-lost, and nothing counts twice, even if a task ran twice. Workers need fozo of the driver's version, and the
-data under the driver's paths. Bundles are sent.
+Only the driver writes results, and Ray restarts tasks whose process or machine dies. So no result is lost or
+counted twice, even if a task ran twice. Workers need the driver's version of fozo, and the data under the
+same paths. Bundles are sent to them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...engine.errors import FozoError, reason
 from .cell import PATHS, Job
 from .events import Event, Failed, Finished
 
-PATIENCE = 60.0  # seconds for the machines of a cluster to say whether they have what it takes
+PATIENCE = 60.0  # seconds to wait for the machines of a cluster to report what they lack
 CONNECT_SECONDS = 5.0
 
 
@@ -35,60 +35,64 @@ def run_on_ray(
     retries: int = 2,
     environment: Mapping[str, str] | None = None,
 ) -> Generator[Event, None, None]:
-    """Computes jobs; a `Runner` once the other arguments are given.
+    """Compute jobs on a cluster; with the other arguments bound, this is a `Runner`.
+
+    Closing the generator cancels all tasks.
 
     Args:
-        jobs: what to compute.
-        address: of an existing cluster, or `auto`; not used where the program is connected to one.
-        threads: processors that a task takes.
-        retries: how often a task is begun again after its process or machine died or memory ran out.
+        jobs: the cells to compute.
+        address: address of a running cluster, or `auto`; ignored if the program is already connected to one.
+        threads: processors per task.
+        retries: number of retries of a task whose process or machine died or ran out of memory.
         environment: variables of the workers' processes.
 
     Yields:
-        `Finished` and `Failed`, in the order in which it happens. Closing cancels all tasks.
+        `Finished` and `Failed`, in the order of occurrence.
 
     Raises:
-        RayError: Ray is not installed, there is no cluster, or a machine of it lacks what it takes.
+        RayError: Ray is not installed, there is no cluster, or one of its machines lacks fozo or data.
         BundleError: a bundle cannot be sent.
     """
-    ray = _ray()
+    ray = _import_ray()
     connected = bool(ray.is_initialized())
     if not connected:
         _connect(ray, address, environment or {})
     pending: dict[Any, Job] = {}
     try:
         _check_nodes(ray, jobs, threads)
-        bundles = {path: ray.put(_packed(Path(path))) for path in dict.fromkeys(job.bundle for job in jobs)}
-        task = ray.remote(_task()).options(num_cpus=threads, max_retries=retries, retry_exceptions=True)
+        bundles = {
+            path: ray.put(_pack_bundle(Path(path))) for path in dict.fromkeys(job.bundle for job in jobs)
+        }
+        task = ray.remote(_make_task()).options(num_cpus=threads, max_retries=retries, retry_exceptions=True)
         for job in jobs:
-            # Within a list, so that only those fetch it who do not have it yet.
+            # Inside a list, Ray does not resolve the reference, so only machines without the bundle fetch it.
             request = (job.to_json(), threads, [bundles[job.bundle]])
-            pending[task.remote(__version__, _paths([job]), *request)] = job
+            pending[task.remote(__version__, _list_data([job]), *request)] = job
         while pending:
             (reference,), _ = ray.wait(list(pending), num_returns=1)
-            yield _event(ray, pending[reference], reference)
+            yield _await_event(ray, pending[reference], reference)
             del pending[reference]
     finally:
         if not connected:
-            ray.shutdown()  # without the driver, its tasks are killed
+            ray.shutdown()  # this kills the tasks of the driver
         else:
             for reference in pending:
-                # Not by force: that may abort this very process, if the task finishes at that moment (2.60).
+                # Not with force=True, which may abort this process if the task finishes meanwhile (Ray 2.60).
                 ray.cancel(reference)
 
 
-def _event(ray: Any, job: Job, reference: Any) -> Event:
+def _await_event(ray: Any, job: Job, reference: Any) -> Event:
     try:
-        said = ray.get(reference)
+        answer = ray.get(reference)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         return Failed(job.cell, f"{type(cause).__name__}: {reason(cause)}")
-    if "document" in said:
-        return Finished(job.cell, said["document"])
-    return Failed(job.cell, said["error"])
+    if "document" in answer:
+        return Finished(job.cell, answer["document"])
+    return Failed(job.cell, answer["error"])
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
@@ -99,7 +103,7 @@ def _ray() -> Any:
 def _connect(ray: Any, address: str, environment: Mapping[str, str]) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if colon:  # Ray itself would wait for minutes
+        if colon:  # Ray itself would wait for minutes before it fails
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
         ray.init(
             address,
@@ -114,13 +118,13 @@ def _connect(ray: Any, address: str, environment: Mapping[str, str]) -> None:
         ) from error
 
 
-# --- what runs on the workers ---
+# --- on the workers ---
 
 
-def _task() -> Callable[..., dict[str, Any]]:
-    """The function that is sent to workers.
+def _make_task() -> Callable[..., dict[str, Any]]:
+    """Return the function that is sent to workers.
 
-    Made here, it is sent as code and not as a name, so it can say that fozo is missing or is another version.
+    A local function is sent as code and not as a name, so it can report that fozo is missing or outdated.
     """
 
     def compute_cell(version: str, paths: Sequence[str], *request: Any) -> dict[str, Any]:
@@ -129,12 +133,12 @@ def _task() -> Callable[..., dict[str, Any]]:
 
         host = socket.gethostname()
         try:
-            from ..._version import __version__ as found
+            from ..._version import __version__ as installed
         except ImportError as error:
             return {"error": f"the machine {host} cannot load fozo ({error}); install fozo {version} there"}
-        if found != version:
+        if installed != version:
             return {
-                "error": f"expected fozo {version} on the machine {host}, found {found}; install it there"
+                "error": f"expected fozo {version} on the machine {host}, found {installed}; install it there"
             }
         if absent := [path for path in paths if not os.path.exists(path)]:  # noqa: PTH110
             return {"error": f"the machine {host} has no {', '.join(absent)}; make it visible there"}
@@ -146,39 +150,39 @@ def _task() -> Callable[..., dict[str, Any]]:
 
 
 def _check_nodes(ray: Any, jobs: Sequence[Job], threads: int) -> None:
-    """Asks all machines that can run a task whether they have fozo and the data.
+    """Check that all machines that can run a task have fozo and the data.
 
-    Those that do not answer in time, and those that come later, are asked with every task.
+    Machines that do not answer in time, or join later, are checked by every task.
     """
-    nodes = [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU", 0) >= threads]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= threads]
     if not nodes:
         warnings.warn(
             f"no machine of the cluster has {threads} processors, so nothing will run until one comes",
             stacklevel=2,
         )
-    check, paths = ray.remote(_task()), _paths(jobs)
+    check, paths = ray.remote(_make_task()), _list_data(jobs)
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    there = [affinity(node["NodeID"], soft=False) for node in nodes]
-    asked = [
-        check.options(num_cpus=0, max_retries=0, scheduling_strategy=each).remote(__version__, paths)
-        for each in there
+    strategies = [affinity(node["NodeID"], soft=False) for node in nodes]
+    checks = [
+        check.options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(__version__, paths)
+        for strategy in strategies
     ]
-    answers, _ = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE) if asked else ([], [])
+    answers, _ = ray.wait(checks, num_returns=len(checks), timeout=PATIENCE) if checks else ([], [])
     problems = []
     for reference in answers:
-        with contextlib.suppress(ray.exceptions.RayError):  # it died meanwhile
+        with contextlib.suppress(ray.exceptions.RayError):  # the machine died meanwhile
             problems += ray.get(reference).values()
     if problems:
         raise RayError("; ".join(dict.fromkeys(problems)))
 
 
-def _paths(jobs: Sequence[Job]) -> list[str]:
-    """Where the data of jobs is."""
+def _list_data(jobs: Sequence[Job]) -> list[str]:
+    """Return the paths of the data of jobs."""
     return sorted({str(job.arguments[name]) for job in jobs for name in PATHS if job.arguments.get(name)})
 
 
-def _packed(folder: Path) -> dict[str, bytes]:
-    """The files of a bundle by name, each checked."""
+def _pack_bundle(folder: Path) -> dict[str, bytes]:
+    """Return the files of a bundle by name, after checking them."""
     bundle = Bundle.open(folder)
     names = [MANIFEST, *bundle.manifest.files]
     return {name: (folder / name if name == MANIFEST else bundle.file(name)).read_bytes() for name in names}

@@ -1,4 +1,4 @@
-"""What a worker of a Ray cluster does for a cell: it unpacks the bundle, once per machine, and computes."""
+"""The task of a Ray worker: unpack the bundle, once per machine, and compute a cell."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from .cell import Job, compute
 
 
 def compute_on(host: str, request: Mapping[str, Any], threads: int, shared: Sequence[Any]) -> dict[str, Any]:
-    """Computes a cell.
+    """Compute a cell.
 
     Args:
         host: name of this machine.
         request: the job.
-        threads: that compute.
+        threads: threads that compute.
         shared: one reference to the files of the bundle by name.
 
     Returns:
-        Its results as `document`, or as `error` why there are none.
+        The results as `document`, or the reason of the failure as `error`.
 
     Raises:
-        ComputeError: it may go well another time, or elsewhere.
+        ComputeError: the cell may succeed in another attempt, or on another machine.
     """
     import ray
 
     job = Job.from_json(request)
     try:
-        return {"document": compute(job, threads, unpacked(job.cell.bundle, lambda: ray.get(shared[0])))}
+        return {"document": compute(job, threads, unpack_bundle(job.cell.bundle, lambda: ray.get(shared[0])))}
     except ComputeError:
         raise
     except FozoError as error:
         return {"error": f"{error} (on the machine {host})"}
 
 
-def unpacked(sha256: str, fetch: Callable[[], Mapping[str, bytes]], home: Path | None = None) -> Path:
-    """The folder of a bundle on this machine: the one that is there already, or a new one.
+def unpack_bundle(sha256: str, fetch: Callable[[], Mapping[str, bytes]], home: Path | None = None) -> Path:
+    """Return the folder of a bundle on this machine, after creating it if necessary.
 
-    Any number of processes may do this at a time; none sees a folder that is not whole.
+    Processes may call this concurrently; none of them sees an incomplete folder.
 
     Args:
-        sha256: of the bundle's manifest.
-        fetch: gives the bundle's files by name; only called where there is no whole folder.
-        home: the folder for such folders; default: one in the system's folder for temporary files.
+        sha256: SHA-256 of the bundle's manifest.
+        fetch: returns the bundle's files by name; called only if there is no complete folder.
+        home: parent of such folders; default: a folder in the system's folder for temporary files.
 
     Raises:
-        BundleError: it cannot be written, or what was fetched is another bundle.
+        BundleError: the folder cannot be written, or `fetch` returned another bundle.
     """
     owner = getattr(os, "getuid", lambda: "user")()
     home = home or Path(tempfile.gettempdir()) / f"fozo-bundles-{owner}"
-    place = home / sha256
-    if _whole(place, sha256):
-        return place
+    target = home / sha256
+    if _is_complete(target, sha256):
+        return target
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as temporary:
@@ -65,30 +65,30 @@ def unpacked(sha256: str, fetch: Callable[[], Mapping[str, bytes]], home: Path |
             new.mkdir()
             for name, content in fetch().items():
                 (new / name).write_bytes(content)
-            _put(new, place, sha256)
+            _move_into_place(new, target, sha256)
     except OSError as error:
         raise BundleError(
             f"cannot unpack the bundle to {home} ({reason(error)}); make room there, or name another folder "
             "with TMPDIR"
         ) from error
-    if not _whole(place, sha256):
+    if not _is_complete(target, sha256):
         raise BundleError(
-            f"expected the bundle {sha256[:12]}… in {place}, found another; start the sweep again"
+            f"expected the bundle {sha256[:12]}… in {target}, found another; start the sweep again"
         )
-    return place
+    return target
 
 
-def _put(new: Path, place: Path, sha256: str) -> None:
-    """Renames `new` to `place`, unless another process was faster; what is damaged there goes away."""
-    with contextlib.suppress(OSError):  # there is something
-        new.rename(place)
-    if not _whole(place, sha256):
+def _move_into_place(new: Path, target: Path, sha256: str) -> None:
+    """Rename `new` to `target`, unless another process was faster; replace a damaged folder."""
+    with contextlib.suppress(OSError):  # the target exists
+        new.rename(target)
+    if not _is_complete(target, sha256):
         with contextlib.suppress(OSError):  # another process does the same
-            place.rename(new.with_name("damaged"))
-            new.rename(place)
+            target.rename(new.with_name("damaged"))
+            new.rename(target)
 
 
-def _whole(folder: Path, sha256: str) -> bool:
+def _is_complete(folder: Path, sha256: str) -> bool:
     try:
         bundle = Bundle.open(folder)
         return bundle.sha256 == sha256 and all(bundle.file(name).is_file() for name in bundle.manifest.files)

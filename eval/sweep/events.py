@@ -1,4 +1,4 @@
-"""What a sweep hears from those who compute its cells."""
+"""Events that a runner reports while it computes the cells of a sweep."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from .cell import Cell, Job
 
 
 @dataclass(frozen=True)
-class Seen:
-    """So many more images of a cell were seen."""
+class Processed:
+    """More images of a cell were processed."""
 
     cell: Cell
     images: int
 
 
 @dataclass(frozen=True)
-class Again:
-    """A cell was lost for this reason, and is begun again."""
+class Retried:
+    """A cell was lost and is computed again from its beginning."""
 
     cell: Cell
     reason: str
@@ -27,7 +27,7 @@ class Again:
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell's results: the document that `compute` gives."""
+    """A cell is finished; `document` is that of `compute`."""
 
     cell: Cell
     document: Mapping[str, Any]
@@ -35,12 +35,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A cell is given up for this reason."""
+    """A cell is given up."""
 
     cell: Cell
     reason: str
 
 
-Event = Seen | Again | Finished | Failed
-# Computes jobs in any order: one `Finished` or `Failed` for each. Closing it ends all work at once.
+Event = Processed | Retried | Finished | Failed
+# Computes jobs in any order, and yields one `Finished` or `Failed` for each. Closing it stops all work.
 Runner = Callable[[Sequence[Job]], Generator[Event, None, None]]

@@ -1,7 +1,7 @@
-"""A sweep in a folder: the grid first, then a file for every finished cell; begun again, it goes on.
+"""A sweep in a folder, which can be interrupted and continued.
 
 DIR/sweep.json           the grid
-DIR/cells/<name>.json    one cell each (docs/results.md), written once it is whole
+DIR/cells/<name>.json    a finished cell (docs/results.md)
 DIR/sweep.csv            a row per finished cell
 DIR/results/<name>.json  for each graph, its cells as one results file
 """
@@ -18,11 +18,10 @@ from typing import Any
 from ..._version import __version__
 from ...engine.errors import FozoError, InputError, OutputError, reason
 from ...engine.files import write_atomic
-from . import cell_results as results
 from .cell import Cell, Job
-from .cell_results import CellResults
-from .events import Again, Failed, Finished, Runner, Seen
-from .graph import Graph, graphs
+from .cell_results import CellResults, parse_cell_results, read_cell_results
+from .events import Failed, Finished, Processed, Retried, Runner
+from .graph import Graph, merge_cells
 from .sweep_table import csv_rows
 
 SCHEMA = 1
@@ -38,14 +37,14 @@ class SweepError(FozoError):
 
 @dataclass
 class Sweep:
-    """A grid, and what is finished of it.
+    """A grid and its finished cells.
 
     Attributes:
-        folder: where it lives.
+        folder: folder of the files.
         jobs: one per cell.
         finished: results by cell.
-        failed: cells that were given up, with the reason.
-        notes: what was odd about files that were there already, for people.
+        failed: reasons by cell that was given up.
+        notes: warnings about existing files, for people.
     """
 
     folder: Path
@@ -56,14 +55,14 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: Path, jobs: Sequence[Job]) -> Sweep:
-        """Takes up a folder, or makes it; finished cells are read, and not done again.
+        """Continue the sweep in a folder, or create it; finished cells are read and not computed again.
 
         Raises:
-            InputError: the folder holds another sweep. A grid may grow, but not lose cells.
+            InputError: the folder holds another sweep. Cells can be added to a grid, but not removed.
             OutputError: the folder cannot be written.
         """
         sweep = cls(folder, jobs)
-        _check_same(folder / GRID_FILE, {job.cell.name for job in jobs})
+        _check_grid(folder / GRID_FILE, {job.cell.name for job in jobs})
         try:
             for name in (CELLS_FOLDER, RESULTS_FOLDER):
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -76,86 +75,103 @@ class Sweep:
 
     @property
     def pending(self) -> list[Job]:
-        """What is neither finished nor given up."""
+        """Jobs that are neither finished nor given up."""
         return [job for job in self.jobs if job.cell not in self.finished and job.cell not in self.failed]
 
     def save_tables(self) -> list[Graph]:
-        """Writes what is finished as one table, and the results of each graph; gives the graphs.
+        """Write the finished cells as one table and as results per graph, and return the graphs.
 
         Raises:
             OutputError: a file cannot be written.
         """
         ordered = {job.cell: self.finished[job.cell] for job in self.jobs if job.cell in self.finished}
         write_atomic(self.folder / TABLE_FILE, csv_rows(ordered).encode())
-        found = graphs([job.cell for job in self.jobs], ordered)
-        for graph in found:
+        merged = merge_cells([job.cell for job in self.jobs], ordered)
+        for graph in merged:
             if graph.results is not None:
                 graph.results.save(self.folder / RESULTS_FOLDER / f"{graph.name}.json")
-        return found
+        return merged
 
-    def path(self, cell: Cell) -> Path:
-        """Of a cell's file."""
+    def cell_file(self, cell: Cell) -> Path:
+        """Return the path of a cell's file."""
         return self.folder / CELLS_FOLDER / f"{cell.name}.json"
 
-    def run(self, runner: Runner, say: Callable[[str], None]) -> Iterator[int]:
-        """Computes what is pending, and writes every cell as soon as it is finished.
+    def run(self, runner: Runner, notify: Callable[[str], None]) -> Iterator[int]:
+        """Compute the pending cells, and write each of them as soon as it is finished.
+
+        Closing the iterator, or an error, stops all work.
 
         Args:
-            runner: who computes.
-            say: is told of cells that failed or are begun again.
+            runner: computes the jobs.
+            notify: receives a line for every cell that failed or is retried.
 
         Yields:
-            Numbers of images that were seen for the first time, or are given up: all of them in the end.
+            Numbers of images that were processed for the first time or given up. They add up to the images
+            of all pending cells.
 
         Raises:
-            OutputError: a cell cannot be written. Closing the iterator, or an error, ends all work.
+            OutputError: a cell cannot be written.
         """
         if not self.pending:
             return
-        left = {job.cell: job.cell.images for job in self.pending}
-        seen = dict.fromkeys(left, 0)
+        remaining = {job.cell: job.cell.images for job in self.pending}
+        processed = dict.fromkeys(remaining, 0)  # since the cell was last started
         with closing(runner(self.pending)) as events:
             for event in events:
                 cell = event.cell
-                if isinstance(event, Seen):
-                    seen[cell] += event.images
-                    news = max(0, seen[cell] - (cell.images - left[cell]))
-                elif isinstance(event, Again):
-                    say(f"Again: {cell.title}: {event.reason}")
-                    seen[cell] = news = 0
+                if isinstance(event, Processed):
+                    processed[cell] += event.images
+                    advance = max(0, processed[cell] - (cell.images - remaining[cell]))
+                elif isinstance(event, Retried):
+                    notify(f"Again: {cell.title}: {event.reason}")
+                    processed[cell] = advance = 0
                 else:
-                    self._end(event, say)
-                    news = left[cell]
-                left[cell] -= news
-                yield news
+                    self._record(event, notify)
+                    advance = remaining[cell]
+                remaining[cell] -= advance
+                yield advance
 
-    def _end(self, event: Finished | Failed, say: Callable[[str], None]) -> None:
+    def check_failures(self) -> None:
+        """Raise if cells failed.
+
+        Raises:
+            SweepError: says how many, and the first reason.
+        """
+        if self.failed:
+            cell, message = next(iter(self.failed.items()))
+            raise SweepError(
+                f"{len(self.failed):,} of {len(self.jobs):,} cells failed, such as {cell.title}: {message}; "
+                "the same command tries them again"
+            )
+
+    def _record(self, event: Finished | Failed, notify: Callable[[str], None]) -> None:
+        """Save the results of a finished cell, or note why it failed."""
         cell = event.cell
         if isinstance(event, Finished):
             try:
-                found = results.parse(event.document, cell)
-                found.save(self.path(cell))
-                self.finished[cell] = found
+                cell_results = parse_cell_results(event.document, cell)
+                cell_results.save(self.cell_file(cell))
+                self.finished[cell] = cell_results
                 return
             except InputError as error:
                 event = Failed(cell, str(error))
         self.failed[cell] = event.reason
-        say(f"Failed: {cell.title}: {event.reason}")
+        notify(f"Failed: {cell.title}: {event.reason}")
 
     def _read_finished(self) -> None:
-        paths = {self.path(job.cell): job.cell for job in self.jobs}
+        paths = {self.cell_file(job.cell): job.cell for job in self.jobs}
         for path in sorted((self.folder / CELLS_FOLDER).glob("*.json")):
             if path not in paths:
-                self.notes.append(f"{path} is no cell of this sweep; it is left as it is")
+                self.notes.append(f"{path} is no cell of this sweep and is ignored")
                 continue
             try:
-                self.finished[paths[path]] = results.read(path, paths[path])
+                self.finished[paths[path]] = read_cell_results(path, paths[path])
             except InputError as error:
-                self.notes.append(f"{path} cannot be used and is done again: {error}")
+                self.notes.append(f"{path} cannot be used and is computed again: {error}")
 
 
-def _check_same(path: Path, names: set[str]) -> None:
-    """Refuses a folder with a grid that has other cells than these."""
+def _check_grid(path: Path, names: set[str]) -> None:
+    """Raise if a grid file has cells that are not among these names."""
     if not path.exists():
         return
     try:
@@ -165,12 +181,12 @@ def _check_same(path: Path, names: set[str]) -> None:
         raise InputError(
             f"{path} is not the grid of a sweep ({reason(error)}); remove it, or name another folder"
         ) from error
-    gone = sorted(old - names)
-    if gone:
+    missing = sorted(old - names)
+    if missing:
         other = f" (it was made by fozo {version})" if version != __version__ else ""
         raise InputError(
-            f"{path.parent} holds a sweep with {len(gone):,} cells that are not in this one, such as "
-            f"{gone[0]}{other}; name another folder with --out, or ask for all of the old grid and more"
+            f"{path.parent} holds a sweep with {len(missing):,} cells that are not in this one, such as "
+            f"{missing[0]}{other}; name another folder with --out, or include all of the old grid"
         )
 
 
@@ -179,10 +195,10 @@ def _names(jobs: Sequence[Job]) -> list[str]:
 
 
 def _axes(jobs: Sequence[Job]) -> dict[str, list[Any]]:
-    """Every value that occurs of what may differ, in order."""
+    """Return the distinct values along each axis of the grid, in order."""
 
-    def values(of: Callable[[Job], Any]) -> list[Any]:
-        return list({json.dumps(of(job)): of(job) for job in jobs}.values())
+    def values(read: Callable[[Job], Any]) -> list[Any]:
+        return list({json.dumps(read(job)): read(job) for job in jobs}.values())
 
     return {
         "bundles": values(

@@ -1,7 +1,7 @@
-"""The cells of one graph put together: results as if all its methods had been streamed side by side.
+"""The cells of one graph, merged into results as if all its methods had been evaluated side by side.
 
 Cells of the same domain, severity and seed see the same images in the same order, so they can be compared
-image by image, though each was computed apart.
+image by image, although they were computed separately.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ class Graph:
     """One graph of a sweep.
 
     Attributes:
-        bundle, model, precision: SHA-256 and name of the bundle, and which graph of it.
-        cells: how many each method has, by label, in the order of the grid.
-        finished: how many of them are finished.
-        streams: how many there are, over all seeds.
-        results: of what can be compared: some methods on the streams that all of these have finished; None
-            if nothing is finished.
+        bundle: SHA-256 of the bundle.
+        model: name of the bundle.
+        precision: which graph of the bundle.
+        cells: number of cells by label of the method, in the order of the grid.
+        finished: number of finished cells by label of the method.
+        streams: number of streams, over all seeds.
+        results: results of the compared methods on the streams that all of them have finished; None if no
+            cell is finished.
     """
 
     bundle: str
@@ -43,56 +45,56 @@ class Graph:
 
     @property
     def name(self) -> str:
-        """Of its results file: readable, and no other graph has it, whatever a sweep may grow to."""
+        """Name of its results file: readable, and unique even when the sweep grows."""
         return f"{readable(self.model, self.precision)}-{self.bundle[:HASH_LENGTH]}"
 
     @property
     def labels(self) -> list[str]:
-        """The methods that are compared, the others with the first."""
+        """Labels of the compared methods; the others are compared with the first."""
         return list(self.results.methods) if self.results else []
 
     @property
     def compared(self) -> int:
-        """On how many streams."""
+        """Number of streams on which methods are compared."""
         return sum(len(run.domains) for run in self.results.runs) if self.results else 0
 
 
-def graphs(cells: Sequence[Cell], finished: Mapping[Cell, CellResults]) -> list[Graph]:
-    """One for every graph, in the order of the cells."""
+def merge_cells(cells: Sequence[Cell], finished: Mapping[Cell, CellResults]) -> list[Graph]:
+    """Return a `Graph` for every graph of every bundle, in the order of the cells."""
     members: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         members.setdefault((cell.bundle, cell.model, cell.precision), []).append(cell)
-    return [_graph(*key, each, finished) for key, each in members.items()]
+    return [_merge_graph(*key, members_of_graph, finished) for key, members_of_graph in members.items()]
 
 
-def comparable(done: Mapping[str, set[Stream]]) -> tuple[list[str], set[Stream]]:
-    """Which methods to compare, and on which streams: on those that all of them have finished.
+def choose_comparable(done: Mapping[str, set[Stream]]) -> tuple[list[str], set[Stream]]:
+    """Return the methods to compare, and the streams that all of them have finished.
 
-    Methods that have finished most come first, and as many of them are taken as make the table the largest,
-    counted in cells. So one that has just been added does not take away what the others have.
+    Methods are ranked by the number of finished streams, and the first ones that together have the most cells
+    in common are compared. So a method that has just been added does not shrink the table.
 
     Args:
-        done: what each method has finished, by label.
+        done: finished streams by label of the method.
     """
     ranked = sorted(done, key=lambda label: -len(done[label]))
-    chosen: list[str] = []
+    labels: list[str] = []
     streams: set[Stream] = set()
     for count in range(1, len(ranked) + 1):
         shared = set.intersection(*(done[label] for label in ranked[:count]))
-        if shared and count * len(shared) >= len(chosen) * len(streams):
-            chosen, streams = ranked[:count], shared
-    return [label for label in done if label in chosen], streams
+        if shared and count * len(shared) >= len(labels) * len(streams):
+            labels, streams = ranked[:count], shared
+    return [label for label in done if label in labels], streams
 
 
-def _graph(
+def _merge_graph(
     bundle: str, model: str, precision: str, cells: Sequence[Cell], finished: Mapping[Cell, CellResults]
 ) -> Graph:
-    streams = dict.fromkeys(map(_stream, cells))
-    here = {(_stream(cell), cell.label): cell for cell in cells}
+    streams = dict.fromkeys(map(_stream_of, cells))
+    cell_of = {(_stream_of(cell), cell.label): cell for cell in cells}
     names = list(dict.fromkeys(cell.label for cell in cells))
-    done = {name: {_stream(c) for c in cells if c.label == name and c in finished} for name in names}
-    labels, shared = comparable(done)
-    rows = {stream: [here[stream, label] for label in labels] for stream in streams if stream in shared}
+    done = {name: {_stream_of(c) for c in cells if c.label == name and c in finished} for name in names}
+    labels, shared = choose_comparable(done)
+    rows = {stream: [cell_of[stream, label] for label in labels] for stream in streams if stream in shared}
     return Graph(
         bundle,
         model,
@@ -100,65 +102,67 @@ def _graph(
         {name: sum(cell.label == name for cell in cells) for name in names},
         {name: len(done[name]) for name in names},
         len(streams),
-        _results(list(streams), rows, finished) if rows else None,
+        _merge_results(list(streams), rows, finished) if rows else None,
     )
 
 
-def _stream(cell: Cell) -> Stream:
+def _stream_of(cell: Cell) -> Stream:
     return cell.seed, cell.domain, cell.severity
 
 
-def _results(
+def _merge_results(
     streams: Sequence[Stream],
     rows: Mapping[Stream, Sequence[Cell]],
     finished: Mapping[Cell, CellResults],
 ) -> Results:
-    """The results of some of the streams, on each of which the same methods are finished."""
-    found = [finished[cell] for row in rows.values() for cell in row]
+    """Merge the cells of some streams, on each of which the same methods are finished."""
+    merged = [finished[cell] for row in rows.values() for cell in row]
     runs = []
     for seed in dict.fromkeys(seed for seed, *_ in streams):
-        parts = [[finished[cell] for cell in row] for stream, row in rows.items() if stream[0] == seed]
-        if parts:
-            runs.append(_run(seed, parts, complete=all(s in rows for s in streams if s[0] == seed)))
+        rows_of_seed = [[finished[cell] for cell in row] for stream, row in rows.items() if stream[0] == seed]
+        if rows_of_seed:
+            runs.append(
+                _merge_run(seed, rows_of_seed, complete=all(s in rows for s in streams if s[0] == seed))
+            )
     methods: dict[str, Any] = {}
-    for each in found:
-        methods.update(each.methods)
+    for cell_results in merged:
+        methods.update(cell_results.methods)
     protocol = replace(
-        found[0].protocol,
+        merged[0].protocol,
         severities=tuple(dict.fromkeys(severity for *_, severity in streams if severity is not None)),
         seeds=tuple(dict.fromkeys(seed for seed, *_ in streams)),
-        classes=", ".join(dict.fromkeys(each.protocol.classes for each in found)),
+        classes=", ".join(dict.fromkeys(result.protocol.classes for result in merged)),
     )
     return Results(
         protocol,
-        bundle=_facts(found, "bundle"),
-        engine=_facts(found, "engine"),
+        bundle=_merge_facts(merged, "bundle"),
+        engine=_merge_facts(merged, "engine"),
         methods=methods,
-        versions=_facts(found, "versions"),
-        machine=_facts(found, "machine"),
+        versions=_merge_facts(merged, "versions"),
+        machine=_merge_facts(merged, "machine"),
         runs=runs,
         key_sha256=sha256_of_parts(*(cell.key for row in rows.values() for cell in row)),
     )
 
 
-def _run(seed: int, streams: Sequence[Sequence[CellResults]], complete: bool) -> Run:
-    """The streams of a seed one after the other, each given as the results of all methods on it."""
-    domains = [_domain(place, cells) for place, cells in enumerate(streams)]
+def _merge_run(seed: int, streams: Sequence[Sequence[CellResults]], complete: bool) -> Run:
+    """Return the streams of a seed as one run; each is a sequence with the cell of every method."""
+    domains = [_merge_domain(segment, cells) for segment, cells in enumerate(streams)]
     traces = {
-        label: _joined([cells[at].run.traces[label] for cells in streams])
+        label: _join_traces([cells[at].run.traces[label] for cells in streams])
         for at, label in enumerate(domains[0].methods)
     }
     return Run(seed, domains, traces, segment=len(domains), complete=complete)
 
 
-def _domain(segment: int, cells: Sequence[CellResults]) -> DomainResult:
-    methods = {label: part for each in cells for label, part in each.domain.methods.items()}
-    seconds = sum(each.domain.seconds for each in cells)
+def _merge_domain(segment: int, cells: Sequence[CellResults]) -> DomainResult:
+    methods = {label: result for cell in cells for label, result in cell.domain.methods.items()}
+    seconds = sum(cell.domain.seconds for cell in cells)
     return replace(cells[0].domain, segment=segment, seconds=seconds, methods=methods)
 
 
-def _joined(traces: Sequence[Trace]) -> Trace:
-    """Traces one after the other."""
+def _join_traces(traces: Sequence[Trace]) -> Trace:
+    """Return one trace with the points of all."""
     return Trace(
         [images for trace in traces for images in trace.images],
         [correct for trace in traces for correct in trace.correct],
@@ -169,16 +173,16 @@ def _joined(traces: Sequence[Trace]) -> Trace:
     )
 
 
-def _facts(found: Sequence[Results], name: str) -> dict[str, Any]:
-    """What all results say of something; where they do not agree, everything that is said, as a text."""
-    every: list[dict[str, Any]] = [getattr(each, name) for each in found]
+def _merge_facts(results: Sequence[Results], name: str) -> dict[str, Any]:
+    """Return an attribute shared by all results; values that differ are listed in a text."""
+    every: list[dict[str, Any]] = [getattr(result, name) for result in results]
     agreed = {}
     for key in dict.fromkeys(key for facts in every for key in facts):
         values = [facts.get(key) for facts in every]
         same = all(value == values[0] for value in values)
-        agreed[key] = values[0] if same else "; ".join(dict.fromkeys(map(_text, values)))
+        agreed[key] = values[0] if same else "; ".join(dict.fromkeys(map(_format, values)))
     return agreed
 
 
-def _text(value: object) -> str:
+def _format(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,7 +1,7 @@
-"""Computes the cells of a sweep on this machine, in several processes that each compute one cell at a time.
+"""Runner that computes the cells of a sweep on this machine, in several processes.
 
-A process runs many cells in turn, as starting one takes a second. If it dies, its cell goes to the end of the
-line, where fewer others compete for memory, and another process is started.
+A process computes one cell after the other, because starting a process takes a second. If it dies, its cell
+is queued again, behind the others, where fewer processes compete for memory, and a new process is started.
 """
 
 from __future__ import annotations
@@ -22,54 +22,58 @@ from ...engine.errors import ComputeError, reason
 from ...engine.runtime.cpu import available_cpus
 from ..processes.children import child_environment
 from .cell import Job
-from .events import Again, Event, Failed, Finished, Seen
+from .events import Event, Failed, Finished, Processed, Retried
 
 RETRIES = 2
 
 
 def default_processes(threads: int) -> int:
-    """As many as there are processors for."""
+    """Return the number of processes that occupy all processors."""
     return max(1, available_cpus() // threads)
 
 
 def run_locally(
     jobs: Sequence[Job], processes: int, threads: int = 1, retries: int = RETRIES
 ) -> Generator[Event, None, None]:
-    """Computes jobs; a `Runner` once the other arguments are given.
+    """Compute jobs in processes; with the other arguments bound, this is a `Runner`.
+
+    Closing the generator ends all processes at once.
 
     Args:
-        jobs: what to compute.
-        processes: how many at a time.
-        threads: that compute in each of them.
-        retries: how often a cell is begun again after its process died or memory ran out.
+        jobs: the cells to compute.
+        processes: number of processes.
+        threads: threads per process.
+        retries: number of retries of a cell whose process died or ran out of memory.
 
     Yields:
-        What happens, in the order in which it does. Closing ends all processes at once.
+        Events in the order of occurrence.
     """
-    team = _Team(jobs, threads, retries)
-    members = [threading.Thread(target=team.serve, daemon=True) for _ in range(min(processes, len(jobs)))]
+    supervisor = _Supervisor(jobs, threads, retries)
+    threads_of_workers = [
+        threading.Thread(target=supervisor.serve, daemon=True) for _ in range(min(processes, len(jobs)))
+    ]
     try:
-        for member in members:
-            member.start()
-        left = len(jobs)
-        while left:
-            event = team.events.get()
+        for thread in threads_of_workers:
+            thread.start()
+        unfinished = len(jobs)
+        while unfinished:
+            event = supervisor.events.get()
             if isinstance(event, BaseException):
                 raise event
-            left -= isinstance(event, (Finished, Failed))
+            unfinished -= isinstance(event, (Finished, Failed))
             yield event
     finally:
-        team.stop()
-        for member in members:
-            if member.ident is not None:
-                member.join()
+        supervisor.stop()
+        for thread in threads_of_workers:
+            if thread.ident is not None:
+                thread.join()
 
 
-class _Team:
-    """What the threads share that each look after one process.
+class _Supervisor:
+    """State shared by the threads, each of which supervises one process.
 
     Attributes:
-        events: what happens, or an error that is a bug.
+        events: events, or an unexpected exception.
     """
 
     def __init__(self, jobs: Sequence[Job], threads: int, retries: int) -> None:
@@ -81,7 +85,7 @@ class _Team:
         self._stopped = False
 
     def serve(self) -> None:
-        """Has job after job done by a process, until there is none left."""
+        """Pass one job after the other to a process, until none is queued."""
         worker: _Worker | None = None
         try:
             while self._jobs and (worker := worker or self._start()):
@@ -89,16 +93,16 @@ class _Team:
                     job, retries = self._jobs.popleft()
                 except IndexError:  # another thread was faster
                     return
-                lost = self._do(worker, job)
-                if lost is None:
+                failure = self._compute(worker, job)
+                if failure is None:
                     continue
                 self._end(worker)
                 worker = None
                 if retries:
-                    self.events.put(Again(job.cell, lost))
+                    self.events.put(Retried(job.cell, failure))
                     self._jobs.append((job, retries - 1))
                 else:
-                    self.events.put(Failed(job.cell, lost))
+                    self.events.put(Failed(job.cell, failure))
         except BaseException as error:
             self.events.put(error)
         finally:
@@ -106,26 +110,26 @@ class _Team:
                 self._end(worker)
 
     def stop(self) -> None:
-        """Ends all processes; the threads then come to their end by themselves."""
+        """End all processes; the threads then end by themselves."""
         with self._lock:
             self._stopped = True
             for worker in self._workers:
                 worker.kill()
 
-    def _do(self, worker: _Worker, job: Job) -> str | None:
-        """Passes on what the process says of a job; why it is lost, if it may be begun again."""
-        for said in worker.ask({**job.to_json(), "threads": self._threads}):
-            if "images" in said:
-                self.events.put(Seen(job.cell, said["images"]))
-            elif "document" in said:
-                self.events.put(Finished(job.cell, said["document"]))
+    def _compute(self, worker: _Worker, job: Job) -> str | None:
+        """Compute a job and report its events; return the reason if it should be retried, else None."""
+        for answer in worker.request({**job.to_json(), "threads": self._threads}):
+            if "images" in answer:
+                self.events.put(Processed(job.cell, answer["images"]))
+            elif "document" in answer:
+                self.events.put(Finished(job.cell, answer["document"]))
                 return None
-            elif said["again"]:
-                return str(said["error"])
+            elif answer["again"]:
+                return str(answer["error"])
             else:
-                self.events.put(Failed(job.cell, said["error"]))
+                self.events.put(Failed(job.cell, answer["error"]))
                 return None
-        return worker.cause_of_death()
+        return worker.describe_exit()
 
     def _start(self) -> _Worker | None:
         with self._lock:
@@ -143,7 +147,7 @@ class _Team:
 
 
 class _Worker:
-    """A process of `worker`."""
+    """A running `cell_worker` process."""
 
     def __init__(self, threads: int) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the process writes to it
@@ -161,36 +165,36 @@ class _Worker:
                 f"cannot start another process ({reason(error)}); use fewer of them with --processes"
             ) from error
 
-    def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The answers, up to the last one, or to the death of the process."""
+    def request(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send a request, and yield the answers until the process ends."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+        with contextlib.suppress(BrokenPipeError):  # the process has died, so there is no answer either
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         for line in self._process.stdout:
-            if not line.endswith("\n"):  # it died while it wrote
+            if not line.endswith("\n"):  # the process died while it wrote
                 return
             yield json.loads(line)
 
-    def cause_of_death(self) -> str:
-        """For people."""
+    def describe_exit(self) -> str:
+        """Return why the process ended, for people."""
         code = self._process.wait()
         if code < 0:
             out_of_memory = ", perhaps as memory ran out" if -code == signal.SIGKILL else ""
             return f"its process was ended by signal {-code} ({signal.strsignal(-code)}){out_of_memory}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"its process ended with code {code}: {lines[-1] if lines else 'it said nothing'}"
+        return f"its process ended with code {code}: {lines[-1] if lines else 'it printed nothing'}"
 
     def kill(self) -> None:
-        """Ends it now; from any thread."""
+        """End the process at once; callable from any thread."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Closes what is left of it; from the thread that asked it."""
+        """Close the streams; callable only from the thread that sends requests."""
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            with contextlib.suppress(OSError):  # requests that it did not read
+            with contextlib.suppress(OSError):  # the process did not read all requests
                 if stream is not None:
                     stream.close()

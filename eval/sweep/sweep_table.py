@@ -1,4 +1,4 @@
-"""The results of a sweep as tables: a row per cell as CSV, and of each graph what `fozo adapt` shows."""
+"""The results of a sweep as tables: a CSV row per cell, and per graph the tables of `fozo adapt`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .graph import HASH_LENGTH, Graph
 
 
 def csv_rows(finished: Mapping[Cell, CellResults]) -> str:
-    """A row per cell: rates in 0..1, NLL in nats, `seconds` of the method's steps, `peak_bytes` resident."""
-    rows = [_row(cell, found) for cell, found in finished.items()]
+    """Return a CSV row per cell: rates in 0..1, NLL in nats, seconds of the method's steps, peak memory."""
+    rows = [_format_row(cell, results) for cell, results in finished.items()]
     stream = io.StringIO()
     if rows:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -27,8 +27,8 @@ def csv_rows(finished: Mapping[Cell, CellResults]) -> str:
     return stream.getvalue()
 
 
-def _row(cell: Cell, found: CellResults) -> dict[str, Any]:
-    part = found.part
+def _format_row(cell: Cell, results: CellResults) -> dict[str, Any]:
+    result = results.method_result
     return {
         "model": cell.model,
         "bundle_sha256": cell.bundle,
@@ -37,17 +37,17 @@ def _row(cell: Cell, found: CellResults) -> dict[str, Any]:
         "domain": cell.domain,
         "severity": cell.severity,
         "seed": cell.seed,
-        **{rate: rate_of(part, rate) for rate in ("accuracy", "top5_accuracy", "ece", "nll")},
-        "images": part.tally.images,
-        "correct": part.tally.top1,
-        "batches": part.batches,
-        "forwards": part.forwards,
-        "guarded": part.guarded,
-        "seconds": part.seconds,
-        "images_per_second": part.images_per_second,
-        "peak_bytes": part.peak_bytes,
-        "onnxruntime": found.versions["onnxruntime"],
-        "cpu": found.machine["model"],
+        **{rate: rate_of(result, rate) for rate in ("accuracy", "top5_accuracy", "ece", "nll")},
+        "images": result.tally.images,
+        "correct": result.tally.top1,
+        "batches": result.batches,
+        "forwards": result.forwards,
+        "guarded": result.guarded,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+        "peak_bytes": result.peak_bytes,
+        "onnxruntime": results.versions["onnxruntime"],
+        "cpu": results.machine["model"],
         "file": f"{cell.name}.json",
     }
 
@@ -57,12 +57,16 @@ class Summary:
     """One method on one graph, averaged.
 
     Attributes:
-        bundle, model, precision, method: SHA-256, name, which graph, and the method's label.
-        cells, finished: how many there are, and how many of them are finished.
-        compared: how many of these are on streams that all compared methods have finished; 0 if this method
-            is not compared. Averages are of these cells; of whole seeds only, where there are any.
-        domains: by name, averages as below, over severities and then seeds.
-        average: as in `fozo.eval.results.average.averages`, or None.
+        bundle: SHA-256 of the bundle.
+        model: name of the bundle.
+        precision: which graph of the bundle.
+        method: label of the method.
+        cells: number of cells.
+        finished: number of finished cells.
+        compared: number of finished cells on streams that all compared methods have finished; 0 if this
+            method is not compared. Averages are over these cells, and over complete seeds only, if any.
+        domains: averages by name of the domain, over severities and then seeds.
+        average: averages over everything, or None.
     """
 
     bundle: str
@@ -77,75 +81,81 @@ class Summary:
 
 
 def summaries(graphs: Sequence[Graph]) -> list[Summary]:
-    """One for every method on every graph of which any cell is finished."""
-    made = []
+    """Return a summary for every method on every graph with a finished cell."""
+    rows = []
     for graph in graphs:
         runs = graph.results.runs if graph.results else []
-        whole, parts = averages(runs), by_domain(runs)
+        average, by_name = averages(runs), average_by_domain(runs)
         for label, finished in graph.finished.items():
             if finished:
-                domains = {name: found[label] for name, found in parts.items() if label in found}
-                compared = graph.compared if label in whole else 0
+                domains = {name: rates[label] for name, rates in by_name.items() if label in rates}
+                compared = graph.compared if label in average else 0
                 key = (graph.bundle, graph.model, graph.precision, label, graph.cells[label])
-                made.append(Summary(*key, finished, compared, domains, whole.get(label)))
-    return made
+                rows.append(Summary(*key, finished, compared, domains, average.get(label)))
+    return rows
 
 
-def by_domain(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Averages by name of the domain and by method, over severities and then seeds."""
+def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return averages by name of the domain and by method, over severities and then seeds."""
     names = dict.fromkeys(domain.name for run in runs for domain in run.domains)
-    parts = {
-        name: [replace(run, domains=[each for each in run.domains if each.name == name]) for run in runs]
+    selected = {
+        name: [
+            replace(run, domains=[domain for domain in run.domains if domain.name == name]) for run in runs
+        ]
         for name in names
     }
-    return {name: averages(part) for name, part in parts.items()}
+    return {name: averages(selection) for name, selection in selected.items()}
 
 
-def text(graphs: Sequence[Graph]) -> str:
-    """Tables for a terminal: by graph, accuracy by domain and method, then the summary of all methods."""
-    models = [(each.bundle, each.model) for each in graphs]
-    parts = []
+def format_tables(graphs: Sequence[Graph]) -> str:
+    """Return tables for a terminal: for each graph, accuracy by domain and method, then a summary."""
+    models = [(graph.bundle, graph.model) for graph in graphs]
+    blocks = []
     for graph in graphs:
         same = len({bundle for bundle, model in models if model == graph.model}) > 1
         title = f"{graph.model}{f' {graph.bundle[:HASH_LENGTH]}' if same else ''} {graph.precision}"
         if graph.results:
             runs = graph.results.runs
-            parts.append("\n".join([title, *_notes(graph), _accuracies(runs), "", summary(runs)]))
-    return "\n\n".join(parts)
+            blocks.append(
+                "\n".join([title, *_list_notes(graph), _format_accuracies(runs), "", summary(runs)])
+            )
+    return "\n\n".join(blocks)
 
 
-def _notes(graph: Graph) -> list[str]:
-    """What is not in the tables, as not all is finished."""
-    out = [label for label in graph.cells if label not in graph.labels]
+def _list_notes(graph: Graph) -> list[str]:
+    """Return notes on what the tables lack because cells are not finished."""
+    omitted = [label for label in graph.cells if label not in graph.labels]
     notes = []
     if graph.results and graph.compared < graph.streams:
-        whole, seeds = sum(run.complete for run in graph.results.runs), len(graph.results.protocol.seeds)
+        complete, seeds = sum(run.complete for run in graph.results.runs), len(graph.results.protocol.seeds)
         notes.append(
             f"{graph.compared:,} of {graph.streams:,} streams are finished with all of these methods; "
-            + (f"means are over {whole} of {seeds} seeds" if whole else "no seed is whole")
+            + (f"means are over {complete} of {seeds} seeds" if complete else "no seed is whole")
         )
-    if out:
-        missing = (f"{label} ({graph.finished[label]:,} of {graph.cells[label]:,} cells)" for label in out)
+    if omitted:
+        missing = (
+            f"{label} ({graph.finished[label]:,} of {graph.cells[label]:,} cells)" for label in omitted
+        )
         notes.append(f"without {', '.join(missing)}")
     return notes
 
 
-def _accuracies(runs: Sequence[Run]) -> str:
-    found = by_domain(runs)
+def _format_accuracies(runs: Sequence[Run]) -> str:
+    by_name = average_by_domain(runs)
     rows = [["top-1 accuracy, %", *(f"{label}  " for label in averages(runs))]]
-    for name, values in found.items():
-        best = max(each["accuracy"] for each in values.values())
-        rows.append([name, *(_accuracy(each, best, len(values)) for each in values.values())])
-    return _aligned(rows)
+    for name, values in by_name.items():
+        best = max(rates["accuracy"] for rates in values.values())
+        rows.append([name, *(_format_accuracy(rates, best, len(values)) for rates in values.values())])
+    return _align(rows)
 
 
-def _accuracy(values: Mapping[str, Any], best: float, methods: int) -> str:
+def _format_accuracy(values: Mapping[str, Any], best: float, methods: int) -> str:
     spread = values["accuracy_std"]
     text = f"{100 * values['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
     return text + marks(best=values["accuracy"] == best and methods > 1, noise=bool(values["gain_is_noise"]))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def _align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         row[0].ljust(widths[0])

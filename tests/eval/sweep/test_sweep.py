@@ -36,11 +36,11 @@ from fozo.eval.results.table import summary
 from fozo.eval.streaming.experiment import prepare
 from fozo.eval.sweep import sweep_table as table
 from fozo.eval.sweep.cell import Cell, Job, compute
-from fozo.eval.sweep.cell_results import CellResults, read
+from fozo.eval.sweep.cell_results import CellResults, read_cell_results
 from fozo.eval.sweep.cell_worker import answer
-from fozo.eval.sweep.events import Again, Event, Failed, Finished, Seen
+from fozo.eval.sweep.events import Event, Failed, Finished, Processed, Retried
 from fozo.eval.sweep.folder import Sweep
-from fozo.eval.sweep.graph import Graph, Stream, comparable, graphs
+from fozo.eval.sweep.graph import Graph, Stream, choose_comparable, merge_cells
 from fozo.eval.sweep.local import default_processes, run_locally
 from fozo.eval.sweep.plan import plan
 from PIL import Image
@@ -304,9 +304,9 @@ def test_cells_are_what_one_run_of_all_gives(
     }
     found = {}
     for job in made:
-        cell = read(tmp_path / "cells" / f"{job.cell.name}.json", job.cell)
+        cell = read_cell_results(tmp_path / "cells" / f"{job.cell.name}.json", job.cell)
         place = (cell.run.seed, cell.domain.name, cell.domain.severity, job.cell.label)
-        found[place] = (cell.domain.ids_sha256, counts(cell.part))
+        found[place] = (cell.domain.ids_sha256, counts(cell.method_result))
     assert found == expected
     assert len(found) == len(list((tmp_path / "cells").iterdir())) == 12
 
@@ -344,9 +344,9 @@ def test_finished_cells_are_not_done_again(jobs: Callable[..., list[Job]], tmp_p
     (tmp_path / "cells" / "stray.json").write_text("{}")
     again = Sweep.open(tmp_path, made)
     assert [note.split(":")[0] for note in again.notes] == [
-        f"{damaged} cannot be used and is done again",
-        f"{foreign} cannot be used and is done again",
-        f"{tmp_path / 'cells' / 'stray.json'} is no cell of this sweep; it is left as it is",
+        f"{damaged} cannot be used and is computed again",
+        f"{foreign} cannot be used and is computed again",
+        f"{tmp_path / 'cells' / 'stray.json'} is no cell of this sweep and is ignored",
     ]
     assert sorted(f"{job.cell.name}.json" for job in again.pending) == [damaged.name, foreign.name]
     assert sum(again.run(partial(run_locally, processes=1), print)) == 80
@@ -380,11 +380,11 @@ def test_no_cell_that_is_not_whole_counts(
     document = compute(job, 1)
     path = tmp_path / "cell.json"
     path.write_text(json.dumps(document))
-    assert counts(read(path, job.cell).part)[0] == 40
+    assert counts(read_cell_results(path, job.cell).method_result)[0] == 40
     spoil(document)
     path.write_text(json.dumps(document))
     with pytest.raises(InputError):
-        read(path, job.cell)
+        read_cell_results(path, job.cell)
 
 
 def test_a_grid_may_grow_but_not_change(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
@@ -430,11 +430,11 @@ def test_the_grid_is_written_before_the_work(jobs: Callable[..., list[Job]], tmp
 def test_images_are_counted_once(tmp_path: Path) -> None:
     other = replace(CELL, seed=2)
     events = [
-        Seen(CELL, 4),
-        Seen(other, 4),
-        Again(CELL, "it died"),
-        Seen(CELL, 4),
-        Seen(CELL, 4),
+        Processed(CELL, 4),
+        Processed(other, 4),
+        Retried(CELL, "it died"),
+        Processed(CELL, 4),
+        Processed(CELL, 4),
         Failed(CELL, "too bad"),
         Finished(other, {"no": "results"}),
     ]
@@ -452,7 +452,7 @@ def test_threads_do_not_change_results(jobs: Callable[..., list[Job]], tmp_path:
     one, two = swept(tmp_path / "1", made, threads=1), swept(tmp_path / "2", made, processes=1, threads=2)
     for job in made:
         assert two.finished[job.cell].engine["workers"] == 2
-        assert counts(one.finished[job.cell].part) == counts(two.finished[job.cell].part)
+        assert counts(one.finished[job.cell].method_result) == counts(two.finished[job.cell].method_result)
 
 
 def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +470,7 @@ def test_a_killed_process_loses_nothing(jobs: Callable[..., list[Job]], tmp_path
     def disturbed(pending: Sequence[Job]) -> Iterator[Event]:
         with contextlib.closing(run_locally(pending, 2)) as events:
             for event in events:
-                if isinstance(event, Seen) and not killed:
+                if isinstance(event, Processed) and not killed:
                     killed.add(min(workers()))
                     os.kill(min(killed), signal.SIGKILL)
                 happened.append(event)
@@ -480,19 +480,19 @@ def test_a_killed_process_loses_nothing(jobs: Callable[..., list[Job]], tmp_path
     sweep = Sweep.open(tmp_path / "disturbed", made)
     images = list(sweep.run(disturbed, print))  # type: ignore[arg-type]
     assert sum(images) == 6 * 40
-    again = [event for event in happened if isinstance(event, Again)]
+    again = [event for event in happened if isinstance(event, Retried)]
     assert [event.reason for event in again] == [
         "its process was ended by signal 9 (Killed), perhaps as memory ran out"
     ]
     finished = [event.cell for event in happened if isinstance(event, Finished)]
     assert sorted(finished, key=made_order(made)) == [job.cell for job in made]
-    assert {cell: counts(found.part) for cell, found in sweep.finished.items()} == calm
+    assert {cell: counts(found.method_result) for cell, found in sweep.finished.items()} == calm
     assert sorted(times(tmp_path / "disturbed")) == sorted(f"{job.cell.name}.json" for job in made)
     assert workers() == set()
 
 
 def parts(sweep: Sweep) -> Iterator[tuple[Job, MethodResult]]:
-    return ((job, sweep.finished[job.cell].part) for job in sweep.jobs)
+    return ((job, sweep.finished[job.cell].method_result) for job in sweep.jobs)
 
 
 def made_order(jobs: Sequence[Job]) -> Callable[[Cell], int]:
@@ -506,13 +506,13 @@ def test_a_cell_that_always_dies_is_given_up(jobs: Callable[..., list[Job]]) -> 
     happened: list[Event] = []
     for event in run_locally(made, processes=1, retries=1):
         happened.append(event)
-        if event.cell == doomed and isinstance(event, Again):
+        if event.cell == doomed and isinstance(event, Retried):
             armed = True
-        if event == Seen(doomed, 1) and armed:
+        if event == Processed(doomed, 1) and armed:
             os.kill(min(workers()), signal.SIGKILL)
             armed = False
     ends = {e.cell: e for e in happened if isinstance(e, (Finished, Failed))}
-    assert [e.cell for e in happened if isinstance(e, Again)] == [doomed]
+    assert [e.cell for e in happened if isinstance(e, Retried)] == [doomed]
     assert "signal 9" in getattr(ends.pop(doomed), "reason", "")
     assert [type(ends[job.cell]) for job in made[1:]] == [Finished] * 3
     assert isinstance(happened[-1], Failed), "it is tried again last"
@@ -521,7 +521,7 @@ def test_a_cell_that_always_dies_is_given_up(jobs: Callable[..., list[Job]]) -> 
 @needs_proc
 def test_closing_ends_all_processes(jobs: Callable[..., list[Job]]) -> None:
     events = run_locally(jobs(batch_size=1), processes=2)
-    while not isinstance(next(events), Seen):
+    while not isinstance(next(events), Processed):
         pass
     begun = workers()
     assert 1 <= len(begun) <= 2
@@ -538,7 +538,7 @@ def test_what_a_process_says_last_is_the_reason(
     package.write_text("raise RuntimeError('no such processor')")
     monkeypatch.syspath_prepend(str(tmp_path))
     events = list(run_locally(jobs(["no_adapt"], corruptions=("contrast",)), processes=1, retries=1))
-    assert [type(event) for event in events] == [Again, Failed]
+    assert [type(event) for event in events] == [Retried, Failed]
     assert "its process ended with code 1: RuntimeError: no such processor" in getattr(
         events[-1], "reason", ""
     )
@@ -607,7 +607,7 @@ def finished() -> dict[Cell, CellResults]:
 
 
 def test_averages_by_hand(finished: dict[Cell, CellResults]) -> None:
-    (summary,) = table.summaries(graphs(list(finished), finished))
+    (summary,) = table.summaries(merge_cells(list(finished), finished))
     assert summary.average is not None
     # Seeds: fog (.9 + .5) / 2 and (.7 + .3) / 2; rain .1 and .5; clean 1. The spread of .7 and .5 is .2 / √2.
     assert summary.domains["fog"]["accuracy"] == pytest.approx(0.6)
@@ -627,14 +627,14 @@ def test_averages_by_hand(finished: dict[Cell, CellResults]) -> None:
 
 def test_the_table_for_people(finished: dict[Cell, CellResults]) -> None:
     both = with_another(finished, "two words", {"fog": 1, "rain": 2})
-    assert table.text(graphs(list(both), both)).splitlines() == [
+    assert table.format_tables(merge_cells(list(both), both)).splitlines() == [
         "a model/ü fp32",
         "top-1 accuracy, %              m        two words  ",
         "fog                60.00 ± 14.14    70.00 ± 14.14*~",
         "rain               30.00 ± 28.28    50.00 ± 28.28*~",
         "clean              100.00 ± 0.00*   100.00 ± 0.00*~",
         "",
-        *summary([run for graph in graphs(list(both), both) for run in runs_of(graph)]).splitlines(),
+        *summary([run for graph in merge_cells(list(both), both) for run in runs_of(graph)]).splitlines(),
     ]
 
 
@@ -649,7 +649,7 @@ def with_another(
     """Beside a method another one, that has so many more images right in some domains."""
     other = {}
     for cell, found in finished.items():
-        correct = found.part.tally.top1 + gains.get(cell.domain, 0)
+        correct = found.method_result.tally.top1 + gains.get(cell.domain, 0)
         other[replace(cell, label=label)] = cell_results(replace(cell, label=label), correct, lost)
     return {**finished, **other}
 
@@ -658,7 +658,7 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     """In fog an image is gained and another lost, which accuracies do not show."""
     corrupted = {cell: found for cell, found in finished.items() if cell.domain != "clean"}
     both = with_another(corrupted, "b", {"rain": 2}, lost=1)
-    (graph,) = graphs(list(both), both)
+    (graph,) = merge_cells(list(both), both)
     first, second = runs_of(graph)
     gains = {
         (run.seed, each.name, each.severity): each.gained_and_lost("b")
@@ -670,8 +670,8 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
         for cell, found in both.items()
         if cell.label == "m"
         for seed, name, severity in [(cell.seed, cell.domain, cell.severity)]
-        for here in [found.part.right.array()]
-        for there in [both[replace(cell, label="b")].part.right.array()]
+        for here in [found.method_result.right.array()]
+        for there in [both[replace(cell, label="b")].method_result.right.array()]
     }
     assert gains == expected
     assert gains[0, "fog", 5] == (1, 1)
@@ -681,7 +681,9 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     assert average["gain"] == pytest.approx((0 + 0 + 0.2) / 3)
     assert average["gain_is_noise"]
     surer = with_another(finished, "b", {"fog": 1})
-    (found,) = [each.average for each in table.summaries(graphs(list(surer), surer)) if each.method == "b"]
+    (found,) = [
+        each.average for each in table.summaries(merge_cells(list(surer), surer)) if each.method == "b"
+    ]
     assert found is not None
     # Fog gains 0.1 of 10 images at both severities, rain nothing; the seeds have the same images and gains.
     one, none = np.sqrt((3 / 10 - 0.1**2) / 10), np.sqrt((2 / 10) / 10)
@@ -714,7 +716,7 @@ def streams(*numbers: int) -> set[Stream]:
 def test_methods_are_compared_where_all_are_finished(
     done: dict[str, list[int]], labels: str, shared: list[int]
 ) -> None:
-    found = comparable({label: streams(*numbers) for label, numbers in done.items()})
+    found = choose_comparable({label: streams(*numbers) for label, numbers in done.items()})
     assert found == (list(labels), streams(*shared))
 
 
@@ -723,7 +725,7 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
     cells = list(both)
     for cell in [cell for cell in cells if (cell.label, cell.domain, cell.seed) == ("b", "rain", 0)]:
         del both[cell]
-    (graph,) = graphs(cells, both)
+    (graph,) = merge_cells(cells, both)
     assert graph.results is not None
     assert (graph.compared, graph.streams) == (7, 8)
     assert (graph.finished, graph.cells) == ({"m": 8, "b": 7}, {"m": 8, "b": 8})
@@ -739,14 +741,14 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
     assert b["accuracy"] == pytest.approx(1.7 / 3)
     assert b["gain"] == pytest.approx(0.2 / 3)
     said = "7 of 8 streams are finished with all of these methods; means are over 1 of 2 seeds"
-    assert table.text([graph]).splitlines()[1] == said
+    assert table.format_tables([graph]).splitlines()[1] == said
 
     for cell in [cell for cell in both if cell.label == "b" and (cell.domain, cell.severity) != ("fog", 1)]:
         del both[cell]
-    (graph,) = graphs(cells, both)
+    (graph,) = merge_cells(cells, both)
     assert graph.labels == ["m"]
-    assert "without b (2 of 8 cells)" in table.text([graph])
-    assert "~" not in table.text([graph])
+    assert "without b (2 of 8 cells)" in table.format_tables([graph])
+    assert "~" not in table.format_tables([graph])
     left, out = table.summaries([graph])
     assert (left.compared, out.finished, out.compared, out.domains, out.average) == (8, 2, 0, {}, None)
 
@@ -755,14 +757,14 @@ def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell,
     cells = list(finished)
     for name, severity, seed in (("fog", 1, 0), ("fog", 1, 1), ("rain", 5, 1)):
         del finished[next(c for c in cells if (c.domain, c.severity, c.seed) == (name, severity, seed))]
-    (summary,) = table.summaries(graphs(cells, finished))
+    (summary,) = table.summaries(merge_cells(cells, finished))
     assert summary.average is not None
     assert summary.average["accuracy"] == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
     assert summary.average["accuracy_std"] is None
-    assert "5 of 8 streams are finished with all of these methods; no seed is whole" in table.text(
-        graphs(cells, finished)
+    assert "5 of 8 streams are finished with all of these methods; no seed is whole" in table.format_tables(
+        merge_cells(cells, finished)
     )
-    (again,) = [run for run in runs_of(*graphs(cells, finished)) if run.seed == 1]
+    (again,) = [run for run in runs_of(*merge_cells(cells, finished)) if run.seed == 1]
     assert [each.name for each in again.domains] == ["fog", "clean"]
 
 
@@ -771,7 +773,7 @@ def test_what_cells_do_not_agree_on_is_all_said(finished: dict[Cell, CellResults
     finished[cell] = cell_results(
         cell, 9, versions={"onnxruntime": "2.0"}, machine={"model": "Slow", "int8_features": ["vnni", "amx"]}
     )
-    (graph,) = graphs(list(finished), finished)
+    (graph,) = merge_cells(list(finished), finished)
     assert graph.results is not None
     assert graph.results.versions == {"onnxruntime": "2.0; 1.99"}
     assert graph.results.machine == {"model": "Slow; Fast, and cheap", "int8_features": "vnni, amx; None"}
@@ -786,10 +788,10 @@ def test_graphs_have_names_of_their_own(finished: dict[Cell, CellResults]) -> No
         for cell in finished
         for bundle, model, precision in (("b", "a/b", "fp32"), ("b", "a/b", "int8"), ("c", "a b", "fp32"))
     ]
-    found = graphs(cells, {})
+    found = merge_cells(cells, {})
     assert [graph.name for graph in found] == ["a_b-fp32-bbbbbbbb", "a_b-int8-bbbbbbbb", "a_b-fp32-cccccccc"]
     assert all(graph.results is None for graph in found)
-    assert table.text(found) == ""
+    assert table.format_tables(found) == ""
     assert table.summaries(found) == []
 
 

@@ -27,7 +27,7 @@ from fozo.eval.results.outcome import MethodResult
 from fozo.eval.sweep import cluster
 from fozo.eval.sweep.cell import Job
 from fozo.eval.sweep.cluster import RayError, run_on_ray
-from fozo.eval.sweep.cluster_task import unpacked
+from fozo.eval.sweep.cluster_task import unpack_bundle
 from fozo.eval.sweep.events import Event, Failed, Finished
 from fozo.eval.sweep.folder import Sweep
 from fozo.eval.sweep.local import run_locally
@@ -87,7 +87,7 @@ def files_of(bundle: Bundle) -> dict[str, bytes]:
 
 
 def test_a_packed_bundle_is_the_whole_of_it(bundle_path: Path) -> None:
-    assert cluster._packed(bundle_path) == files_of(Bundle.open(bundle_path))
+    assert cluster._pack_bundle(bundle_path) == files_of(Bundle.open(bundle_path))
 
 
 def test_a_bundle_is_unpacked_once(bundle_path: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_bundle_is_unpacked_once(bundle_path: Path, tmp_path: Path) -> None:
         fetched.append(1)
         return files_of(bundle)
 
-    places = [unpacked(bundle.sha256, fetch, tmp_path / "home") for _ in range(2)]
+    places = [unpack_bundle(bundle.sha256, fetch, tmp_path / "home") for _ in range(2)]
     assert places == [tmp_path / "home" / bundle.sha256] * 2
     assert len(fetched) == 1
     assert files_of(Bundle.open(places[0])) == files_of(bundle)
@@ -114,7 +114,7 @@ def test_many_may_unpack_at_a_time(bundle_path: Path, tmp_path: Path) -> None:
         return files_of(bundle)
 
     with ThreadPoolExecutor(4) as pool:
-        places = list(pool.map(lambda _: unpacked(bundle.sha256, fetch, tmp_path), range(4)))
+        places = list(pool.map(lambda _: unpack_bundle(bundle.sha256, fetch, tmp_path), range(4)))
     assert set(places) == {tmp_path / bundle.sha256}
     assert files_of(Bundle.open(places[0])) == files_of(bundle)
     assert [path.name for path in tmp_path.iterdir()] == [bundle.sha256]
@@ -123,13 +123,13 @@ def test_many_may_unpack_at_a_time(bundle_path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "removed", "manifest"])
 def test_a_damaged_bundle_is_replaced(bundle_path: Path, tmp_path: Path, damage: str) -> None:
     bundle = Bundle.open(bundle_path)
-    place = unpacked(bundle.sha256, lambda: files_of(bundle), tmp_path)
+    place = unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path)
     target = place / ("bundle.json" if damage == "manifest" else "model.onnx")
     if damage == "removed":
         target.unlink()
     else:
         target.write_bytes(target.read_bytes()[:-1])
-    assert unpacked(bundle.sha256, lambda: files_of(bundle), tmp_path) == place
+    assert unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path) == place
     assert files_of(Bundle.open(place)) == files_of(bundle)
 
 
@@ -138,17 +138,17 @@ def test_another_bundle_than_expected_is_refused(
 ) -> None:
     sent = files_of(Bundle.open(bundle_paths[192]))
     with pytest.raises(BundleError, match="found another"):
-        unpacked(Bundle.open(bundle_path).sha256, lambda: sent, tmp_path)
+        unpack_bundle(Bundle.open(bundle_path).sha256, lambda: sent, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot unpack the bundle"):
-        unpacked(Bundle.open(bundle_path).sha256, lambda: sent, tmp_path / "file")
+        unpack_bundle(Bundle.open(bundle_path).sha256, lambda: sent, tmp_path / "file")
 
 
 # --- what a worker says before it computes ---
 
 
 def test_a_worker_that_does_not_fit_says_so(tmp_path: Path) -> None:
-    ask = cluster._task()
+    ask = cluster._make_task()
     assert ask(fozo.__version__, [str(tmp_path)]) == {}
     assert re.fullmatch(
         r"expected fozo 99 on the machine \S+, found [\d.]+; install it there", ask("99", [])["error"]
@@ -162,7 +162,7 @@ def test_the_function_that_is_sent_needs_no_fozo() -> None:
     """It is sent as code, so that it can say that fozo is missing."""
     from ray import cloudpickle
 
-    sent = cloudpickle.dumps(cluster._task())
+    sent = cloudpickle.dumps(cluster._make_task())
     code = (
         "import sys\nfrom ray import cloudpickle\n"
         "sys.path = [path for path in sys.path if 'site-packages' in path or 'lib' in path]\n"
@@ -235,7 +235,9 @@ def test_a_node_that_dies_loses_nothing(
     local = Sweep.open(tmp_path / "local", jobs)
     list(local.run(partial(run_locally, processes=2), print))
     for job in jobs:
-        assert counts(sweep.finished[job.cell].part) == counts(local.finished[job.cell].part)
+        assert counts(sweep.finished[job.cell].method_result) == counts(
+            local.finished[job.cell].method_result
+        )
         assert sweep.finished[job.cell].bundle["path"] == job.bundle
     assert Sweep.open(tmp_path / "ray", jobs).pending == []
 

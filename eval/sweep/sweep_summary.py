@@ -1,0 +1,33 @@
+"""The outcome of a sweep, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .folder import RESULTS_FOLDER, TABLE_FILE, Sweep
+from .graph import Graph
+from .sweep_table import format_tables, summaries
+
+
+def summary_document(sweep: Sweep, graphs: Sequence[Graph]) -> dict[str, Any]:
+    """Return counts, failures and averages as a JSON document."""
+    return {
+        "folder": str(sweep.folder),
+        "cells": len(sweep.jobs),
+        "finished": len(sweep.finished),
+        "failed": [{"cell": cell.name, "reason": reason} for cell, reason in sweep.failed.items()],
+        "averages": [asdict(summary) for summary in summaries(graphs)],
+    }
+
+
+def summary_text(sweep: Sweep, graphs: Sequence[Graph]) -> str:
+    """Return tables of the finished cells, and where the files are."""
+    finished, total = len(sweep.finished), len(sweep.jobs)
+    cells = "All cells" if finished == total else f"{finished:,} of {total:,} cells"
+    lines = [f"{cells}: {sweep.folder / TABLE_FILE}"]
+    if finished:
+        lines.insert(0, f"\n{format_tables(graphs)}\n")
+        lines.append(f"For fozo report: {sweep.folder / RESULTS_FOLDER}")
+    return "\n".join(lines)
