@@ -10,162 +10,66 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine.errors import InputError
-from .options import BUNDLE, FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, QUIET, WORKERS, Names, Numbers
+from ..eval.protocol import SETTINGS
+from .options import (
+    BUNDLE,
+    MICRO_BATCH,
+    PRECISION,
+    QUIET,
+    WORKERS,
+    method_option,
+    out_option,
+    overwrite_option,
+    seeds_option,
+)
 from .progress import Progress
+from .stream_options import DEFAULT_METHODS, stream_options
 
 if TYPE_CHECKING:
     from ..eval.results.outcome import DomainResult
     from ..eval.streaming.experiment import Experiment
     from ..eval.streaming.saved_run import Start
 
-DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
-DATASETS = (
-    "imagenet-c",
-    "imagenet",
-    "imagenet-r",
-    "imagenet-a",
-    "imagenet-v2",
-    "imagenet-sketch",
-    "cifar10-c",
-    "cifar100-c",
-    "imagefolder",
-    "demo",
-)
-SETTINGS = ("reset", "continual", "rounds", "mixed", "label_shift")
-
 
 @click.command()
 @BUNDLE
-@click.option(
-    "--dataset",
-    type=click.Choice(DATASETS),
-    default="imagenet-c",
-    show_default=True,
-    help="Layout of the data, see docs/datasets.md; demo is embedded and needs no --data.",
-)
-@click.option(
-    "--data",
-    type=FOLDER,
-    help="Folder with the data, as its archives unpack; for imagenet-v2 one variant's folder, or what holds"
-    " several.",
-)
-@click.option(
-    "--clean",
-    type=FOLDER,
-    help="For imagenet-c: clean validation images by class folder, streamed at the end: what does adaptation"
-    " cost?",
-)
-@click.option(
-    "--labels",
-    type=FILE,
-    help="Classes of clean images that lie side by side in one folder: lines `<file> <0..999>` (val.txt) or"
-    " `<file>,<wnid>` (LOC_val_solution.csv). For imagenet, --clean and --generate-from.",
-)
-@click.option(
-    "--generate-from",
-    type=FOLDER,
-    help="For imagenet-c: clean images by class folder; corruptions are generated while streaming"
-    " (not the official ImageNet-C, and labelled so).",
-)
-@click.option(
-    "--frost-textures",
-    type=FOLDER,
-    help="Folder with frost1.png to frost6.jpg of ImageNet-C's code; without it, no frost is generated.",
-)
-@click.option(
-    "-m",
-    "--method",
-    "methods",
-    multiple=True,
-    default=DEFAULT_METHODS,
-    show_default=True,
-    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
-    help="Methods to compare; repeat it. The others are compared with the first. See: fozo methods.",
-)
+@method_option(DEFAULT_METHODS, "Methods to compare; the others are compared with the first")
 @click.option(
     "--setting",
     type=click.Choice(SETTINGS),
     default="reset",
     show_default=True,
-    help="Forget between corruptions; carry on; carry on through several rounds; mix all corruptions in one"
-    " stream; or forget between them and order each by class.",
+    help="Start afresh for every corruption; continue over all of them; continue over several rounds; mix all"
+    " corruptions in one stream; or start afresh and order each corruption by class.",
 )
-@click.option("--rounds", type=click.IntRange(1), help="How many, for --setting rounds; default: 10.")
+@click.option("--rounds", type=click.IntRange(1), help="Rounds, for --setting rounds; default: 10.")
 @click.option(
     "--concentration",
     type=click.FloatRange(0, min_open=True),
-    help="For --setting label_shift: not strictly by class, but as a Dirichlet distribution spreads classes;"
-    " 0.1 is nearly sorted, 10 hardly.",
+    help="For --setting label_shift: spread classes by a Dirichlet distribution instead of sorting them; 0.1"
+    " is nearly sorted, 10 hardly.",
 )
-@click.option(
-    "--severity",
-    "severities",
-    type=Numbers(1, 5),
-    default="5",
-    show_default=True,
-    help="Of the corruptions: one, or several like 1-5, which give the mean corruption error.",
-)
-@click.option(
-    "--corruptions",
-    type=Names(),
-    help="Comma-separated; default: all 15 (with --generate-from without frost, unless there are textures)."
-    " By name also speckle_noise, gaussian_blur, spatter, saturate.",
-)
-@click.option(
-    "--subset",
-    default="all",
-    show_default=True,
-    metavar="all|50k|5k|N",
-    help="Images per corruption; 5k and N are seeded choices unless --subset-list is given.",
-)
-@click.option("--subset-list", type=FILE, help="A published list of images, <wnid>/<file> per line.")
-@click.option(
-    "--classes",
-    type=click.Choice(["auto", "all", "present"]),
-    default="auto",
-    show_default=True,
-    help="Predict among the classes of the data set (200 in imagenet-r and -a), all of the model's, or only"
-    " those that occur in the data (before a subset is chosen).",
-)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images per batch.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=2000,
-    show_default=True,
-    help="Of order, subset, generated corruptions and methods.",
-)
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Repeat everything with so many seeds, counting up; tables then say mean ± standard deviation.",
-)
-@ONE_PROVIDER
-@click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle, e.g. int8.")
+@stream_options
+@seeds_option(1)
+@PRECISION
 @WORKERS
 @MICRO_BATCH
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="results.json",
-    show_default=True,
-    help="Where results go; a picture goes beside it if matplotlib is installed.",
+@out_option(
+    "results.json", "File for the results; a picture is written beside it if matplotlib is installed."
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue an interrupted run; results are those of one without interruption.",
+    help="Continue an interrupted run; the results are those of one without interruption.",
 )
-@click.option("--overwrite", is_flag=True, help="Start anew although an interrupted run could be continued.")
+@overwrite_option("Start afresh although an interrupted run could be continued.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How much of the work an interruption may cost.",
+    help="How often progress is saved: the most work that an interruption loses.",
 )
 @QUIET
 def adapt(

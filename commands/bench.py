@@ -8,27 +8,19 @@ from typing import Any
 import click
 
 from ..engine.errors import InputError
-from .options import BUNDLE, PROVIDER, QUIET
+from ..engine.names import PROVIDERS
+from .options import BUNDLE, QUIET, json_option, method_option, out_option
 from .progress import Progress
 
 
 @click.command()
 @BUNDLE
-@click.option(
-    "-m",
-    "--method",
-    "methods",
-    multiple=True,
-    default=("no_adapt", "fozo"),
-    show_default=True,
-    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
-    help="Methods to measure; repeat it.",
-)
+@method_option(("no_adapt", "fozo"), "Methods to measure")
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
-    help="Graphs of the bundle to measure; repeat it. Default: all.",
+    help="Graphs of the bundle to measure, such as int8; repeat it. Default: all.",
 )
 @click.option(
     "--batch-size",
@@ -40,16 +32,20 @@ from .progress import Progress
     help="Images per step; repeat it.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), multiple=True, help="Repeat it. Default: 1, and all processors."
+    "--workers",
+    "threads",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Threads that compute; repeat it. Default: 1, and all processors.",
 )
 @click.option(
     "--provider",
     "providers",
-    type=PROVIDER,
+    type=click.Choice(list(PROVIDERS)),
     multiple=True,
     default=("cpu",),
     show_default=True,
-    help="Of ONNX Runtime; repeat it.",
+    help="Execution provider of ONNX Runtime; repeat it.",
 )
 @click.option(
     "--torch",
@@ -58,23 +54,21 @@ from .progress import Progress
     help="Compare with the same model in eager PyTorch, float32 and bfloat16.",
 )
 @click.option(
-    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Samples of every cell, in turn."
+    "--rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Samples of every cell, taken in turn.",
 )
 @click.option(
     "--min-seconds",
     type=click.FloatRange(0),
     default=0.5,
     show_default=True,
-    help="How long the steps of a sample take at least.",
+    help="Minimum time for the steps of a sample.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="bench.json",
-    show_default=True,
-    help="Where all samples go.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what goes there, instead of a table.")
+@out_option("bench.json", "File for all samples.")
+@json_option("Print the content of that file instead of a table.")
 @click.option(
     "--tune",
     is_flag=True,
@@ -87,7 +81,7 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
     \b
     Every sample is taken in a process of its own, one after the other. Examples:
       fozo bench --batch-size 64 --torch
-      fozo bench tiny --precision int8 --threads 1 --rounds 9
+      fozo bench tiny --precision int8 --workers 1 --rounds 9
       fozo bench tiny --tune --batch-size 8
     """
     if tune:

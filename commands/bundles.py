@@ -57,7 +57,12 @@ def clean_images(bundle: Bundle, folder: Path | None, count: int, seed: int) -> 
 
 
 def add_source(
-    bundle: Bundle, folder: Path | None, count: int, seed: int, precisions: Sequence[str] = ()
+    bundle: Bundle,
+    folder: Path | None,
+    count: int,
+    seed: int,
+    precisions: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Bundle:
     """Source statistics of some of the graphs of a bundle, or of all."""
     from ..data.source import store_source
@@ -65,13 +70,19 @@ def add_source(
     images = clean_images(bundle, folder, count, seed)
     for precision in precisions or bundle.manifest.graphs:
         click.echo(f"Source statistics of {precision} from {images.origin} …")
-        with Progress(images.count) as advance:
+        with Progress(images.count, quiet) as advance:
             bundle = store_source(bundle, precision, images, advance)
     return bundle
 
 
 def quantized(
-    bundle: Bundle, folder: Path | None, images: int, held_out: int, options: Any, sensitivity: bool = False
+    bundle: Bundle,
+    folder: Path | None,
+    images: int,
+    held_out: int,
+    options: Any,
+    sensitivity: bool = False,
+    quiet: bool = False,
 ) -> tuple[Bundle, str]:
     """The bundle with an int8 graph, and the report on it; raises what `quantize` raises."""
     from ..quant.quantizer import quantize, split_images
@@ -84,7 +95,7 @@ def quantized(
     def step(what: str, count: int) -> Iterator[Callable[[int], None]]:
         unit = "layers" if "layer" in what else "images"
         click.echo(f"{what}: {count} {unit} …")
-        with Progress(count, unit=unit) as advance:
+        with Progress(count, quiet, unit) as advance:
             yield advance
 
     bundle, report = quantize(bundle, calibration, rest, options, sensitivity=sensitivity, progress=step)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engine.bundle.preprocessing import INTERPOLATIONS
 from ..engine.errors import InputError
-from .options import FOLDER, QUIET, Names, Numbers
+from .options import CORRUPTIONS, FOLDER, FROST_TEXTURES, QUIET, SEVERITIES, seed_option
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -19,65 +20,47 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("clean", type=FOLDER, metavar="CLEAN_DIR")
 @click.argument("out", type=FOLDER, metavar="OUT_DIR")
-@click.option(
-    "--corruptions",
-    type=Names(),
-    help="Comma-separated; default: ImageNet-C's 15, without frost unless its textures are given. By name"
-    " also speckle_noise, gaussian_blur, spatter and saturate.",
-)
-@click.option(
-    "--severities",
-    type=Numbers(1, 5),
-    default="5",
-    show_default=True,
-    help="One, or several like 1-5 or 3,5.",
-)
-@click.option(
-    "--frost-textures",
-    "textures",
-    type=FOLDER,
-    help="Folder with frost1.png to frost6.jpg of ImageNet-C's code.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=2000,
-    show_default=True,
-    help="Of the random numbers; fozo adapt --generate-from with the same seed sees the same pixels.",
-)
+@CORRUPTIONS
+@SEVERITIES
+@FROST_TEXTURES
+@seed_option("Seed of the corruptions; fozo adapt --generate-from with the same seed sees the same pixels.")
 @click.option(
     "--resize",
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="First, the shorter side of a clean image becomes so many pixels,",
+    help="Length in pixels to which the shorter side of a clean image is resized first.",
 )
 @click.option(
-    "--size", type=click.IntRange(1), default=224, show_default=True, help="then its middle is cut out."
+    "--size",
+    type=click.IntRange(1),
+    default=224,
+    show_default=True,
+    help="Side in pixels of the square that is then cut from its middle.",
 )
 @click.option(
     "--interpolation",
-    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+    type=click.Choice(INTERPOLATIONS),
     default="bilinear",
     show_default=True,
-    help="How it is resized.",
+    help="Filter for resizing.",
 )
 @click.option(
     "--format",
     type=click.Choice(["jpeg", "png"]),
     default="jpeg",
     show_default=True,
-    help="Of the files; png loses nothing and is several times as large.",
+    help="Format of the files; png is lossless and several times as large.",
 )
 @click.option(
     "--quality",
     type=click.IntRange(1, 100),
-    help="Of JPEG; default: 85, with which ImageNet-C was published.",
+    help="JPEG quality; default: 85, as ImageNet-C was published.",
 )
 @click.option(
-    "--workers",
+    "--processes",
     type=click.IntRange(1),
-    help="Processes; the result does not depend on it. Default: all processors.",
+    help="Processes that run at the same time; default: as many as processors. Results do not depend on it.",
 )
 @QUIET
 def corrupt(
@@ -85,7 +68,8 @@ def corrupt(
     out: Path,
     corruptions: tuple[str, ...] | None,
     quality: int | None,
-    workers: int | None,
+    processes: int | None,
+    frost_textures: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -104,15 +88,17 @@ def corrupt(
     from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, prepare
     from ..eval.datasets.domain import IMAGENET_C
 
-    left_out = () if corruptions or options["textures"] else ("frost",)
+    left_out = () if corruptions or frost_textures else ("frost",)
     chosen = corruptions or tuple(name for name in IMAGENET_C if name not in left_out)
     if quality is not None and options["format"] != "jpeg":
         raise InputError("--quality goes with --format jpeg; leave it out")
-    if options["textures"] is not None and "frost" not in chosen:
+    if frost_textures is not None and "frost" not in chosen:
         raise InputError(
             "--frost-textures would do nothing: frost is not among the corruptions; leave it out"
         )
-    recipe = Recipe(chosen, quality=PUBLISHED_QUALITY if quality is None else quality, **options)
+    recipe = Recipe(
+        chosen, quality=PUBLISHED_QUALITY if quality is None else quality, textures=frost_textures, **options
+    )
     work = prepare(clean, out, recipe)
     click.echo(
         f"{len(work.targets):,} images, {len(chosen)} corruptions, severity "
@@ -120,17 +106,17 @@ def corrupt(
     )
     if left_out:
         click.echo("Without frost, which needs its textures: --frost-textures DIR")
-    new = _write(work, workers or available_cpus(), quiet)
+    new = _write(work, processes or available_cpus(), quiet)
     kept = f"; {work.files - new:,} were there already" if new < work.files else ""
     click.echo(f"{out}: {new:,} files written{kept}. Generated, not the official ImageNet-C.")
 
 
-def _write(work: Work, workers: int, quiet: bool) -> int:
+def _write(work: Work, processes: int, quiet: bool) -> int:
     from ..eval.datasets.corrupt_dataset import write
 
     new, done, each = 0, 0, len(work.recipe.corruptions)
     try:
-        with Progress(work.files, quiet, "files") as advance, closing(write(work, workers)) as written:
+        with Progress(work.files, quiet, "files") as advance, closing(write(work, processes)) as written:
             for count in written:
                 new, done = new + count, done + each
                 advance(each)

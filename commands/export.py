@@ -9,7 +9,19 @@ import click
 
 from ..engine.errors import InputError
 from .bundles import add_source, description, quantized
-from .options import CALIBRATION_IMAGES, FILE, FOLDER, HELD_OUT_IMAGES, Blocks
+from .option_types import Blocks
+from .options import (
+    CALIBRATION_IMAGES,
+    FILE,
+    FOLDER,
+    HELD_OUT_IMAGES,
+    PATH,
+    QUIET,
+    SOURCE_IMAGES,
+    out_option,
+    overwrite_option,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from ..engine.bundle.bundle import Bundle
@@ -31,17 +43,18 @@ if TYPE_CHECKING:
     "origin",
     flag_value="pretrained",
     default="pretrained",
-    help="Take timm's pretrained weights (the default).",
+    help="Use timm's pretrained weights (the default).",
 )
 @click.option(
-    "--random-weights", "origin", flag_value="random", help="Keep random weights: only to measure speed."
+    "--random-weights", "origin", flag_value="random", help="Use random weights: only to measure speed."
 )
+@click.option("--source", type=FOLDER, help="Folder of clean images for source statistics, which FOZO needs.")
+@SOURCE_IMAGES
 @click.option(
-    "--source", type=FOLDER, help="Folder of clean images, for the source statistics that FOZO needs."
-)
-@click.option("--source-images", default=512, show_default=True, help="How many of them to use.")
-@click.option(
-    "--class-ids", type=FILE, help="Class identifiers, one per line; default: ImageNet's where they fit."
+    "--classes",
+    "class_ids",
+    type=FILE,
+    help="File with the identifiers of the classes, one per line; default: ImageNet's where they fit.",
 )
 @click.option(
     "--num-classes", type=click.IntRange(1), help="Number of classes of the weights; default: the model's."
@@ -55,25 +68,18 @@ if TYPE_CHECKING:
     default="all",
     show_default=True,
     help="Blocks whose norms methods may tune: all, none, or blocks counted from 0, like 1-8 or 0,2-5; in a"
-    " ResNet over all stages.",
+    " ResNet, counted over all stages.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Seed of the choice of source images.",
-)
+@seed_option("Seed of the choice of source images.")
 @click.option(
     "--int8/--no-int8",
     default=True,
     show_default=True,
-    help="Add an int8 graph as well, if clean images are given (see fozo quantize).",
+    help="Add an int8 graph too, if clean images are given (see fozo quantize).",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), default="bundle", show_default=True, help="The new bundle."
-)
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
+@out_option("bundle", "Folder of the new bundle.", PATH)
+@overwrite_option("Replace an existing bundle.")
+@QUIET
 def export(
     model: str,
     weights: Path | None,
@@ -88,6 +94,7 @@ def export(
     int8: bool,
     out: Path,
     overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Export a timm model to a bundle: ONNX graphs, head, preprocessing, source statistics.
 
@@ -113,9 +120,9 @@ def export(
     )
     bundle = result.bundle
     if source is not None or model == "fozo_demo_vit":
-        bundle = add_source(bundle, source, source_images, seed)
+        bundle = add_source(bundle, source, source_images, seed, quiet=quiet)
         if int8:
-            bundle = _add_int8(bundle, source, source_images, seed)
+            bundle = _add_int8(bundle, source, source_images, seed, quiet)
     else:
         click.echo(
             f"No source statistics yet: FOZO needs them. Compute them with: fozo source {out} CLEAN_IMAGES"
@@ -125,14 +132,16 @@ def export(
     click.echo(description(bundle))
 
 
-def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int) -> Bundle:
+def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int, quiet: bool) -> Bundle:
     """The bundle with an int8 graph, or as it is where that is refused."""
     from ..quant.quantizer import Options, QuantizationError
 
     try:
-        bundle, report = quantized(bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed))
+        bundle, report = quantized(
+            bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed), quiet=quiet
+        )
     except (QuantizationError, InputError) as error:
         click.echo(f"No int8 graph: {error}")
         return bundle
     click.echo(report)
-    return add_source(bundle, folder, source_images, seed, ["int8"])
+    return add_source(bundle, folder, source_images, seed, ["int8"], quiet)

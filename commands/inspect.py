@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from .bundles import description
-from .options import BUNDLE
+from .options import BUNDLE, json_option
 
 
 @click.command()
 @BUNDLE
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+@json_option("Print the manifest.")
 def inspect(bundle: Path, as_json: bool) -> None:
     """Show what a BUNDLE is, after checking the hashes of all its files."""
     from ..engine.bundle.bundle import Bundle

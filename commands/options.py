@@ -1,87 +1,118 @@
-"""Kinds of arguments and options that several commands share."""
+"""Arguments and options that several commands share: each name is defined once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-PROVIDER = click.Choice(["cpu", "openvino", "openvino-bf16"])  # engine/runtime/network.py, without loading it
+from ..engine.names import PROVIDERS
+from .option_types import Names, Numbers
+
+Decorator = Callable[[Any], Any]
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-QUIET = click.option("--quiet", is_flag=True, help="No progress bar.")
+PATH = click.Path(path_type=Path)
+DEFAULT_BUNDLE = Path("bundle")
+DEFAULT_SEED = 2000
+CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
+METHOD_FORM = "[LABEL=]NAME[:OPTION=VALUE,…]"
+
+BUNDLE = click.argument("bundle", type=PATH, default=DEFAULT_BUNDLE)
+QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 WORKERS = click.option(
-    "--workers", type=int, help="Threads that compute; default: as tuned, or all processors."
+    "--workers",
+    type=click.IntRange(1),
+    help="Threads that compute; default: as tuned, else all processors. Results do not depend on it.",
 )
 MICRO_BATCH = click.option(
-    "--micro-batch", type=int, help="Images per call of the runtime; results do not depend on it."
+    "--micro-batch",
+    type=click.IntRange(1),
+    help="Images per call of the runtime; default: as tuned. Results do not depend on it.",
 )
-ONE_PROVIDER = click.option(
+PROVIDER = click.option(
     "--provider",
-    type=PROVIDER,
+    type=click.Choice(list(PROVIDERS)),
     default="cpu",
     show_default=True,
-    help="Who computes; openvino needs onnxruntime-openvino in place of onnxruntime.",
+    help="Execution provider; openvino needs onnxruntime-openvino in place of onnxruntime.",
 )
-BUNDLE = click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
-CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
+PRECISION = click.option(
+    "--precision", default="fp32", show_default=True, help="Graph of the bundle to run, such as int8."
+)
+BATCH_SIZE = click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images per batch."
+)
+CORRUPTIONS = click.option(
+    "--corruptions",
+    type=Names(),
+    help="Names, separated by commas. Default: all 15 of ImageNet-C; generated ones leave out frost unless"
+    " its textures are given. Also: speckle_noise, gaussian_blur, spatter, saturate.",
+)
+SEVERITIES = click.option(
+    "--severities",
+    type=Numbers(1, 5),
+    default="5",
+    show_default=True,
+    help="Severities of the corruptions: one, or several like 3,5 or 1-5.",
+)
+FROST_TEXTURES = click.option(
+    "--frost-textures",
+    type=FOLDER,
+    help="Folder with frost1.png to frost6.jpg from ImageNet-C's code; frost is generated only with it.",
+)
+SOURCE_IMAGES = click.option(
+    "--source-images",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Number of clean images for source statistics.",
+)
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Numbers and ranges like `1-5` or `3,5`, each once and in the order given."""
-
-    def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
-        self.name = f"{low}-{high}"
-
-    def convert(
-        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """The numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
-            numbers = dict.fromkeys(n for ends in ranges for n in range(ends[0], ends[-1] + 1))
-            if any(len(ends) > 2 or ends[0] > ends[-1] for ends in ranges) or not (
-                self.low <= min(numbers) and max(numbers) <= self.high
-            ):
-                raise ValueError
-        except ValueError:
-            self.fail(
-                f"expected numbers in {self.name}, like {self.name} or 3,5, found {value!r}", param, ctx
-            )
-        return tuple(numbers)
+def json_option(help: str) -> Decorator:
+    """Return the option that makes a command print JSON."""
+    return click.option("--json", "as_json", is_flag=True, help=help)
 
 
-class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Names between commas."""
+def method_option(default: tuple[str, ...], help: str) -> Decorator:
+    """Return the option that names methods and may be repeated."""
+    return click.option(
+        "-m",
+        "--method",
+        "methods",
+        multiple=True,
+        default=default,
+        show_default=True,
+        metavar=METHOD_FORM,
+        help=f"{help}; repeat it. See: fozo methods.",
+    )
 
-    name = "NAME,…"
 
-    def convert(
-        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """The names."""
-        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
+def out_option(default: str, help: str, kind: click.Path = FILE) -> Decorator:
+    """Return the option that says where results are written."""
+    return click.option("--out", type=kind, default=default, show_default=True, help=help)
 
 
-class Blocks(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Blocks of a network: `all` (None), `none`, or numbers and ranges like `0,2-5`."""
+def overwrite_option(help: str) -> Decorator:
+    """Return the flag that permits a command to replace what exists."""
+    return click.option("--overwrite", is_flag=True, help=help)
 
-    name = "all|none|BLOCKS"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...] | None:
-        """The blocks, each once and in order."""
-        if value == "all":
-            return None
-        try:
-            ranges = [part.split("-") for part in value.split(",")] if value != "none" else []
-            blocks = {n for ends in ranges for n in range(int(ends[0]), int(ends[-1]) + 1)}
-            if any(len(ends) > 2 or int(ends[0]) > int(ends[-1]) for ends in ranges):
-                raise ValueError
-        except ValueError:
-            self.fail(f"expected all, none, or blocks like 1-8 or 0,2-5, found {value!r}", param, ctx)
-        return tuple(sorted(blocks))
+def seed_option(help: str) -> Decorator:
+    """Return the option for the seed of everything random."""
+    return click.option("--seed", type=click.IntRange(0), default=DEFAULT_SEED, show_default=True, help=help)
+
+
+def seeds_option(default: int) -> Decorator:
+    """Return the option for the number of seeds."""
+    return click.option(
+        "--seeds",
+        type=click.IntRange(1),
+        default=default,
+        show_default=True,
+        help="Number of seeds, counting up from --seed; tables show mean ± standard deviation.",
+    )

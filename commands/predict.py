@@ -10,7 +10,21 @@ import click
 from click.core import ParameterSource
 
 from ..engine.errors import BundleError, InputError
-from .options import FILE, FOLDER, MICRO_BATCH, ONE_PROVIDER, WORKERS
+from .options import (
+    BATCH_SIZE,
+    BUNDLE,
+    FILE,
+    FOLDER,
+    METHOD_FORM,
+    MICRO_BATCH,
+    PRECISION,
+    PROVIDER,
+    QUIET,
+    WORKERS,
+    out_option,
+    overwrite_option,
+    seed_option,
+)
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -22,80 +36,85 @@ STANDARD = "-"  # standard input or output
 
 
 @click.command()
+@BUNDLE
 @click.argument("inputs", nargs=-1, metavar="[INPUTS]...")
-@click.option("--bundle", type=FOLDER, default="bundle", show_default=True, help="What predicts.")
 @click.option(
     "-m",
     "--method",
     default="pizo:domains=16",
     show_default=True,
-    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
-    help="How to adapt; no_adapt is not at all. See: fozo methods.",
+    metavar=METHOD_FORM,
+    help="How to adapt; no_adapt does not adapt. See: fozo methods.",
 )
-@click.option("--precision", default="fp32", show_default=True, help="Which graph of the bundle, e.g. int8.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images per batch.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    default=STANDARD,
-    show_default=True,
-    help="Where predictions go, batch by batch; - is standard output.",
+@PRECISION
+@BATCH_SIZE
+@out_option(
+    STANDARD,
+    "File for the predictions, written batch by batch; - is standard output.",
+    click.Path(path_type=Path, dir_okay=False, allow_dash=True),
 )
-@click.option("--append", is_flag=True, help="Go on at the end of --out if it exists.")
-@click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
+@click.option("--append", is_flag=True, help="Append to --out if it exists.")
+@overwrite_option("Replace --out if it exists.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "jsonl"]),
-    help="Default: jsonl if --out ends so (or in ndjson), else csv.",
+    help="Format of the predictions; default: jsonl if --out ends in .jsonl or .ndjson, else csv.",
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=1, show_default=True, help="How many classes per image."
+    "--top",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of classes reported per image.",
 )
 @click.option(
-    "--classes", type=FILE, help="Predict among these classes only: identifiers or indices, one per line."
+    "--classes",
+    type=FILE,
+    help="File with the classes to predict among: identifiers or indices, one per line.",
 )
 @click.option(
     "--state",
     type=FILE,
-    help="Carry what is learnt from run to run: loaded if there, saved at the end, on Ctrl-C and on errors.",
+    help="File that carries the adapted state from run to run: loaded if it exists; saved at the end, on"
+    " Ctrl-C and on errors.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
-    help="At an unreadable image: stop (exit code 1), or skip it: give it a row with the error and go on."
-    " Default: skip with --watch, else stop.",
+    help="At an unreadable image: stop (exit code 1), or skip it and report the error in its row. Default:"
+    " skip with --watch, else stop.",
 )
-@click.option("--max-images", type=click.IntRange(1), help="End after so many rows.")
-@click.option("--watch", type=FOLDER, help="Take images as they appear in a folder, instead of INPUTS.")
-@click.option("--new-only", is_flag=True, help="With --watch: leave out what is there already.")
+@click.option("--max-images", type=click.IntRange(1), help="Stop after this many rows.")
+@click.option("--watch", type=FOLDER, help="Predict images as they appear in a folder, instead of INPUTS.")
+@click.option("--new-only", is_flag=True, help="With --watch: ignore images that are already there.")
 @click.option(
     "--poll",
     type=click.FloatRange(0.01),
     default=0.5,
     show_default=True,
-    help="With --watch: seconds between two looks into the folder.",
+    help="With --watch: seconds between two scans of the folder.",
 )
 @click.option(
     "--max-wait",
     type=click.FloatRange(0),
     default=2.0,
     show_default=True,
-    help="With --watch: seconds that an image waits for its batch to fill up.",
+    help="With --watch: longest time in seconds that an image waits for its batch to fill.",
 )
 @click.option(
-    "--idle-exit", type=click.FloatRange(0), help="With --watch: end after so many seconds without news."
+    "--idle-exit",
+    type=click.FloatRange(0),
+    help="With --watch: stop after this many seconds without a new image.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=2000, show_default=True, help="Of the method's random draws."
-)
-@ONE_PROVIDER
+@seed_option("Seed of the method.")
+@PROVIDER
 @WORKERS
 @MICRO_BATCH
-@click.option("--quiet", is_flag=True, help="No progress bar, no summary.")
+@QUIET
 def predict(
-    inputs: tuple[str, ...],
     bundle: Path,
+    inputs: tuple[str, ...],
     method: str,
     classes: Path | None,
     seed: int,
@@ -116,16 +135,16 @@ def predict(
     quiet: bool,
     **engine: Any,
 ) -> None:
-    """Predict unlabelled images with a bundle, and adapt to them on the way.
+    """Predict unlabelled images with a BUNDLE (default: ./bundle), and adapt to them.
 
-    INPUTS are image files, folders (with all that is below), quoted patterns, and - for a list of paths on
-    standard input, one per line. Every image gets a row, in the order in which they arrive.
+    INPUTS are image files, folders with their subfolders, quoted patterns, and - for a list of paths on
+    standard input, one per line. Every image gets a row, in the order of arrival.
 
     \b
     Examples:
-      fozo predict photos/ --out predictions.csv
-      fozo predict 'cam1/**/*.jpg' --top 5 --out predictions.jsonl --state cam1.npz
-      find photos -name '*.jpg' -mtime -1 | fozo predict - -m no_adapt | head
+      fozo predict bundle photos/ --out predictions.csv
+      fozo predict bundle 'cam1/**/*.jpg' --top 5 --out predictions.jsonl --state cam1.npz
+      find photos -name '*.jpg' -mtime -1 | fozo predict bundle - -m no_adapt | head
       fozo predict --watch /srv/cam1 --batch-size 8 --state cam1.npz --out cam1.csv --append
     """
     from ..engine.bundle.bundle import Bundle
@@ -176,7 +195,10 @@ def _check_together(inputs: Sequence[str], watch: Path | None, out: Path, state:
     """Refuses what does not go together, and what would do nothing."""
     if bool(inputs) == (watch is not None):
         found = "both" if inputs else "neither"
-        raise InputError(f"expected either INPUTS or --watch DIR, found {found}; see fozo predict --help")
+        raise InputError(
+            f"expected INPUTS or --watch DIR, found {found}; the first argument is the BUNDLE, see"
+            " fozo predict --help"
+        )
     context = click.get_current_context()
     given = {
         flag

@@ -8,38 +8,42 @@ from typing import Any
 import click
 
 from ..engine.errors import InputError
+from ..quant.names import CALIBRATORS
 from .bundles import add_source, description, quantized
-from .options import CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES
+from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET, SOURCE_IMAGES, seed_option
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), default="bundle")
+@BUNDLE
 @click.argument("folder", type=FOLDER, required=False)
 @click.option(
-    "--images",
+    "--calibration-images",
+    "images",
     type=click.IntRange(1),
     default=CALIBRATION_IMAGES,
     show_default=True,
-    help="How many images to calibrate with.",
+    help="Number of images for calibration.",
 )
 @click.option(
-    "--held-out",
+    "--held-out-images",
+    "held_out",
     type=click.IntRange(1),
     default=HELD_OUT_IMAGES,
     show_default=True,
-    help="How many others to judge the result by.",
+    help="Number of other images on which the result is compared with fp32.",
 )
+@SOURCE_IMAGES
 @click.option(
     "--calibrator",
-    type=click.Choice(["percentile", "average", "minmax"]),
+    type=click.Choice(CALIBRATORS),
     default="percentile",
     show_default=True,
-    help="What becomes of the extremes that a channel takes in each calibration batch.",
+    help="How a channel's range follows from its extremes in the calibration batches.",
 )
 @click.option(
     "--weight-bits",
     type=click.Choice(["8", "7"]),
-    help="Default: 8, or 7 where this processor's kernels would overflow.",
+    help="Bits of a weight; default: 8, or 7 where this processor's kernels would overflow.",
 )
 @click.option(
     "--keep-float",
@@ -48,18 +52,14 @@ from .options import CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES
     help="Layers to leave in float, like blocks.7.mlp.fc2 or '*.attn.*'; repeat it.",
 )
 @click.option(
-    "--portable", is_flag=True, help="Add int8-qdq too, the same in standard operators for other runtimes."
+    "--portable", is_flag=True, help="Add int8-qdq too: the same in standard operators, for other runtimes."
 )
-@click.option("--sensitivity", is_flag=True, help="Measure and print what each layer loses on its own.")
-@click.option("--source-images", default=512, show_default=True, help="Images for source statistics.")
 @click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of images and prompts.",
+    "--sensitivity", is_flag=True, help="Measure and print the loss of accuracy that each layer causes alone."
 )
+@seed_option("Seed of the choice of images and of prompts.")
 @click.option("--force", is_flag=True, help="Add the graph even if it is less accurate or slower.")
+@QUIET
 def quantize(
     bundle: Path,
     folder: Path | None,
@@ -68,6 +68,7 @@ def quantize(
     weight_bits: str | None,
     sensitivity: bool,
     source_images: int,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
@@ -92,7 +93,7 @@ def quantize(
     if folder is not None:
         choose_images(folder, source_images, options["seed"])  # fails before the work, not after it
     chosen = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
-    changed, report = quantized(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity)
+    changed, report = quantized(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity, quiet)
     click.echo(report)
     added = ["int8", "int8-qdq"] if chosen.portable else ["int8"]
-    click.echo(description(add_source(changed, folder, source_images, chosen.seed, added)))
+    click.echo(description(add_source(changed, folder, source_images, chosen.seed, added, quiet)))

@@ -7,19 +7,21 @@ from pathlib import Path
 import click
 
 from .bundles import add_source, description
-from .options import FOLDER
+from .options import BUNDLE, FOLDER, QUIET, SOURCE_IMAGES, seed_option
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("folder", type=FOLDER)
-@click.option("--images", default=512, show_default=True, help="How many images to use.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of their choice.")
-def source(bundle: Path, folder: Path, images: int, seed: int) -> None:
+@BUNDLE
+@click.argument("folder", type=FOLDER, required=False)
+@SOURCE_IMAGES
+@seed_option("Seed of the choice of images.")
+@QUIET
+def source(bundle: Path, folder: Path | None, source_images: int, seed: int, quiet: bool) -> None:
     """Compute the source statistics of a BUNDLE from a FOLDER of clean images. Needs no PyTorch.
 
-    Every graph of the bundle gets its own, computed by that graph.
+    Every graph of the bundle computes its own statistics. The demonstration's bundle needs no FOLDER.
     """
     from ..engine.bundle.bundle import Bundle
 
-    click.echo(description(add_source(Bundle.open(bundle), folder, images, seed)))
+    changed = add_source(Bundle.open(bundle), folder, source_images, seed, quiet=quiet)
+    click.echo(description(changed))

@@ -11,117 +11,70 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .adapt import DEFAULT_METHODS, adapt
-from .options import QUIET, Numbers
+from .options import FOLDER, PATH, QUIET, json_option, method_option, out_option, seeds_option
 from .progress import Progress
+from .stream_options import DEFAULT_METHODS, stream_options
 
 if TYPE_CHECKING:
     from ..eval.sweep.events import Runner
     from ..eval.sweep.folder import Sweep
 
-# What is streamed, and how: the same options as of `fozo adapt`.
-_SHARED = (
-    "dataset",
-    "data",
-    "clean",
-    "labels",
-    "generate_from",
-    "frost_textures",
-    "corruptions",
-    "subset",
-    "subset_list",
-    "classes",
-    "batch_size",
-    "seed",
-    "provider",
-)
-_ADAPT = {option.name: option for option in adapt.params}
 
-
-@click.command(params=[_ADAPT[name] for name in _SHARED])
-@click.argument("bundles", type=click.Path(path_type=Path), nargs=-1)
-@click.option(
-    "-m",
-    "--method",
-    "methods",
-    multiple=True,
-    default=DEFAULT_METHODS,
-    show_default=True,
-    metavar="[LABEL=]NAME[:OPTION=VALUE,…]",
-    help="Methods; repeat it. See: fozo methods.",
-)
+@click.command()
+@click.argument("bundles", type=PATH, nargs=-1)
+@method_option(DEFAULT_METHODS, "Methods to run")
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
     default=("fp32",),
     show_default=True,
-    help="Graphs of the bundles, e.g. int8; repeat it.",
+    help="Graphs of the bundles to run, such as int8; repeat it.",
 )
-@click.option(
-    "--severities",
-    "--severity",
-    "severities",
-    type=Numbers(1, 5),
-    default="5",
-    show_default=True,
-    help="Of the corruptions: one, or several like 1-5.",
-)
-@click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Repeat everything with so many seeds, counting up from --seed.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="sweep",
-    show_default=True,
-    help="Folder of the sweep. What is finished there is not done again.",
-)
+@stream_options
+@seeds_option(3)
+@out_option("sweep", "Folder of the sweep; cells that are finished there are not run again.", FOLDER)
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    help="Cells at a time on this machine; default: as many as it has processors, over --threads.",
+    help="Cells that run at the same time on this machine; default: its processors divided by --workers.",
 )
 @click.option(
-    "--threads",
+    "--workers",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Processors per cell. With 1, none waits for another; with more, fewer processes take less memory."
-    " Results do not depend on it.",
+    help="Threads that compute each cell. More of them and fewer processes take less memory. Results do not"
+    " depend on it.",
 )
 @click.option(
     "--retries",
     type=click.IntRange(0),
     default=2,
     show_default=True,
-    help="How often a cell is begun again after its process died or memory ran out.",
+    help="How often a cell is started again after its process died or ran out of memory.",
 )
 @click.option(
     "--ray",
     "address",
     metavar="auto|HOST:PORT",
-    help="Compute on a running Ray cluster, with --threads processors per cell.",
+    help="Compute on a running Ray cluster, with --workers processors per cell.",
 )
 @click.option(
     "--ray-env",
     "environment",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Variable of the processes on the cluster, such as PYTHONPATH; repeat it.",
+    help="Environment variable for the processes on the cluster, such as PYTHONPATH; repeat it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print averages as JSON, instead of tables.")
+@json_option("Print averages as JSON instead of tables.")
 @QUIET
 def sweep(
     bundles: tuple[Path, ...],
     methods: tuple[str, ...],
     out: Path,
     processes: int | None,
-    threads: int,
+    workers: int,
     retries: int,
     address: str | None,
     environment: tuple[str, ...],
@@ -143,7 +96,7 @@ def sweep(
     from ..eval.sweep.folder import Sweep
     from ..eval.sweep.plan import plan
 
-    runner = _runner(processes, threads, retries, address, environment)
+    runner = _runner(processes, workers, retries, address, environment)
     jobs = plan(bundles or (Path("bundle"),), methods, **grid)
     stored = Sweep.open(out, jobs)
     for note in stored.notes:
@@ -158,7 +111,7 @@ def sweep(
 
 
 def _runner(
-    processes: int | None, threads: int, retries: int, address: str | None, environment: Sequence[str]
+    processes: int | None, workers: int, retries: int, address: str | None, environment: Sequence[str]
 ) -> Runner:
     from ..eval.sweep.cluster import run_on_ray
     from ..eval.sweep.local import default_processes, run_locally
@@ -166,18 +119,18 @@ def _runner(
     if address is None:
         if environment:
             raise click.UsageError("--ray-env goes with --ray")
-        count = processes or default_processes(threads)
-        return functools.partial(run_locally, processes=count, threads=threads, retries=retries)
+        count = processes or default_processes(workers)
+        return functools.partial(run_locally, processes=count, threads=workers, retries=retries)
     if processes is not None:
         raise click.UsageError(
-            "--processes is for this machine; on a cluster, --threads says what a cell takes"
+            "--processes is for this machine; on a cluster, --workers sets the processors per cell"
         )
     pairs = [each.partition("=") for each in environment]
     if not all(name and equals for name, equals, _ in pairs):
         raise click.UsageError(f"expected --ray-env NAME=VALUE, found {' '.join(environment)}")
     variables = {name: value for name, _, value in pairs}
     return functools.partial(
-        run_on_ray, address=address, threads=threads, retries=retries, environment=variables
+        run_on_ray, address=address, threads=workers, retries=retries, environment=variables
     )
 
 

@@ -13,9 +13,8 @@ from onnx import TensorProto, helper
 
 from ..engine.errors import InputError
 from ..engine.model import FloatArray, ImageArray
+from .names import CALIBRATORS
 
-# Over batches, of the extremes that each channel has in a batch.
-CALIBRATORS = ("percentile", "average", "minmax")
 PERCENTILE = 90.0
 CALIBRATION_BATCH = 4
 

@@ -22,8 +22,9 @@ from ..engine.model import ImageArray
 from ..engine.runtime.cpu import CpuFeatures, cpu_features
 from ..engine.runtime.network import Network
 from ..engine.runtime.onnx_file import check_graph_file
-from .calibration import CALIBRATION_BATCH, CALIBRATORS, CASES, Range, calibrate
+from .calibration import CALIBRATION_BATCH, CASES, Range, calibrate
 from .comparison import Comparison, compare, relative_time
+from .names import CALIBRATORS
 from .operators import integer_products
 from .products import Product, find_products
 from .report import Report, inaccuracies, refusals

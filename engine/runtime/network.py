@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, ComputeError, InputError, reason
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
+from ..names import PROVIDERS
 from .cpu import available_cpus, cpu_features
 from .onnx_file import check_graph_file
 from .tuning import Arrangement, remembered
@@ -41,12 +42,6 @@ OUTPUTS = ("logits", "features", "embedding")
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
 MICRO_BATCH_VALUES = 100_000
-# Who computes: our name, and ONNX Runtime's.
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "openvino-bf16": "OpenVINOExecutionProvider",
-}
 TRIM_SECONDS = 0.02
 
 

@@ -13,6 +13,7 @@ from .cifar import cifar_c
 from .domain import CLEAN, IMAGENET_C, Domain, check_severities, demo, generated, imagefolder
 from .imagenet import RELATIVES, VALIDATION_IMAGES, imagenet, imagenet_v2, relative, validation
 from .imagenet_c import generated_label, imagenet_c
+from .names import TAKES
 
 DEMO_CORRUPTIONS = (
     "gaussian_noise",
@@ -25,14 +26,6 @@ DEMO_CORRUPTIONS = (
     CLEAN,
 )
 CIFAR = {"cifar10-c": 10, "cifar100-c": 100}
-# What each data set takes beside its name; another option would do nothing, and is refused.
-TAKES = {
-    "imagenet-c": ("data", "clean", "labels", "generate_from", "frost_textures", "corruptions"),
-    "imagenet": ("data", "labels"),
-    **dict.fromkeys((*RELATIVES, "imagenet-v2", "imagefolder"), ("data",)),
-    **dict.fromkeys(CIFAR, ("data", "corruptions")),
-    "demo": ("frost_textures", "corruptions"),
-}
 
 
 def open_dataset(

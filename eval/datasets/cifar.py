@@ -105,7 +105,7 @@ def _check_classes(classes: int, manifest: Manifest) -> None:
         found = f", named {', '.join(ids[:3])}, …" if ids else ""
         raise InputError(
             f"CIFAR-{classes}-C needs a model of its {classes} classes, {order}; {manifest.model} has "
-            f"{manifest.classes}{found}. Export one that was trained on CIFAR-{classes}, with --class-ids"
+            f"{manifest.classes}{found}. Export one that was trained on CIFAR-{classes}, with --classes FILE"
         )
 
 

@@ -106,7 +106,7 @@ def class_index(found: Sequence[str], manifest: Manifest, folder: Path) -> dict[
         if len(found) != manifest.classes:
             raise InputError(
                 f"the bundle does not know its classes' names, so {folder} must have one folder for each "
-                f"of its {manifest.classes} classes, found {len(found)}; export the model with --class-ids"
+                f"of its {manifest.classes} classes, found {len(found)}; export the model with --classes FILE"
             )
         return {name: index for index, name in enumerate(sorted(found))}
     known = {name: index for index, name in enumerate(manifest.class_ids)}

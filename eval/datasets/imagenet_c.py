@@ -129,7 +129,7 @@ def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[
     raise InputError(
         f"expected {root}/<corruption>/<severity>/<wnid>/*.JPEG; missing: "
         f"{', '.join(f'{name}/{severity}' for name, severity in absent)}. Unpack {', '.join(archives)} of "
-        "ImageNet-C side by side there, or choose what you have with --corruptions and --severity"
+        "ImageNet-C side by side there, or choose what you have with --corruptions and --severities"
     )
 
 

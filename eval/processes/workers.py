@@ -57,7 +57,7 @@ def in_processes(
             yield done
     except BrokenProcessPool as error:
         raise ComputeError(
-            "a process ended before its work was done, most often for lack of memory; use fewer --workers"
+            "a process ended before its work was done, most often for lack of memory; use fewer --processes"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

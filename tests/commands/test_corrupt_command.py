@@ -364,7 +364,7 @@ def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
 
 
 def test_a_process_that_ends_is_an_error_of_ours() -> None:
-    with pytest.raises(ComputeError, match=r"a process ended .*fewer --workers"):
+    with pytest.raises(ComputeError, match=r"a process ended .*fewer --processes"):
         list(in_processes(os._exit, [(1,)], 2))
 
 
@@ -387,14 +387,14 @@ def test_the_command_with_its_defaults(tmp_path: Path) -> None:
     stored = np.asarray(Image.open(out / "fog" / "5" / WNIDS[0] / "a.JPEG"))
     assert stored.shape == (224, 224, 3)
     assert np.abs(stored.astype(int) - fog).mean() < 3
-    again = run(folder, out, "--workers", 1)
+    again = run(folder, out, "--processes", 1)
     assert "0 files written; 14 were there already" in again.stdout
 
 
 def test_the_commands_options(tmp_path: Path) -> None:
     folder, out = clean(tmp_path / "clean"), tmp_path / "out"
     options = ["--corruptions", "contrast, spatter", "--severities", "1-2,4", "--seed", 5, "--resize", 40]
-    options += ["--size", 32, "--interpolation", "bicubic", "--format", "png", "--workers", 1]
+    options += ["--size", 32, "--interpolation", "bicubic", "--format", "png", "--processes", 1]
     result = run(folder, out, *options)
     assert result.returncode == 0, result.stderr
     assert "3 images, 2 corruptions, severity 1, 2, 4: 18 files" in result.stdout
@@ -415,7 +415,7 @@ def test_the_commands_options(tmp_path: Path) -> None:
         (["--quality", "85", "--format", "png"], "--quality goes with --format jpeg"),
         (["--frost-textures", ".", "--corruptions", "fog"], "--frost-textures would do nothing"),
         (["--resize", "100"], "224 of 100 pixels"),
-        (["--workers", "0"], "0"),
+        (["--processes", "0"], "0"),
         (["--seed", "-1"], "-1"),
         (["--format", "gif"], "gif"),
     ],
@@ -432,7 +432,7 @@ def test_options_that_cannot_be_used(options: list[str], message: str, tmp_path:
 def test_a_failure_says_what_was_done(tmp_path: Path) -> None:
     folder = clean(tmp_path / "clean")
     (folder / WNIDS[1] / "c.jpg").write_bytes(b"no image")
-    result = run(folder, tmp_path / "out", "--corruptions", "contrast", "--workers", 2)
+    result = run(folder, tmp_path / "out", "--corruptions", "contrast", "--processes", 2)
     assert result.returncode == 1
     assert "c.jpg" in result.stderr
     assert "Traceback" not in result.stderr
@@ -485,7 +485,7 @@ def test_interrupted_work_goes_on(workers: int, tmp_path: Path) -> None:
         "--size",
         64,
     ]
-    with running(folder, out, *options, "--workers", workers) as process:
+    with running(folder, out, *options, "--processes", workers) as process:
         os.killpg(process.pid, signal.SIGINT)
         before = time.monotonic()
         output, errors = process.communicate(timeout=60)
@@ -510,7 +510,7 @@ def test_interrupted_work_goes_on(workers: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.4])
 def test_an_interrupt_while_processes_start_is_quiet(delay: float, tmp_path: Path) -> None:
     folder = clean(tmp_path / "clean", tuple(f"{WNIDS[0]}/{i}.png" for i in range(50)), (200, 200))
-    with running(folder, tmp_path / "out", "--workers", 4, written=0) as process:
+    with running(folder, tmp_path / "out", "--processes", 4, written=0) as process:
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -531,7 +531,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
         "--size",
         64,
     ]
-    with running(folder, tmp_path / "out", *options, "--workers", 2) as process:
+    with running(folder, tmp_path / "out", *options, "--processes", 2) as process:
         group = os.getpgid(process.pid)
         process.kill()
         process.wait()

@@ -613,7 +613,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, random_images: Callable[...
     return path
 
 
-FEW = ("--images", 24, "--held-out", 40, "--source-images", 32)
+FEW = ("--calibration-images", 24, "--held-out-images", 40, "--source-images", 32)
 
 
 @pytest.mark.usefixtures("lenient")
@@ -641,8 +641,8 @@ def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None
         (["{folder}", "--keep-float", "blocks.77.*"], "no layer is called 'blocks.77.*'"),
         (["{folder}/missing"], "missing"),
         ([], "name one behind the bundle"),
-        (["{folder}", "--images", 16, "--held-out", 40], "at least 20 images"),
-        (["{folder}", "--images", 0], "--images"),
+        (["{folder}", "--calibration-images", 16, "--held-out-images", 40], "at least 20 images"),
+        (["{folder}", "--calibration-images", 0], "--calibration-images"),
         (["{folder}", "--calibrator", "entropy"], "entropy"),
         (["{folder}", "--weight-bits", 4], "--weight-bits"),
     ],

@@ -13,10 +13,11 @@ import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import InputError, OutputError
 from fozo.engine.model import ImageArray
+from fozo.engine.names import PROVIDERS
 from fozo.engine.registry import method
 from fozo.engine.runtime import network as networks
 from fozo.engine.runtime import tuning
-from fozo.engine.runtime.network import PROVIDERS, Network
+from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.tuning import Arrangement, arrangements, remember, remembered, tune
 from fozo.engine.streams.adapter import Adapter
 

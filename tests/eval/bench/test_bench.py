@@ -39,7 +39,7 @@ from fozo.eval.bench.worker import timed
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent)}
 FP32, INT8 = Contestant("fp32"), Contestant("int8")
 WHOLE, PARTS = Contestant("fp32", "torch"), Contestant("bf16", "torch", 8)
-QUICK: list[str] = ["--batch-size", "2", "--threads", "1", "--rounds", "1", "--min-seconds", "0", "--quiet"]
+QUICK: list[str] = ["--batch-size", "2", "--workers", "1", "--rounds", "1", "--min-seconds", "0", "--quiet"]
 OPTIONS: dict[str, Any] = {
     "methods": ("no_adapt", "fozo"),
     "precisions": (),

@@ -13,10 +13,11 @@ from fozo.engine.bundle.bundle import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import corrupt
-from fozo.eval.datasets.by_name import DEMO_CORRUPTIONS, TAKES, open_dataset
+from fozo.eval.datasets.by_name import DEMO_CORRUPTIONS, open_dataset
 from fozo.eval.datasets.cifar import CIFAR10_CLASSES
 from fozo.eval.datasets.domain import IMAGENET_C, Domain
 from fozo.eval.datasets.imagenet_subsets import IMAGENET_A, IMAGENET_R
+from fozo.eval.datasets.names import TAKES
 from numpy.typing import NDArray
 from PIL import Image
 

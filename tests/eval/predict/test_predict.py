@@ -151,7 +151,7 @@ def test_rows_are_what_the_engine_says(
     images = random_images(10)
     paths = save(images, tmp_path / "images")
     expected, _ = stepped(images, batch_size, method)
-    text = run(tmp_path / "images", "--bundle", bundle_path, "-m", method, "--batch-size", batch_size)
+    text = run(bundle_path, tmp_path / "images", "-m", method, "--batch-size", batch_size)
     assert text.splitlines()[0] == "path,class_id,class_name,class_index,confidence,batch,error"
     rows = table(text)
     agree(rows, expected)
@@ -183,7 +183,7 @@ def test_several_guesses(
         for row, best in zip(probabilities, order, strict=True)
     ]
     out = tmp_path / f"out.{suffix}"
-    run(tmp_path / "images", "--bundle", named_bundle, "--batch-size", 4, "--top", 3, "--out", out)
+    run(named_bundle, tmp_path / "images", "--batch-size", 4, "--top", 3, "--out", out)
     if suffix == "csv":
         columns = ("class_id", "class_name", "class_index", "confidence")
         for row, guesses in zip(table(out), expected, strict=True):
@@ -203,7 +203,7 @@ def test_several_guesses(
 def test_format_goes_before_suffix(bundle_path: Path, random_images: RandomImages, tmp_path: Path) -> None:
     paths = save(random_images(2), tmp_path / "images")
     out = tmp_path / "out.csv"
-    arguments = [paths[0], "--bundle", bundle_path, "-m", "no_adapt"]
+    arguments = [bundle_path, paths[0], "-m", "no_adapt"]
     run(*arguments, "--out", out, "--format", "jsonl")
     (line,) = out.read_text().splitlines()
     assert "top" not in json.loads(line)
@@ -224,7 +224,7 @@ def test_strange_names(form: str, bundle_path: Path, random_images: RandomImages
     for name in names:
         (folder / os.fsdecode(name)).write_bytes(content)
     out = tmp_path / "out"
-    run(folder, "--bundle", bundle_path, "-m", "no_adapt", "--out", out, "--format", form)
+    run(bundle_path, folder, "-m", "no_adapt", "--out", out, "--format", form)
     if form == "csv":
         found = [row["path"] for row in table(out)]
         assert out.read_bytes().count(b"\xff\xfe") == 1
@@ -306,7 +306,7 @@ def test_class_lists(
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     rows = table(
         run(
-            tmp_path / "images", "--bundle", named_bundle, "-m", "no_adapt",
+            named_bundle, tmp_path / "images", "-m", "no_adapt",
             "--classes", tmp_path / "classes.txt",
         )
     )  # fmt: skip
@@ -323,9 +323,9 @@ def test_class_lists_that_cannot_be_used(
     save(random_images(1), tmp_path / "images")
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(InputError, match=words):
-        run(tmp_path / "images", "--bundle", named_bundle, "--classes", tmp_path / "classes.txt")
+        run(named_bundle, tmp_path / "images", "--classes", tmp_path / "classes.txt")
     with pytest.raises(InputError, match="cannot read the list"):
-        run(tmp_path / "images", "--bundle", named_bundle, "--classes", tmp_path / "nowhere.txt")
+        run(named_bundle, tmp_path / "images", "--classes", tmp_path / "nowhere.txt")
 
 
 # --- state ---
@@ -338,10 +338,10 @@ def test_two_runs_are_one(
     images = random_images(14)
     first = save(images[:8], tmp_path / "first")
     second = save(images[8:], tmp_path / "second", start=8)
-    options = ["--bundle", bundle_path, "-m", method, "--batch-size", 4]
+    options = ["-m", method, "--batch-size", 4]
     once, twice = tmp_path / "once.npz", tmp_path / "twice.npz"
-    whole = run(*first, *second, *options, "--state", once)
-    parts = [run(tmp_path / name, *options, "--state", twice) for name in ("first", "second")]
+    whole = run(bundle_path, *first, *second, *options, "--state", once)
+    parts = [run(bundle_path, tmp_path / name, *options, "--state", twice) for name in ("first", "second")]
     assert "".join([parts[0], *parts[1].splitlines(keepends=True)[1:]]) == whole
     agree(table(whole), stepped(images, 4, method)[0])
     assert once.read_bytes() == twice.read_bytes()
@@ -356,7 +356,7 @@ def test_two_runs_are_one(
         ["-m", "no_adapt"],
         ["-m", "fozo:samples=2"],
         ["--seed", 1],
-        ["--bundle", "other"],
+        ["other"],
         ["--classes", "classes.txt"],
         ["damaged"],
     ],
@@ -367,13 +367,15 @@ def test_a_state_of_another_stream_is_refused_and_left_as_it_was(
     save(random_images(4), tmp_path / "images")
     (tmp_path / "classes.txt").write_text("1\n2\n")
     state, out = tmp_path / "state.npz", tmp_path / "out.csv"
-    arguments = [tmp_path / "images", "--bundle", bundle_paths[64], "--state", state]
+    arguments = [bundle_paths[64], tmp_path / "images", "--state", state]
     run(*arguments)
-    if change == ["damaged"]:
+    if change == ["other"]:
+        arguments[0], change = bundle_paths[192], []
+    elif change == ["damaged"]:
         state.write_bytes(state.read_bytes()[:-40])
         change = []
     before = state.read_bytes()
-    replaced = {"other": bundle_paths[192], "classes.txt": tmp_path / "classes.txt"}
+    replaced = {"classes.txt": tmp_path / "classes.txt"}
     with pytest.raises(StateError, match=r"state\.npz"):
         run(*arguments, *(replaced.get(word, word) for word in change), "--out", out)
     assert state.read_bytes() == before
@@ -387,7 +389,7 @@ def test_a_state_that_cannot_be_saved_is_known_before_the_work(
     out = tmp_path / "out.csv"
     with pytest.raises(FozoError, match="cannot write"):
         run(
-            tmp_path / "images", "--bundle", bundle_path, "--out", out,
+            bundle_path, tmp_path / "images", "--out", out,
             "--state", tmp_path / "no" / "state.npz",
         )  # fmt: skip
     assert not out.exists()
@@ -406,7 +408,7 @@ def test_the_state_is_saved_now_and_then(
         saving(self, path)
 
     monkeypatch.setattr(fozo.Adapter, "save", noted)
-    arguments = [tmp_path / "images", "--bundle", bundle_path, "--batch-size", 2]
+    arguments = [bundle_path, tmp_path / "images", "--batch-size", 2]
     run(*arguments, "--state", tmp_path / "rarely.npz")
     assert steps == [3]
     steps.clear()
@@ -417,7 +419,7 @@ def test_the_state_is_saved_now_and_then(
 
 def test_without_source_statistics(make_bundle: Any, random_images: RandomImages, tmp_path: Path) -> None:
     save(random_images(3), tmp_path / "images")
-    arguments = [tmp_path / "images", "--bundle", make_bundle(tmp_path / "bundle", source=False).path]
+    arguments = [make_bundle(tmp_path / "bundle", source=False).path, tmp_path / "images"]
     with pytest.raises(BundleError, match=r"source statistics.*fozo source.*-m no_adapt"):
         run(*arguments)
     assert len(table(run(*arguments, "-m", "no_adapt"))) == 3
@@ -442,7 +444,7 @@ def test_skipped_images_leave_no_trace_in_the_others(
     for name, text in bad.items():
         (tmp_path / "images" / name).write_bytes(text)
     (tmp_path / "images" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    arguments = [tmp_path / "images", "--bundle", bundle_path, "--batch-size", 4, "--on-error", "skip"]
+    arguments = [bundle_path, tmp_path / "images", "--batch-size", 4, "--on-error", "skip"]
     rows = table(run(*arguments))
     assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
     failed = {Path(row["path"]).name: row for row in rows if row["error"]}
@@ -467,13 +469,13 @@ def test_stopping_and_going_on(
     paths = save(images, tmp_path / "images")
     paths[6].write_bytes(b"no image")
     out, state = tmp_path / "out.csv", tmp_path / "state.npz"
-    options = ["--bundle", bundle_path, "--batch-size", 4, "--state", state, "--out", out]
+    options = ["--batch-size", 4, "--state", state, "--out", out]
     with pytest.raises(InputError, match=r"006\.png.*--on-error skip"):
-        run(tmp_path / "images", *options)
+        run(bundle_path, tmp_path / "images", *options)
     assert len(table(out)) == 4
     save(images[6:7], tmp_path / "images", start=6)
     done = {row["path"] for row in table(out)}
-    run(*(path for path in paths if str(path) not in done), *options, "--append")
+    run(bundle_path, *(path for path in paths if str(path) not in done), *options, "--append")
     agree(table(out), stepped(images, 4)[0])
     assert [row["path"] for row in table(out)] == list(map(str, paths))
 
@@ -482,7 +484,7 @@ def test_nothing_but_unreadable_images(bundle_path: Path, tmp_path: Path) -> Non
     (tmp_path / "images").mkdir()
     for index in range(5):
         (tmp_path / "images" / f"{index}.png").write_bytes(b"no image")
-    arguments = [tmp_path / "images", "--bundle", bundle_path, "--batch-size", 2, "--on-error", "skip"]
+    arguments = [bundle_path, tmp_path / "images", "--batch-size", 2, "--on-error", "skip"]
     rows = table(run(*arguments))
     assert [Path(row["path"]).name for row in rows] == [f"{index}.png" for index in range(5)]
     assert all(row["error"] for row in rows)
@@ -504,7 +506,7 @@ def test_files_folders_and_patterns(bundle_path: Path, random_images: RandomImag
         f"{tmp_path}/*/**/00[0-3].png",
         tmp_path / "b" / "[0].png",
     ]
-    rows = table(run(*arguments, "--bundle", bundle_path, "-m", "no_adapt"))
+    rows = table(run(bundle_path, *arguments, "-m", "no_adapt"))
     assert [Path(row["path"]).relative_to(tmp_path).as_posix() for row in rows] == [
         "plain", "c/004.png", "c/005.png", "a/deep/002.png", "a/deep/003.png", "b/000.png", "b/001.png",
         "b/[0].png",
@@ -517,26 +519,28 @@ def test_a_list_on_standard_input(
     images = random_images(7)
     paths = save(images, tmp_path / "images")
     lines = "\r\n".join([f"{tmp_path}/./images//{path.name}" for path in paths[1:5]] + ["", ""]).encode()
-    arguments = ["--bundle", bundle_path, "--batch-size", 3]
-    rows = table(run(paths[0], "-", *paths[5:], *arguments, input=lines))
+    arguments = ["--batch-size", 3]
+    rows = table(run(bundle_path, paths[0], "-", *paths[5:], *arguments, input=lines))
     agree(rows, stepped(images, 3)[0])
     assert rows[1]["path"] == f"{tmp_path}/./images//001.png"  # as it was given, to the letter
     missing = f"{paths[0]}\n{tmp_path}/missing.png\n{tmp_path}\n{paths[1]}".encode()
     with pytest.raises(InputError, match=r"missing\.png"):
-        run("-", *arguments, input=missing)
-    errors = [row["error"] for row in table(run("-", *arguments, "--on-error", "skip", input=missing))]
+        run(bundle_path, "-", *arguments, input=missing)
+    errors = [
+        row["error"] for row in table(run(bundle_path, "-", *arguments, "--on-error", "skip", input=missing))
+    ]
     assert [bool(error) for error in errors] == [False, True, True, False]
     with pytest.raises(InputError, match="NUL"):
-        run("-", *arguments, input=b"a.png\0b.png")
+        run(bundle_path, "-", *arguments, input=b"a.png\0b.png")
     with pytest.raises(InputError, match="2 times"):
-        run("-", "-", *arguments)
-    assert table(run("-", *arguments, input=b"")) == []
+        run(bundle_path, "-", "-", *arguments)
+    assert table(run(bundle_path, "-", *arguments, input=b"")) == []
 
 
 def test_max_images(bundle_path: Path, random_images: RandomImages, stepped: Stepped, tmp_path: Path) -> None:
     images = random_images(9)
     save(images, tmp_path / "images")
-    rows = table(run(tmp_path / "images", "--bundle", bundle_path, "--batch-size", 4, "--max-images", 6))
+    rows = table(run(bundle_path, tmp_path / "images", "--batch-size", 4, "--max-images", 6))
     agree(rows, stepped(images[:6], 4)[0])
 
 
@@ -557,7 +561,7 @@ def test_nothing_to_predict(what: str, bundle_path: Path, tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out.csv"
     with pytest.raises(InputError, match="found no"):
-        run(tmp_path / what, "--bundle", bundle_path, "--out", out, "--on-error", "skip")
+        run(bundle_path, tmp_path / what, "--out", out, "--on-error", "skip")
     assert not out.exists()
 
 
@@ -590,7 +594,7 @@ def test_options_that_cannot_be_used(
     monkeypatch.chdir(tmp_path)
     save(random_images(1), tmp_path / "images")
     with pytest.raises(FozoError, match=words):
-        run(*options, "--bundle", bundle_path)
+        run(bundle_path, *options)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
@@ -603,28 +607,35 @@ def test_an_existing_file_is_refused_continued_or_replaced(
     paths = save(random_images(3), tmp_path / "images")
     for name in ("out.csv", "out.jsonl"):
         out = tmp_path / name
-        arguments = ["--bundle", bundle_path, "-m", "no_adapt", "--out", out]
+        arguments = ["-m", "no_adapt", "--out", out]
         out.touch()
-        run(paths[0], *arguments, "--append")  # an empty file is none
+        run(bundle_path, paths[0], *arguments, "--append")  # an empty file is none
         first = out.read_text()
         with pytest.raises(InputError, match=r"--append.*--overwrite"):
-            run(paths[1], *arguments)
+            run(bundle_path, paths[1], *arguments)
         assert out.read_text() == first
-        run(paths[1], paths[2], *arguments, "--append")
+        run(bundle_path, paths[1], paths[2], *arguments, "--append")
         second = out.read_text()
         assert second.startswith(first)
         assert second.count("class_name,") == (name == "out.csv")
         assert len(second.splitlines()) == 3 + (name == "out.csv")
-        run(paths[0], *arguments, "--overwrite")
+        run(bundle_path, paths[0], *arguments, "--overwrite")
         assert out.read_text() == first
         with pytest.raises(InputError, match="other columns or another form"):
-            run(paths[1], *arguments, "--append", "--format", "jsonl" if name == "out.csv" else "csv")
+            run(
+                bundle_path,
+                paths[1],
+                *arguments,
+                "--append",
+                "--format",
+                "jsonl" if name == "out.csv" else "csv",
+            )
         out.write_text(first[:-3])
         with pytest.raises(InputError, match="ends within a row"):
-            run(paths[1], *arguments, "--append")
+            run(bundle_path, paths[1], *arguments, "--append")
         assert out.read_text() == first[:-3]
     with pytest.raises(InputError, match="other columns"):
-        run(paths[1], "--bundle", bundle_path, "--out", tmp_path / "out.csv", "--append", "--top", 2)
+        run(bundle_path, paths[1], "--out", tmp_path / "out.csv", "--append", "--top", 2)
 
 
 def test_an_old_file_stays_until_there_are_new_rows(bundle_path: Path, tmp_path: Path) -> None:
@@ -632,7 +643,7 @@ def test_an_old_file_stays_until_there_are_new_rows(bundle_path: Path, tmp_path:
     out = tmp_path / "out.csv"
     out.write_text("precious")
     with pytest.raises(InputError, match=r"bad\.png"):
-        run(tmp_path / "bad.png", "--bundle", bundle_path, "--out", out, "--overwrite")
+        run(bundle_path, tmp_path / "bad.png", "--out", out, "--overwrite")
     assert out.read_text() == "precious"
 
 
@@ -879,7 +890,7 @@ def test_watching_a_camera(
     try:
         rows = table(
             run(
-                "--watch", folder, "--bundle", bundle_path, "--batch-size", 1, "--poll", 0.01,
+                bundle_path, "--watch", folder, "--batch-size", 1, "--poll", 0.01,
                 "--max-images", 9,
             )
         )  # fmt: skip
@@ -897,14 +908,14 @@ def test_watching_until_nothing_comes(
     for path in paths:
         os.utime(path, (1000, 1000))
     (tmp_path / "camera" / "bad.png").write_bytes(b"no image")
-    options = ["--bundle", bundle_path, "--batch-size", 4, "--poll", 0.02, "--idle-exit", 0.2]
-    rows = table(run("--watch", tmp_path / "camera", *options, "--max-wait", 60))
+    options = ["--batch-size", 4, "--poll", 0.02, "--idle-exit", 0.2]
+    rows = table(run(bundle_path, "--watch", tmp_path / "camera", *options, "--max-wait", 60))
     agree(rows[:-1], stepped(images, 4)[0])
     assert rows[-1]["path"].endswith("bad.png")
     assert "bad.png" in rows[-1]["error"]
     with pytest.raises(InputError, match=r"bad\.png"):
-        run("--watch", tmp_path / "camera", *options, "--on-error", "stop")
-    assert table(run("--watch", tmp_path / "camera", *options, "--new-only")) == []
+        run(bundle_path, "--watch", tmp_path / "camera", *options, "--on-error", "stop")
+    assert table(run(bundle_path, "--watch", tmp_path / "camera", *options, "--new-only")) == []
 
 
 # --- real processes ---
@@ -916,7 +927,7 @@ def test_summary_and_errors_of_a_process(
     save(random_images(3), tmp_path / "images")
     (tmp_path / "images" / "001.png").write_bytes(b"no image")
     state = tmp_path / "state.npz"
-    arguments = [tmp_path / "images", "--bundle", bundle_path, "--state", state]
+    arguments = [bundle_path, tmp_path / "images", "--state", state]
     result = spawned(*arguments, "--on-error", "skip")
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 4
@@ -948,7 +959,7 @@ def test_signals_end_a_stream_with_its_state_saved(
     images = random_images(6)
     save(images, tmp_path / "camera")
     state, out = tmp_path / "state.npz", tmp_path / "out.csv"
-    arguments = ["--watch", tmp_path / "camera", "--bundle", bundle_path, "--batch-size", 4, "--poll", 0.05]
+    arguments = [bundle_path, "--watch", tmp_path / "camera", "--batch-size", 4, "--poll", 0.05]
     arguments += ["--max-wait", 0.1, "--state", state, "--out", out]
     for path in (tmp_path / "camera").iterdir():
         os.utime(path, (1000, 1000))
@@ -998,7 +1009,7 @@ def test_an_interrupt_within_a_batch(
         adding(self, row)
 
     monkeypatch.setattr(PredictionWriter, "add", add)
-    arguments = ["predict", tmp_path / "images", "--bundle", bundle_path, "--batch-size", 4]
+    arguments = ["predict", bundle_path, tmp_path / "images", "--batch-size", 4]
     result = CliRunner().invoke(cli, [*map(str, [*arguments, "--state", state, "--out", out])])
     assert result.exit_code != 0
     agree(table(out), stepped(images[:8], 4)[0])
@@ -1011,7 +1022,7 @@ def test_a_reader_that_has_enough(bundle_path: Path, random_images: RandomImages
     """As in `fozo predict - | head -2`, with a list that never ends."""
     (path,) = save(random_images(1), tmp_path / "images")
     state = tmp_path / "state.npz"
-    arguments = ["-", "--bundle", bundle_path, "--batch-size", 1, "--state", state]
+    arguments = [bundle_path, "-", "--batch-size", 1, "--state", state]
     with (
         subprocess.Popen(["yes", str(path)], stdout=subprocess.PIPE) as source,
         subprocess.Popen(
@@ -1040,7 +1051,7 @@ def test_a_reader_that_has_enough(bundle_path: Path, random_images: RandomImages
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk(bundle_path: Path, random_images: RandomImages, tmp_path: Path) -> None:
     save(random_images(1), tmp_path / "images")
-    command = [*COMMAND, str(tmp_path / "images"), "--bundle", str(bundle_path)]
+    command = [*COMMAND, str(bundle_path), str(tmp_path / "images")]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, timeout=100)
     assert result.returncode == 1

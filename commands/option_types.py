@@ -1,0 +1,74 @@
+"""Types of option values: numbers, names and blocks of a network."""
+
+from __future__ import annotations
+
+import click
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Numbers and ranges like `1-5` or `3,5`, without repetition and in the order typed."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.name = f"{low}-{high}"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(dict.fromkeys(_expand(value)))
+            if not (self.low <= min(numbers) and max(numbers) <= self.high):
+                raise ValueError
+        except ValueError:
+            self.fail(
+                f"expected numbers in {self.name}, like {self.name} or 3,5, found {value!r}", param, ctx
+            )
+        return numbers
+
+
+class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Names separated by commas."""
+
+    name = "NAME,…"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names."""
+        return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
+
+
+class Blocks(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Blocks of a network: `all` (None), `none`, or numbers and ranges like `0,2-5`."""
+
+    name = "all|none|BLOCKS"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...] | None:
+        """Return the blocks in ascending order, without repetition."""
+        if value == "all":
+            return None
+        try:
+            blocks = [] if value == "none" else _expand(value)
+        except ValueError:
+            self.fail(f"expected all, none, or blocks like 1-8 or 0,2-5, found {value!r}", param, ctx)
+        return tuple(sorted(set(blocks)))
+
+
+def _expand(text: str) -> list[int]:
+    """Return the numbers of a list like `0,2-5`.
+
+    Raises:
+        ValueError: an item is neither a number nor an ascending range.
+    """
+    numbers: list[int] = []
+    for item in text.split(","):
+        ends = [int(end) for end in item.split("-")]
+        if len(ends) > 2 or ends[0] > ends[-1]:
+            raise ValueError(item)
+        numbers += range(ends[0], ends[-1] + 1)
+    return numbers

@@ -1,0 +1,87 @@
+"""Options that say which images are streamed: the same for `fozo adapt` and `fozo sweep`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..eval.datasets.names import TAKES
+from .options import (
+    BATCH_SIZE,
+    CORRUPTIONS,
+    FILE,
+    FOLDER,
+    FROST_TEXTURES,
+    PROVIDER,
+    SEVERITIES,
+    Decorator,
+    seed_option,
+)
+
+DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
+
+_DATA = (
+    click.option(
+        "--dataset",
+        type=click.Choice(list(TAKES)),
+        default="imagenet-c",
+        show_default=True,
+        help="Data set, see docs/datasets.md; demo is embedded and needs no --data.",
+    ),
+    click.option(
+        "--data",
+        type=FOLDER,
+        help="Folder with the data, as its archives unpack; for imagenet-v2 the folder of one variant, or of"
+        " several.",
+    ),
+    click.option(
+        "--clean",
+        type=FOLDER,
+        help="For imagenet-c: clean validation images by class folder, streamed last, to show what adaptation"
+        " costs on them.",
+    ),
+    click.option(
+        "--labels",
+        type=FILE,
+        help="Classes of clean images that are not in class folders: lines `<file> <0..999>` (val.txt) or"
+        " `<file>,<wnid>` (LOC_val_solution.csv). For imagenet, --clean and --generate-from.",
+    ),
+    click.option(
+        "--generate-from",
+        type=FOLDER,
+        help="For imagenet-c: clean images by class folder, corrupted while streaming (not the official"
+        " ImageNet-C, and labelled so).",
+    ),
+    FROST_TEXTURES,
+    CORRUPTIONS,
+    SEVERITIES,
+)
+_IMAGES = (
+    click.option(
+        "--subset",
+        default="all",
+        show_default=True,
+        metavar="all|50k|5k|N",
+        help="Images per corruption; 5k and N are drawn with the seed unless --subset-list is given.",
+    ),
+    click.option("--subset-list", type=FILE, help="A published list of images, <wnid>/<file> per line."),
+    click.option(
+        "--classes",
+        type=click.Choice(["auto", "all", "present"]),
+        default="auto",
+        show_default=True,
+        help="Classes to predict among: those of the data set (200 in imagenet-r and -a), all of the model,"
+        " or those that occur in the data (before a subset is drawn).",
+    ),
+    BATCH_SIZE,
+    seed_option("Seed of order, subset, generated corruptions and methods; the first of several."),
+)
+
+
+def stream_options(command: Any) -> Any:
+    """Add the options to a command, in the order in which its help lists them."""
+    decorators: tuple[Decorator, ...] = (*_DATA, *_IMAGES, PROVIDER)
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command

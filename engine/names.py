@@ -1,0 +1,10 @@
+"""Names that the command line offers, in a module that loads nothing."""
+
+from __future__ import annotations
+
+# Our name of an execution provider, and ONNX Runtime's.
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "openvino-bf16": "OpenVINOExecutionProvider",
+}

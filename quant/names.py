@@ -1,0 +1,3 @@
+"""Names that the command line offers, in a module that loads nothing."""
+
+CALIBRATORS = ("percentile", "average", "minmax")
