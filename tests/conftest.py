@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from doubles import PROMPT_BOUND, StandIn
 from fozo.data.source import SourceImages
 from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import bundle as bundles
 from fozo.engine.bundle.bundle import Bundle, GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.moments import source_statistics
 from fozo.export.graph import OPSET, block_norms, build_graph
@@ -26,7 +26,6 @@ from fozo.quant.quantizer import Options, quantize
 from timm.models.vision_transformer import VisionTransformer
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show
-BOUND = 0.0625
 
 torch.set_num_threads(1)
 
@@ -73,7 +72,7 @@ def _manifest(model: Any, name: str) -> Manifest:
         tokens=vit.tokens,
         feature_width=vit.width,
         classes=len(vit.head.weight),
-        prompt_bound=BOUND,
+        prompt_bound=PROMPT_BOUND,
         tunables={"prompts": ("R", "P", vit.width), "norms": ("S", 2 * len(vit.blocks), 2, vit.width)},
         norms=dict.fromkeys(block_norms(vit), vit.width),
         graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
@@ -93,55 +92,6 @@ def _random_images(count: int, seed: int = 0) -> ImageArray:
 def _clean_images(count: int, seed: int = 0, labels: Any = None) -> SourceImages:
     images = _random_images(count, seed)
     return SourceImages(count, lambda index: images[index], f"random images, seed {seed}", labels)
-
-
-class _StandIn:
-    """A network of two layers in plain NumPy that answers in float64 and counts its forwards."""
-
-    def __init__(
-        self,
-        *,
-        classes: int = 5,
-        layers: int = 2,
-        width: int = 3,
-        seed: int = 0,
-        norms: Mapping[str, int] | None = None,
-    ) -> None:
-        generator = np.random.default_rng(seed)
-        shape = (layers, width)
-        self.mix = generator.normal(size=(12, layers * width))
-        self.steer = generator.normal(size=(width, layers * width))
-        self.weight = generator.normal(size=(classes, width))
-        self.bias = generator.normal(size=classes)
-        source = SourceStatistics(
-            generator.normal(size=shape) * 0.3, generator.uniform(0.2, 0.8, size=shape), 100
-        )
-        self.info = ModelInfo("stand-in", "stand-in", layers, width, 5, BOUND, self.weight, self.bias, source)
-        self.forwards = 0
-        if norms is not None:
-            self.info = replace(self.info, tunables=("prompts", "norms"), norms=norms)
-            addends = 2 * len(norms) * max(norms.values(), default=0)
-            self.turn = generator.normal(size=(addends, layers * width))
-
-    def __call__(
-        self, images: ImageArray, prompts: FloatArray | None = None, norms: FloatArray | None = None
-    ) -> Outputs:
-        self.forwards += 1
-        seen = images.reshape(len(images), -1) / 255.0 @ self.mix
-        if prompts is not None:
-            powers = np.arange(1, prompts.shape[1] + 1)[None, :, None]  # no two prompts act alike
-            seen = seen + np.sin(powers * prompts.astype(np.float64)).sum(axis=1) @ self.steer
-        if norms is not None:
-            seen = seen + norms.reshape(len(norms), -1).astype(np.float64) @ self.turn
-        features = np.tanh(seen).reshape(len(images), self.info.layers, self.info.width)
-        logits = features[:, -1] @ self.weight.T + self.bias
-        if "norms" not in self.info.tunables:
-            return Outputs(logits, features)
-        positions = images.reshape(len(images), 4, 3) / 255.0
-        return Outputs(logits, features, np.stack([positions.mean(axis=1), positions.var(axis=1)], axis=1))
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        return [self(images, **each) for each in tunables]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -242,10 +192,5 @@ def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path
 
 @pytest.fixture
 def stand_in() -> Callable[..., Any]:
-    """`stand_in(classes=5, layers=2, width=3, seed=0, norms=None)`: a NumPy network, images `[N, 2, 2, 3]`.
-
-    With `norms`, channels by name, it has that tunable too, and an embedding: the moments of its 4 pixels.
-    It follows the `Forward` protocol but computes in float64, counts its calls in `forwards`, and has its
-    parameters as attributes, so that a test can compute what it ought to see.
-    """
-    return _StandIn
+    """`stand_in(classes=5, layers=2, width=3, seed=0, norms=None)`: a `doubles.StandIn`."""
+    return StandIn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import fozo
 import pytest
+from doubles import child_environment
 from fozo._version import __version__
 
 ROOT = Path(str(fozo.__file__)).parent
@@ -49,8 +49,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules that a fresh Python has loaded after a statement."""
     code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     return set(result.stdout.split())
 

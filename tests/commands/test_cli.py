@@ -9,7 +9,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -21,6 +20,7 @@ import click
 import fozo
 import numpy as np
 import pytest
+from doubles import accept_interrupts, child_environment, fozo_command, run_fozo
 from fozo.commands.option_types import Blocks
 from fozo.eval.datasets.domain import IMAGENET_C
 from PIL import Image
@@ -28,25 +28,12 @@ from PIL import Image
 pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
 pytest.importorskip("sklearn", reason="the demonstration's images come with scikit-learn")
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent),
-    "OMP_NUM_THREADS": "2",
-    "PYTHONWARNINGS": "default",
-}
-COMMAND = [sys.executable, "-m", "fozo.cli"]
+ENVIRONMENT = child_environment(OMP_NUM_THREADS="2", PYTHONWARNINGS="default")
 QUICK = ["--dataset", "demo", "--subset", "128", "--corruptions", "gaussian_noise,contrast,clean"]
 
 
 def fozo_(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=ENVIRONMENT,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return run_fozo(*arguments, env=ENVIRONMENT, cwd=cwd)
 
 
 def succeeds(*arguments: object, cwd: Path | None = None) -> str:
@@ -444,7 +431,7 @@ def test_sigterm_saves_what_ctrl_c_saves(bundle: Path, tmp_path: Path) -> None:
         out,
     ]
     with subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        fozo_command(*arguments),
         env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -645,23 +632,18 @@ def test_a_bad_image_in_the_middle_of_a_stream(kind: str, bundle: Path, tmp_path
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
-def _mind_interrupts() -> None:
-    """Undoes what a shell does to jobs in the background, should the tests run in one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_interrupt(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     arguments = ["adapt", bundle, "--dataset", "demo", "--batch-size", 1, "--out", out]
     arguments += ["-m", "no_adapt", "-m", "fozo:samples=8", "--corruptions", "clean,contrast,pixelate"]
     with subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        fozo_command(*arguments),
         env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_mind_interrupts,
+        preexec_fn=accept_interrupts,
     ) as process:
         watchdog = threading.Timer(100, process.kill)
         watchdog.start()

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,37 +18,24 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
+from doubles import WNIDS, child_environment, draw_picture, fozo_command, run_fozo, vit_manifest
 from fozo.data.images import preprocess, read_image
-from fozo.engine.bundle.bundle import Manifest
-from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import ComputeError, InputError, OutputError
 from fozo.eval.corruptions.by_name import corrupt
 from fozo.eval.datasets.by_name import open_dataset
 from fozo.eval.datasets.corrupt_dataset import Recipe, Work, corrupt_image, prepare, write
 from fozo.eval.datasets.domain import IMAGENET_C
 from fozo.eval.processes.workers import in_processes
-from numpy.typing import NDArray
 from PIL import Image
 
-WNIDS = ("n01440764", "n01443537", "n02007558", "n04254680")
 SMALL = Recipe(("gaussian_noise", "contrast"), (5, 3), seed=11, resize=40, size=32)
-COMMAND = [sys.executable, "-m", "fozo.cli", "corrupt"]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent),
-    "PYTHONWARNINGS": "default",
-}
-
-
-def pixels(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+ENVIRONMENT = child_environment(PYTHONWARNINGS="default")
 
 
 def clean(folder: Path, names: tuple[str, ...] = (), size: tuple[int, int] = (48, 60)) -> Path:
     for seed, name in enumerate(names or (f"{WNIDS[1]}/a.png", f"{WNIDS[0]}/b.JPEG", f"{WNIDS[1]}/c.jpg")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels(seed, size)).save(folder / name)
+        Image.fromarray(draw_picture(seed, size)).save(folder / name)
     return folder
 
 
@@ -65,14 +51,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def manifest(size: int, resize: int, interpolation: str = "bilinear") -> Manifest:
-    how = Preprocessing((size, size), resize, interpolation)
-    return Manifest("vit", how, 12, 192, 197, 192, len(WNIDS), 0.1, class_ids=WNIDS)
-
-
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return run_fozo("corrupt", *arguments, env=ENVIRONMENT)
 
 
 # --- the files ---
@@ -108,7 +88,7 @@ def test_png_files_are_what_generate_from_streams(interpolation: str, tmp_path: 
     names = tuple(name for name in IMAGENET_C if name != "frost")
     recipe = Recipe(names, (4,), seed=3, resize=40, size=32, interpolation=interpolation, format="png")
     made(folder, tmp_path / "out", recipe)
-    bundle = manifest(32, 40, interpolation)
+    bundle = vit_manifest(32, 40, interpolation)
     _, streamed = open_dataset(
         bundle, "imagenet-c", data=None, generate_from=folder, severities=(4,), corruptions=names, seed=3
     )
@@ -148,15 +128,15 @@ def test_seeds_and_images_differ(tmp_path: Path) -> None:
 
 def test_frost_is_made_from_its_textures(tmp_path: Path) -> None:
     for number in range(1, 6):
-        Image.fromarray(pixels(number, (240, 260))).save(tmp_path / f"frost{number}.png")
+        Image.fromarray(draw_picture(number, (240, 260))).save(tmp_path / f"frost{number}.png")
     folder = clean(tmp_path / "clean")
     recipe = Recipe(("frost",), (2,), resize=40, size=32, format="png", textures=tmp_path)
     made(folder, tmp_path / "out", recipe)
-    original = preprocess(read_image(folder / WNIDS[0] / "b.JPEG"), manifest(32, 40).preprocessing)
+    original = preprocess(read_image(folder / WNIDS[0] / "b.JPEG"), vit_manifest(32, 40).preprocessing)
     expected = corrupt(original, "frost", 2, image_id=f"{WNIDS[0]}/b.JPEG", seed=0, textures=tmp_path)
     found = np.asarray(Image.open(tmp_path / "out" / "frost" / "2" / WNIDS[0] / "b.png"))
     np.testing.assert_array_equal(found, expected)
-    Image.fromarray(pixels(9, (240, 260))).save(tmp_path / "frost3.png")
+    Image.fromarray(draw_picture(9, (240, 260))).save(tmp_path / "frost3.png")
     from fozo.eval.corruptions.by_name import frost_textures
 
     frost_textures.cache_clear()
@@ -184,7 +164,7 @@ def test_the_record_comes_first(tmp_path: Path) -> None:
     prepare(clean(tmp_path / "clean"), tmp_path / "out", SMALL)
     assert set(files(tmp_path / "out")) == {"generated.json"}
     with pytest.raises(InputError, match="repeat the command fozo corrupt"):
-        open_dataset(manifest(32, 40), "imagenet-c", data=tmp_path / "out")
+        open_dataset(vit_manifest(32, 40), "imagenet-c", data=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +362,7 @@ def test_the_command_with_its_defaults(tmp_path: Path) -> None:
     assert third == f"{out}: 14 files written. Generated, not the official ImageNet-C."
     names = {f"{name}/5/{WNIDS[0]}/a.JPEG" for name in IMAGENET_C if name != "frost"}
     assert set(files(out)) == {"generated.json", *names}
-    original = preprocess(read_image(folder / WNIDS[0] / "a.png"), manifest(224, 256).preprocessing)
+    original = preprocess(read_image(folder / WNIDS[0] / "a.png"), vit_manifest(224, 256).preprocessing)
     fog = corrupt(original, "fog", 5, image_id=f"{WNIDS[0]}/a.png", seed=2000)
     stored = np.asarray(Image.open(out / "fog" / "5" / WNIDS[0] / "a.JPEG"))
     assert stored.shape == (224, 224, 3)
@@ -399,7 +379,9 @@ def test_the_commands_options(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "3 images, 2 corruptions, severity 1, 2, 4: 18 files" in result.stdout
     assert "frost" not in result.stdout
-    original = preprocess(read_image(folder / WNIDS[1] / "a.png"), manifest(32, 40, "bicubic").preprocessing)
+    original = preprocess(
+        read_image(folder / WNIDS[1] / "a.png"), vit_manifest(32, 40, "bicubic").preprocessing
+    )
     expected = corrupt(original, "spatter", 4, image_id=f"{WNIDS[1]}/a.png", seed=5)
     found = np.asarray(Image.open(out / "spatter" / "4" / WNIDS[1] / "a.png"))
     np.testing.assert_array_equal(found, expected)
@@ -443,7 +425,7 @@ def test_a_failure_says_what_was_done(tmp_path: Path) -> None:
 def running(*arguments: object, written: int = 20) -> Iterator[subprocess.Popen[str]]:
     """The command in a session of its own, as if in a terminal, once it has its record and some files."""
     with subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        fozo_command("corrupt", *arguments),
         env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from doubles import real_data
 from fozo.data.demo import demo_images
 from fozo.data.images import preprocess, read_image
 from fozo.engine.bundle.bundle import Bundle
@@ -45,8 +45,6 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 CLASSES = 7
 SMALL = 32  # pixels: an export verifies itself, which takes seconds at the size of the model
 TOLERANCE = 3e-5  # of the largest magnitude; float32 in two different orders of summation
-DATA = Path(os.environ.get("FOZO_TEST_DATA", "FOZO_TEST_DATA-is-not-set"))
-TINY_WEIGHTS = DATA / "models" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -807,13 +805,13 @@ def test_demo_model_leaves_the_random_state_alone() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.skipif(not TINY_WEIGHTS.exists(), reason=f"no real data at {DATA}")
 def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = real_data("models", "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors")
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))  # the 200 images below check more
-    bundle = export_model(Request("vit_tiny_patch16_224", TINY_WEIGHTS), tmp_path / "bundle").bundle
-    paths = sorted((DATA / "imagenet" / "val").glob("*/*"))
+    bundle = export_model(Request("vit_tiny_patch16_224", weights), tmp_path / "bundle").bundle
+    paths = sorted(real_data("imagenet", "val").glob("*/*"))
     paths = [paths[i] for i in np.random.default_rng(0).choice(len(paths), 200, replace=False)]
-    model = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(TINY_WEIGHTS)).eval()
+    model = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(weights)).eval()
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     tensors, arrays = [], []
     for path in paths:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import real_data
 from fozo import cli
 from fozo.data.source import SourceImages, folder_source
 from fozo.engine.bundle.bundle import Bundle
@@ -46,8 +46,6 @@ from fozo.quant.sensitivity import effect_table  # noqa: E402
 
 CleanImages = Callable[..., SourceImages]
 PRODUCTS = 1 + 3 * 7
-DATA = Path(os.environ.get("FOZO_TEST_DATA", "FOZO_TEST_DATA-is-not-set"))
-TINY_WEIGHTS = DATA / "models" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
 
 
 def nothing(count: int) -> None:
@@ -749,17 +747,17 @@ def test_export_goes_on_without_a_refused_int8(
 # --- real images ---
 
 
-@pytest.mark.skipif(not TINY_WEIGHTS.exists(), reason=f"no real data at {DATA}")
 def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = real_data("models", "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors")
     pytest.importorskip("timm", reason="the graph is exported from timm")
     from fozo.export.exporter import Request, export_model
 
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))
     times(monkeypatch, 0.5)
-    bundle = export_model(Request("vit_tiny_patch16_224", TINY_WEIGHTS), tmp_path / "bundle").bundle
+    bundle = export_model(Request("vit_tiny_patch16_224", weights), tmp_path / "bundle").bundle
     m = bundle.manifest
     source, val = (
-        folder_source(DATA / "imagenet" / part, m.preprocessing, count, 0, m.class_ids)
+        folder_source(real_data("imagenet", part), m.preprocessing, count, 0, m.class_ids)
         for part, count in (("source", 128), ("val", 400))
     )
     assert (source.count, val.count) == (128, 400)

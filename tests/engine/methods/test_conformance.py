@@ -10,6 +10,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.foa import Foa
@@ -165,16 +166,6 @@ def lock(state: State) -> State:
     return state
 
 
-def snapshot(state: State) -> list[Any]:
-    """Type and content of every field, to the bit."""
-    return [
-        (name, value.dtype.str, value.shape, value.tobytes())
-        if isinstance(value, np.ndarray)
-        else (name, type(value), value)
-        for name, value in values(state)
-    ]
-
-
 def run(adapter: Adapter, stream: list[ImageArray]) -> list[Prediction]:
     return [adapter.step(images) for images in stream]
 
@@ -246,10 +237,10 @@ def test_nothing_that_is_passed_in_is_changed(network: Network, stream: list[Ima
     state = lock(configured.init(network.info, 0))
     for images in stream:
         assert not images.flags.writeable
-        pixels, before = images.tobytes(), snapshot(state)
+        pixels, before = images.tobytes(), state_bits(state)
         _, following = configured.step(state, images, counting)
         assert images.tobytes() == pixels
-        assert snapshot(state) == before
+        assert state_bits(state) == before
         state = lock(following)
 
 
@@ -270,11 +261,11 @@ def test_images_may_be_views(network: Network, random_images: MakeImages, name: 
 @every_method
 def test_reset_is_the_start_bit_for_bit(either_network: Network, stream: list[ImageArray], name: str) -> None:
     adapter = Adapter(either_network, VARIANTS[name])
-    start = snapshot(adapter.state)
+    start = state_bits(adapter.state)
     first = run(adapter, stream)
-    assert snapshot(adapter.state) != start
+    assert state_bits(adapter.state) != start
     adapter.reset()
-    assert snapshot(adapter.state) == start
+    assert state_bits(adapter.state) == start
     assert adapter.guarded == 0
     assert_identical(run(adapter, stream), first)
 
@@ -286,7 +277,7 @@ def test_same_seed_same_results(network: Network, stream: list[ImageArray], name
     first = run(left, stream)
     np.random.seed(2)
     assert_identical(first, run(right, stream))
-    assert snapshot(left.state) == snapshot(right.state)
+    assert state_bits(left.state) == state_bits(right.state)
 
 
 @unwrapped
@@ -325,9 +316,9 @@ def test_resumed_equals_uninterrupted(
     interrupted.save(tmp_path / "state.npz")
     resumed = start()
     resumed.load(tmp_path / "state.npz")
-    assert snapshot(resumed.state) == snapshot(interrupted.state)
+    assert state_bits(resumed.state) == state_bits(interrupted.state)
     assert_identical(run(resumed, stream[cut:]), expected[cut:])
-    assert snapshot(resumed.state) == snapshot(whole.state)
+    assert state_bits(resumed.state) == state_bits(whole.state)
 
 
 @registered
@@ -391,7 +382,7 @@ def test_splitting_the_work_changes_no_bit(
             with Network.open(path, precision, workers=workers, micro_batch=micro_batch) as network:
                 adapter = Adapter(network, VARIANTS[name], seed=3)
                 logits = [prediction.logits.tobytes() for prediction in run(adapter, stream)]
-                seen[micro_batch, workers] = logits, snapshot(adapter.state)
+                seen[micro_batch, workers] = logits, state_bits(adapter.state)
     reference = seen[64, 1]
     different = [split for split, found in seen.items() if found != reference]
     assert not different
@@ -487,7 +478,7 @@ def test_candidates_are_separate_forwards(network: Network, random_images: MakeI
 def test_selecting_all_classes_changes_nothing(network: Network, stream: list[ImageArray], name: str) -> None:
     left, right = Adapter(network, VARIANTS[name]), Adapter(network.select(range(20)), VARIANTS[name])
     assert_identical(run(left, stream), run(right, stream))
-    assert snapshot(left.state) == snapshot(right.state)
+    assert state_bits(left.state) == state_bits(right.state)
 
 
 @every_method
@@ -537,10 +528,10 @@ def test_wrong_images_leave_the_stream_as_it_was(
 ) -> None:
     adapter = Adapter(network, METHODS[name])
     adapter.step(random_images(3))
-    before = snapshot(adapter.state)
+    before = state_bits(adapter.state)
     with pytest.raises(InputError, match="expected images"):
         adapter.step(images)
-    assert snapshot(adapter.state) == before
+    assert state_bits(adapter.state) == before
     assert adapter.guarded == 0
 
 

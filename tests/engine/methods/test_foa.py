@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import draw_images
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.methods.foa import Foa, FoaState
 from fozo.engine.model import FloatArray, ImageArray, Outputs, Tunables
@@ -367,7 +368,7 @@ class Recording:
 
 def pixels(count: int, seed: int = 0) -> ImageArray:
     """For the stand-in: `[count, 2, 2, 3]`."""
-    return np.random.default_rng([seed, count]).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+    return draw_images(count, [seed, count])
 
 
 def test_the_last_candidate_is_the_best_of_the_batch_before(stand_in: Callable[..., Any]) -> None:

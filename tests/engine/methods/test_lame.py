@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import RowNetwork, numbered_images
 from fozo.engine.methods.lame import Lame, affinities, assignments
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
+from fozo.engine.model import FloatArray, ImageArray
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.wrappers.fallback import guarded_step
@@ -30,29 +31,11 @@ PUBLISHED = np.array(
 )
 
 
-class Given:
-    """A network that answers image i with row i of given features and logits; i is the image's value."""
-
-    def __init__(self, features: FloatArray, logits: FloatArray) -> None:
-        self.features, self.logits = features, logits
-        weight = np.zeros((logits.shape[1], features.shape[1]), np.float32)
-        self.info = ModelInfo("given", "given", 1, 2, 5, 0.1, weight, weight[:, 0])
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        rows = images[:, 0, 0, 0]
-        return Outputs(self.logits[rows].astype(np.float32), self.features[rows, None].astype(np.float32))
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Any]) -> list[Outputs]:
-        return [self(images, **each) for each in tunables]
-
-
-def images(*rows: int) -> ImageArray:
-    return np.array(rows, np.uint8)[:, None, None, None].repeat(3, axis=3)
-
-
-def random_network(count: int, classes: int = 6, width: int = 8, seed: int = 0) -> Given:
+def random_network(count: int, classes: int = 6, width: int = 8, seed: int = 0) -> RowNetwork:
     generator = np.random.default_rng(seed)
-    return Given(generator.normal(size=(count, width)), 2 * generator.normal(size=(count, classes)))
+    return RowNetwork(
+        generator.normal(size=(count, width)), logits=2 * generator.normal(size=(count, classes))
+    )
 
 
 def softmax_rows(scores: FloatArray) -> FloatArray:
@@ -115,7 +98,7 @@ def test_published_values() -> None:
     log_y, energies = assignments(-np.log(probabilities + 1e-10), ties, 100, 1e-8)
     np.testing.assert_allclose(np.exp(log_y), PUBLISHED, rtol=0, atol=1e-9)
     assert len(energies) - 1 == 17
-    prediction = step(Lame(neighbours=2), Given(FEATURES, LOGITS), images(*range(5)))
+    prediction = step(Lame(neighbours=2), RowNetwork(FEATURES, logits=LOGITS), numbered_images(*range(5)))
     np.testing.assert_allclose(prediction.probabilities, PUBLISHED, rtol=0, atol=1e-6)
     assert prediction.diagnostics["iterations"] == 18
     assert prediction.diagnostics["energy"] == pytest.approx(energies[-1], abs=1e-6)
@@ -144,7 +127,7 @@ def test_against_loops(kind: Any, count: int, neighbours: int) -> None:
     assert len(found) == len(energies) > 2
     np.testing.assert_allclose(found, energies, rtol=1e-10)
     np.testing.assert_allclose(np.exp(log_y), expected, rtol=1e-8, atol=1e-12)
-    prediction = step(Lame(affinity=kind, neighbours=neighbours), network, images(*range(count)))
+    prediction = step(Lame(affinity=kind, neighbours=neighbours), network, numbered_images(*range(count)))
     np.testing.assert_allclose(prediction.probabilities, expected, rtol=0, atol=1e-5)
     assert prediction.logits.dtype == np.float32
 
@@ -153,7 +136,7 @@ def test_iterations_are_limited() -> None:
     network = random_network(9)
     for limit in (1, 2, 3, 4):
         expected, _ = plain_lame(network.features, network.logits, limit=limit)
-        prediction = step(Lame(max_iterations=limit), network, images(*range(9)))
+        prediction = step(Lame(max_iterations=limit), network, numbered_images(*range(9)))
         assert prediction.diagnostics["iterations"] == limit
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
 
@@ -161,7 +144,9 @@ def test_iterations_are_limited() -> None:
 def test_tolerance_ends_after_the_third_iteration_at_the_earliest() -> None:
     network = random_network(9)
     found = {
-        tolerance: step(Lame(tolerance=tolerance), network, images(*range(9))).diagnostics["iterations"]
+        tolerance: step(Lame(tolerance=tolerance), network, numbered_images(*range(9))).diagnostics[
+            "iterations"
+        ]
         for tolerance in (1e9, 1e-3, 1e-8, 0.0)
     }
     assert 3 == found[1e9] < found[1e-3] < found[1e-8] < found[0.0] <= 100
@@ -192,7 +177,7 @@ def test_without_ties_nothing_changes() -> None:
 def test_a_single_image_is_predicted_by_the_network_alone(kind: Any) -> None:
     network = random_network(4)
     for row in range(4):
-        prediction = step(Lame(affinity=kind), network, images(row))
+        prediction = step(Lame(affinity=kind), network, numbered_images(row))
         expected = softmax_rows(network.logits[row : row + 1])
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
         np.testing.assert_allclose(prediction.logits, np.log(expected), atol=1e-5)
@@ -203,16 +188,16 @@ def test_a_single_image_is_predicted_by_the_network_alone(kind: Any) -> None:
 def test_exchanged_images_exchange_predictions(kind: Any, count: int) -> None:
     network = random_network(count)
     order = np.arange(count)[::-1] if count == 2 else np.random.default_rng(1).permutation(count)
-    straight = step(Lame(affinity=kind), network, images(*range(count)))
-    exchanged = step(Lame(affinity=kind), network, images(*order))
+    straight = step(Lame(affinity=kind), network, numbered_images(*range(count)))
+    exchanged = step(Lame(affinity=kind), network, numbered_images(*order))
     np.testing.assert_allclose(exchanged.logits, straight.logits[order], atol=1e-5)
     assert not np.allclose(exchanged.logits, straight.logits, atol=1e-2)
 
 
 def test_only_directions_of_features_count() -> None:
     network = random_network(9)
-    longer = Given(network.features * np.linspace(0.1, 30, 9)[:, None], network.logits)
-    left, right = (step(Lame(), each, images(*range(9))) for each in (network, longer))
+    longer = RowNetwork(network.features * np.linspace(0.1, 30, 9)[:, None], logits=network.logits)
+    left, right = (step(Lame(), each, numbered_images(*range(9))) for each in (network, longer))
     np.testing.assert_allclose(left.logits, right.logits, atol=1e-5)
 
 
@@ -240,7 +225,9 @@ def test_degenerate_features(kind: Any) -> None:
     for features in (np.ones((6, 3)), np.zeros((6, 3)), np.eye(6, 3)):
         logits = np.array([[500.0, 0, 0], [0, 500.0, 0], [0, 0, -500.0]] * 2)
         with np.errstate(all="raise", under="ignore"):
-            prediction = step(Lame(affinity=kind), Given(features, logits), images(*range(6)))
+            prediction = step(
+                Lame(affinity=kind), RowNetwork(features, logits=logits), numbered_images(*range(6))
+            )
         assert np.isfinite(prediction.logits).all()
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, rtol=1e-12)
         np.testing.assert_allclose(np.exp(prediction.logits).sum(axis=1), 1, rtol=1e-5)
@@ -263,7 +250,7 @@ def test_window_is_the_joint_graph_of_the_last_images(sizes: tuple[int, ...], wi
     for size in sizes:
         joint = slice(max(0, first - max(0, window - size)), first + size)
         expected, _ = plain_lame(network.features[joint], network.logits[joint], neighbours=3)
-        given = images(*range(first, first + size))
+        given = numbered_images(*range(first, first + size))
         before = method.predict(state, given, network)
         prediction, state = method.step(state, given, network)
         np.testing.assert_allclose(prediction.probabilities, expected[-size:], atol=1e-6)
@@ -278,9 +265,9 @@ def test_window_is_the_joint_graph_of_the_last_images(sizes: tuple[int, ...], wi
 def test_without_a_window_nothing_is_remembered() -> None:
     network, method = random_network(9), Lame()
     initial = method.init(network.info, 3)
-    first, state = method.step(initial, images(*range(9)), network)
+    first, state = method.step(initial, numbered_images(*range(9)), network)
     assert (state.step, state.seed, len(state.features), len(state.logits)) == (1, 3, 0, 0)
-    again, _ = method.step(state, images(*range(9)), network)
+    again, _ = method.step(state, numbered_images(*range(9)), network)
     assert again.logits.tobytes() == first.logits.tobytes()
 
 
@@ -322,8 +309,8 @@ def test_resumed_with_a_window(bundle_path: Path, random_images: Any, tmp_path: 
 
 def test_a_broken_image_is_not_remembered() -> None:
     network, method = random_network(9), Lame(window=6)
-    _, state = method.step(method.init(network.info, 0), images(0, 1, 2), network)
+    _, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
     network.features[4] = np.nan
-    prediction, following = guarded_step(method, state, images(3, 4), network)
+    prediction, following = guarded_step(method, state, numbered_images(3, 4), network)
     assert prediction.guarded
     assert following == replace(state, step=2)

@@ -9,30 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import apply_head, draw_images, last_features
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.moments import MomentMatching
 from fozo.engine.methods.shift import Shift
-from fozo.engine.model import FloatArray, ImageArray, SourceStatistics
+from fozo.engine.model import FloatArray, SourceStatistics
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
 SINGLE = 2e-6  # slope and intercept are rounded to float32
-
-
-def images(count: int, seed: int = 0) -> ImageArray:
-    made: ImageArray = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
-    return made
-
-
-def last(network: Any, batch: ImageArray) -> FloatArray:
-    features: FloatArray = network(batch).features[:, -1]
-    return features
-
-
-def head(network: Any, features: FloatArray) -> FloatArray:
-    logits: FloatArray = features @ network.weight.T + network.bias
-    return logits
 
 
 def weighted_moments(batches: list[FloatArray], decay: float) -> tuple[FloatArray, FloatArray | None]:
@@ -69,8 +55,8 @@ def test_against_explicit_weights(
     method = MomentMatching(update=update, decay=decay, gain=gain, ratio_limit=limit)
     state, seen = method.init(network.info, 0), []
     for batch, size in enumerate(sizes):
-        given = images(size, batch)
-        features = last(network, given)
+        given = draw_images(size, batch)
+        features = last_features(network, given)
         known = [*seen, features]
         prediction, state = method.step(state, given, network)
         predicted = method.predict(state, given, network)
@@ -79,7 +65,9 @@ def test_against_explicit_weights(
             if used:
                 moved = matched(features, *weighted_moments(used, decay), network.info.source, limit)
                 expected = features + gain * (moved - features)
-            np.testing.assert_allclose(found.logits, head(network, expected), rtol=SINGLE, atol=20 * SINGLE)
+            np.testing.assert_allclose(
+                found.logits, apply_head(network, expected), rtol=SINGLE, atol=20 * SINGLE
+            )
         seen = known
 
 
@@ -101,7 +89,7 @@ def test_a_batch_gets_mean_and_deviation_of_the_source(stand_in: StandIn) -> Non
     network = stand_in(classes=3)
     network.weight[:], network.bias[:] = np.eye(3), 0  # logits are the matched features
     method = MomentMatching(ratio_limit=1e9, variance_floor=0.0)
-    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
     source = network.info.source
     np.testing.assert_allclose(prediction.logits.mean(axis=0), source.mean[-1], atol=1e-6)
     np.testing.assert_allclose(prediction.logits.std(axis=0, ddof=1), source.std[-1], rtol=1e-6)
@@ -109,22 +97,22 @@ def test_a_batch_gets_mean_and_deviation_of_the_source(stand_in: StandIn) -> Non
 
 def test_features_that_match_already_stay(stand_in: StandIn) -> None:
     network = stand_in()
-    features = last(network, images(20))
+    features = last_features(network, draw_images(20))
     with_source(network, features.mean(axis=0), features.std(axis=0, ddof=1))
     method = MomentMatching()
-    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
-    np.testing.assert_allclose(prediction.logits, network(images(20)).logits, rtol=1e-4, atol=1e-4)
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
+    np.testing.assert_allclose(prediction.logits, network(draw_images(20)).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("factor", "slope"), [(100, 3**0.5), (0.01, 3**-0.5), (1.5, 1.5), (0.7, 0.7)])
 def test_ratio_of_variances_is_clamped_on_both_sides(stand_in: StandIn, factor: float, slope: float) -> None:
     network = stand_in()
-    features = last(network, images(20))
+    features = last_features(network, draw_images(20))
     mean = features.mean(axis=0)
     with_source(network, mean, factor * features.std(axis=0, ddof=1))
     method = MomentMatching()
-    prediction, _ = method.step(method.init(network.info, 0), images(20), network)
-    expected = head(network, mean + slope * (features - mean))
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
+    expected = apply_head(network, mean + slope * (features - mean))
     np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -134,7 +122,7 @@ def test_with_a_limit_of_1_it_is_the_shift_to_the_source_mean(stand_in: StandIn,
     left, right = MomentMatching(update=update, ratio_limit=1.0), Shift(update=update)
     states = [left.init(network.info, 0), right.init(network.info, 0)]
     for batch, size in enumerate((7, 1, 2, 7)):
-        given = images(size, batch)
+        given = draw_images(size, batch)
         first, states[0] = left.step(states[0], given, network)
         second, states[1] = right.step(states[1], given, network)
         np.testing.assert_allclose(first.logits, second.logits, rtol=SINGLE, atol=SINGLE)
@@ -142,24 +130,28 @@ def test_with_a_limit_of_1_it_is_the_shift_to_the_source_mean(stand_in: StandIn,
 
 def test_without_gain_it_is_the_network(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(gain=0.0)
-    prediction, _ = method.step(method.init(network.info, 0), images(7), network)
-    np.testing.assert_allclose(prediction.logits, network(images(7)).logits, atol=SINGLE)
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(7), network)
+    np.testing.assert_allclose(prediction.logits, network(draw_images(7)).logits, atol=SINGLE)
 
 
 def test_before_the_first_batch_it_is_the_network_bit_for_bit(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(update="lagged")
-    initial, plain = method.init(network.info, 0), network(images(7)).logits
-    assert method.predict(initial, images(7), network).logits.tobytes() == plain.tobytes()
-    assert method.step(initial, images(7), network)[0].logits.tobytes() == plain.tobytes()
+    initial, plain = method.init(network.info, 0), network(draw_images(7)).logits
+    assert method.predict(initial, draw_images(7), network).logits.tobytes() == plain.tobytes()
+    assert method.step(initial, draw_images(7), network)[0].logits.tobytes() == plain.tobytes()
 
 
 def test_after_a_single_image_only_the_mean_is_matched(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching()
-    first, state = method.step(method.init(network.info, 0), images(1), network)
-    np.testing.assert_allclose(first.logits, head(network, network.info.source.mean[-1:]), atol=SINGLE)
-    moved = last(network, images(7, 1)) - last(network, images(1)) + network.info.source.mean[-1]
+    first, state = method.step(method.init(network.info, 0), draw_images(1), network)
+    np.testing.assert_allclose(first.logits, apply_head(network, network.info.source.mean[-1:]), atol=SINGLE)
+    moved = (
+        last_features(network, draw_images(7, 1))
+        - last_features(network, draw_images(1))
+        + network.info.source.mean[-1]
+    )
     np.testing.assert_allclose(
-        method.predict(state, images(7, 1), network).logits, head(network, moved), atol=20 * SINGLE
+        method.predict(state, draw_images(7, 1), network).logits, apply_head(network, moved), atol=20 * SINGLE
     )
 
 
@@ -167,8 +159,8 @@ def test_single_images_lead_to_the_same_variance_as_a_batch(stand_in: StandIn) -
     """No bias in the mean over many streams of single images: 5 of them weigh very unequally."""
     network, method = stand_in(), MomentMatching()
     found = []
-    stream = images(3000, 5)
-    everything = last(network, stream).var(axis=0, ddof=1)
+    stream = draw_images(3000, 5)
+    everything = last_features(network, stream).var(axis=0, ddof=1)
     for first in range(0, 3000, 5):
         state = method.init(network.info, 0)
         for image in range(first, first + 5):
@@ -184,8 +176,8 @@ def test_constant_features(stand_in: StandIn, floor: float) -> None:
     state = method.init(network.info, 0)
     for _ in range(3):
         with np.errstate(all="raise", under="ignore"):
-            prediction, state = method.step(state, images(4), network)
-        expected = head(network, network.info.source.mean[-1:]).repeat(4, axis=0)
+            prediction, state = method.step(state, draw_images(4), network)
+        expected = apply_head(network, network.info.source.mean[-1:]).repeat(4, axis=0)
         np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
 
 
@@ -193,16 +185,16 @@ def test_channels_without_variance_in_the_source(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(variance_floor=0.0)
     with_source(network, np.zeros(3), np.zeros(3))
     network.mix[:, -1] = 0
-    prediction, _ = method.step(method.init(network.info, 0), images(9), network)
-    features = last(network, images(9))
-    expected = head(network, 3**-0.5 * (features - features.mean(axis=0)))
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(9), network)
+    features = last_features(network, draw_images(9))
+    expected = apply_head(network, 3**-0.5 * (features - features.mean(axis=0)))
     np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
 
 
 def test_one_forward_and_source_statistics(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching()
     state = method.init(network.info, 0)
-    prediction, state = method.step(state, images(3), network)
+    prediction, state = method.step(state, draw_images(3), network)
     assert network.forwards == prediction.forwards == method.forwards == state.step == 1
     network.info = replace(network.info, source=None)
     with pytest.raises(BundleError, match="fozo source"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import apply_head, draw_images, last_features
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.fozo import Fozo
 from fozo.engine.methods.shift import Shift
@@ -19,21 +20,6 @@ from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
 SINGLE = 1e-6  # the shift and the weights it meets are rounded to float32
-
-
-def images(count: int, seed: int = 0) -> ImageArray:
-    made: ImageArray = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
-    return made
-
-
-def last(network: Any, batch: ImageArray) -> FloatArray:
-    features: FloatArray = network(batch).features[:, -1]
-    return features
-
-
-def head(network: Any, features: FloatArray) -> FloatArray:
-    logits: FloatArray = features @ network.weight.T + network.bias
-    return logits
 
 
 def test_moving_average() -> None:
@@ -77,14 +63,14 @@ def test_against_the_head_applied_to_shifted_features(
     state, running = method.init(network.info, 0), None
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
     for batch, size in enumerate((5, 5, 1, 1, 3, 5)):
-        given = images(size, batch)
-        features = last(network, given)
+        given = draw_images(size, batch)
+        features = last_features(network, given)
         mean = features.mean(axis=0)
         following = mean if running is None else decay * running + (1 - decay) * mean
         used = following if update == "inclusive" else running
         shift = np.zeros(3) if used is None else gain * (aim - used)
         prediction, state = method.step(state, given, network)
-        np.testing.assert_allclose(prediction.logits, head(network, features + shift), atol=SINGLE)
+        np.testing.assert_allclose(prediction.logits, apply_head(network, features + shift), atol=SINGLE)
         np.testing.assert_allclose(state.center, following, rtol=1e-12)
         running = following
 
@@ -92,21 +78,23 @@ def test_against_the_head_applied_to_shifted_features(
 @pytest.mark.parametrize("target", ["source_mean", "origin"])
 def test_first_batch(stand_in: StandIn, target: Any) -> None:
     network = stand_in()
-    plain = network(images(6)).logits
+    plain = network(draw_images(6)).logits
     lagged = Shift(target=target)
-    prediction, _ = lagged.step(lagged.init(network.info, 0), images(6), network)
+    prediction, _ = lagged.step(lagged.init(network.info, 0), draw_images(6), network)
     assert prediction.logits.tobytes() == plain.tobytes()
     inclusive = replace(lagged, update="inclusive")
-    prediction, _ = inclusive.step(inclusive.init(network.info, 0), images(6), network)
+    prediction, _ = inclusive.step(inclusive.init(network.info, 0), draw_images(6), network)
     assert not np.allclose(prediction.logits, plain)
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
-    centred = last(network, images(6)) - last(network, images(6)).mean(axis=0) + aim
-    np.testing.assert_allclose(prediction.logits, head(network, centred), atol=SINGLE)
+    centred = (
+        last_features(network, draw_images(6)) - last_features(network, draw_images(6)).mean(axis=0) + aim
+    )
+    np.testing.assert_allclose(prediction.logits, apply_head(network, centred), atol=SINGLE)
 
 
 def test_a_single_image_moved_inclusively_lands_on_the_target(stand_in: StandIn) -> None:
     network, method = stand_in(), Shift(update="inclusive", target="origin")
-    prediction, _ = method.step(method.init(network.info, 0), images(1), network)
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(1), network)
     np.testing.assert_allclose(prediction.logits, network.bias[None], atol=SINGLE)
 
 
@@ -114,7 +102,7 @@ def test_one_forward_without_prompts(stand_in: StandIn) -> None:
     network, method = stand_in(), Shift()
     state = method.init(network.info, 0)
     for count in range(1, 4):
-        prediction, state = method.step(state, images(3), network)
+        prediction, state = method.step(state, draw_images(3), network)
         assert network.forwards == count
         assert prediction.forwards == method.forwards == 1
         assert state.step == count
@@ -140,22 +128,22 @@ def test_global_average_is_the_mean_of_all_images_seen(
     state, seen = method.init(network.info, 0), np.zeros((0, 3))
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
     for batch, size in enumerate(sizes):
-        given = images(size, batch)
-        features = last(network, given)
+        given = draw_images(size, batch)
+        features = last_features(network, given)
         known = np.concatenate([seen, features])
         used = known if update == "inclusive" else seen
         moved = aim - used.mean(axis=0) if len(used) else np.zeros(3)
         prediction, state = method.step(state, given, network)
-        np.testing.assert_allclose(prediction.logits, head(network, features + moved), atol=SINGLE)
+        np.testing.assert_allclose(prediction.logits, apply_head(network, features + moved), atol=SINGLE)
         np.testing.assert_allclose(state.center, known.mean(axis=0), rtol=1e-12)
         assert state.images == len(known)
-        after = head(network, features + aim - known.mean(axis=0))
+        after = apply_head(network, features + aim - known.mean(axis=0))
         np.testing.assert_allclose(method.predict(state, given, network).logits, after, atol=SINGLE)
         seen = known
 
 
 def test_neo_does_not_depend_on_how_images_come_in_batches(stand_in: StandIn) -> None:
-    network, method, stream = stand_in(), METHODS["neo"], images(12)
+    network, method, stream = stand_in(), METHODS["neo"], draw_images(12)
     states = []
     for size in (12, 5, 1):
         state = method.init(network.info, 0)
@@ -221,11 +209,11 @@ class Seen:
 @pytest.mark.parametrize("samples", [1, 3])
 def test_official_center_is_the_sum_of_both_means(stand_in: StandIn, samples: int) -> None:
     network, method = Seen(stand_in()), Fozo(samples=samples)
-    _, first = method.step(method.init(network.info, 0), images(5), network)
+    _, first = method.step(method.init(network.info, 0), draw_images(5), network)
     means = network.means()
     plus, minus = np.mean(means[::2], axis=0), np.mean(means[1::2], axis=0)
     np.testing.assert_allclose(first.center, plus + minus, rtol=1e-12)
-    _, second = method.step(first, images(5, 1), network)
+    _, second = method.step(first, draw_images(5, 1), network)
     means = network.means()
     plus, minus = np.mean(means[::2], axis=0), np.mean(means[1::2], axis=0)
     np.testing.assert_allclose(second.center, 0.9 * first.center + 0.1 * (plus + minus), rtol=1e-12)
@@ -234,7 +222,7 @@ def test_official_center_is_the_sum_of_both_means(stand_in: StandIn, samples: in
 @pytest.mark.parametrize("shift", ["source_mean", "origin"])
 def test_other_centers_are_averages(stand_in: StandIn, shift: Any) -> None:
     network, method = Seen(stand_in()), Fozo(samples=2, shift=shift)
-    _, first = method.step(method.init(network.info, 0), images(5), network)
+    _, first = method.step(method.init(network.info, 0), draw_images(5), network)
     np.testing.assert_allclose(first.center, np.mean(network.means(), axis=0), rtol=1e-12)
 
 
@@ -246,7 +234,7 @@ def test_constant_features(stand_in: StandIn, shift: Any, gain: float) -> None:
     network.mix[:] = 0.01  # the same images
     network.steer[:] = 0  # and prompts without effect
     batch = np.full((4, 2, 2, 3), 200, np.uint8)
-    constant, source = last(network, batch)[0], network.info.source.mean[-1]
+    constant, source = last_features(network, batch)[0], network.info.source.mean[-1]
     method = Fozo(shift=shift, shift_gain=gain)
     _, state = method.step(method.init(network.info, 0), batch, network)
     prediction, _ = method.step(state, batch, network)
@@ -256,16 +244,16 @@ def test_constant_features(stand_in: StandIn, shift: Any, gain: float) -> None:
         "origin": -constant,
         "none": np.zeros(3),
     }[shift]
-    expected = head(network, constant + gain * moved)
+    expected = apply_head(network, constant + gain * moved)
     np.testing.assert_allclose(prediction.logits, np.broadcast_to(expected, (4, 5)), atol=SINGLE)
     if (shift, gain) == ("official_sum", 1.0):
-        np.testing.assert_allclose(expected, head(network, source - constant), atol=1e-12)
+        np.testing.assert_allclose(expected, apply_head(network, source - constant), atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", ["official_sum", "source_mean", "origin", "none"])
 def test_first_batch_of_fozo_is_unshifted(stand_in: StandIn, shift: Any) -> None:
     network, method = Seen(stand_in()), Fozo(shift=shift)
-    prediction, _ = method.step(method.init(network.info, 0), images(5), network)
+    prediction, _ = method.step(method.init(network.info, 0), draw_images(5), network)
     assert any(prediction.logits.tobytes() == output.logits.tobytes() for output in network.outputs)
 
 
@@ -278,11 +266,11 @@ def test_returned_logits_are_a_candidate_with_shifted_features(
     state = method.init(network.info, 0)
     for batch in range(5):
         network.outputs = []
-        prediction, following = method.step(state, images(6, batch), network)
+        prediction, following = method.step(state, draw_images(6, batch), network)
         used = following.center if update == "inclusive" else state.center
         aim = np.zeros(3) if shift == "origin" else network.info.source.mean[-1]
         moved = np.zeros(3) if used is None else aim - used
-        direct = [head(network.network, output.features[:, -1] + moved) for output in network.outputs]
+        direct = [apply_head(network.network, output.features[:, -1] + moved) for output in network.outputs]
         assert any(np.allclose(prediction.logits, each, rtol=0, atol=SINGLE) for each in direct)
         assert sum(np.allclose(prediction.logits, each, rtol=0, atol=1e-3) for each in direct) == 1
         state = following
@@ -292,10 +280,10 @@ def test_clean_output_is_the_head_of_the_shifted_unperturbed_features(stand_in: 
     network, method = stand_in(), Fozo(output="clean")
     state = method.init(network.info, 0)
     for batch in range(3):
-        plain = network(images(6, batch), prompts=state.prompts[None]).features[:, -1]
+        plain = network(draw_images(6, batch), prompts=state.prompts[None]).features[:, -1]
         moved = np.zeros(3) if state.center is None else network.info.source.mean[-1] - state.center
-        prediction, state = method.step(state, images(6, batch), network)
-        np.testing.assert_allclose(prediction.logits, head(network, plain + moved), atol=SINGLE)
+        prediction, state = method.step(state, draw_images(6, batch), network)
+        np.testing.assert_allclose(prediction.logits, apply_head(network, plain + moved), atol=SINGLE)
 
 
 def test_fozo_with_one_image(stand_in: StandIn) -> None:
@@ -303,7 +291,7 @@ def test_fozo_with_one_image(stand_in: StandIn) -> None:
     state = method.init(network.info, 0)
     for batch in range(20):
         before = state.prompts
-        prediction, state = method.step(state, images(1, batch), network)
+        prediction, state = method.step(state, draw_images(1, batch), network)
         assert np.isfinite(prediction.logits).all() and prediction.loss is not None
         assert not np.array_equal(before, state.prompts)
         assert np.isfinite(state.prompts).all() and np.isfinite(state.center).all()
@@ -314,17 +302,17 @@ def test_the_shift_warms_up_with_the_images_seen(stand_in: StandIn, update: Any)
     """With a warm-up of 6: after 2 images 2/8 of it, after 6 a half; and predicting alone counts no more."""
     configured = Shift(target="origin", update=update, average="global", warm_up=6)
     network = stand_in()
-    batches = [images(2, 0), images(4, 1), images(3, 2)]
+    batches = [draw_images(2, 0), draw_images(4, 1), draw_images(3, 2)]
     state, seen = configured.init(network.info, 0), np.zeros((0, 3))
     for batch in batches:
         before = seen
-        seen = np.concatenate([seen, last(network, batch)])
+        seen = np.concatenate([seen, last_features(network, batch)])
         used = seen if update == "inclusive" else before
-        moved = last(network, batch)
+        moved = last_features(network, batch)
         if len(used):
             moved = moved - used.mean(axis=0) * len(used) / (len(used) + 6)
         prediction, state = configured.step(state, batch, network)
-        np.testing.assert_allclose(prediction.logits, head(network, moved), atol=SINGLE * 10)
+        np.testing.assert_allclose(prediction.logits, apply_head(network, moved), atol=SINGLE * 10)
     alone = configured.predict(state, batches[0], network).logits
-    moved = last(network, batches[0]) - seen.mean(axis=0) * 9 / 15
-    np.testing.assert_allclose(alone, head(network, moved), atol=SINGLE * 10)
+    moved = last_features(network, batches[0]) - seen.mean(axis=0) * 9 / 15
+    np.testing.assert_allclose(alone, apply_head(network, moved), atol=SINGLE * 10)

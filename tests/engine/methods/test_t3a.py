@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import RowNetwork, numbered_images
 from fozo.engine.methods import t3a as module
 from fozo.engine.methods.t3a import T3a, T3aState, lowest_per_class
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
+from fozo.engine.model import FloatArray
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.wrappers.fallback import guarded_step
@@ -21,29 +22,9 @@ StandIn = Callable[..., Any]
 MANY = 10**6
 
 
-class Given:
-    """A linear head on given features: image i has row i; i is the image's value."""
-
-    def __init__(self, features: Any, weight: Any, bias: Any) -> None:
-        self.features = np.asarray(features, np.float32)
-        self.weight, self.bias = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
-        self.info = ModelInfo("given", "given", 1, 2, 5, 0.1, self.weight, self.bias)
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        features = self.features[images[:, 0, 0, 0]]
-        return Outputs(features @ self.weight.T + self.bias, features[:, None])
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Any]) -> list[Outputs]:
-        return [self(images, **each) for each in tunables]
-
-
-def images(*rows: int) -> ImageArray:
-    return np.array(rows, np.uint8)[:, None, None, None].repeat(3, axis=3)
-
-
-def random_network(count: int, classes: int = 5, width: int = 7, seed: int = 0) -> Given:
+def random_network(count: int, classes: int = 5, width: int = 7, seed: int = 0) -> RowNetwork:
     generator = np.random.default_rng(seed)
-    return Given(
+    return RowNetwork(
         2 * generator.normal(size=(count, width)),
         generator.normal(size=(classes, width)),
         0.3 * generator.normal(size=classes),
@@ -55,7 +36,7 @@ def unit(row: FloatArray) -> FloatArray:
     return np.array([float(value) / length for value in row])
 
 
-def judged(network: Given, row: FloatArray) -> tuple[int, float]:
+def judged(network: RowNetwork, row: FloatArray) -> tuple[int, float]:
     """Class and entropy that the head gives to a feature."""
     logits = [
         sum(float(w) * float(z) for w, z in zip(weights, row, strict=True)) + float(b)
@@ -69,7 +50,7 @@ def judged(network: Given, row: FloatArray) -> tuple[int, float]:
 class Plain:
     """T3A as a list of (entropy, feature) per class."""
 
-    def __init__(self, network: Given, limit: int) -> None:
+    def __init__(self, network: RowNetwork, limit: int) -> None:
         self.network, self.limit = network, limit
         self.kept: dict[int, list[tuple[float, FloatArray]]] = {}
         self.take(network.weight)
@@ -107,9 +88,9 @@ def assert_sound(state: T3aState, limit: int) -> None:
 
 
 def test_published_values() -> None:
-    network = Given([[2, 0.1, 0], [0.2, 1, 0.9], [0, 0.1, 3]], np.eye(3), np.zeros(3))
+    network = RowNetwork([[2, 0.1, 0], [0.2, 1, 0.9], [0, 0.1, 3]], np.eye(3), np.zeros(3))
     method = T3a(supports=1)
-    prediction, state = method.step(method.init(network.info, 0), images(0, 1, 2), network)
+    prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
     expected = [
         [2.0024984395, 0.1, 0.003331483],
         [0.2496880847, 1, 0.9328152465],
@@ -139,7 +120,7 @@ def test_against_loops(sizes: tuple[int, ...], limit: int) -> None:
     for size in sizes:
         rows = network.features[first : first + size]
         plain.take(rows)
-        prediction, state = method.step(state, images(*range(first, first + size)), network)
+        prediction, state = method.step(state, numbered_images(*range(first, first + size)), network)
         np.testing.assert_allclose(prediction.logits, plain.logits(rows), rtol=1e-5, atol=1e-5)
         assert prediction.logits.dtype == np.float32
         assert_sound(state, limit)
@@ -170,29 +151,31 @@ def test_kept_are_the_lowest_and_of_equals_the_earlier() -> None:
 
 
 def test_initial_state_is_the_cosine_classifier() -> None:
-    network = Given(random_network(9).features, 3 * np.linalg.qr(random_network(7).features)[0][:5], [0] * 5)
+    network = RowNetwork(
+        random_network(9).features, 3 * np.linalg.qr(random_network(7).features)[0][:5], [0] * 5
+    )
     method = T3a(supports=MANY)
     state = method.init(network.info, 0)
     cosine = network.features @ np.stack([unit(row) for row in network.weight]).T
-    prediction = method.predict(state, images(*range(9)), network)
+    prediction = method.predict(state, numbered_images(*range(9)), network)
     np.testing.assert_allclose(prediction.logits, cosine, rtol=1e-5, atol=1e-5)
     assert state.labels.tolist() == list(range(5))
 
 
 def test_a_class_that_no_row_of_the_head_belongs_to() -> None:
-    network = Given([[1, 2], [2, 1]], [[1, 0], [0, 1], [0.2, 0.1]], [0, 0, -9])  # never the third
+    network = RowNetwork([[1, 2], [2, 1]], [[1, 0], [0, 1], [0.2, 0.1]], [0, 0, -9])  # never the third
     method = T3a()
-    prediction, state = method.step(method.init(network.info, 0), images(0, 1), network)
+    prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
     assert sorted(state.labels) == [0, 0, 0, 1, 1]
     assert state.prototypes[2].tolist() == [0, 0]
     assert prediction.logits[:, 2].tolist() == [0, 0]
 
 
 def test_a_feature_of_zeros() -> None:
-    network = Given([[0, 0], [2, 1]], np.eye(2), [0, 0])
+    network = RowNetwork([[0, 0], [2, 1]], np.eye(2), [0, 0])
     method = T3a()
     with np.errstate(all="raise", under="ignore"):
-        prediction, state = method.step(method.init(network.info, 0), images(0, 1), network)
+        prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
     assert np.isfinite(prediction.logits).all() and np.isfinite(state.supports).all()
 
 
@@ -202,7 +185,7 @@ def test_how_images_come_in_batches_plays_no_part_in_what_is_kept() -> None:
     def after(order: Any, size: int) -> T3aState:
         state = method.init(network.info, 0)
         for first in range(0, len(order), size):
-            state = method.step(state, images(*order[first : first + size]), network)[1]
+            state = method.step(state, numbered_images(*order[first : first + size]), network)[1]
         return state
 
     at_once = after(range(60), 60)
@@ -213,21 +196,24 @@ def test_how_images_come_in_batches_plays_no_part_in_what_is_kept() -> None:
 
 
 def test_a_batch_of_which_nothing_is_kept_changes_only_the_count() -> None:
-    network = Given([[9, 0], [0, 9], [0.1, 0], [0, 0.1]], np.eye(2), [0, 0])
+    network = RowNetwork([[9, 0], [0, 9], [0.1, 0], [0, 0.1]], np.eye(2), [0, 0])
     method = T3a(supports=1)
-    _, confident = method.step(method.init(network.info, 0), images(0, 1), network)
-    prediction, following = method.step(confident, images(2, 3), network)
+    _, confident = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
+    prediction, following = method.step(confident, numbered_images(2, 3), network)
     assert following == replace(confident, step=2)
     assert following.supports is confident.supports
-    assert prediction.logits.tolist() == method.predict(confident, images(2, 3), network).logits.tolist()
+    assert (
+        prediction.logits.tolist()
+        == method.predict(confident, numbered_images(2, 3), network).logits.tolist()
+    )
 
 
 def test_the_batch_is_taken_in_before_it_is_predicted() -> None:
     network, method = random_network(6), T3a()
     initial = method.init(network.info, 0)
-    prediction, state = method.step(initial, images(*range(6)), network)
-    before = method.predict(initial, images(*range(6)), network)
-    after = method.predict(state, images(*range(6)), network)
+    prediction, state = method.step(initial, numbered_images(*range(6)), network)
+    before = method.predict(initial, numbered_images(*range(6)), network)
+    after = method.predict(state, numbered_images(*range(6)), network)
     assert prediction.logits.tobytes() == after.logits.tobytes()
     assert not np.allclose(before.logits, after.logits, atol=1e-2)
 
@@ -235,10 +221,10 @@ def test_the_batch_is_taken_in_before_it_is_predicted() -> None:
 def test_logits_grow_with_the_length_of_the_feature() -> None:
     network, method = random_network(6), T3a()
     state = method.init(network.info, 0)
-    logits = method.predict(state, images(*range(6)), network).logits
+    logits = method.predict(state, numbered_images(*range(6)), network).logits
     network.features *= 4
     np.testing.assert_allclose(
-        method.predict(state, images(*range(6)), network).logits, 4 * logits, rtol=1e-6
+        method.predict(state, numbered_images(*range(6)), network).logits, 4 * logits, rtol=1e-6
     )
 
 
@@ -269,7 +255,7 @@ def test_with_some_classes_it_is_built_from_those(bundle_path: Path, random_imag
     adapter = Adapter.open(bundle_path, method="t3a", classes=chosen, supports=2, workers=1)
     network = Adapter.open(bundle_path, method="no_adapt", workers=1).network
     features = network(given).features[:, -1]
-    head = Given(features, network.info.head_weight[chosen], network.info.head_bias[chosen])
+    head = RowNetwork(features, network.info.head_weight[chosen], network.info.head_bias[chosen])
     plain = Plain(head, 2)
     plain.take(features)
     np.testing.assert_allclose(adapter.step(given).logits, plain.logits(features), rtol=1e-4, atol=1e-4)
@@ -290,8 +276,8 @@ def test_resumed(bundle_path: Path, random_images: Any, tmp_path: Path) -> None:
 
 def test_a_broken_image_becomes_no_support() -> None:
     network, method = random_network(9), T3a()
-    _, state = method.step(method.init(network.info, 0), images(0, 1, 2), network)
+    _, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
     network.features[4] = np.nan
-    prediction, following = guarded_step(method, state, images(3, 4), network)
+    prediction, following = guarded_step(method, state, numbered_images(3, 4), network)
     assert prediction.guarded
     assert following == replace(state, step=2)

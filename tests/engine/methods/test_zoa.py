@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.zoa import Zoa, ZoaState, fresh_adamw_step, sgd_step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
@@ -61,11 +62,6 @@ def learnt(network: Any, method: Zoa = SMALL, batches: int = 9) -> ZoaState:
     for batch in range(batches):
         _, state = method.step(state, images(6, batch, batch // 2 % 4), network)
     return state
-
-
-def snapshot(state: ZoaState) -> list[Any]:
-    values = [getattr(state, f.name) for f in fields(state)]
-    return [value.tobytes() if isinstance(value, np.ndarray) else value for value in values]
 
 
 # --- the estimator
@@ -492,7 +488,7 @@ def test_a_new_domain(stand_in: StandIn) -> None:
     np.testing.assert_allclose(prediction.logits, outputs.logits + stale, rtol=1e-12)
     fresh, other = replace(SMALL, shift_on_change="none").step(state, given, network)
     np.testing.assert_allclose(fresh.logits, outputs.logits, rtol=1e-12)
-    assert snapshot(other) == snapshot(following)
+    assert state_bits(other) == state_bits(following)
 
 
 def test_a_new_domain_empties_the_window(stand_in: StandIn) -> None:
@@ -523,10 +519,10 @@ def test_small_batches_find_new_domains(stand_in: StandIn) -> None:
 def test_predict_learns_nothing(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     state = learnt(network)
-    before, forwards = snapshot(state), network.forwards
+    before, forwards = state_bits(state), network.forwards
     prediction = SMALL.predict(state, images(5, 30), network)
     assert (network.forwards - forwards, prediction.forwards) == (1, 1)
-    assert snapshot(state) == before
+    assert state_bits(state) == before
     # A step predicts with the same norms and the same shift, before it learns.
     stepped, _ = SMALL.step(state, images(5, 30), network)
     assert prediction.logits.tobytes() == stepped.logits.tobytes()
@@ -539,9 +535,9 @@ def test_states_are_values(stand_in: StandIn) -> None:
         value = getattr(state, f.name)
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
-    before = snapshot(state)
+    before = state_bits(state)
     outcomes = [SMALL.step(state, images(6, 40, 3), network)[1] for _ in range(2)]
-    assert snapshot(outcomes[0]) == snapshot(outcomes[1]) != before == snapshot(state)
+    assert state_bits(outcomes[0]) == state_bits(outcomes[1]) != before == state_bits(state)
 
 
 # --- on exported networks
@@ -609,4 +605,4 @@ def test_a_full_bank_resumes(
             left, right = (each.step(random_images(5, seed=batch)) for each in (whole, resumed))
             assert left.logits.tobytes() == right.logits.tobytes()
         assert isinstance(resumed.state, ZoaState)
-        assert snapshot(whole.state) == snapshot(resumed.state)
+        assert state_bits(whole.state) == state_bits(resumed.state)

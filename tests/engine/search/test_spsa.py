@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import draw_images
 from fozo.engine.methods.fozo import Fozo, FozoState
-from fozo.engine.model import FloatArray, ImageArray
+from fozo.engine.model import FloatArray
 from fozo.engine.search import spsa
 from fozo.engine.search.spsa import descend, directional_slope, gaussian_direction, uniform
 from fozo.engine.streams.adapter import Adapter
@@ -26,12 +27,6 @@ DIRECTION = np.array([1, -1, 2, 0.5, -0.5, 1.5])
 def quadratic(points: FloatArray) -> FloatArray:
     values: FloatArray = 0.5 * (CURVATURE * np.square(points)).sum(axis=-1)
     return values
-
-
-def images(count: int, seed: int = 0) -> ImageArray:
-    made = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
-    made.setflags(write=False)
-    return made
 
 
 def same_state(left: FozoState, right: FozoState) -> bool:
@@ -170,7 +165,7 @@ def test_forwards_are_counted(stand_in: StandIn, changes: dict[str, Any], expect
     state = method.init(network.info, 0)
     assert network.forwards == 0
     for count in (1, 2):
-        prediction, state = method.step(state, images(4), network)
+        prediction, state = method.step(state, draw_images(4), network)
         assert network.forwards == count * expected
         assert prediction.forwards == method.forwards == expected
 
@@ -184,10 +179,10 @@ def test_swapping_plus_and_minus_changes_nothing(
     state = method.init(network.info, 3)
     slopes = []
     for batch in range(6):
-        usual, following = method.step(state, images(5, batch), network)
+        usual, following = method.step(state, draw_images(5, batch), network)
         with monkeypatch.context() as patch:
             patch.setattr(spsa, "gaussian_direction", lambda *place: -gaussian_direction(*place))
-            swapped, other = method.step(state, images(5, batch), network)
+            swapped, other = method.step(state, draw_images(5, batch), network)
         assert swapped.loss == usual.loss
         assert swapped.diagnostics["slope"] == -usual.diagnostics["slope"]
         if output == "best":
@@ -206,7 +201,7 @@ def test_a_rate_of_zero_leaves_the_prompts_bit_for_bit(stand_in: StandIn) -> Non
     state = method.init(network.info, 0)
     before = state.prompts.tobytes()
     for batch in range(100):
-        prediction, state = method.step(state, images(3, batch), network)
+        prediction, state = method.step(state, draw_images(3, batch), network)
         assert prediction.diagnostics["slope"] != 0
         assert state.prompts.tobytes() == before
 
@@ -214,8 +209,8 @@ def test_a_rate_of_zero_leaves_the_prompts_bit_for_bit(stand_in: StandIn) -> Non
 def test_an_epsilon_of_zero_compares_equals(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(epsilon=0.0, epsilon_min=0.0)
     state = method.init(network.info, 0)
-    prediction, following = method.step(state, images(4), network)
-    still = network(images(4), prompts=state.prompts[None])
+    prediction, following = method.step(state, draw_images(4), network)
+    still = network(draw_images(4), prompts=state.prompts[None])
     assert prediction.logits.tobytes() == still.logits.tobytes()
     assert prediction.diagnostics["slope"] == 0
     assert following.prompts.tobytes() == state.prompts.tobytes()
@@ -224,7 +219,7 @@ def test_an_epsilon_of_zero_compares_equals(stand_in: StandIn) -> None:
 def test_the_candidate_of_smallest_loss_is_returned(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(samples=4)
     state = method.init(network.info, 1)
-    batch = images(6)
+    batch = draw_images(6)
     prediction, _ = method.step(state, batch, network)
     alone = []
     for j in range(4):
@@ -244,7 +239,7 @@ def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> N
     order = np.random.default_rng(0).permutation(7)
     straight = permuted = method.init(network.info, 0)
     for batch in range(5):
-        given = images(7, batch)
+        given = draw_images(7, batch)
         usual, straight = method.step(straight, given, network)
         other, permuted = method.step(permuted, given[order], network)
         np.testing.assert_allclose(other.logits, usual.logits[order], rtol=1e-5, atol=1e-6)
@@ -256,8 +251,8 @@ def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> N
 def test_a_duplicated_batch(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(discrepancy_weight=0.0)
     state = method.init(network.info, 0)
-    once, after_once = method.step(state, images(5), network)
-    twice, after_twice = method.step(state, images(5).repeat(2, axis=0), network)
+    once, after_once = method.step(state, draw_images(5), network)
+    twice, after_twice = method.step(state, draw_images(5).repeat(2, axis=0), network)
     assert once.loss is not None
     assert twice.loss == pytest.approx(2 * once.loss, rel=1e-12)  # the entropies are summed
     np.testing.assert_allclose(after_twice.center, after_once.center, rtol=1e-12)  # the mean is the same
@@ -270,8 +265,8 @@ def test_a_duplicated_batch_takes_the_same_step_per_image(stand_in: StandIn) -> 
     network = stand_in()
     method = Fozo(discrepancy_weight=0.0, loss_scale="per_image")
     state = method.init(network.info, 0)
-    once, after_once = method.step(state, images(5), network)
-    twice, after_twice = method.step(state, images(5).repeat(2, axis=0), network)
+    once, after_once = method.step(state, draw_images(5), network)
+    twice, after_twice = method.step(state, draw_images(5).repeat(2, axis=0), network)
     assert twice.loss == pytest.approx(once.loss, rel=1e-12)
     np.testing.assert_allclose(after_twice.prompts, after_once.prompts, rtol=1e-5, atol=1e-7)
 
@@ -280,7 +275,7 @@ def test_reset_restores_everything(stand_in: StandIn) -> None:
     adapter = Adapter(stand_in(), Fozo(), seed=8)
     fresh = adapter.state
     assert isinstance(fresh, FozoState)
-    first = [adapter.step(images(5, batch)).logits for batch in range(6)]
+    first = [adapter.step(draw_images(5, batch)).logits for batch in range(6)]
     used = adapter.state
     assert isinstance(used, FozoState)
     assert not np.array_equal(used.prompts, fresh.prompts)
@@ -291,7 +286,7 @@ def test_reset_restores_everything(stand_in: StandIn) -> None:
     assert again.prompts.tobytes() == fresh.prompts.tobytes()
     assert (again.step, again.epsilon, again.rate) == (0, 0.5, 0.08)
     assert again.loss_average is None and again.center is None
-    second = [adapter.step(images(5, batch)).logits for batch in range(6)]
+    second = [adapter.step(draw_images(5, batch)).logits for batch in range(6)]
     assert all(left.tobytes() == right.tobytes() for left, right in zip(first, second, strict=True))
 
 
@@ -300,7 +295,7 @@ def test_epsilon_in_use_is_the_one_before_the_adjustment(stand_in: StandIn) -> N
     network, method = stand_in(), Fozo(discrepancy_weight=0.0)
     state = method.init(network.info, 2)
     for batch in range(4):
-        prediction, following = method.step(state, images(5, batch), network)
+        prediction, following = method.step(state, draw_images(5, batch), network)
         z = gaussian_direction(2, state.step, 0, state.prompts.shape)
         expected = descend(state.prompts, [z], [prediction.diagnostics["slope"]], following.rate)
         assert following.prompts.tobytes() == expected.tobytes()
@@ -313,10 +308,10 @@ def test_states_are_values(stand_in: StandIn) -> None:
     """Two steps from one state agree, and the state that was passed in is as it was."""
     network, method = stand_in(), Fozo()
     state = method.init(network.info, 0)
-    _, state = method.step(state, images(5), network)
+    _, state = method.step(state, draw_images(5), network)
     prompts = state.prompts.copy()
-    _, left = method.step(state, images(5, 1), network)
-    _, right = method.step(state, images(5, 1), network)
+    _, left = method.step(state, draw_images(5, 1), network)
+    _, right = method.step(state, draw_images(5, 1), network)
     assert same_state(left, right)
     assert not same_state(left, state)
     assert np.array_equal(state.prompts, prompts)

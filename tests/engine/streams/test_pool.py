@@ -7,19 +7,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, ComputeError, InputError, StateError
 from fozo.engine.model import ImageArray, Outputs, Tunables
 from fozo.engine.registry import METHODS as ALL_METHODS
-from fozo.engine.registry import Fozo, NoAdapt, Prediction, Shift, State, method
+from fozo.engine.registry import Fozo, NoAdapt, Shift, State, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
@@ -77,15 +78,6 @@ def streams_running() -> list[str]:
     return [each.name for each in threading.enumerate() if each.name.startswith("fozo-stream")]
 
 
-def snapshot(value: Any) -> Any:
-    """All of a state or prediction, to the bit."""
-    if isinstance(value, (State, Prediction)):
-        return [(f.name, snapshot(getattr(value, f.name))) for f in fields(value)]
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 class Pair:
     """A pool, and beside it an adapter of its own for each stream, which must stay the same."""
 
@@ -106,12 +98,12 @@ class Pair:
         found = self.pool.step(batches)
         assert list(found) == list(batches)
         for key, images in batches.items():
-            assert snapshot(found[key]) == snapshot(self.alone[key].step(images)), key
+            assert state_bits(found[key]) == state_bits(self.alone[key].step(images)), key
         self.check()
 
     def check(self) -> None:
         for key, inside in self.inside.items():
-            assert snapshot(inside.state) == snapshot(self.alone[key].state), key
+            assert state_bits(inside.state) == state_bits(self.alone[key].state), key
             assert inside.guarded == self.alone[key].guarded
 
 
@@ -305,17 +297,17 @@ def assert_unchanged_and_usable(
     pool: Pool, streams: dict[str, Adapter], before: list[Any], images: ImageArray
 ) -> None:
     assert not streams_running()
-    assert [snapshot(stream.state) for stream in streams.values()] == before
+    assert [state_bits(stream.state) for stream in streams.values()] == before
     alone = {key: Adapter(stream.network, stream.method) for key, stream in streams.items()}
     for key, prediction in pool.step(dict.fromkeys(streams, images)).items():
-        assert snapshot(prediction) == snapshot(alone[key].step(images))
+        assert state_bits(prediction) == state_bits(alone[key].step(images))
         assert streams[key].state.step == 1
 
 
 def test_a_network_that_fails(watched: Watched, random_images: MakeImages) -> None:
     pool, images = Pool(watched.view), random_images(2)
     streams = one_of_three(pool, "shift")
-    before = [snapshot(stream.state) for stream in streams.values()]
+    before = [state_bits(stream.state) for stream in streams.values()]
 
     def fail(with_prompts: bool) -> Callable[..., None]:
         def before(images: ImageArray, tunables: Sequence[Tunables]) -> None:
@@ -343,7 +335,7 @@ def test_a_stream_that_fails(
 ) -> None:
     pool, images = Pool(network), random_images(2)
     streams = one_of_three(pool, "shift")
-    before = [snapshot(stream.state) for stream in streams.values()]
+    before = [state_bits(stream.state) for stream in streams.values()]
 
     def step(self: Shift, state: State, images: ImageArray, network: Any) -> Any:
         for _ in range(forwards):
@@ -401,7 +393,7 @@ def test_interrupt_while_the_network_runs(watched: Watched, random_images: MakeI
     pool, images = Pool(watched.view), random_images(2)
     streams = one_of_three(pool, "shift")
     streams["d"] = pool.open("d", "fozo", output="clean")
-    before = [snapshot(stream.state) for stream in streams.values()]
+    before = [state_bits(stream.state) for stream in streams.values()]
 
     def interrupt_in(images: ImageArray, tunables: Sequence[Tunables]) -> None:
         if len(watched.calls) == call:
@@ -421,7 +413,7 @@ def test_interrupt_while_methods_compute(
 ) -> None:
     pool, images = Pool(network), random_images(2)
     streams = one_of_three(pool, "no_adapt")
-    before = [snapshot(stream.state) for stream in streams.values()]
+    before = [state_bits(stream.state) for stream in streams.values()]
     original = NoAdapt.step
 
     def step(self: NoAdapt, state: State, images: ImageArray, network: Any) -> Any:
@@ -443,7 +435,7 @@ def test_interrupt_while_the_streams_advance(
 ) -> None:
     pool, images = Pool(network), random_images(2)
     streams = one_of_three(pool, "shift")
-    before = [snapshot(stream.state) for stream in streams.values()]
+    before = [state_bits(stream.state) for stream in streams.values()]
     advanced: list[str] = []
 
     def setattr_(self: Adapter, name: str, value: Any) -> None:
@@ -506,12 +498,12 @@ def test_steps_of_several_threads_take_turns(watched: Watched, random_images: Ma
     expected = Adapter(watched.view, Fozo(), seed=1)
     for _ in range(3 * turns):  # whoever's turn it was, these were its batches
         expected.step(random_images(1))
-    assert snapshot(shared.state) == snapshot(expected.state)
+    assert state_bits(shared.state) == state_bits(expected.state)
     for keys, found in zip(("ab", "cd"), results[:2], strict=True):
         for key in keys:
             adapter = Adapter(watched.view, Fozo(), seed=ord(key))
             for i in range(turns):
-                assert snapshot(found[i][key]) == snapshot(adapter.step(random_images(2, seed=i)))
+                assert state_bits(found[i][key]) == state_bits(adapter.step(random_images(2, seed=i)))
     with pytest.raises(InputError, match="open are: 'a', 'b', 'c', 'd', 'shared'"):
         pool.close(0)
 
@@ -564,14 +556,14 @@ def test_checkpoints(network: Network, random_images: MakeImages, tmp_path: Path
     for key in "ab":
         pair.open(key, "fozo", 5)
     pair.step({"a": random_images(3, seed=1), "b": random_images(3, seed=2)})
-    start = snapshot(pair.inside["a"].state)
+    start = state_bits(pair.inside["a"].state)
     pair.inside["a"].save(tmp_path / "inside.npz")
     pair.alone["b"].save(tmp_path / "alone.npz")
     pair.step({"a": random_images(2, seed=3)})
 
     pair.alone["a"].load(tmp_path / "inside.npz")
     pair.inside["a"].load(tmp_path / "inside.npz")
-    assert snapshot(pair.inside["a"].state) == start
+    assert state_bits(pair.inside["a"].state) == start
     pair.step({"a": random_images(2, seed=4), "b": random_images(1, seed=4)})
 
     pair.close("b")
@@ -596,4 +588,4 @@ def test_a_closed_stream_is_an_adapter(network: Network, random_images: MakeImag
     expected.step(random_images(2))
     pool.close("a")
     assert pool.open("a", "fozo") is not stream
-    assert snapshot(stream.step(random_images(1))) == snapshot(expected.step(random_images(1)))
+    assert state_bits(stream.step(random_images(1))) == state_bits(expected.step(random_images(1)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.interface.method import Prediction, State, growing_array
 from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
@@ -97,17 +98,6 @@ class Tally:
         return Prediction(logits, 1, loss=1.0)
 
 
-def snapshot(value: Any) -> Any:
-    """All of a state or prediction, to the bit."""
-    if isinstance(value, (State, Prediction)):
-        return [(f.name, snapshot(getattr(value, f.name))) for f in fields(value)]
-    if isinstance(value, tuple):
-        return [snapshot(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    return value if isinstance(value, (int, float, type(None))) else dict(value)
-
-
 def run(wrapped: Any, stream: Sequence[str]) -> tuple[list[Prediction], list[Any]]:
     """Predictions and the states after each; forwards are those of the network."""
     network = Scripted()
@@ -180,7 +170,7 @@ def test_a_state_that_is_taken_up_is_the_one_that_was_left() -> None:
     back: Any = replace(left, step=numbers[0], inner=replace(left.inner, step=numbers[1]))  # type: ignore[attr-defined, call-arg]
     _, expected = wrapped.method.step(back, batch(64 * "A"), network)
     _, state = wrapped.step(state, batch(64 * "A"), network)
-    assert snapshot(state.inner) == snapshot(expected)
+    assert state_bits(state.inner) == state_bits(expected)
     assert tally(expected.inner) == {"A": 256}
 
 
@@ -202,10 +192,10 @@ def test_a_larger_batch_is_checked_alone() -> None:
 def test_predictions_without_learning_are_those_of_the_current_domain() -> None:
     wrapped, network = Domains(Tally()), Scripted()
     _, states = run(wrapped, [64 * "A", 64 * "B", 64 * "B", 16 * "B"])
-    before = snapshot(states[-1])
+    before = state_bits(states[-1])
     prediction = wrapped.predict(states[-1], batch("AC"), network)
     assert prediction.logits.tolist() == [[0, 144, 0, 0]] * 2 and prediction.forwards == 1
-    assert snapshot(states[-1]) == before
+    assert state_bits(states[-1]) == before
 
 
 def test_the_nearest_of_the_known_domains() -> None:
@@ -276,7 +266,7 @@ def test_an_embedding_that_is_not_finite_changes_nothing(size: int) -> None:
     before = adapter.state
     network.ill = True
     assert adapter.step(batch(size * "B")).guarded
-    assert snapshot(adapter.state) == snapshot(replace(before, step=3))
+    assert state_bits(adapter.state) == state_bits(replace(before, step=3))
     network.ill = False
     assert adapter.step(batch(64 * "B")).diagnostics["domain_changed"] == 1
     assert tally(adapter.state.earlier[0]) == {"A": 64}  # type: ignore[attr-defined]
@@ -374,7 +364,7 @@ def test_equals_an_adapter_for_each_domain(
         expected, before = own.step(looks(letter, at)), counted.images
         found = together.step(looks(letter, at))
         assert found.logits.tobytes() == expected.logits.tobytes(), at
-        assert snapshot(together.state.inner) == snapshot(own.state), at  # type: ignore[attr-defined]
+        assert state_bits(together.state.inner) == state_bits(own.state), at  # type: ignore[attr-defined]
         assert found.diagnostics["domain_changed"] == changed and not found.guarded
         assert found.loss == expected.loss
         assert found.forwards == expected.forwards * (1 + changed) == (counted.images - before) / 64
@@ -407,18 +397,18 @@ def test_resumes_bit_for_bit(
     configured = method(name, **dict(pair.split("=") for pair in text.split(",")))
     stream = [looks(letter, at)[: 64 if at % 4 else 50] for at, letter in enumerate(STREAM)]
     whole, stopped, resumed = (Adapter(network, configured, seed=4) for _ in range(3))
-    start = snapshot(whole.state)
+    start = state_bits(whole.state)
     expected = [whole.step(images) for images in stream]
     for images in stream[:cut]:
         stopped.step(images)
     stopped.save(tmp_path / "state.npz")
     resumed.load(tmp_path / "state.npz")
-    assert snapshot(resumed.state) == snapshot(stopped.state)
+    assert state_bits(resumed.state) == state_bits(stopped.state)
     for images, prediction in zip(stream[cut:], expected[cut:], strict=True):
-        assert snapshot(resumed.step(images)) == snapshot(prediction)
-    assert snapshot(resumed.state) == snapshot(whole.state)
+        assert state_bits(resumed.step(images)) == state_bits(prediction)
+    assert state_bits(resumed.state) == state_bits(whole.state)
     whole.reset()
-    assert snapshot(whole.state) == start
+    assert state_bits(whole.state) == start
 
 
 def test_pooled_streams_equal_those_served_alone(
@@ -435,8 +425,8 @@ def test_pooled_streams_equal_those_served_alone(
     for at in range(4):
         batches = {key: looks(key[at], at) for key in streams}
         for key, prediction in pool.step(batches).items():
-            assert snapshot(prediction) == snapshot(alone[key].step(batches[key])), (key, at)
-            assert snapshot(inside[key].state) == snapshot(alone[key].state), (key, at)
+            assert state_bits(prediction) == state_bits(alone[key].step(batches[key])), (key, at)
+            assert state_bits(inside[key].state) == state_bits(alone[key].state), (key, at)
     assert [len(stream.state.earlier) for stream in inside.values()] == [1, 1, 1]  # type: ignore[attr-defined]
 
 
@@ -547,12 +537,12 @@ def test_progress_of_an_evaluation_keeps_them(tmp_path: Path) -> None:
     progress.save(tmp_path / "progress.npz", {}, [], stopped)
     progress.resume(resumed, progress.load(tmp_path / "progress.npz", {})[1])
     for label, adapter in resumed.items():
-        assert snapshot(adapter.state) == snapshot(stopped[label].state)
+        assert state_bits(adapter.state) == state_bits(stopped[label].state)
         assert len(adapter.state.earlier) == 1  # type: ignore[attr-defined]
-        assert [snapshot(adapter.step(batch(each))) for each in stream[3:]] == [
-            snapshot(each) for each in expected[label][3:]
+        assert [state_bits(adapter.step(batch(each))) for each in stream[3:]] == [
+            state_bits(each) for each in expected[label][3:]
         ]
-        assert snapshot(adapter.state) == snapshot(whole[label].state)
+        assert state_bits(adapter.state) == state_bits(whole[label].state)
 
 
 # --- options

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.errors import InputError
 from fozo.engine.interface.method import Prediction, State, renumbered
 from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
@@ -121,17 +122,6 @@ def frozen_answers(predictions: Sequence[Prediction], stream: Sequence[ImageArra
     return [
         p.guarded and p.logits.tobytes() == network(images).logits.tobytes()
         for p, images in zip(predictions, stream, strict=True)
-    ]
-
-
-def snapshot(state: State) -> Any:
-    return [
-        snapshot(value)
-        if isinstance(value, State)
-        else value.tobytes()
-        if isinstance(value, np.ndarray)
-        else value
-        for value in (getattr(state, f.name) for f in fields(state))
     ]
 
 
@@ -349,7 +339,7 @@ def test_resumes_bit_for_bit(tmp_path: Path, cut: int, guarded: Any) -> None:
     stream = [MIXED, BLACK, MIXED, UNSURE] * 4
     network = Scripted()
     whole, stopped, resumed = (Adapter(network, guarded, seed=4) for _ in range(3))
-    start = snapshot(whole.state)
+    start = state_bits(whole.state)
     expected = [whole.step(images) for images in stream]
     for images in stream[:cut]:
         stopped.step(images)
@@ -359,9 +349,9 @@ def test_resumes_bit_for_bit(tmp_path: Path, cut: int, guarded: Any) -> None:
         found = resumed.step(images)
         assert found.logits.tobytes() == prediction.logits.tobytes()
         assert dict(found.diagnostics) == dict(prediction.diagnostics)
-    assert snapshot(resumed.state) == snapshot(whole.state)
+    assert state_bits(resumed.state) == state_bits(whole.state)
     whole.reset()
-    assert snapshot(whole.state) == start
+    assert state_bits(whole.state) == start
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name in ("no_adapt", "shift", "fozo", "lame")])

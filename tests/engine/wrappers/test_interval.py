@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.errors import InputError
-from fozo.engine.interface.method import State
 from fozo.engine.model import FloatArray, ImageArray, Outputs
 from fozo.engine.registry import METHODS, Fozo, Interval, Shift, method, options_of
 from fozo.engine.runtime.network import Network
@@ -23,19 +23,6 @@ def images(count: int, seed: int = 0) -> ImageArray:
     made: ImageArray = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
     made.setflags(write=False)
     return made
-
-
-def snapshot(state: State) -> list[Any]:
-    """Every value of a state and of the states in it, to the bit."""
-    values = [(f.name, getattr(state, f.name)) for f in fields(state)]
-    return [
-        (name, snapshot(value))
-        if isinstance(value, State)
-        else (name, value.shape, value.tobytes())
-        if isinstance(value, np.ndarray)
-        else (name, value)
-        for name, value in values
-    ]
 
 
 @pytest.mark.parametrize("inner", [Fozo(), Shift()], ids=["fozo", "shift"])
@@ -56,7 +43,7 @@ def test_equals_the_method_stepped_by_hand(stand_in: StandIn, inner: Any, sizes:
             kept = []
         assert prediction.diagnostics["updated"] == updated
         assert len(state.images) == sum(map(len, kept))
-        assert snapshot(state.inner) == snapshot(by_hand)
+        assert state_bits(state.inner) == state_bits(by_hand)
         assert state.step == index + 1
     assert by_hand.step > 0
 
@@ -88,7 +75,7 @@ def test_the_callers_images_may_be_filled_again(stand_in: StandIn) -> None:
         _, left = wrapped.step(left, camera, network)
         camera[:] = 0
         _, right = wrapped.step(right, images(2, index), network)
-    assert snapshot(left) == snapshot(right)
+    assert state_bits(left) == state_bits(right)
 
 
 def test_an_empty_buffer_holds_no_images(stand_in: StandIn) -> None:
@@ -123,7 +110,7 @@ def test_images_that_break_a_step_are_not_kept(stand_in: StandIn) -> None:
     assert prediction.diagnostics["updated"] == 0
     state: Any = adapter.state
     assert len(state.images) == 0
-    assert snapshot(state.inner) == snapshot(replace(start.inner, step=1))
+    assert state_bits(state.inner) == state_bits(replace(start.inner, step=1))
     network.ill = False
     assert [adapter.step(images(2, index)).diagnostics["updated"] for index in range(2)] == [0, 1]
 
@@ -142,7 +129,7 @@ def test_every_method_resumes_within_an_interval(
 ) -> None:
     configured = method(name, interval=4)
     whole, stopped, resumed = (Adapter(network, configured, seed=3) for _ in range(3))
-    start = snapshot(whole.state)
+    start = state_bits(whole.state)
     stream = [random_images(size, seed=index) for index in range(7)]
     expected = [whole.step(batch) for batch in stream]
     for batch in stream[:5]:
@@ -150,13 +137,13 @@ def test_every_method_resumes_within_an_interval(
     assert len(stopped.state.images) > 0  # type: ignore[attr-defined]
     stopped.save(tmp_path / "state.npz")
     resumed.load(tmp_path / "state.npz")
-    assert snapshot(resumed.state) == snapshot(stopped.state)
+    assert state_bits(resumed.state) == state_bits(stopped.state)
     for batch, prediction in zip(stream[5:], expected[5:], strict=True):
         assert resumed.step(batch).logits.tobytes() == prediction.logits.tobytes()
-    assert snapshot(resumed.state) == snapshot(whole.state)
+    assert state_bits(resumed.state) == state_bits(whole.state)
     assert all(not prediction.guarded and np.isfinite(prediction.logits).all() for prediction in expected)
     whole.reset()
-    assert snapshot(whole.state) == start
+    assert state_bits(whole.state) == start
 
 
 def test_as_an_option_of_every_method() -> None:

@@ -13,10 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import fozo
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from doubles import accept_interrupts, child_environment, run_fozo
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
@@ -36,7 +36,6 @@ from fozo.eval.bench.bench import (
 )
 from fozo.eval.bench.worker import timed
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent)}
 FP32, INT8 = Contestant("fp32"), Contestant("int8")
 WHOLE, PARTS = Contestant("fp32", "torch"), Contestant("bf16", "torch", 8)
 QUICK: list[str] = ["--batch-size", "2", "--workers", "1", "--rounds", "1", "--min-seconds", "0", "--quiet"]
@@ -364,18 +363,11 @@ def test_tune_refuses_options_that_would_do_nothing(bundle_path: Path) -> None:
 
 
 def run(bundle: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(bundle, out, *options), env=ENVIRONMENT, capture_output=True, text=True, timeout=600
-    )
+    return run_fozo(*command(bundle, out, *options))
 
 
 def command(bundle: Path, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "fozo.cli", "bench", str(bundle), *QUICK, "--out", str(out), *options]
-
-
-def _mind_interrupts() -> None:
-    """Undoes what a shell does to jobs in the background, should the tests run in one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return ["bench", str(bundle), *QUICK, "--out", str(out), *options]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -391,14 +383,14 @@ def test_interrupt(bundle_path: Path, tmp_path: Path) -> None:
         "    return take(*arguments)\n"
         "bench.take_sample = slow; main()"
     )
-    arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--rounds", "5")[3:]]
+    arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--rounds", "5")]
     with subprocess.Popen(
         arguments,
-        env=ENVIRONMENT,
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_mind_interrupts,
+        preexec_fn=accept_interrupts,
     ) as process:
         watchdog = threading.Timer(100, process.kill)
         watchdog.start()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import real_data
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions import spatter as drops
 from fozo.eval.corruptions.blur import scattered
@@ -33,7 +33,6 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
 RANDOM = (*NOISES, "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform", "spatter")
-DATA = Path(os.environ.get("FOZO_TEST_DATA", "FOZO_TEST_DATA-is-not-set"))
 PUBLISHED = {
     "gaussian_noise": (0.08, 0.12, 0.18, 0.26, 0.38),
     "shot_noise": (60, 25, 12, 5, 3),
@@ -539,9 +538,7 @@ def test_frost_without_textures_says_where_to_get_them(tmp_path: Path, textures:
 
 
 def test_the_real_textures_are_read() -> None:
-    folder = DATA / "frost"
-    if not folder.is_dir():
-        pytest.skip(f"the textures of ImageNet-C are not in {folder}; set FOZO_TEST_DATA")
+    folder = real_data("frost")
     sizes = [texture.shape for texture in frost_textures(folder)]
     assert sizes == [(600, 900, 3), (315, 560, 3), (315, 560, 3), (350, 527, 3), (495, 660, 3)]
     frosted = corrupt(grey(0), "frost", 5, image_id="a", seed=0, textures=folder)

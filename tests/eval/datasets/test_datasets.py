@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.engine.bundle.bundle import Manifest
-from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import corrupt
 from fozo.eval.datasets.by_name import DEMO_CORRUPTIONS, open_dataset
@@ -21,7 +21,6 @@ from fozo.eval.datasets.names import TAKES
 from numpy.typing import NDArray
 from PIL import Image
 
-WNIDS = ("n01440764", "n01443537", "n02007558", "n04254680")
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 VARIANTS = (
     "imagenetv2-matched-frequency-format-val",
@@ -32,35 +31,15 @@ TABS = (("\ufeff", 1, 1999), ("", 2, 1000), ("", 3, 1002))
 GENERATED = "generated corruptions (not the official ImageNet-C)"
 
 
-def manifest(size: int = 224, resize: int = 256, **changes: Any) -> Manifest:
-    fields = {
-        "model": "vit",
-        "preprocessing": Preprocessing((size, size), resize, "bilinear"),
-        "layers": 12,
-        "width": 192,
-        "tokens": 197,
-        "feature_width": 192,
-        "classes": len(WNIDS),
-        "prompt_bound": 0.1,
-        "class_ids": WNIDS,
-    }
-    return Manifest(**{**fields, **changes})
-
-
 def thousand(**changes: Any) -> Manifest:
     """A bundle of 1,000 classes with WNIDs in *descending* order, so that position and number differ."""
     wnids = tuple(f"n{1000 + number:08d}" for number in reversed(range(1000)))
-    return manifest(16, 16, **{"classes": 1000, "class_ids": wnids, **changes})
-
-
-def pixels(seed: int, size: tuple[int, int] = (224, 224)) -> NDArray[np.uint8]:
-    coarse = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return vit_manifest(16, 16, **{"classes": 1000, "class_ids": wnids, **changes})
 
 
 def put(path: Path, array: NDArray[np.uint8] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels(0, (20, 20)) if array is None else array).save(path)
+    Image.fromarray(draw_picture(0, (20, 20)) if array is None else array).save(path)
     return path
 
 
@@ -89,20 +68,22 @@ def tree(tmp_path: Path) -> Path:
         for severity in (3, 5):
             for k, wnid in enumerate((WNIDS[3], WNIDS[1])):
                 for i in range(2):
-                    image = pixels(c * 100 + severity * 10 + k * 2 + i)
+                    image = draw_picture(c * 100 + severity * 10 + k * 2 + i)
                     put(root / name / str(severity) / wnid / f"ILSVRC2012_val_{i:08d}.png", image)
     return root
 
 
 def test_official_layout(tree: Path) -> None:
     names = ("gaussian_noise", "fog")
-    noise, fog = opened("imagenet-c", manifest(), tree, corruptions=names)
+    noise, fog = opened("imagenet-c", vit_manifest(), tree, corruptions=names)
     assert (noise.name, fog.name) == names
     assert (noise.severity, noise.expected, noise.classes, noise.generated) == (5, 50_000, None, False)
     assert noise.ids[:2] == tuple(f"{WNIDS[1]}/ILSVRC2012_val_{i:08d}.png" for i in range(2))
     assert noise.labels.tolist() == [1, 1, 3, 3]
-    np.testing.assert_array_equal(noise.load(0), pixels(52))  # PNG: to the bit, neither resized nor cropped
-    np.testing.assert_array_equal(fog.load(2), pixels(150))
+    np.testing.assert_array_equal(
+        noise.load(0), draw_picture(52)
+    )  # PNG: to the bit, neither resized nor cropped
+    np.testing.assert_array_equal(fog.load(2), draw_picture(150))
 
 
 def test_the_official_order() -> None:
@@ -115,79 +96,85 @@ def test_the_official_order() -> None:
 
 def test_all_fifteen_are_the_default_and_the_extra_ones_go_by_name(tmp_path: Path) -> None:
     for name in (*IMAGENET_C, *EXTRA):
-        put(tmp_path / name / "5" / WNIDS[0] / "1.png", pixels(1))
-    assert [d.name for d in opened("imagenet-c", manifest(), tmp_path)] == list(IMAGENET_C)
-    domains = opened("imagenet-c", manifest(), tmp_path, corruptions=("spatter", "fog", "saturate"))
+        put(tmp_path / name / "5" / WNIDS[0] / "1.png", draw_picture(1))
+    assert [d.name for d in opened("imagenet-c", vit_manifest(), tmp_path)] == list(IMAGENET_C)
+    domains = opened("imagenet-c", vit_manifest(), tmp_path, corruptions=("spatter", "fog", "saturate"))
     assert [d.name for d in domains] == ["spatter", "fog", "saturate"]
 
 
 def test_every_corruption_at_each_severity_in_turn(tree: Path) -> None:
-    domains = opened("imagenet-c", manifest(), tree, severities=(5, 3), corruptions=("fog", "gaussian_noise"))
+    domains = opened(
+        "imagenet-c", vit_manifest(), tree, severities=(5, 3), corruptions=("fog", "gaussian_noise")
+    )
     found = [(d.name, d.severity) for d in domains]
     assert found == [("fog", 5), ("gaussian_noise", 5), ("fog", 3), ("gaussian_noise", 3)]
-    np.testing.assert_array_equal(domains[0].load(2), pixels(150))
-    np.testing.assert_array_equal(domains[2].load(2), pixels(130))
+    np.testing.assert_array_equal(domains[0].load(2), draw_picture(150))
+    np.testing.assert_array_equal(domains[2].load(2), draw_picture(130))
 
 
 def test_domains_share_their_ids_and_labels(tree: Path) -> None:
     """ImageNet-C's 750,000 names would take 100 MB; a domain with other images keeps its own."""
-    put(tree / "fog" / "5" / WNIDS[0] / "more.png", pixels(0))
+    put(tree / "fog" / "5" / WNIDS[0] / "more.png", draw_picture(0))
     names = ("gaussian_noise", "fog")
-    noise5, fog5, noise3, fog3 = opened("imagenet-c", manifest(), tree, severities=(5, 3), corruptions=names)
+    noise5, fog5, noise3, fog3 = opened(
+        "imagenet-c", vit_manifest(), tree, severities=(5, 3), corruptions=names
+    )
     assert noise5.ids is noise3.ids is fog3.ids
     assert noise5.labels is noise3.labels is fog3.labels
     assert len(fog5) == 5
     assert fog5.ids[0] == f"{WNIDS[0]}/more.png"
-    np.testing.assert_array_equal(fog3.load(2), pixels(130))
+    np.testing.assert_array_equal(fog3.load(2), draw_picture(130))
 
 
 def test_smaller_models_take_the_middle_and_never_resize(tree: Path) -> None:
-    (fog,) = opened("imagenet-c", manifest(160, 182), tree, corruptions=["fog"])
-    np.testing.assert_array_equal(fog.load(0), pixels(152)[32:192, 32:192])
+    (fog,) = opened("imagenet-c", vit_manifest(160, 182), tree, corruptions=["fog"])
+    np.testing.assert_array_equal(fog.load(0), draw_picture(152)[32:192, 32:192])
 
 
 @pytest.mark.parametrize("size", [225, 384])
 def test_larger_models_are_refused(size: int, tree: Path) -> None:
-    refused(rf"224 pixels.*{size}.*--image-size 224", "imagenet-c", manifest(size, size), tree)
+    refused(rf"224 pixels.*{size}.*--image-size 224", "imagenet-c", vit_manifest(size, size), tree)
 
 
 def test_missing_folders_are_named_with_their_archives(tree: Path) -> None:
     names = ("fog", "snow", "spatter")
-    message = refused(r"missing: snow/5, spatter/5\.", "imagenet-c", manifest(), tree, corruptions=names)
+    message = refused(r"missing: snow/5, spatter/5\.", "imagenet-c", vit_manifest(), tree, corruptions=names)
     assert "Unpack weather.tar, extra.tar of ImageNet-C" in message
     refused(
-        "missing: fog/1, fog/2", "imagenet-c", manifest(), tree, corruptions=["fog"], severities=(1, 2, 3)
+        "missing: fog/1, fog/2", "imagenet-c", vit_manifest(), tree, corruptions=["fog"], severities=(1, 2, 3)
     )
-    refused("missing: gaussian_noise/5", "imagenet-c", manifest(), tree / "fog")
-    refused("no folder", "imagenet-c", manifest(), tree / "nowhere")
+    refused("missing: gaussian_noise/5", "imagenet-c", vit_manifest(), tree / "fog")
+    refused("no folder", "imagenet-c", vit_manifest(), tree / "nowhere")
 
 
 @pytest.mark.parametrize("names", [["rain"], ["fog", "Fog"], [], [""], ["../fog"], ["clean"]])
 def test_unknown_corruptions(names: list[str], tree: Path) -> None:
     refused(
-        "ImageNet-C has no corruption .*gaussian_noise", "imagenet-c", manifest(), tree, corruptions=names
+        "ImageNet-C has no corruption .*gaussian_noise", "imagenet-c", vit_manifest(), tree, corruptions=names
     )
 
 
 @pytest.mark.parametrize("severities", [(), (0,), (6,), (5, 5)])
 def test_unknown_severities(severities: tuple[int, ...], tree: Path) -> None:
-    refused("severities out of 1, 2, 3, 4, 5", "imagenet-c", manifest(), tree, severities=severities)
+    refused("severities out of 1, 2, 3, 4, 5", "imagenet-c", vit_manifest(), tree, severities=severities)
 
 
 def test_clean_images_come_last(tree: Path, tmp_path: Path) -> None:
-    put(tmp_path / "val" / WNIDS[2] / "1.png", pixels(9, (300, 512)))
+    put(tmp_path / "val" / WNIDS[2] / "1.png", draw_picture(9, (300, 512)))
     options: dict[str, Any] = {"severities": (3, 5), "corruptions": ["fog"], "clean": tmp_path / "val"}
-    *fog, clean = opened("imagenet-c", manifest(), tree, **options)
+    *fog, clean = opened("imagenet-c", vit_manifest(), tree, **options)
     assert [domain.name for domain in fog] == ["fog", "fog"]
     assert (clean.name, clean.severity, clean.expected, clean.generated) == ("clean", None, 50_000, False)
     assert clean.labels.tolist() == [2]
-    shorter = Image.fromarray(pixels(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
+    shorter = Image.fromarray(draw_picture(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(clean.load(0), np.asarray(shorter)[16:240, 106:330])  # as the bundle says
 
 
 def test_what_is_no_folder_of_clean_images_is_told_what_is_expected(tree: Path, tmp_path: Path) -> None:
     def said(message: str, clean: Path, **options: Any) -> str:
-        return refused(message, "imagenet-c", manifest(), tree, corruptions=["fog"], clean=clean, **options)
+        return refused(
+            message, "imagenet-c", vit_manifest(), tree, corruptions=["fog"], clean=clean, **options
+        )
 
     hint = "--clean names the folder of ImageNet's validation images"
     assert hint in said("found nothing", tmp_path / "nowhere")
@@ -207,7 +194,7 @@ def test_what_is_no_folder_of_clean_images_is_told_what_is_expected(tree: Path, 
 def test_a_damaged_image_of_imagenet_c_is_named(tree: Path) -> None:
     bad = tree / "fog" / "5" / WNIDS[1] / "ILSVRC2012_val_00000001.png"
     bad.write_bytes(bad.read_bytes()[:500])
-    (fog,) = opened("imagenet-c", manifest(), tree, corruptions=["fog"])
+    (fog,) = opened("imagenet-c", vit_manifest(), tree, corruptions=["fog"])
     fog.load(0)
     with pytest.raises(InputError, match=r"damaged .*fog/5/n01443537/ILSVRC2012_val_00000001\.png"):
         fog.load(1)
@@ -223,17 +210,17 @@ def marked(tree: Path, **changes: Any) -> Path:
 
 
 def test_generated_folders_are_labelled(tree: Path) -> None:
-    label, domains = open_dataset(manifest(), "imagenet-c", data=marked(tree), severities=(3, 5))
+    label, domains = open_dataset(vit_manifest(), "imagenet-c", data=marked(tree), severities=(3, 5))
     assert label == GENERATED
     found = [(d.name, d.severity, d.generated, d.expected) for d in domains]
     names = ("gaussian_noise", "fog")
     assert found == [(name, severity, True, None) for severity in (3, 5) for name in names]
-    np.testing.assert_array_equal(domains[1].load(2), pixels(130))
+    np.testing.assert_array_equal(domains[1].load(2), draw_picture(130))
 
 
 def test_clean_images_beside_generated_ones_have_no_official_number(tree: Path, tmp_path: Path) -> None:
     put(tmp_path / "val" / WNIDS[2] / "1.png")
-    _, domains = open_dataset(manifest(), "imagenet-c", data=marked(tree), clean=tmp_path / "val")
+    _, domains = open_dataset(vit_manifest(), "imagenet-c", data=marked(tree), clean=tmp_path / "val")
     assert (domains[-1].name, domains[-1].generated, domains[-1].expected) == ("clean", False, None)
 
 
@@ -242,7 +229,7 @@ def test_frost_that_was_left_out_is_said(tmp_path: Path) -> None:
     for name in names:
         put(tmp_path / name / "5" / WNIDS[0] / "1.png")
     marked(tmp_path, corruptions=names, severities=[5], size=20, images=1)
-    label, _ = open_dataset(manifest(16, 16), "imagenet-c", data=tmp_path)
+    label, _ = open_dataset(vit_manifest(16, 16), "imagenet-c", data=tmp_path)
     assert label == "generated corruptions without frost (not the official ImageNet-C)"
 
 
@@ -263,7 +250,7 @@ def test_frost_that_was_left_out_is_said(tmp_path: Path) -> None:
 def test_generated_folders_that_do_not_fit(
     changes: dict[str, Any], options: dict[str, Any], message: str, tree: Path
 ) -> None:
-    refused(message, "imagenet-c", manifest(), marked(tree, **changes), **options)
+    refused(message, "imagenet-c", vit_manifest(), marked(tree, **changes), **options)
 
 
 @pytest.mark.parametrize(
@@ -286,17 +273,17 @@ def test_generated_folders_that_do_not_fit(
 )
 def test_a_damaged_record_is_refused(content: str, tree: Path) -> None:
     (tree / "generated.json").write_text(content)
-    refused(r"record of generated images in .*generated\.json", "imagenet-c", manifest(), tree)
+    refused(r"record of generated images in .*generated\.json", "imagenet-c", vit_manifest(), tree)
 
 
 # --- generated while streaming ---
 
 
 def test_generating_at_several_severities(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[1] / "a.png", pixels(3))
+    put(tmp_path / WNIDS[1] / "a.png", draw_picture(3))
     options: dict[str, Any] = {"generate_from": tmp_path, "severities": (4, 2), "seed": 7}
     label, domains = open_dataset(
-        manifest(), "imagenet-c", data=None, corruptions=["contrast", "clean", "fog"], **options
+        vit_manifest(), "imagenet-c", data=None, corruptions=["contrast", "clean", "fog"], **options
     )
     assert label == GENERATED
     found = [(d.name, d.severity, d.generated) for d in domains]
@@ -311,7 +298,7 @@ def test_generating_at_several_severities(tmp_path: Path) -> None:
 def test_generating_everything(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[1] / "a.png")
     label, domains = open_dataset(
-        manifest(), "imagenet-c", data=None, generate_from=tmp_path, severities=(1, 5)
+        vit_manifest(), "imagenet-c", data=None, generate_from=tmp_path, severities=(1, 5)
     )
     names = [name for name in IMAGENET_C if name != "frost"]
     assert label == "generated corruptions without frost (not the official ImageNet-C)"
@@ -322,10 +309,10 @@ def test_generating_everything(tmp_path: Path) -> None:
 
 
 def test_validation_images_by_class(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[2] / "1.png", pixels(9, (300, 512)))
-    (domain,) = opened("imagenet", manifest(), tmp_path)
+    put(tmp_path / WNIDS[2] / "1.png", draw_picture(9, (300, 512)))
+    (domain,) = opened("imagenet", vit_manifest(), tmp_path)
     assert (domain.name, domain.expected, domain.classes, domain.severity) == ("imagenet", 50_000, None, None)
-    shorter = Image.fromarray(pixels(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
+    shorter = Image.fromarray(draw_picture(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(domain.load(0), np.asarray(shorter)[16:240, 106:330])
 
 
@@ -394,7 +381,7 @@ def test_published_lines_of_both_forms_agree(tmp_path: Path) -> None:
     for lines in (numbers, named):
         labels = labelled(tmp_path, *lines)
         (domain,) = opened(
-            "imagenet", manifest(classes=1000, class_ids=wnids), tmp_path / "val", labels=labels
+            "imagenet", vit_manifest(classes=1000, class_ids=wnids), tmp_path / "val", labels=labels
         )
         assert domain.ids == (
             "n01751748/ILSVRC2012_val_00000001.JPEG",
@@ -420,7 +407,7 @@ def test_both_layouts_have_the_same_ids(flat: Path, tmp_path: Path) -> None:
 def test_labels_go_with_clean_images_and_generation_too(flat: Path, tree: Path, tmp_path: Path) -> None:
     lines = [f"ILSVRC2012_val_{number:08d} {WNIDS[number]}" for number in (1, 2, 3)]
     labels = labelled(tmp_path, *lines)
-    bundle = manifest(16, 16)
+    bundle = vit_manifest(16, 16)
     *_, clean = opened("imagenet-c", bundle, tree, corruptions=["fog"], clean=flat, labels=labels)
     assert (clean.name, clean.labels.tolist()) == ("clean", [1, 2, 3])
     _, (fog,) = open_dataset(
@@ -470,7 +457,7 @@ def test_images_in_one_folder_need_labels_and_class_folders_none(flat: Path, tmp
 
 def test_numbers_need_the_thousand_classes(flat: Path, tmp_path: Path) -> None:
     labels = labelled(tmp_path, *(f"ILSVRC2012_val_{n:08d} {n}" for n in (1, 2, 3)))
-    refused("1,000 WNIDs.*vit has 4 classes", "imagenet", manifest(), flat, labels=labels)
+    refused("1,000 WNIDs.*vit has 4 classes", "imagenet", vit_manifest(), flat, labels=labels)
     names = tuple(f"class {n}" for n in range(1000))
     refused("named like class 0", "imagenet", thousand(class_ids=names), flat, labels=labels)
     (domain,) = opened("imagenet", thousand(class_ids=None), flat, labels=labels)
@@ -516,10 +503,10 @@ def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
     assert domain.missing == tuple(wnids[2:5])
     said = f"197 class folders of imagenet-r, officially 200, without class folders {', '.join(wnids[2:5])};"
     assert domain.describe_deviations()[-1].startswith(said)
-    narrow = manifest(16, 16, classes=200, class_ids=tuple(reversed(wnids)))
+    narrow = vit_manifest(16, 16, classes=200, class_ids=tuple(reversed(wnids)))
     (domain,) = opened("imagenet-r", narrow, tmp_path / "r")
     assert domain.missing == tuple(wnids[2:5])
-    other = manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999"))
+    other = vit_manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999"))
     (domain,) = opened("imagenet-r", other, tmp_path / "r")
     assert domain.missing == (), "which of these classes the data set has is not known"
     (domain,) = opened("imagenet-sketch", thousand(), tmp_path / "r")
@@ -528,14 +515,14 @@ def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
 
 
 def test_missing_class_folders_of_other_official_data_are_named(tree: Path, tmp_path: Path) -> None:
-    (fog,) = opened("imagenet-c", manifest(), tree, corruptions=["fog"])
+    (fog,) = opened("imagenet-c", vit_manifest(), tree, corruptions=["fog"])
     assert fog.describe_deviations() == [
         f"4 images of fog, officially 50,000, without class folders {WNIDS[0]}, {WNIDS[2]}"
     ]
     put(tmp_path / "val" / WNIDS[1] / "1.png")
-    (domain,) = opened("imagenet", manifest(), tmp_path / "val")
+    (domain,) = opened("imagenet", vit_manifest(), tmp_path / "val")
     assert domain.missing == (WNIDS[0], WNIDS[2], WNIDS[3])
-    more = manifest(classes=1001, class_ids=(*WNIDS, *(f"x{number}" for number in range(997))))
+    more = vit_manifest(classes=1001, class_ids=(*WNIDS, *(f"x{number}" for number in range(997))))
     (domain,) = opened("imagenet", more, tmp_path / "val")
     assert domain.missing == (), "not all of its classes are ImageNet's"
     for number in (2, 10):
@@ -549,9 +536,11 @@ def test_a_model_of_the_two_hundred_classes_needs_no_mask(tmp_path: Path) -> Non
     wnids = tuple(f"n{number:08d}" for number in range(200))
     for wnid in wnids:
         put(tmp_path / wnid / "1.png")
-    (domain,) = opened("imagenet-r", manifest(16, 16, classes=200, class_ids=wnids), tmp_path)
+    (domain,) = opened("imagenet-r", vit_manifest(16, 16, classes=200, class_ids=wnids), tmp_path)
     assert domain.classes is None
-    (masked,) = opened("imagenet-r", manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999")), tmp_path)
+    (masked,) = opened(
+        "imagenet-r", vit_manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999")), tmp_path
+    )
     assert masked.classes == tuple(range(200))
 
 
@@ -623,7 +612,7 @@ def test_folders_that_are_no_numbers_of_classes(name: str, tmp_path: Path) -> No
 def test_nothing_of_v2(tmp_path: Path) -> None:
     message = refused("found no image", "imagenet-v2", thousand(), tmp_path)
     assert VARIANTS[0] in message
-    refused("1,000 WNIDs.*vit has 4 classes", "imagenet-v2", manifest(), variant(tmp_path))
+    refused("1,000 WNIDs.*vit has 4 classes", "imagenet-v2", vit_manifest(), variant(tmp_path))
 
 
 # --- CIFAR ---
@@ -641,7 +630,7 @@ def cifar(folder: Path, per_severity: int = 4, classes: int = 10) -> Path:
 
 
 def of_cifar(classes: int = 10, **changes: Any) -> Manifest:
-    return manifest(48, 48, **{"classes": classes, "class_ids": None, **changes})
+    return vit_manifest(48, 48, **{"classes": classes, "class_ids": None, **changes})
 
 
 def test_blocks_of_an_array_are_severities(tmp_path: Path) -> None:
@@ -757,7 +746,7 @@ def test_arrays_of_cifar_that_cannot_be_used(file: str, content: Any, message: s
 
 def test_the_demonstration_at_several_severities() -> None:
     pytest.importorskip("sklearn")
-    digits = manifest(32, 32, classes=10, class_ids=tuple("0123456789"))
+    digits = vit_manifest(32, 32, classes=10, class_ids=tuple("0123456789"))
     label, domains = open_dataset(digits, "demo", data=None, severities=(1, 3))
     assert label == "demo (generated corruptions)"
     names = list(DEMO_CORRUPTIONS[:-1])
@@ -767,7 +756,7 @@ def test_the_demonstration_at_several_severities() -> None:
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     put(tmp_path / "mine" / WNIDS[3] / "1.png")
-    (domain,) = opened("imagefolder", manifest(), tmp_path / "mine")
+    (domain,) = opened("imagefolder", vit_manifest(), tmp_path / "mine")
     assert (domain.name, domain.labels.tolist(), domain.expected) == ("imagefolder", [3], None)
 
 
@@ -797,10 +786,10 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together(dataset: str, options: dict[str, Any], message: str) -> None:
-    refused(message, dataset, manifest(), **{"data": None, **options})
+    refused(message, dataset, vit_manifest(), **{"data": None, **options})
 
 
 def test_every_data_set_can_be_opened() -> None:
     """Without its data each is asked for it, and none is unknown."""
     for dataset in set(TAKES) - {"demo"}:
-        refused(f"{dataset} needs --data", dataset, manifest())
+        refused(f"{dataset} needs --data", dataset, vit_manifest())

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.data.demo import DEMO_CLASSES, demo_images
-from fozo.engine.bundle.bundle import Manifest
-from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import NAMES, corrupt
 from fozo.eval.datasets.domain import (
@@ -29,29 +28,6 @@ from fozo.eval.datasets.domain import (
 )
 from numpy.typing import NDArray
 from PIL import Image
-
-WNIDS = ("n01440764", "n01443537", "n02007558", "n04254680")
-
-
-def manifest(size: int = 224, resize: int = 256, **changes: Any) -> Manifest:
-    fields = {
-        "model": "vit",
-        "preprocessing": Preprocessing((size, size), resize, "bilinear"),
-        "layers": 12,
-        "width": 192,
-        "tokens": 197,
-        "feature_width": 192,
-        "classes": len(WNIDS),
-        "prompt_bound": 0.1,
-        "class_ids": WNIDS,
-    }
-    return Manifest(**{**fields, **changes})
-
-
-def pixels(seed: int, size: tuple[int, int] = (224, 224)) -> NDArray[np.uint8]:
-    """Smooth noise, so that JPEG keeps it small and recognisable."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def put(path: Path, array: NDArray[np.uint8]) -> Path:
@@ -69,8 +45,8 @@ def put(path: Path, array: NDArray[np.uint8]) -> Path:
 def test_labels_are_the_models_and_not_the_folders_order(tmp_path: Path) -> None:
     ids = ("zebra", "ant", "moth")
     for name in ("ant", "zebra"):
-        put(tmp_path / "data" / name / "1.png", pixels(1))
-    domain = imagefolder(tmp_path / "data", manifest(classes=3, class_ids=ids))
+        put(tmp_path / "data" / name / "1.png", draw_picture(1))
+    domain = imagefolder(tmp_path / "data", vit_manifest(classes=3, class_ids=ids))
     assert domain.name == "data"
     assert domain.ids == ("ant/1.png", "zebra/1.png")
     assert domain.labels.tolist() == [1, 0]
@@ -78,28 +54,30 @@ def test_labels_are_the_models_and_not_the_folders_order(tmp_path: Path) -> None
 
 def test_without_identifiers_sorted_folders_are_the_classes(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
-        put(tmp_path / name / "1.png", pixels(1))
-    assert imagefolder(tmp_path, manifest(classes=3, class_ids=None)).labels.tolist() == [0, 1, 2]
+        put(tmp_path / name / "1.png", draw_picture(1))
+    assert imagefolder(tmp_path, vit_manifest(classes=3, class_ids=None)).labels.tolist() == [0, 1, 2]
     for classes in (2, 4):
         with pytest.raises(InputError, match=rf"one folder for each of its {classes} classes, found 3"):
-            imagefolder(tmp_path, manifest(classes=classes, class_ids=None))
+            imagefolder(tmp_path, vit_manifest(classes=classes, class_ids=None))
 
 
 def test_images_are_prepared_as_the_bundle_says(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1, (64, 128)))
-    found = imagefolder(tmp_path, manifest(32, 40)).load(0)
-    expected = np.asarray(Image.fromarray(pixels(1, (64, 128))).resize((80, 40), Image.Resampling.BILINEAR))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1, (64, 128)))
+    found = imagefolder(tmp_path, vit_manifest(32, 40)).load(0)
+    expected = np.asarray(
+        Image.fromarray(draw_picture(1, (64, 128))).resize((80, 40), Image.Resampling.BILINEAR)
+    )
     np.testing.assert_array_equal(found, expected[4:36, 24:56])
     assert found.dtype == np.uint8
 
 
 def test_a_miniature_of_every_rule(tmp_path: Path) -> None:
     for name in ("n02007558/b.JPEG", "n01440764/a.png", "n01440764/Z.PnM"):
-        put(tmp_path / name, pixels(1, (8, 8)))
+        put(tmp_path / name, draw_picture(1, (8, 8)))
     (tmp_path / "README.txt").write_text("x")
     (tmp_path / "n01440764" / "notes.txt").write_text("x")
     (tmp_path / "n01440764" / "thumbnails").mkdir()
-    domain = imagefolder(tmp_path, manifest())
+    domain = imagefolder(tmp_path, vit_manifest())
     assert domain.ids == ("n01440764/Z.PnM", "n01440764/a.png", "n02007558/b.JPEG")
     assert domain.labels.tolist() == [0, 0, 2]
     assert domain.labels.dtype == np.int64
@@ -110,17 +88,17 @@ def test_a_miniature_of_every_rule(tmp_path: Path) -> None:
     "name", [".DS_Store", "n01440764/.DS_Store", "n01440764/._1.JPEG", ".cache/n0/2.png"]
 )
 def test_hidden_files_are_ignored(name: str, tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"no image")
-    assert imagefolder(tmp_path, manifest()).ids == (f"{WNIDS[0]}/1.png",)
+    assert imagefolder(tmp_path, vit_manifest()).ids == (f"{WNIDS[0]}/1.png",)
 
 
 def test_ids_are_ordered_as_whole_texts(tmp_path: Path) -> None:
     """`-` comes before `/`, so ordering folders first would differ; results of older versions must stay."""
     for name in ("a/1.png", "a-b/1.png"):
-        put(tmp_path / name, pixels(1, (8, 8)))
-    domain = imagefolder(tmp_path, manifest(classes=2, class_ids=("a", "a-b")))
+        put(tmp_path / name, draw_picture(1, (8, 8)))
+    domain = imagefolder(tmp_path, vit_manifest(classes=2, class_ids=("a", "a-b")))
     assert domain.ids == ("a-b/1.png", "a/1.png")
     assert domain.labels.tolist() == [1, 0]
 
@@ -133,57 +111,57 @@ def test_no_folder_of_images(kind: str, tmp_path: Path) -> None:
     elif kind == "file":
         path.write_text("")
     with pytest.raises(InputError, match=r"folder.*data"):
-        imagefolder(path, manifest())
+        imagefolder(path, vit_manifest())
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
     (tmp_path / WNIDS[1]).mkdir()
     with pytest.raises(
         InputError, match=rf"no image in the class folder .*{WNIDS[1]}; expected files ending"
     ):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
     (tmp_path / WNIDS[1] / "1.heic").write_bytes(b"x")
     with pytest.raises(InputError, match=rf"no image in the class folder .*{WNIDS[1]}"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
 
 
 def test_images_loose_in_the_root_or_too_deep(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
-    loose = put(tmp_path / "loose.png", pixels(0))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
+    loose = put(tmp_path / "loose.png", draw_picture(0))
     with pytest.raises(InputError, match=r"<class>/<image>.*loose\.png"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
     loose.unlink()
-    put(tmp_path / WNIDS[0] / "more" / "still" / "deep.png", pixels(0))
+    put(tmp_path / WNIDS[0] / "more" / "still" / "deep.png", draw_picture(0))
     with pytest.raises(InputError, match=r"<class>/<image>.*more/still/deep\.png"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
 
 
 def test_a_folder_that_is_no_class_of_the_model(tmp_path: Path) -> None:
-    put(tmp_path / "n99999999" / "1.png", pixels(1))
+    put(tmp_path / "n99999999" / "1.png", draw_picture(1))
     with pytest.raises(InputError, match="1 folders that are no class of vit: n99999999"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
 
 
 def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
     monkeypatch.setattr("fozo.eval.datasets.class_folders.os.scandir", refuse)
     with pytest.raises(InputError, match=rf"cannot read the folder {tmp_path}: Permission denied"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX systems only")
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.png", pixels(1))
+    put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
     try:
         Path(os.fsdecode(os.fsencode(tmp_path / WNIDS[0]) + b"/\xff.png")).write_bytes(b"x")
     except OSError:
         pytest.skip("this file system knows only UTF-8")
     with pytest.raises(InputError, match=r"UTF-8, found '\\udcff\.png'"):
-        imagefolder(tmp_path, manifest())
+        imagefolder(tmp_path, vit_manifest())
 
 
 # --- links ---
@@ -191,13 +169,13 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def linked(tmp_path: Path, target: object, name: str = "1.png") -> Path:
     """A class folder with an image `0.png` and a link."""
-    put(tmp_path / "data" / WNIDS[0] / "0.png", pixels(1))
+    put(tmp_path / "data" / WNIDS[0] / "0.png", draw_picture(1))
     (tmp_path / "data" / WNIDS[0] / name).symlink_to(Path(str(target)))
     return tmp_path / "data"
 
 
 def test_links_to_files_outside_are_followed(tmp_path: Path) -> None:
-    domain = imagefolder(linked(tmp_path, put(tmp_path / "elsewhere.png", pixels(2))), manifest())
+    domain = imagefolder(linked(tmp_path, put(tmp_path / "elsewhere.png", draw_picture(2))), vit_manifest())
     assert domain.ids == (f"{WNIDS[0]}/0.png", f"{WNIDS[0]}/1.png")
     np.testing.assert_array_equal(domain.load(1), imagefolder_of(tmp_path / "elsewhere.png").load(0))
 
@@ -206,32 +184,32 @@ def imagefolder_of(image: Path) -> Domain:
     """The same image in a folder of its own."""
     folder = image.parent / "own"
     put(folder / WNIDS[0] / "1.png", np.asarray(Image.open(image)))
-    return imagefolder(folder, manifest())
+    return imagefolder(folder, vit_manifest())
 
 
 def test_links_to_class_folders_are_followed(tmp_path: Path) -> None:
-    put(tmp_path / "elsewhere" / "1.png", pixels(2))
+    put(tmp_path / "elsewhere" / "1.png", draw_picture(2))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / WNIDS[2]).symlink_to(tmp_path / "elsewhere")
-    domain = imagefolder(tmp_path / "data", manifest())
+    domain = imagefolder(tmp_path / "data", vit_manifest())
     assert (domain.ids, domain.labels.tolist()) == ((f"{WNIDS[2]}/1.png",), [2])
     assert domain.load(0).shape == (224, 224, 3)
 
 
 def test_broken_links_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"leads nowhere.*n01440764/1\.png"):
-        imagefolder(linked(tmp_path, tmp_path / "gone.png"), manifest())
+        imagefolder(linked(tmp_path, tmp_path / "gone.png"), vit_manifest())
 
 
 def test_links_in_a_circle_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"in a circle.*n01440764/1\.png"):
-        imagefolder(linked(tmp_path, "1.png"), manifest())
+        imagefolder(linked(tmp_path, "1.png"), vit_manifest())
 
 
 @pytest.mark.parametrize("target", [".", ".."])
 def test_links_to_a_folder_above_end(target: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"<class>/<image>, found .*n01440764/up/"):
-        imagefolder(linked(tmp_path, target, "up"), manifest())
+        imagefolder(linked(tmp_path, target, "up"), vit_manifest())
 
 
 # --- damaged images ---
@@ -268,9 +246,9 @@ def gif() -> bytes:
     ],
 )
 def test_an_image_that_cannot_be_read_is_named(kind: str, message: str, tmp_path: Path) -> None:
-    put(tmp_path / WNIDS[0] / "1.JPEG", pixels(1))
-    bad = put(tmp_path / WNIDS[1] / "2.JPEG", pixels(2))
-    domain = imagefolder(tmp_path, manifest())
+    put(tmp_path / WNIDS[0] / "1.JPEG", draw_picture(1))
+    bad = put(tmp_path / WNIDS[1] / "2.JPEG", draw_picture(2))
+    domain = imagefolder(tmp_path, vit_manifest())
     content = {
         "truncated": bad.read_bytes()[:700],
         "empty": b"",
@@ -293,13 +271,13 @@ def test_an_image_that_cannot_be_read_is_named(kind: str, message: str, tmp_path
 
 def test_a_renamed_suffix(tmp_path: Path) -> None:
     """Content decides how an image is read; only the suffix decides whether it is one."""
-    image = put(tmp_path / WNIDS[0] / "1.png", pixels(1))
-    other = put(tmp_path / WNIDS[0] / "2.png", pixels(2))
+    image = put(tmp_path / WNIDS[0] / "1.png", draw_picture(1))
+    other = put(tmp_path / WNIDS[0] / "2.png", draw_picture(2))
     image.rename(image.with_suffix(".JPEG"))
     other.rename(other.with_suffix(".txt"))
-    domain = imagefolder(tmp_path, manifest(224, 224))
+    domain = imagefolder(tmp_path, vit_manifest(224, 224))
     assert domain.ids == (f"{WNIDS[0]}/1.JPEG",)
-    np.testing.assert_array_equal(domain.load(0), pixels(1))
+    np.testing.assert_array_equal(domain.load(0), draw_picture(1))
 
 
 # --- arrays ---
@@ -409,7 +387,7 @@ def test_deviations_that_agree_are_described_once() -> None:
 
 
 def clean() -> Domain:
-    images = [pixels(i, (32, 32)) for i in range(5)]
+    images = [draw_picture(i, (32, 32)) for i in range(5)]
     return Domain("clean", tuple(f"c/{i}.png" for i in range(5)), np.arange(5), lambda i: images[i])
 
 
@@ -448,7 +426,7 @@ def test_frost_is_generated_with_its_textures_only(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing: frost1, frost2"):
         generated(clean(), 5, ["frost"], 0, tmp_path)
     for number in range(1, 6):
-        put(tmp_path / f"frost{number}.png", pixels(number, (240, 260)))
+        put(tmp_path / f"frost{number}.png", draw_picture(number, (240, 260)))
     (frost,) = generated(clean(), 5, ["frost"], 0, tmp_path)
     expected = corrupt(clean().load(2), "frost", 5, image_id="c/2.png", seed=0, textures=tmp_path)
     np.testing.assert_array_equal(frost.load(2), expected)
@@ -458,13 +436,13 @@ def test_frost_is_generated_with_its_textures_only(tmp_path: Path) -> None:
 
 
 def test_demo() -> None:
-    bundle = manifest(32, 32, classes=10, class_ids=DEMO_CLASSES)
+    bundle = vit_manifest(32, 32, classes=10, class_ids=DEMO_CLASSES)
     domain = demo(bundle)
     images, labels = demo_images("test")
     assert len(domain) == 797
     assert len(set(domain.ids)) == 797
     np.testing.assert_array_equal(domain.labels, labels)
     np.testing.assert_array_equal(domain.load(5), images[5])
-    for other in (manifest(), manifest(28, 28, classes=10, class_ids=DEMO_CLASSES)):
+    for other in (vit_manifest(), vit_manifest(28, 28, classes=10, class_ids=DEMO_CLASSES)):
         with pytest.raises(InputError, match="needs the demo model"):
             demo(other)

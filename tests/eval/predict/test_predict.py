@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import fozo
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from doubles import accept_interrupts, child_environment, fozo_command, run_fozo
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, FozoError, InputError, StateError
@@ -35,13 +35,8 @@ from fozo.eval.predict.prediction_writer import PredictionWriter
 from fozo.eval.predict.watch import PATIENCE, Watch
 from PIL import Image
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent),
-    "PYTHONWARNINGS": "default",
-}
+ENVIRONMENT = child_environment(PYTHONWARNINGS="default")
 DEFAULT = "pizo:domains=16"  # the method of `fozo predict`
-COMMAND = [sys.executable, "-m", "fozo.cli", "predict"]
 CLASSES = 20
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, and names of files that are any bytes")
 
@@ -57,10 +52,8 @@ def run(*arguments: object, input: bytes = b"") -> str:
     return result.stdout
 
 
-def spawned(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, timeout=100, **options
-    )
+def spawned(*arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
+    return run_fozo("predict", *arguments, env=ENVIRONMENT, text=False, **options)
 
 
 def table(source: str | Path) -> list[dict[str, str]]:
@@ -941,11 +934,6 @@ def test_summary_and_errors_of_a_process(
     assert "001.png" in line
 
 
-def _mind_interrupts() -> None:
-    """Undoes what a shell does to jobs in the background, should the tests run in one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @POSIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_stream_with_its_state_saved(
@@ -964,10 +952,10 @@ def test_signals_end_a_stream_with_its_state_saved(
     for path in (tmp_path / "camera").iterdir():
         os.utime(path, (1000, 1000))
     with subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        fozo_command("predict", *arguments),
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
-        preexec_fn=_mind_interrupts,
+        preexec_fn=accept_interrupts,
     ) as process:
         watchdog = threading.Timer(100, process.kill)
         watchdog.start()
@@ -1026,7 +1014,7 @@ def test_a_reader_that_has_enough(bundle_path: Path, random_images: RandomImages
     with (
         subprocess.Popen(["yes", str(path)], stdout=subprocess.PIPE) as source,
         subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            fozo_command("predict", *arguments),
             env=ENVIRONMENT,
             stdin=source.stdout,
             stdout=subprocess.PIPE,
@@ -1051,7 +1039,7 @@ def test_a_reader_that_has_enough(bundle_path: Path, random_images: RandomImages
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk(bundle_path: Path, random_images: RandomImages, tmp_path: Path) -> None:
     save(random_images(1), tmp_path / "images")
-    command = [*COMMAND, str(bundle_path), str(tmp_path / "images")]
+    command = fozo_command("predict", bundle_path, tmp_path / "images")
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, timeout=100)
     assert result.returncode == 1

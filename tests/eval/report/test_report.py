@@ -7,7 +7,6 @@ import html
 import io
 import json
 import math
-import os
 import re
 import shutil
 import statistics
@@ -19,10 +18,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import fozo
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from doubles import child_environment, run_fozo
 from fozo.cli import cli
 from fozo.commands.report import report
 from fozo.engine.bundle.bundle import Bundle
@@ -586,14 +585,10 @@ def test_equal_results_give_equal_bytes(two_seeds: Source, tmp_path: Path) -> No
     )
     outputs = []
     for seed, configuration in (("1", tmp_path / "configured"), ("2", tmp_path)):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent),
-            "PYTHONHASHSEED": seed,
-            "MATPLOTLIBRC": str(configuration),
-        }
-        command = [sys.executable, "-m", "fozo.cli", "report", two_seeds.path.name, "--out", f"{seed}.html"]
-        subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=300)
+        environment = child_environment(PYTHONHASHSEED=seed, MATPLOTLIBRC=str(configuration))
+        run_fozo(
+            "report", two_seeds.path.name, "--out", f"{seed}.html", env=environment, cwd=tmp_path, check=True
+        )
         outputs.append((tmp_path / f"{seed}.html").read_bytes())
     assert outputs[0] == outputs[1]
 

@@ -8,15 +8,14 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fozo
 import numpy as np
 import pytest
+from doubles import child_environment, fozo_command, run_fozo
 from fozo.engine.arrays import from_npz, to_npz
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import StateError
@@ -25,7 +24,6 @@ from fozo.eval.streaming import experiment
 from fozo.eval.streaming.experiment import Experiment
 from PIL import Image
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent)}
 KILLS = 20
 METHODS = ("no_adapt", "fozo:window=8,guard=rollback", "t3a:interval=10", "zoa", "lame:window=12")
 OPTIONS: dict[str, Any] = {
@@ -201,7 +199,7 @@ def command(bundle: Path, images: Path, out: Path, *options: str) -> list[str]:
         "0",
     ]
     arguments = [str(bundle), "--dataset", "imagefolder", "--data", str(images), "--out", str(out)]
-    return [sys.executable, "-m", "fozo.cli", "adapt", *arguments, *listed, *stream, "--quiet", *options]
+    return ["adapt", *arguments, *listed, *stream, "--quiet", *options]
 
 
 def read(path: Path) -> Any:
@@ -212,13 +210,13 @@ def read(path: Path) -> Any:
 def test_killed_at_random_moments(bundle_path: Path, images: Path, tmp_path: Path) -> None:
     """As often as it takes; every run that comes to its end equals the one that was left in peace."""
     peace, out = tmp_path / "peace.json", tmp_path / "results.json"
-    subprocess.run(command(bundle_path, images, peace), env=ENVIRONMENT, check=True, capture_output=True)
+    run_fozo(*command(bundle_path, images, peace), check=True)
     expected, moments = read(peace), random.Random(0)
     kills = ends = continued = 0
     while kills < KILLS or not ends:
         process = subprocess.Popen(
-            command(bundle_path, images, out, "--resume"),
-            env={**ENVIRONMENT, "PYTHONUNBUFFERED": "1"},
+            fozo_command(*command(bundle_path, images, out, "--resume")),
+            env=child_environment(PYTHONUNBUFFERED="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

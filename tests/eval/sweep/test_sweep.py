@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ import fozo
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from doubles import child_environment, fozo_command, run_fozo, save_class_folders
 from fozo.cli import cli
 from fozo.engine.errors import ComputeError, InputError
 from fozo.eval.protocol import Protocol
@@ -43,10 +43,7 @@ from fozo.eval.sweep.folder import Sweep
 from fozo.eval.sweep.graph import Graph, Stream, choose_comparable, merge_cells
 from fozo.eval.sweep.local import default_processes, run_locally
 from fozo.eval.sweep.plan import plan
-from PIL import Image
 
-COMMAND = [sys.executable, "-m", "fozo.cli", "sweep"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent)}
 OPTIONS: dict[str, Any] = {
     "precisions": ("fp32",),
     "dataset": "imagenet-c",
@@ -90,15 +87,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory, random_images: Callable[..., Any]) -> Path:
     """40 clean images in 20 classes, which is what the small bundles predict."""
-    return save_pictures(tmp_path_factory.mktemp("pictures"), random_images(40))
-
-
-def save_pictures(folder: Path, images: Any) -> Path:
-    for index, image in enumerate(images):
-        path = folder / f"class{index % 20:02d}" / f"{index:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return folder
+    return save_class_folders(tmp_path_factory.mktemp("pictures"), random_images(40))
 
 
 @pytest.fixture
@@ -233,7 +222,7 @@ def test_clean_images_of_another_folder_are_a_domain_too(
     bundle_path: Path, pictures: Path, tmp_path: Path, random_images: Callable[..., Any]
 ) -> None:
     for severity in (1, 5):
-        save_pictures(tmp_path / "fog" / str(severity), random_images(20, severity))
+        save_class_folders(tmp_path / "fog" / str(severity), random_images(20, severity))
     options = {**OPTIONS, "data": tmp_path, "clean": pictures, "corruptions": ("fog",)}
     made = plan([bundle_path], ["no_adapt"], **{**options, "severities": (1, 5)})
     assert [(job.cell.domain, job.cell.severity, job.cell.images) for job in made] == [
@@ -833,7 +822,7 @@ def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
 def damaged(tmp_path: Path, random_images: Callable[..., Any]) -> tuple[Path, Path]:
     """Two corruptions in ImageNet-C's layout, and the image of one of them that is damaged."""
     for number, name in enumerate(("fog", "snow")):
-        save_pictures(tmp_path / "data" / name / "5", random_images(20, number))
+        save_class_folders(tmp_path / "data" / name / "5", random_images(20, number))
     image = tmp_path / "data" / "fog" / "5" / "class03" / "03.png"
     image.write_bytes(image.read_bytes()[:200])
     return tmp_path / "data", image
@@ -847,8 +836,7 @@ def test_a_cell_that_fails_leaves_the_others(
     arguments += ["--seeds", "1", "--out", tmp_path / "out", "--json", "--quiet"]
 
     def run() -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, *map(str, arguments)]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        return run_fozo("sweep", *arguments)
 
     result = run()
     assert result.returncode == 1
@@ -946,8 +934,8 @@ def begun(bundle: Path, pictures: Path, out: Path) -> subprocess.Popen[str]:
     arguments = [bundle, "--generate-from", pictures, "--corruptions", "contrast,fog,clean", "--seeds", "10"]
     arguments += ["-m", "fozo:samples=4", "--batch-size", "1", "--processes", "2", "--out", out]
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        env=ENVIRONMENT,
+        fozo_command("sweep", *arguments),
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

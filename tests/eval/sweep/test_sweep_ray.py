@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import fozo
 import pytest
+from doubles import child_environment, fozo_command, save_class_folders
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
 from fozo.eval.results.outcome import MethodResult
@@ -32,12 +32,11 @@ from fozo.eval.sweep.events import Event, Failed, Finished
 from fozo.eval.sweep.folder import Sweep
 from fozo.eval.sweep.local import run_locally
 from fozo.eval.sweep.plan import plan
-from PIL import Image
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install 'fozo[ray]'"
 )
-SOURCES = {"PYTHONPATH": str(Path(str(fozo.__file__)).parent.parent)}
+SOURCES = {"PYTHONPATH": child_environment()["PYTHONPATH"]}
 # The second has Ray use the loopback interface, as it does elsewhere than on Linux.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
@@ -63,11 +62,7 @@ def jobs(
     bundle_path: Path, random_images: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Job]:
     """Eight cells of 60 images, one by one: about a second each."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for index, image in enumerate(random_images(60)):
-        path = folder / f"class{index % 20:02d}" / f"{index:02d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(image).save(path)
+    folder = save_class_folders(tmp_path_factory.mktemp("pictures"), random_images(60))
     options = {**OPTIONS, "generate_from": folder, "corruptions": ("contrast", "fog"), "seeds": 2}
     return plan([bundle_path], ["no_adapt", "fozo:samples=8"], **options)
 
@@ -302,11 +297,11 @@ def test_the_command_is_interrupted_and_goes_on(
     arguments += ["-m", "no_adapt", "-m", "fozo:samples=8", "--out", tmp_path / "out"]
     arguments += ["--ray", one_node.address]
     arguments += [text for name, value in variables.items() for text in ("--ray-env", f"{name}={value}")]
-    command = [sys.executable, "-m", "fozo.cli", "sweep", *map(str, arguments)]
+    command = fozo_command("sweep", *arguments)
     begin = partial(
         subprocess.Popen,
         command,
-        env={**os.environ, **SOURCES, **QUIET},
+        env=child_environment(**QUIET),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
