@@ -6,6 +6,8 @@ adapter = fozo.Adapter.open("bundle/", method="pizo", domains=16)
 for images in camera:                  # uint8 [N, 224, 224, 3]
     prediction = adapter.step(images)  # prediction.logits [N, K], prediction.probabilities, …
 adapter.save("state.npz")
+
+This module is for programs that embed fozo. `fozo.evaluation` is for experiments.
 """
 
 from importlib import import_module
@@ -14,43 +16,73 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .engine.bundle.bundle import Bundle as Bundle
-    from .engine.errors import BundleError as BundleError
-    from .engine.errors import ComputeError as ComputeError
-    from .engine.errors import ExportError as ExportError
-    from .engine.errors import FozoError as FozoError
-    from .engine.errors import InputError as InputError
-    from .engine.errors import OutputError as OutputError
-    from .engine.errors import StateError as StateError
-    from .engine.interface.method import Prediction as Prediction
-    from .engine.registry import METHODS as METHODS
-    from .engine.registry import method as method
-    from .engine.runtime.network import Network as Network
-    from .engine.streams.adapter import Adapter as Adapter
-    from .engine.streams.pool import Pool as Pool
+    from .engine.bundle.bundle import Bundle
+    from .engine.errors import (
+        BundleError,
+        ComputeError,
+        ExportError,
+        FozoError,
+        InputError,
+        OutputError,
+        StateError,
+    )
+    from .engine.interface.method import Prediction
+    from .engine.registry import METHODS, method
+    from .engine.runtime.cpu import available_cpus
+    from .engine.runtime.network import Network
+    from .engine.runtime.tuning import remember, tune
+    from .engine.streams.adapter import Adapter
+    from .engine.streams.pool import Pool
+
+__all__ = [
+    "METHODS",
+    "Adapter",
+    "Bundle",
+    "BundleError",
+    "ComputeError",
+    "ExportError",
+    "FozoError",
+    "InputError",
+    "Network",
+    "OutputError",
+    "Pool",
+    "Prediction",
+    "StateError",
+    "__version__",
+    "available_cpus",
+    "method",
+    "remember",
+    "tune",
+]
 
 # Modules load at first use: `fozo --help` answers without waiting for ONNX Runtime.
-_HOMES = {
-    "Adapter": "streams.adapter",
-    "Bundle": "bundle.bundle",
-    "BundleError": "errors",
-    "ComputeError": "errors",
-    "ExportError": "errors",
-    "FozoError": "errors",
-    "InputError": "errors",
-    "METHODS": "registry",
-    "Network": "runtime.network",
-    "OutputError": "errors",
-    "Pool": "streams.pool",
-    "Prediction": "interface.method",
-    "StateError": "errors",
-    "method": "registry",
+_MODULES = {
+    "METHODS": "engine.registry",
+    "Adapter": "engine.streams.adapter",
+    "Bundle": "engine.bundle.bundle",
+    "BundleError": "engine.errors",
+    "ComputeError": "engine.errors",
+    "ExportError": "engine.errors",
+    "FozoError": "engine.errors",
+    "InputError": "engine.errors",
+    "Network": "engine.runtime.network",
+    "OutputError": "engine.errors",
+    "Pool": "engine.streams.pool",
+    "Prediction": "engine.interface.method",
+    "StateError": "engine.errors",
+    "available_cpus": "engine.runtime.cpu",
+    "method": "engine.registry",
+    "remember": "engine.runtime.tuning",
+    "tune": "engine.runtime.tuning",
 }
-
-__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Load the module of a public name at its first use.
+
+    Raises:
+        AttributeError: the name is not public.
+    """
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".engine.{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

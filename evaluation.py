@@ -1,0 +1,57 @@
+"""Public interface for experiments: data sets, streams, evaluation, results and reports.
+
+Everything here may be imported as `fozo.evaluation.NAME`. Modules below `fozo.eval` are internal.
+"""
+
+from .eval.corruptions.by_name import corrupt
+from .eval.datasets.by_name import open_dataset
+from .eval.datasets.domain import Domain, imagefolder
+from .eval.datasets.subset import choose_subset
+from .eval.predict.class_list import read_class_list
+from .eval.predict.image_paths import resolve_inputs
+from .eval.predict.predict import predict
+from .eval.predict.prediction_row import Guess, Row
+from .eval.predict.watch import Watch
+from .eval.protocol import SETTINGS, Protocol
+from .eval.report.digest.sources import collect as collect_results
+from .eval.report.html.page import render as render_page
+from .eval.report.markdown import render as render_markdown
+from .eval.results.average import averages, mean_corruption_error
+from .eval.results.outcome import DomainResult, MethodResult, Run
+from .eval.results.results_file import Results
+from .eval.results.results_file import of_run as results_of_run
+from .eval.results.results_file import read as read_results
+from .eval.streaming.experiment import Experiment, prepare
+from .eval.streaming.runner import evaluate
+from .eval.streaming.stream import shuffled
+
+__all__ = [
+    "SETTINGS",
+    "Domain",
+    "DomainResult",
+    "Experiment",
+    "Guess",
+    "MethodResult",
+    "Protocol",
+    "Results",
+    "Row",
+    "Run",
+    "Watch",
+    "averages",
+    "choose_subset",
+    "collect_results",
+    "corrupt",
+    "evaluate",
+    "imagefolder",
+    "mean_corruption_error",
+    "open_dataset",
+    "predict",
+    "prepare",
+    "read_class_list",
+    "read_results",
+    "render_markdown",
+    "render_page",
+    "resolve_inputs",
+    "results_of_run",
+    "shuffled",
+]
