@@ -45,9 +45,42 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "commands": ({"engine", "data", "eval", "export", "quant"}, {"click"}),
 }
 
+# Inside a room, a file or folder imports only those before it: arrows run down.
+LAYERS = {
+    "engine": (
+        "names",
+        "errors",
+        "arrays",
+        "files",
+        "records",
+        "model",
+        "bundle",
+        "runtime",
+        "statistics",
+        "search",
+        "interface",
+        "methods",
+        "wrappers",
+        "registry",
+        "streams",
+    ),
+    "eval": (
+        "protocol",
+        "processes",
+        "corruptions",
+        "datasets",
+        "results",
+        "streaming",
+        "sweep",
+        "predict",
+        "bench",
+        "report",
+    ),
+}
+
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that a fresh Python has loaded after a statement."""
+    """Return the top-level modules that a fresh Python has loaded after a statement."""
     code = f"{statement}\nimport sys\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     result = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True
@@ -73,7 +106,7 @@ def test_import_fozo_is_light() -> None:
     assert not loaded_by("import fozo; fozo.__version__") & {*HEAVY, "onnxruntime", "numpy"}
 
 
-def test_command_line_starts_without_the_heavy_ones() -> None:
+def test_command_line_starts_without_heavy_modules() -> None:
     loaded = loaded_by("import fozo.cli")
     assert not loaded & {"onnxruntime", "torch", "timm", "onnx", "PIL", "numpy", "sklearn", "matplotlib"}
 
@@ -89,18 +122,18 @@ def test_evaluation_loads_no_torch() -> None:
 
 
 def imports(path: Path) -> set[tuple[str, ...]]:
-    """Everything that a file imports, wherever in it, as absolute dotted names below or outside `fozo`."""
+    """Return everything that a file imports, as absolute dotted names below or outside `fozo`."""
     package = ["fozo", *path.relative_to(ROOT).parent.parts]
-    found: set[tuple[str, ...]] = set()
+    names: set[tuple[str, ...]] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {tuple(alias.name.split(".")) for alias in node.names}
+            names |= {tuple(alias.name.split(".")) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             target = [*base, *(node.module.split(".") if node.module else [])]
             assert not (node.level == 0 and target[0] == "fozo"), f"{path}: use a relative import"
-            found |= {(*target, alias.name) for alias in node.names}
-    return found
+            names |= {(*target, alias.name) for alias in node.names}
+    return names
 
 
 def files(room: str) -> list[Path]:
@@ -114,11 +147,24 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
     for path in files(room):
         for name in imports(path):
             if name[0] == "fozo":
-                inside = name[1]
-                assert inside == "_version" or inside in rooms | {room}, f"{path.name} imports {name}"
-                assert inside != "cli", f"{path.name} imports the command line"
+                target = name[1]
+                assert target == "_version" or target in rooms | {room}, f"{path.name} imports {name}"
+                assert target != "cli", f"{path.name} imports the command line"
             else:
                 assert name[0] in STANDARD | packages, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_arrows_inside_a_room_run_down(room: str) -> None:
+    layers = LAYERS[room]
+    for path in files(room):
+        layer = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        if layer == "__init__":
+            continue
+        assert layer in layers, f"{room}/{layer} has no layer: add it to LAYERS"
+        for name in imports(path):
+            if name[:2] == ("fozo", room) and name[2] != layer:
+                assert layers.index(name[2]) < layers.index(layer), f"{room}/{layer} imports {name[2]}"
 
 
 def test_only_export_knows_torch() -> None:
@@ -154,8 +200,8 @@ def test_every_package_is_installed() -> None:
     folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
     packages = {"fozo." + ".".join(folder.relative_to(ROOT).parts): folder for folder in folders}
     assert set(configuration["packages"]) == {"fozo", *packages}
-    places = {name: ROOT / folder for name, folder in configuration["package-dir"].items()}
-    assert places == {"fozo": ROOT, **packages}
+    directories = {name: ROOT / folder for name, folder in configuration["package-dir"].items()}
+    assert directories == {"fozo": ROOT, **packages}
 
 
 def test_typed_and_versioned() -> None:
