@@ -88,7 +88,10 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
         _tune(bundle, quiet, **options)
         return
     from ..engine.files import check_writable, write_atomic
-    from ..eval.bench.bench import BenchError, prepare
+    from ..eval.bench.bench import prepare
+    from ..eval.bench.bench_document import format_document
+    from ..eval.bench.bench_table import format_table
+    from ..eval.bench.samples import BenchError
 
     check_writable(out)  # fails now and not after the work
     benchmark = prepare(bundle, **options)
@@ -97,9 +100,9 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
             benchmark.run(advance)
     finally:
         if benchmark.started:
-            document = benchmark.to_json()
+            document = format_document(benchmark)
             write_atomic(out, document.encode())
-            click.echo(document.rstrip() if as_json else benchmark.table())
+            click.echo(document.rstrip() if as_json else format_table(benchmark))
             state = "All samples" if benchmark.complete else "Incomplete: what was measured so far"
             click.echo(f"\n{state}: {out}", err=as_json)
     if benchmark.failures:

@@ -23,10 +23,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SOURCE_IMAGES = 4
 
 
-def contestant(
+def make_step(
     bundle: Bundle, images: ImageArray, *, method: str, precision: str, threads: int, part: int | None
 ) -> Callable[[], object]:
-    """A function that makes one step on the images.
+    """Return a function that makes one step on the images.
 
     Args:
         bundle: whose model is built, with random weights.

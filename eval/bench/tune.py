@@ -1,4 +1,4 @@
-"""`fozo bench --tune`: finds the fastest arrangement of each graph and provider, and remembers it."""
+"""Search for the fastest arrangement of a graph on a provider, for `fozo bench --tune`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .worker import random_images
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is tuned.
+    """The tuning of one graph on one provider.
 
     Attributes:
-        bundle: whose graphs.
-        precision: which graph.
+        bundle: bundle of the graph.
+        precision: name of the graph.
         provider: `cpu` or `openvino`.
         batch_size: images per forward.
-        rounds: how often every arrangement is measured.
+        rounds: measurements per arrangement.
     """
 
     bundle: Bundle
@@ -33,19 +33,19 @@ class Tuning:
 
     @property
     def images(self) -> int:
-        """How many images will be computed."""
+        """Number of images to compute."""
         return self.rounds * len(tuning.arrangements()) * self.batch_size
 
     def run(self, on_step: Callable[[int], None] = lambda images: None) -> list[Measured]:
-        """Measures all arrangements and remembers the fastest, which is the first.
+        """Measure all arrangements, and save the fastest, which is returned first.
 
         Args:
-            on_step: called after each measurement with its number of images.
+            on_step: is called with the number of images after every measurement.
 
         Raises:
             BundleError: the bundle cannot be used, or has no such graph.
             InputError: the provider is not installed.
-            OutputError: the arrangement cannot be remembered.
+            OutputError: the arrangement cannot be saved.
         """
         images = random_images(self.batch_size, self.bundle.manifest.preprocessing.size)
         cpus = available_cpus()
@@ -56,10 +56,10 @@ class Tuning:
         return measured
 
     def table(self, measured: Sequence[Measured]) -> str:
-        """What was measured, for people, and where it is kept."""
+        """Return the measurements as a table, and where the fastest arrangement is saved."""
         title = f"{self.bundle.manifest.model} {self.precision} on {self.provider}, batch {self.batch_size}"
         lines = [f"{title}, medians of {self.rounds} rounds", "  workers  micro-batch     img/s   / best"]
-        lines += [_row(each, measured[0]) for each in measured]
+        lines += [_format_row(row, measured[0]) for row in measured]
         best = measured[0].arrangement
         where = tuning.cache_folder() / tuning.CACHE_FILE
         return "\n".join(
@@ -67,7 +67,7 @@ class Tuning:
         )
 
 
-def _row(measured: Measured, best: Measured) -> str:
+def _format_row(measured: Measured, best: Measured) -> str:
     arrangement, seconds = measured.arrangement, measured.seconds
     slower = seconds / best.seconds
     return f"{arrangement.workers:9d}{arrangement.micro_batch:13d}{1 / seconds:10.1f}{slower:9.2f}"

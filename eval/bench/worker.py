@@ -1,7 +1,7 @@
-"""One sample of `fozo bench`, in a process of its own: `python -m fozo.eval.bench.worker REQUEST`.
+"""Process that takes one sample of `fozo bench`: `python -m fozo.eval.bench.worker REQUEST`.
 
-The request is a JSON object (see `measure`), the answer one line of JSON on standard output. A fresh process
-per sample makes peak memory and start-up honest, and lets nothing that ran before warm up what comes next.
+The request is a JSON object (see `measure`), the answer one line of JSON on standard output. A new process
+per sample measures peak memory and start-up correctly, and no sample profits from what an earlier one loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,35 +21,36 @@ from ...engine.errors import FozoError
 from ...engine.model import ImageArray
 from ..processes.memory import peak_bytes
 
-TORCH = "torch"  # the provider that is PyTorch and not one of ONNX Runtime's
 SOURCE_IMAGES = 4
 
-# What makes one step on its images, and how many images it computes at a time.
-Contestant = tuple[Callable[[], object], int]
+# A function that makes one step on its images, and the number of images per forward.
+Step = tuple[Callable[[], object], int]
+Load = Callable[[Mapping[str, Any], Bundle, ImageArray], Step]
 
 
-def measure(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Loads a contestant, lets it answer once, and times its steps.
+def measure(request: Mapping[str, Any], load: Load) -> dict[str, Any]:
+    """Load a backend, make one step, and time the following steps.
 
     Args:
         request: `bundle` (path), `provider`, `precision`, `part` (PyTorch: images at a time, or None),
             `method`, `batch_size`, `threads`, `min_seconds` (of timed steps; at least one is made), and
-            `started` (`time.perf_counter()`, which all processes share, when this process was begun).
+            `started` (`time.perf_counter()`, which all processes share, at the start of this process).
+        load: loads the backend of a request.
 
     Returns:
         `seconds` per step (median), `steps`, `micro_batch`, `peak_mb` of the whole process, `load_seconds`
-        and `first_answer_seconds` since the process was begun.
+        and `first_answer_seconds` since the start of the process.
 
     Raises:
-        FozoError: the bundle cannot be used, or there is no such method or provider.
+        FozoError: the bundle cannot be used, or the method or provider does not exist.
     """
     bundle = Bundle.open(request["bundle"])
     images = random_images(request["batch_size"], bundle.manifest.preprocessing.size)
-    step, micro_batch = _contestant(request, bundle, images)
+    step, micro_batch = load(request, bundle, images)
     loaded = time.perf_counter()
     step()
     answered = time.perf_counter()
-    seconds = timed(step, request["min_seconds"])
+    seconds = time_steps(step, request["min_seconds"])
     return {
         "seconds": statistics.median(seconds),
         "steps": len(seconds),
@@ -62,12 +62,12 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def random_images(count: int, size: tuple[int, int]) -> ImageArray:
-    """The same uint8 `[count, H, W, 3]` in every process."""
+    """Return uint8 `[count, H, W, 3]`, the same in every process."""
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-def timed(step: Callable[[], object], min_seconds: float) -> list[float]:
-    """Seconds of each step: as many steps as `min_seconds` take, and at least one."""
+def time_steps(step: Callable[[], object], min_seconds: float) -> list[float]:
+    """Return the seconds of each step, repeated for `min_seconds` and at least once."""
     seconds: list[float] = []
     while not seconds or sum(seconds) < min_seconds:
         begin = time.perf_counter()
@@ -76,17 +76,8 @@ def timed(step: Callable[[], object], min_seconds: float) -> list[float]:
     return seconds
 
 
-def _contestant(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Contestant:
-    """Loads what shall be measured. Neither kind imports the libraries of the other."""
-    if request["provider"] != TORCH:
-        return _network_contestant(request, bundle, images)
-    # Named and not imported: the evaluation does not depend on the export.
-    eager = import_module("...export.eager", __package__)
-    options = {name: request[name] for name in ("method", "precision", "threads", "part")}
-    return eager.contestant(bundle, images, **options), request["part"] or len(images)
-
-
-def _network_contestant(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Contestant:
+def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:
+    """Load a method on a network of ONNX Runtime."""
     from ...engine.registry import parse_method
     from ...engine.runtime.network import Network
     from ...engine.streams.adapter import Adapter
@@ -95,13 +86,13 @@ def _network_contestant(request: Mapping[str, Any], bundle: Bundle, images: Imag
         bundle, request["precision"], workers=request["threads"], provider=request["provider"]
     )
     if network.info.source is None:
-        network.info = replace(network.info, source=_some_statistics(network))
+        network.info = replace(network.info, source=_compute_random_statistics(network))
     adapter = Adapter(network, parse_method(request["method"])[1])
     return lambda: adapter.step(images), network.micro_batch
 
 
-def _some_statistics(network: Any) -> Any:
-    """Source statistics of random images: the time of a step does not depend on their values."""
+def _compute_random_statistics(network: Any) -> Any:
+    """Return source statistics of random images; the time of a step does not depend on their values."""
     from ...engine.model import SourceStatistics
 
     # One at a time: a larger batch than the one to be measured would raise the peak of memory.
@@ -110,10 +101,14 @@ def _some_statistics(network: Any) -> Any:
     return SourceStatistics(features.mean(axis=0), features.std(axis=0, ddof=1), len(images))
 
 
-def main() -> None:
-    """Answers the request in the first argument; exit code 1 and one line on an error."""
+def main(load: Load = load_adapter) -> None:
+    """Answer the request in the first argument; print one line and exit with code 1 on an error.
+
+    Args:
+        load: loads the backend of the request.
+    """
     try:
-        print(json.dumps(measure(json.loads(sys.argv[1]))))
+        print(json.dumps(measure(json.loads(sys.argv[1]), load)))
     except FozoError as error:
         sys.exit(str(error))
 

@@ -21,23 +21,16 @@ from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.runtime.tuning import arrangements, remembered
-from fozo.eval.bench import bench
-from fozo.eval.bench.bench import (
-    BenchError,
-    Benchmark,
-    Cell,
-    Contestant,
-    Measurement,
-    Sample,
-    matrix,
-    prepare,
-    take_sample,
-    time_ratio,
-)
-from fozo.eval.bench.worker import timed
+from fozo.eval.bench import backends, bench, samples
+from fozo.eval.bench.backends import Backend, Cell, list_cells
+from fozo.eval.bench.bench import Benchmark, prepare
+from fozo.eval.bench.bench_document import to_document
+from fozo.eval.bench.bench_table import format_table
+from fozo.eval.bench.samples import BenchError, Measurement, Sample, take_sample, time_ratio
+from fozo.eval.bench.worker import time_steps
 
-FP32, INT8 = Contestant("fp32"), Contestant("int8")
-WHOLE, PARTS = Contestant("fp32", "torch"), Contestant("bf16", "torch", 8)
+FP32, INT8 = Backend("fp32"), Backend("int8")
+WHOLE, PARTS = Backend("fp32", "torch"), Backend("bf16", "torch", 8)
 QUICK: list[str] = ["--batch-size", "2", "--workers", "1", "--rounds", "1", "--min-seconds", "0", "--quiet"]
 OPTIONS: dict[str, Any] = {
     "methods": ("no_adapt", "fozo"),
@@ -65,16 +58,16 @@ def quick(bundle_path: Path) -> Benchmark:
 
 def test_labels() -> None:
     assert FP32.label == "fp32"
-    assert Contestant("int8", "openvino").label == "int8 openvino"
+    assert Backend("int8", "openvino").label == "int8 openvino"
     assert WHOLE.label == "torch fp32"
     assert PARTS.label == "torch bf16, 8 at a time"
     assert Cell(PARTS, "fozo", 64, 1).describe() == "torch bf16, 8 at a time fozo, batch 64, 1 thread"
 
 
 def test_matrix_puts_what_is_compared_side_by_side() -> None:
-    cells = matrix([FP32, INT8], ["no_adapt", "fozo"], [1, 8], [1, 2])
+    cells = list_cells([FP32, INT8], ["no_adapt", "fozo"], [1, 8], [1, 2])
     assert len(cells) == len(set(cells)) == 16
-    first = [(c.contestant, c.method) for c in cells[:4]]
+    first = [(c.backend, c.method) for c in cells[:4]]
     assert first == [(FP32, "no_adapt"), (FP32, "fozo"), (INT8, "no_adapt"), (INT8, "fozo")]
     assert [(c.batch_size, c.threads) for c in cells[::4]] == [(1, 1), (1, 2), (8, 1), (8, 2)]
 
@@ -98,14 +91,14 @@ def test_torch_runs_residual_networks_without_fozo(bundle_path: Path) -> None:
     residual = replace(bundle, manifest=manifest)
     images = np.zeros((2, 64, 64, 3), np.uint8)
     options: dict[str, Any] = {"precision": "fp32", "threads": 1, "part": None}
-    assert eager.contestant(residual, images, method="no_adapt", **options)().shape == (2, 7)
+    assert eager.make_step(residual, images, method="no_adapt", **options)().shape == (2, 7)
     with pytest.raises(InputError, match="resnet10t has no prompts"):
-        eager.contestant(residual, images, method="fozo", **options)
+        eager.make_step(residual, images, method="fozo", **options)
 
 
 def test_matrix_leaves_out_what_torch_does_not_have() -> None:
-    cells = matrix([FP32, WHOLE, PARTS], ["no_adapt", "shift"], [8, 9], [1])
-    assert [(c.contestant, c.method, c.batch_size) for c in cells if c.contestant != FP32] == [
+    cells = list_cells([FP32, WHOLE, PARTS], ["no_adapt", "shift"], [8, 9], [1])
+    assert [(c.backend, c.method, c.batch_size) for c in cells if c.backend != FP32] == [
         (WHOLE, "no_adapt", 8),
         (WHOLE, "no_adapt", 9),
         (PARTS, "no_adapt", 9),
@@ -123,7 +116,7 @@ def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 def test_ratios_of_a_benchmark(quick: Benchmark) -> None:
     seconds = {(FP32, "no_adapt"): 1.0, (FP32, "fozo"): 2.0, (INT8, "no_adapt"): 0.5, (INT8, "fozo"): 1.5}
-    quick.contestants = [FP32, INT8]
+    quick.backends = [FP32, INT8]
     quick.measurements = [Measurement(Cell(c, m, 4, 1), [sample(s)]) for (c, m), s in seconds.items()]
     assert [quick.ratios(m) for m in quick.measurements] == [(1, 1), (2, 1), (1, 0.5), (3, 0.75)]
     quick.measurements.pop(0)
@@ -164,7 +157,7 @@ def test_a_cell_that_fails_lets_the_others_go_on(quick: Benchmark) -> None:
     assert [m.failure for m in quick.measurements] == [None, "out of luck", None, None]
     assert quick.failures == ["fp32 fozo, batch 1, 1 thread: out of luck"]
     assert quick.complete
-    assert "failed: out of luck" in quick.table()
+    assert "failed: out of luck" in format_table(quick)
 
 
 def test_an_interrupt_keeps_what_was_measured(quick: Benchmark) -> None:
@@ -176,17 +169,17 @@ def test_an_interrupt_keeps_what_was_measured(quick: Benchmark) -> None:
     assert not quick.started
     with pytest.raises(KeyboardInterrupt):
         quick.run(sample=take)
-    document = quick.document()
+    document = to_document(quick)
     assert quick.started
     assert document["complete"] is False
     assert [len(cell["samples"]) for cell in document["cells"]] == [1, 1, 0, 0]
     assert document["cells"][2]["seconds"] is None
-    assert quick.table().splitlines()[-1].count("–") == 8
+    assert format_table(quick).splitlines()[-1].count("–") == 8
 
 
 def test_timed_makes_one_step_at_least() -> None:
     steps: list[int] = []
-    assert len(timed(lambda: steps.append(1), 0.0)) == len(steps) == 1
+    assert len(time_steps(lambda: steps.append(1), 0.0)) == len(steps) == 1
 
 
 # --- what is refused before anything is measured ---
@@ -205,7 +198,7 @@ def test_bad_input(bundle_path: Path, option: str, value: Any, error: type[Excep
 
 
 def test_missing_torch(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"torch and timm cannot be found; .*fozo\[export\]"):
         prepare(bundle_path, **{**OPTIONS, "with_torch": True})
 
@@ -213,7 +206,7 @@ def test_missing_torch(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_defaults_and_what_is_given_twice(bundle_path: Path) -> None:
     twice = {"methods": ("fozo", "fozo"), "batch_sizes": (4, 4), "threads": ()}
     cells = [m.cell for m in prepare(bundle_path, **{**OPTIONS, **twice}).measurements]
-    assert {(c.contestant, c.method, c.batch_size) for c in cells} == {(FP32, "fozo", 4)}
+    assert {(c.backend, c.method, c.batch_size) for c in cells} == {(FP32, "fozo", 4)}
     assert [c.threads for c in cells] == list(dict.fromkeys((1, bench.available_cpus())))
 
 
@@ -242,8 +235,8 @@ def test_a_process_that_fails_says_why(bundle_path: Path) -> None:
 
 def test_a_process_that_is_killed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.CompletedProcess([], -9, "", "")
-    monkeypatch.setattr(bench.subprocess, "run", lambda *arguments, **options: done)
-    with pytest.raises(BenchError, match="code -9: it said nothing"):
+    monkeypatch.setattr(samples.subprocess, "run", lambda *arguments, **options: done)
+    with pytest.raises(BenchError, match="code -9: it printed nothing"):
         take_sample(Bundle.open(bundle_path), Cell(FP32, "fozo", 1, 1), 0.0)
 
 
@@ -252,15 +245,15 @@ def test_an_answer_that_cannot_be_read(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     done = subprocess.CompletedProcess([], 0, answer, "")
-    monkeypatch.setattr(bench.subprocess, "run", lambda *arguments, **options: done)
+    monkeypatch.setattr(samples.subprocess, "run", lambda *arguments, **options: done)
     with pytest.raises(BenchError, match="cannot be read"):
         take_sample(Bundle.open(bundle_path), Cell(FP32, "fozo", 1, 1), 0.0)
 
 
 @pytest.mark.parametrize(
     "cell",
-    [Cell(WHOLE, "no_adapt", 2, 1), Cell(Contestant("bf16", "torch", 1), "fozo", 2, 1)],
-    ids=lambda cell: cell.contestant.label,
+    [Cell(WHOLE, "no_adapt", 2, 1), Cell(Backend("bf16", "torch", 1), "fozo", 2, 1)],
+    ids=lambda cell: cell.backend.label,
 )
 def test_torch(demo_bundle: Bundle, cell: Cell) -> None:
     assert take_sample(demo_bundle, cell, 0.0).seconds > 0
@@ -283,7 +276,7 @@ def test_command(bundle_path: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     document = json.loads(out.read_text(encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["complete"] is True
     assert document["bundle"]["model"] == Bundle.open(bundle_path).manifest.model
     assert document["bundle"]["graphs"]["fp32"]["mb"] == (bundle_path / "model.onnx").stat().st_size / 1e6
