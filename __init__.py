@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     )
     from .engine.interface.method import Prediction
     from .engine.registry import METHODS, method
+    from .engine.runtime.arrangement import store_arrangement
     from .engine.runtime.cpu import available_cpus
     from .engine.runtime.network import Network
-    from .engine.runtime.tuning import remember, tune
+    from .engine.runtime.tuning import tune
     from .engine.streams.adapter import Adapter
     from .engine.streams.pool import Pool
 
@@ -51,7 +52,7 @@ __all__ = [
     "__version__",
     "available_cpus",
     "method",
-    "remember",
+    "store_arrangement",
     "tune",
 ]
 
@@ -72,7 +73,7 @@ _MODULES = {
     "StateError": "engine.errors",
     "available_cpus": "engine.runtime.cpu",
     "method": "engine.registry",
-    "remember": "engine.runtime.tuning",
+    "store_arrangement": "engine.runtime.tuning",
     "tune": "engine.runtime.tuning",
 }
 

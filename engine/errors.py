@@ -5,7 +5,7 @@ Every message says what was expected, what was found, where, and what to do.
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
+    """Return the first line of an error's message, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

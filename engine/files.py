@@ -12,7 +12,7 @@ from .errors import OutputError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` through a temporary file beside it; a reader sees the old or the new file.
+    """Write `content` to `path` through a temporary file beside it; a reader sees the old or the new file.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full. Nothing is left behind.
@@ -33,7 +33,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out whether `path` can be written, before long work is done for it; leaves no trace.
+    """Check that `path` can be written, before long work is done for it; leaves no trace.
 
     Raises:
         OutputError: it is a folder, or a file cannot be created beside it.
@@ -49,7 +49,7 @@ def check_writable(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal, read in constant memory."""
+    """Return the SHA-256 of a file's content, in hexadecimal, read in constant memory."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -63,7 +63,7 @@ def sha256_of_parts(*parts: str) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """A name in the same folder that nobody else uses."""
+    """Return a name in the same folder that nobody else uses."""
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 

@@ -1,4 +1,4 @@
-"""What the engine knows of a model, and what the model answers: plain arrays, no session."""
+"""A model as the engine sees it: its facts and its outputs, as plain arrays without a session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SourceStatistics:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a method may know of the model it adapts.
+    """Facts that a method may know of the model it adapts.
 
     Attributes:
         name: the model's name, for messages.
@@ -77,7 +77,7 @@ class ModelInfo:
         return int(self.head_weight.shape[1])
 
     def require_source(self, user: str) -> SourceStatistics:
-        """The source statistics, or an error that says how to get them.
+        """Return the source statistics, or raise an error that says how to get them.
 
         Raises:
             BundleError: the bundle has none for this graph.
@@ -90,7 +90,7 @@ class ModelInfo:
         return self.source
 
     def require_tunable(self, tunable: str, user: str) -> None:
-        """Makes sure that the graph has a tunable.
+        """Check that the graph has a tunable.
 
         Raises:
             BundleError: it has not.
@@ -102,29 +102,31 @@ class ModelInfo:
             )
 
     def select(self, classes: Sequence[int]) -> ModelInfo:
-        """The same model restricted to some of its classes, in the given order.
+        """Return the same model restricted to some of its classes, in the order of `classes`.
 
         Raises:
             InputError: an index is out of range or given twice, or none is given.
         """
-        chosen = np.asarray(classes)
-        if chosen.dtype.kind not in "iu" or chosen.ndim != 1 or len(set(chosen.tolist())) != chosen.size:
-            raise InputError(f"expected distinct class indices, found {chosen.dtype} of shape {chosen.shape}")
-        if chosen.min() < 0 or chosen.max() >= self.classes:
+        indices = np.asarray(classes)
+        if indices.dtype.kind not in "iu" or indices.ndim != 1 or len(set(indices.tolist())) != indices.size:
             raise InputError(
-                f"class indices must lie in 0..{self.classes - 1}, found {chosen.min()}..{chosen.max()}"
+                f"expected distinct class indices, found {indices.dtype} of shape {indices.shape}"
+            )
+        if indices.min() < 0 or indices.max() >= self.classes:
+            raise InputError(
+                f"class indices must lie in 0..{self.classes - 1}, found {indices.min()}..{indices.max()}"
             )
         return replace(
             self,
-            head_weight=self.head_weight[chosen],
-            head_bias=self.head_bias[chosen],
-            identity=sha256_of_parts(self.identity, *map(str, chosen)),
+            head_weight=self.head_weight[indices],
+            head_bias=self.head_bias[indices],
+            identity=sha256_of_parts(self.identity, *map(str, indices)),
         )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one forward returns.
+    """Outputs of one forward.
 
     Attributes:
         logits: float32 `[N, K]`, unshifted.
@@ -139,14 +141,14 @@ class Outputs:
 
 
 class Forward(Protocol):
-    """What a method needs of a network; `Network` is one, and so is any stand-in in a test."""
+    """Interface of a network; `Network` has it, and so has any stand-in in a test."""
 
     @property
     def info(self) -> ModelInfo:
         """The model behind this network."""
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        """One forward over `images` uint8 `[N, H, W, 3]`, e.g. with `prompts` `[R, P, D]`, R in {1, N}."""
+        """Run one forward over `images` uint8 `[N, H, W, 3]`, e.g. with `prompts` `[1 or N, P, D]`."""
 
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        """One forward over the same images for each of several sets of tunables."""
+        """Run one forward over the same images for each of several sets of tunables."""

@@ -14,7 +14,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..engine.bundle.bundle import Bundle, Manifest
+from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.manifest import Manifest
 from ..engine.errors import InputError
 from ..engine.model import ImageArray
 from .demo import DEMO_MODEL, demo_model

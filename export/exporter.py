@@ -20,7 +20,9 @@ from .._version import __version__
 from ..data.demo import DEMO_CLASSES
 from ..engine.arrays import to_npz
 from ..engine.bundle import bundle as bundles
-from ..engine.bundle.bundle import Bundle, GraphEntry, Manifest
+from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.create import check_writable, create, folder_beside
+from ..engine.bundle.manifest import GraphEntry, Manifest
 from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError, reason
 from ..engine.files import sha256_of
@@ -88,7 +90,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             compute what PyTorch does.
         OutputError: `out` cannot be written, or something is in the way.
     """
-    bundles.check_writable(out, overwrite=overwrite)
+    check_writable(out, overwrite=overwrite)
     model = create_model(request)
     _check_size(model)
     config = resolve_model_data_config(model)
@@ -104,7 +106,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         **family.facts(norms),
         **_classes(request, len(weight)),
     )
-    with bundles.folder_beside(out) as folder:
+    with folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
         _save_graph(family, norms, graph)
         parity = verify(family, graph, manifest.info(weight, bias))
@@ -114,7 +116,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             graph.name: graph.rename,
             "head.npz": lambda path: path.write_bytes(to_npz(weight=weight, bias=bias)),
         }
-        bundle = bundles.create(out, manifest, files, overwrite=overwrite)
+        bundle = create(out, manifest, files, overwrite=overwrite)
     return Exported(bundle, parity, f"N = {', '.join(map(str, BATCHES))} and {family.checked}")
 
 

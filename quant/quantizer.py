@@ -16,7 +16,9 @@ import onnxruntime
 from .._version import __version__
 from ..data.loader import counted, load_batches
 from ..data.source import SourceImages
-from ..engine.bundle.bundle import Bundle, GraphEntry, folder_beside
+from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.create import folder_beside
+from ..engine.bundle.manifest import GraphEntry
 from ..engine.errors import FozoError, InputError
 from ..engine.model import ImageArray
 from ..engine.runtime.cpu import CpuFeatures, cpu_features

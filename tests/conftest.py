@@ -14,8 +14,9 @@ import torch
 from doubles import PROMPT_BOUND, StandIn
 from fozo.data.source import SourceImages
 from fozo.engine.arrays import to_npz
-from fozo.engine.bundle import bundle as bundles
-from fozo.engine.bundle.bundle import Bundle, GraphEntry, Manifest
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.create import create
+from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
@@ -143,7 +144,7 @@ def make_bundle() -> Callable[..., Bundle]:
         head = read_vit(model).head
         assert head.bias is not None
         content = to_npz(weight=head.weight, bias=head.bias)
-        bundle = bundles.create(
+        bundle = create(
             path,
             _manifest(model, f"random-{width}-{depth}-{seed}"),
             {

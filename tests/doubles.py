@@ -14,7 +14,7 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
-from fozo.engine.bundle.bundle import Manifest
+from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from numpy.typing import NDArray

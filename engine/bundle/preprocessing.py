@@ -1,4 +1,4 @@
-"""How a file becomes the image that a bundle's graph expects: a description, stored with the model."""
+"""Preprocessing: the recipe from an image file to the input of a graph, stored with the model."""
 
 from __future__ import annotations
 

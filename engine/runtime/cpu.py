@@ -1,4 +1,4 @@
-"""What the processor is: its model and the instruction sets that decide how fast int8 runs on it."""
+"""The processor: its model, and the instruction sets that decide how fast int8 runs on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CpuFeatures:
 
     @property
     def full_int8(self) -> bool | None:
-        """Whether integer kernels take full 8-bit weights; None where that is not known.
+        """True if integer kernels take full 8-bit weights; None where that is not documented.
 
         x86 kernels without AMX or VNNI add two products in 16 bits, which 8-bit weights overflow.
         """
@@ -41,7 +41,7 @@ class CpuFeatures:
 
 
 def cpu_features() -> CpuFeatures:
-    """The processor of this machine, as far as the system describes it; never an error."""
+    """Return the processor of this machine, as far as the system describes it; never an error."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:  # only Linux has it
@@ -50,14 +50,14 @@ def cpu_features() -> CpuFeatures:
 
 
 def available_cpus() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def parse_cpuinfo(text: str, architecture: str, fallback: str = "") -> CpuFeatures:
-    """The processor that the text of `/proc/cpuinfo` describes.
+    """Return the processor that the text of `/proc/cpuinfo` describes.
 
     Args:
         text: the whole file; empty where there is none.
@@ -75,7 +75,7 @@ def _fields(lines: Iterable[str]) -> dict[str, str]:
 
 
 def _common_features(cpus: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
-    """What every core has: a thread may run on any of them."""
+    """Return the flags that all cores share: a thread may run on any of them."""
     flags = [
         set(value.split())
         for cpu in cpus

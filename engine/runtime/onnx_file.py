@@ -86,7 +86,7 @@ class _Checker:
         self._message("model", whole, 0)
 
     def _message(self, kind: str, message: _Field, depth: int) -> None:
-        """Looks at one message and everything in it.
+        """Check one message and everything in it.
 
         Raises:
             BundleError: something is refused.
@@ -126,7 +126,7 @@ class _Checker:
             )
 
     def _fields(self, message: _Field) -> Iterator[_Field]:
-        """The fields of a message in order, nothing of their values read."""
+        """Yield the fields of a message in order, without reading their values."""
         if message.wire != _BYTES:
             raise ValueError(f"field {message.number} is no message")
         position, end = message.start, message.end
@@ -155,7 +155,7 @@ class _Checker:
         return position, position + _SIZES[wire]
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
-        """An integer of variable length, and where it ends."""
+        """Return an integer of variable length, and the position after it."""
         value = 0
         for index, byte in enumerate(self.content[position : min(position + 10, end)]):
             value |= (byte & 0x7F) << 7 * index

@@ -1,4 +1,4 @@
-"""Which of a network's norms are adapted."""
+"""The choice of the norms that are adapted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NORM = re.compile(r"(blocks\.\d+)\.norm[12]|(layer\d+\.\d+)\.bn[12]")
 
 
 def adapted_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> tuple[str, ...]:
-    """Names of the first two norms of each block from `first` on, without the last `frozen_last` blocks.
+    """Return the names of the first two norms of each block, from `first` to before the last `frozen_last`.
 
     Of ViT-B these are blocks 1 to 8, of ResNet-50 all but the first block of layer1 and the three of layer4.
     In a shallow network fewer last blocks are left out, so that one block at least is adapted.
@@ -20,12 +20,12 @@ def adapted_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> t
     Raises:
         BundleError: there are none.
     """
-    blocks = {name: found[1] or found[2] for name in info.norms if (found := _NORM.fullmatch(name))}
+    blocks = {name: match[1] or match[2] for name in info.norms if (match := _NORM.fullmatch(name))}
     order = list(dict.fromkeys(blocks.values()))
     if order and order[0].startswith("blocks."):  # those without tunable norms count as well
         order = [f"blocks.{index}" for index in range(info.layers)]
-    chosen = order[first : max(first + 1, len(order) - frozen_last)]
-    names = tuple(name for name, block in blocks.items() if block in chosen)
+    adapted = order[first : max(first + 1, len(order) - frozen_last)]
+    names = tuple(name for name, block in blocks.items() if block in adapted)
     if not names:
         raise BundleError(
             f"{user} adapts the first two norms of blocks from block {first} on, and finds none among the "

@@ -47,7 +47,7 @@ def mixture_weights(coefficients: FloatArray) -> FloatArray:
 
 
 def effective(bank: Bank) -> FloatArray:
-    """The change in force, float32 `[V]`."""
+    """Return the change in force, float32 `[V]`."""
     return _mixture(bank) + bank.residual
 
 
@@ -57,7 +57,7 @@ def _mixture(bank: Bank) -> FloatArray:
 
 
 def save(bank: Bank, tensors: Offsets, limit: int, similarity: Similarity) -> Bank:
-    """Puts the change in force into the bank, after making room where there are `limit` entries already.
+    """Put the change in force into the bank, after making room where there are `limit` entries already.
 
     Args:
         bank: as it is.
@@ -71,7 +71,7 @@ def save(bank: Bank, tensors: Offsets, limit: int, similarity: Similarity) -> Ba
 
 
 def most_similar(similarity: FloatArray, rule: Similarity) -> int:
-    """The older entry of the most similar pair, the first of several; 0 where there is no pair.
+    """Return the older entry of the most similar pair, the first of several; 0 where there is no pair.
 
     Args:
         similarity: of a bank, `[N, N]`.
@@ -105,7 +105,7 @@ def remove(bank: Bank, index: int, similarity: Similarity) -> Bank:
 
 
 def insert(bank: Bank, tensors: Offsets) -> Bank:
-    """Appends the change in force as an entry; the residual shrinks to what the mixture does not give.
+    """Append the change in force as an entry; the residual shrinks to what the mixture does not give.
 
     Args:
         bank: as it is.
@@ -114,15 +114,18 @@ def insert(bank: Bank, tensors: Offsets) -> Bank:
     change = effective(bank)
     larger = replace(
         bank,
-        coefficients=np.append(bank.coefficients, _new_coefficient(bank, tensors)),
+        coefficients=np.append(bank.coefficients, _compute_coefficient(bank, tensors)),
         entries=np.concatenate([bank.entries, change[None]]),
-        similarity=_extended(bank.similarity, cosines(bank.entries, change, tensors)),
+        similarity=_append_column(bank.similarity, cosines(bank.entries, change, tensors)),
     )
     return replace(larger, residual=change - _mixture(larger))
 
 
-def _new_coefficient(bank: Bank, tensors: Offsets) -> float:
-    """Such that the largest mean absolute residual of a tensor becomes 0.01; at least the largest one yet."""
+def _compute_coefficient(bank: Bank, tensors: Offsets) -> float:
+    """Return a coefficient that makes the largest mean absolute residual of a tensor 0.01.
+
+    It is at least as large as the coefficients in the bank.
+    """
     scaled = SHARPNESS * bank.coefficients
     largest = scaled.max()
     excess = _largest_mean(bank.residual, tensors) / RESIDUAL_SIZE - 1
@@ -140,16 +143,16 @@ def cosines(entries: FloatArray, change: FloatArray, tensors: Offsets) -> FloatA
     """Each entry `[N, V]` against a change `[V]`: the mean of the cosines of its tensors, float64 `[N]`."""
     new = change.astype(np.float64)
     new_squared = np.add.reduceat(new * new, tensors)
-    found = np.zeros(len(entries))
+    means = np.zeros(len(entries))
     for index, entry in enumerate(entries.astype(np.float64)):
         norms = np.sqrt(np.add.reduceat(entry * entry, tensors) * new_squared)
         products = np.add.reduceat(entry * new, tensors)
-        found[index] = (products / np.maximum(norms, 1e-8)).mean()  # 0 where a tensor is unchanged
-    return found
+        means[index] = (products / np.maximum(norms, 1e-8)).mean()  # 0 where a tensor is unchanged
+    return means
 
 
-def _extended(similarity: FloatArray, column: FloatArray) -> FloatArray:
-    """The matrix with the column of one more entry; the column is overwritten where there is one already."""
+def _append_column(similarity: FloatArray, column: FloatArray) -> FloatArray:
+    """Return the matrix with the column of one more entry, in place of an older one if there is any."""
     count = len(column)
     larger = np.zeros((count + 1, count + 1))
     larger[: len(similarity), : len(similarity)] = similarity

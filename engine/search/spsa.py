@@ -14,14 +14,14 @@ from ..model import FloatArray
 
 
 def gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int, ...]) -> FloatArray:
-    """A standard normal direction, float32 of the given shape, for one sample of one step."""
+    """Draw a standard normal direction, float32 of the given shape, for one sample of one step."""
     # The first word after the seed is 0 for initial values (see `uniform`) and positive for directions.
     generator = np.random.default_rng([seed, step + 1, sample])
     return generator.standard_normal(shape, dtype=np.float32)
 
 
 def segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatArray:
-    """A direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
+    """Draw a direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
 
     No entry is near 0, so `quotients` can divide by it (ZOA, official code).
     """
@@ -31,12 +31,12 @@ def segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatAr
 
 
 def uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
-    """Initial values, float32 of the given shape, uniform in `[-bound, bound]`."""
+    """Draw initial values, float32 of the given shape, uniform in `[-bound, bound]`."""
     return np.random.default_rng([seed, 0, 0]).uniform(-bound, bound, shape).astype(np.float32)
 
 
 def directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> float:
-    """The two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed."""
+    """Return the two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed."""
     return (loss_plus - loss_minus) / (2 * epsilon) if epsilon else 0.0
 
 

@@ -29,7 +29,7 @@ def shift_vector(target: FloatArray | None, center: FloatArray | None, gain: flo
 
 
 def logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> FloatArray:
-    """What moving the features by `shift` `[F]` adds to the logits: `head_weight @ shift`, float32 `[K]`."""
+    """Return the logit offset caused by shifting the features: `head_weight @ shift`, float32 `[K]`."""
     if shift is None:
         return np.zeros(len(head_weight), np.float32)
     return head_weight @ shift.astype(np.float32)

@@ -23,7 +23,7 @@ def _nothing() -> FloatArray:
 
 @dataclass(frozen=True)
 class Domain:
-    """What is known of the current domain.
+    """An estimate of the current domain.
 
     Attributes:
         statistics: mean and variance of each channel, float64 `[2, E]`, or `[0, 0]` before the first.
@@ -81,12 +81,12 @@ def channel_statistics(embedding: FloatArray) -> FloatArray:
     Args:
         embedding: mean and biased variance of each image, `[N, 2, E]`.
     """
-    means, variances = (embedding[:, part].astype(np.float64) for part in (0, 1))
+    means, variances = (embedding[:, moment].astype(np.float64) for moment in (0, 1))
     return np.stack([means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)])
 
 
-def pooled(left: FloatArray, left_images: int, right: FloatArray, right_images: int) -> FloatArray:
-    """Channel statistics of two sets of images together, float64 `[2, E]`, from those of each."""
+def pool_statistics(left: FloatArray, left_images: int, right: FloatArray, right_images: int) -> FloatArray:
+    """Return channel statistics of two sets of images together, float64 `[2, E]`, from those of each."""
     share = right_images / (left_images + right_images)
     mean, variance = (1 - share) * left + share * right
     return np.stack([mean, variance + share * (1 - share) * np.square(left[0] - right[0])])
@@ -101,32 +101,32 @@ def channel_distances(left: FloatArray, right: FloatArray) -> FloatArray:
     """`(v_l + δ²) / 2v_r + (v_r + δ²) / 2v_l − 1` per channel, δ the difference of means, float64 `[E]`."""
     (left_mean, left_variance), (right_mean, right_variance) = left, right
     gap = np.square(left_mean - right_mean)
-    there = (left_variance + gap) / (2 * (right_variance + MIN_VARIANCE))
-    back = (right_variance + gap) / (2 * (left_variance + MIN_VARIANCE))
-    return cast(FloatArray, there + back - 1)
+    forward_divergence = (left_variance + gap) / (2 * (right_variance + MIN_VARIANCE))
+    backward_divergence = (right_variance + gap) / (2 * (left_variance + MIN_VARIANCE))
+    return cast(FloatArray, forward_divergence + backward_divergence - 1)
 
 
 def observe(domain: Domain, embedding: FloatArray, rules: DomainRules) -> Observation:
-    """Checks a batch against the domain, and takes it into its statistics, or starts new ones with it.
+    """Check a batch against the domain, and add it to its statistics or start new ones with it.
 
     Args:
         domain: what is known.
         embedding: of the batch, `[N, 2, E]`.
         rules: when it is another domain.
     """
-    found, images = channel_statistics(embedding), len(embedding)
+    statistics, images = channel_statistics(embedding), len(embedding)
     if images < rules.min_images:
         if rules.small_batches == "skip":
             return Observation(domain)
         if domain.pool_images:
-            found = pooled(domain.pool, domain.pool_images, found, images)
+            statistics = pool_statistics(domain.pool, domain.pool_images, statistics, images)
             images += domain.pool_images
         if images < rules.min_images:
-            return Observation(replace(domain, pool=found, pool_images=images))
+            return Observation(replace(domain, pool=statistics, pool_images=images))
     if not domain.statistics.size:
-        return Observation(Domain(found))
-    apart = distance(domain.statistics, found)
-    if apart > rules.threshold and not domain.hold_off:
-        return Observation(Domain(found, hold_off=rules.hold_off), apart, True)
-    mixed = rules.keep * domain.statistics + (1 - rules.keep) * found
-    return Observation(Domain(mixed, hold_off=max(0, domain.hold_off - 1)), apart)
+        return Observation(Domain(statistics))
+    divergence = distance(domain.statistics, statistics)
+    if divergence > rules.threshold and not domain.hold_off:
+        return Observation(Domain(statistics, hold_off=rules.hold_off), divergence, True)
+    mixed = rules.keep * domain.statistics + (1 - rules.keep) * statistics
+    return Observation(Domain(mixed, hold_off=max(0, domain.hold_off - 1)), divergence)

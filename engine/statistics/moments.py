@@ -24,14 +24,14 @@ class Moments:
 
     @staticmethod
     def of(values: FloatArray) -> Moments:
-        """Those of `values` `[N, …]`, N ≥ 1."""
+        """Return the moments of `values` `[N, …]`, N ≥ 1."""
         values = values.astype(np.float64)
         mean = values.mean(axis=0)
         centred = values - mean
         return Moments(len(values), mean, np.einsum("n...,n...->...", centred, centred))
 
     def merge(self, other: Moments | None) -> Moments:
-        """Those of both together, as in Chan, Golub and LeVeque (1983)."""
+        """Return the moments of both together, as in Chan, Golub and LeVeque (1983)."""
         if other is None:
             return self
         total = self.count + other.count
@@ -49,7 +49,7 @@ class Moments:
 def source_statistics(
     network: Forward, batches: Iterable[ImageArray], **tunables: FloatArray
 ) -> SourceStatistics:
-    """Statistics of the features of clean images, without prompts.
+    """Compute the statistics of the features of clean images, without prompts.
 
     Args:
         network: the very graph that will be adapted.

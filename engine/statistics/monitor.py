@@ -46,13 +46,13 @@ class Pool:
 
     @staticmethod
     def of(probabilities: FloatArray) -> Pool:
-        """That of one batch of probabilities `[N, K]`."""
+        """Return the pool of one batch of probabilities `[N, K]`."""
         return Pool(
             float(len(probabilities)), probabilities.mean(axis=0), float(_entropy(probabilities).mean())
         )
 
     def after(self, earlier: Pool | None) -> Pool:
-        """This batch's, filled up to `POOL_IMAGES` with what came before it."""
+        """Return this batch's pool, filled up to `POOL_IMAGES` with the earlier one."""
         room = 0.0 if earlier is None else min(earlier.images, max(0.0, POOL_IMAGES - self.images))
         if earlier is None or not room:
             return self
@@ -66,7 +66,7 @@ class Pool:
 
     @property
     def diversity(self) -> float | None:
-        """How well predictions tell the images apart: 0, all alike; 1, each its own class, and surely so.
+        """Diversity of the predictions: 0 if all are alike, 1 if each image surely has its own class.
 
         The mutual information between image and prediction, H(mean p) − mean H(p), as a share of the most it
         can be, log min(N, K). None if there are too few images, or a single class.
@@ -78,16 +78,16 @@ class Pool:
         return max(0.0, information / float(np.log(kinds)))
 
 
-def jumped(value: float, average: float | None, ratio: float) -> bool:
-    """Whether a positive reading lies beyond its running average, up or down, by more than a factor."""
+def has_jumped(value: float, average: float | None, ratio: float) -> bool:
+    """Return whether a positive reading differs from its running average by more than a factor."""
     if average is None:
         return False
     small, large = sorted((value, average))
     return large > ratio * small
 
 
-def estimated_loss(frozen: FloatArray, adapted: FloatArray) -> float:
-    """An estimate of how many predictions of a batch are wrong now that were right without adaptation, net.
+def estimate_loss(frozen: FloatArray, adapted: FloatArray) -> float:
+    """Estimate how many predictions of a batch adaptation has made wrong, net of those it has corrected.
 
     Where both networks predict the same class, nothing is lost. Where they differ, the frozen one was right
     with probability r, and adaptation has lost that. For r we take the frozen network's confidence times its
@@ -104,8 +104,8 @@ def estimated_loss(frozen: FloatArray, adapted: FloatArray) -> float:
     confidence = frozen.max(axis=1)
     right = confidence * confidence.mean()
     differs = frozen.argmax(axis=1) != adapted.argmax(axis=1)
-    found = min(float(right.mean()), 0.5)  # more is above the rate in any case
-    rescue = min(RESCUE_RATE, found / (1 - found))
+    accuracy = min(float(right.mean()), 0.5)  # more is above the rate in any case
+    rescue = min(RESCUE_RATE, accuracy / (1 - accuracy))
     return float(np.sum(differs * (right - rescue * (1 - right))))
 
 

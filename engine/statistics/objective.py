@@ -77,7 +77,7 @@ def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[in
 
 
 def chance_discrepancy(source: SourceStatistics, count: int) -> float:
-    """The squared discrepancy that `count` other images of the source have, on the average.
+    """Return the squared discrepancy that `count` other images of the source have, on the average.
 
     The variance of a mean is σ² / n, that of a standard deviation about σ² / 2(n − 1) for normal features and
     many images; both the batch's and the source's count. A single image has no standard deviation.
@@ -106,7 +106,7 @@ def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale:
 def outer_slopes(
     features: FloatArray, plus: FloatArray, minus: FloatArray, moments: Moments, source: SourceStatistics
 ) -> FloatArray:
-    """How the squared discrepancy of n images, times n / 64, changes as single images' features do.
+    """Return the slopes of n/64 times the squared discrepancy along the features of single images.
 
     `⟨∂S/∂f_i, f_i⁺ − f_i⁻⟩ · n / 64` with `∂S/∂f_i = 2 (μ − μ_S) / n + 2 (σ − σ_S) (f_i − μ) / ((n − 1) σ)`,
     coordinate by coordinate: exact in the first order, and independent of how many images there are.
@@ -131,7 +131,7 @@ def outer_slopes(
 
 
 def diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:
-    """How N times the entropy of the mean prediction changes as single predictions do, float64 `[N]`.
+    """Return the slopes of N times the mean prediction's entropy along single predictions, float64 `[N]`.
 
     Args:
         plus, minus: two logits of each image that its prediction goes between, `[N, K]`.

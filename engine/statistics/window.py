@@ -27,12 +27,12 @@ def earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
 
 def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
     """Moments of what `earlier` gives of a window of features; None if that is nothing."""
-    kept = earlier(window, batch, size)
-    return Moments.of(kept) if len(kept) else None
+    recent = earlier(window, batch, size)
+    return Moments.of(recent) if len(recent) else None
 
 
 def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
-    """The window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
+    """Return the window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
     if not size:
         return window
     latest = features[-size:].astype(np.float32, copy=False)

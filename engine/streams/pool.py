@@ -20,7 +20,8 @@ from ..errors import FozoError, InputError
 from ..model import FloatArray, ImageArray, Outputs, Tunables
 from ..registry import AnyMethod, Prediction, State
 from ..registry import method as configured_method
-from ..runtime.network import COUPLING, Network
+from ..runtime.graph_contract import BATCH_STATISTICS
+from ..runtime.network import Network
 from ..wrappers.fallback import guarded_step
 from .adapter import DEFAULT_SEED, Adapter
 
@@ -256,7 +257,7 @@ def _serve(network: Network, waiting: Sequence[_Waiting]) -> None:
 def _stacks(network: Network, waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
     """What runs together: requests of one kind, up to a number of images."""
     limit = max(IMAGES_PER_STACK, CALLS_PER_WORKER * network.workers * network.micro_batch)
-    coupled = COUPLING in network.info.tunables  # streams would influence each other
+    coupled = BATCH_STATISTICS in network.info.tunables  # streams would influence each other
     stacks: list[list[_Waiting]] = []
     latest: dict[Hashable, tuple[list[_Waiting], int]] = {}  # per kind, and its images
     for step, request in waiting:

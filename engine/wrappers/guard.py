@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ..interface.method import Prediction, State, late_array, renumbered
 from ..interface.options import option
 from ..model import FloatArray, Forward, ImageArray, ModelInfo
-from ..statistics.monitor import Alarm, Pool, agreement, estimated_loss, jumped
+from ..statistics.monitor import Alarm, Pool, agreement, estimate_loss, has_jumped
 from ..statistics.objective import softmax
 from .fallback import guarded_step
 from .recorder import Overheard
@@ -146,7 +146,7 @@ class Guarded(Wrapper):
             return replace(prediction, diagnostics=diagnostics), following
         frozen = heard.frozen()
         probabilities = softmax(frozen)
-        loss = estimated_loss(probabilities, prediction.logits)
+        loss = estimate_loss(probabilities, prediction.logits)
         lost = max(0.0, state.lost + loss - self.guard_loss * len(images))
         alarm = self._judged(Pool.of(probabilities).diversity, alike, lost)
         diagnostics["agreement"] = agreement(probabilities, prediction.logits)
@@ -171,7 +171,7 @@ class Guarded(Wrapper):
         for name, value in readings.items():
             average = getattr(state, name)
             if value is not None:
-                jump = jump or jumped(value, average, self.guard_jump)
+                jump = jump or has_jumped(value, average, self.guard_jump)
                 average = value if average is None else AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * value
             averages[name] = average
         return averages, jump

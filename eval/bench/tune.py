@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.runtime import tuning
+from ...engine.runtime import arrangement, tuning
 from ...engine.runtime.cpu import available_cpus
 from ...engine.runtime.network import Network
 from ...engine.runtime.tuning import Measured
@@ -52,7 +52,7 @@ class Tuning:
         with Network.open(self.bundle, self.precision, workers=cpus, provider=self.provider) as network:
             measured = tuning.tune(network, images, rounds=self.rounds, on_step=on_step)
         graph = self.bundle.graph_sha256(self.precision)
-        tuning.remember(graph, self.provider, measured[0].arrangement)
+        arrangement.store_arrangement(graph, self.provider, measured[0].arrangement)
         return measured
 
     def table(self, measured: Sequence[Measured]) -> str:
@@ -61,7 +61,7 @@ class Tuning:
         lines = [f"{title}, medians of {self.rounds} rounds", "  workers  micro-batch     img/s   / best"]
         lines += [_format_row(row, measured[0]) for row in measured]
         best = measured[0].arrangement
-        where = tuning.cache_folder() / tuning.CACHE_FILE
+        where = arrangement.cache_folder() / arrangement.CACHE_FILE
         return "\n".join(
             [*lines, f"Remembered: {best.workers} workers, micro-batch {best.micro_batch}, in {where}"]
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..corruptions.by_name import FROST
 from .cifar import cifar_c

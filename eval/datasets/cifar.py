@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...data.images import preprocess
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError, reason
 from ..corruptions.by_name import SEVERITIES
 from .domain import EXTRA, IMAGENET_C, Domain, Pixels, arrays, check_names, check_severities, numbered

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...data.demo import DEMO_CLASSES, demo_images
 from ...data.images import preprocess, read_image
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.files import sha256_of_parts
 from ..corruptions.by_name import FROST, NAMES, SEVERITIES, corrupt, frost_textures

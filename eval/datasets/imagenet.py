@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .class_folders import IMAGENET_CLASSES as CLASSES
 from .class_folders import class_folders, class_index, entries

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.images import center_crop, read_image
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..corruptions.by_name import FROST
 from .class_folders import class_folders, class_index, official_classes

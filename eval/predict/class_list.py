@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...data.images import preprocess, read_image
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.registry import Prediction
 from ...engine.streams.adapter import Adapter

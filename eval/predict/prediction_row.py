@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...engine.bundle.bundle import Manifest
+from ...engine.bundle.manifest import Manifest
 
 
 @dataclass(frozen=True)

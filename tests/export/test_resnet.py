@@ -295,7 +295,7 @@ def test_reading_a_model_leaves_it_as_it_was(model: Any) -> None:
 @pytest.mark.parametrize("micro_batch", [1, 3, 32])
 def test_the_split_decides_nothing(workers: int, micro_batch: int, shared: Network) -> None:
     images, addends = some_images(7), some_addends(shared.info)
-    with shared.arranged(workers, micro_batch) as net:
+    with shared.rearrange(workers, micro_batch) as net:
         for tunables in ({}, {"norms": addends}, {"batch_statistics": ONE}, {"batch_statistics": HALF}):
             found, expected = net(images, **tunables), shared(images, **tunables)
             for name in ("logits", "features", "embedding"):

@@ -459,7 +459,7 @@ def test_results_do_not_depend_on_how_the_work_is_split(
             assert alone.features.tobytes() == expected.features[index].tobytes()
         for micro_batch in (1, 2, 4):
             for workers in (1, 2):
-                with whole.arranged(workers, micro_batch) as network:
+                with whole.rearrange(workers, micro_batch) as network:
                     assert same(network(images, **tunables), expected), (micro_batch, workers)
 
 

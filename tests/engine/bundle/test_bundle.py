@@ -17,7 +17,9 @@ import pytest
 from fozo.engine import files
 from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import bundle as bundles
-from fozo.engine.bundle.bundle import Bundle, GraphEntry, Manifest
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.create import create, folder_beside
+from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import BundleError, InputError, OutputError
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
@@ -76,7 +78,7 @@ def manifest(**changes: Any) -> Manifest:
 def make(folder: Path, content: bytes | None = None, head: bytes | None = None, **changes: Any) -> Bundle:
     content = graph() if content is None else content
     head = to_npz(weight=HEAD, bias=BIAS) if head is None else head
-    return bundles.create(
+    return create(
         folder / "bundle",
         manifest(**changes),
         {
@@ -412,9 +414,7 @@ def test_create_never_loses_the_old_bundle(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OutputError, match="No space left"):
-        bundles.create(
-            old.path, manifest(), {"model.onnx": lambda path: path.write_bytes(b"new")}, overwrite=True
-        )
+        create(old.path, manifest(), {"model.onnx": lambda path: path.write_bytes(b"new")}, overwrite=True)
     assert old.path.exists(), "the old bundle was deleted together with the temporary folder"
     assert Bundle.open(old.path) == old
 
@@ -424,7 +424,7 @@ def test_create_leaves_nothing_when_a_writer_fails(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OutputError, match="No space left"):
-        bundles.create(tmp_path / "bundle", manifest(), {"model.onnx": fail})
+        create(tmp_path / "bundle", manifest(), {"model.onnx": fail})
     assert not list(tmp_path.iterdir())
 
 
@@ -527,7 +527,7 @@ def test_replacing_source_statistics_deletes_only_source_statistics(name: str, t
 
 def add(bundle: Bundle, content: bytes, precision: str = "int8", **fields: Any) -> Bundle:
     """Adds a graph as `fozo quantize` does."""
-    with bundles.folder_beside(bundle.path) as folder:
+    with folder_beside(bundle.path) as folder:
         (folder / "new.onnx").write_bytes(content)
         entry = replace(GraphEntry("", 20, 0.5, "fp32"), **fields)
         changed = bundle.with_graph(precision, folder / "new.onnx", entry)

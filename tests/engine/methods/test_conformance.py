@@ -429,7 +429,7 @@ def test_norms_per_image(either_network: Network, random_images: MakeImages, mic
     """`[N, M, 2, D]` is each image with its own norms: to the bit what it would get alone."""
     images = random_images(5)
     norms = np.random.default_rng(0).normal(0, 0.1, (5, 6, 2, 64)).astype(np.float32)
-    network = either_network.arranged(1, micro_batch)
+    network = either_network.rearrange(1, micro_batch)
     together = network(images, norms=norms)
     for index in range(5):
         alone = network(images[index : index + 1], norms=norms[index : index + 1])

@@ -15,10 +15,12 @@ from fozo.engine.errors import InputError, OutputError
 from fozo.engine.model import ImageArray
 from fozo.engine.names import PROVIDERS
 from fozo.engine.registry import method
-from fozo.engine.runtime import network as networks
+from fozo.engine.runtime import arrangement as arrangement_module
+from fozo.engine.runtime import session as session_module
 from fozo.engine.runtime import tuning
+from fozo.engine.runtime.arrangement import Arrangement, load_arrangement, store_arrangement
 from fozo.engine.runtime.network import Network
-from fozo.engine.runtime.tuning import Arrangement, arrangements, remember, remembered, tune
+from fozo.engine.runtime.tuning import arrangements, tune
 from fozo.engine.streams.adapter import Adapter
 
 MakeImages = Callable[..., ImageArray]
@@ -70,13 +72,13 @@ def test_rounds_are_interleaved_and_the_median_counts(
     monkeypatch.setattr(tuning, "arrangements", lambda: [Arrangement(1, 1), Arrangement(1, 2)])
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: next(clock))
     with Network.open(bundle_path, workers=1) as network:
-        whole = network.arranged
+        rearrange = network.rearrange
 
-        def arranged(workers: int, micro_batch: int) -> Network:
+        def record(workers: int, micro_batch: int) -> Network:
             order.append(Arrangement(workers, micro_batch))
-            return whole(workers, micro_batch)
+            return rearrange(workers, micro_batch)
 
-        monkeypatch.setattr(network, "arranged", arranged)
+        monkeypatch.setattr(network, "rearrange", record)
         measured = tune(network, random_images(2), rounds=3)
     assert order == [Arrangement(1, 1), Arrangement(1, 2)] * 3
     assert [(each.arrangement.micro_batch, each.seconds) for each in measured] == [(1, 1.0), (2, 2.0)]
@@ -95,18 +97,34 @@ def test_arrangements_are_positive_integers(values: Any, bundle_path: Path) -> N
     with pytest.raises(InputError, match="must be an integer of at least 1"):
         Arrangement(*values)
     with Network.open(bundle_path, workers=1) as network, pytest.raises(InputError):
-        network.arranged(*values)
+        network.rearrange(*values)
+
+
+def test_closing_a_restricted_view_leaves_the_network_running(
+    bundle_path: Path, random_images: MakeImages
+) -> None:
+    images = random_images(6)
+    with Network.open(bundle_path, workers=2, micro_batch=2) as network:
+        expected = network(images).logits
+        with network.select([3, 1]) as view:
+            assert view(images).logits.tobytes() == np.ascontiguousarray(expected[:, [3, 1]]).tobytes()
+        assert network(images).logits.tobytes() == expected.tobytes()
+        with network.select([3, 1]).rearrange(2, 1) as rearranged:
+            rearranged(images)
+        with pytest.raises(RuntimeError):
+            rearranged(images)  # its own threads have ended
+        assert network(images).logits.tobytes() == expected.tobytes()
 
 
 def test_views_have_threads_of_their_own(bundle_path: Path, random_images: MakeImages) -> None:
     images = random_images(9)
     network = Network.open(bundle_path, workers=2, micro_batch=2)
-    chosen = network.select([3, 1]).arranged(3, 1)
+    chosen = network.select([3, 1]).rearrange(3, 1)
     expected = network(images).logits[:, [3, 1]].tobytes()
     assert np.ascontiguousarray(chosen(images).logits).tobytes() == expected
     chosen.close()
     assert len(network(images).logits) == 9
-    view = network.arranged(2, 4)
+    view = network.rearrange(2, 4)
     network.close()
     with view:
         assert view.select([3, 1])(images).logits.tobytes() == expected
@@ -116,19 +134,19 @@ def test_views_have_threads_of_their_own(bundle_path: Path, random_images: MakeI
 
 
 def test_nothing_is_remembered_at_first(cache: Path) -> None:
-    assert remembered("abc", "cpu") is None
+    assert load_arrangement("abc", "cpu") is None
     assert not cache.parent.exists()
 
 
 def test_remembered_by_graph_and_provider(cache: Path) -> None:
-    remember("abc", "cpu", Arrangement(2, 4))
-    remember("abd", "cpu", Arrangement(1, 8))
-    remember("abc", "openvino", Arrangement(3, 16))
-    remember("abd", "cpu", Arrangement(1, 2))
-    assert remembered("abc", "cpu") == Arrangement(2, 4)
-    assert remembered("abd", "cpu") == Arrangement(1, 2)
-    assert remembered("abc", "openvino") == Arrangement(3, 16)
-    assert remembered("abe", "cpu") is None
+    store_arrangement("abc", "cpu", Arrangement(2, 4))
+    store_arrangement("abd", "cpu", Arrangement(1, 8))
+    store_arrangement("abc", "openvino", Arrangement(3, 16))
+    store_arrangement("abd", "cpu", Arrangement(1, 2))
+    assert load_arrangement("abc", "cpu") == Arrangement(2, 4)
+    assert load_arrangement("abd", "cpu") == Arrangement(1, 2)
+    assert load_arrangement("abc", "openvino") == Arrangement(3, 16)
+    assert load_arrangement("abe", "cpu") is None
     assert [path.name for path in cache.parent.iterdir()] == ["arrangements.json"]
 
 
@@ -136,19 +154,19 @@ def test_remembered_by_graph_and_provider(cache: Path) -> None:
 def test_another_machine_or_runtime_remembers_nothing(
     what: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember("abc", "cpu", Arrangement(2, 4))
+    store_arrangement("abc", "cpu", Arrangement(2, 4))
     if what == "processors":
-        monkeypatch.setattr(tuning, "available_cpus", lambda: 777)
+        monkeypatch.setattr(arrangement_module, "available_cpus", lambda: 777)
     elif what == "model":
-        features = tuning.cpu_features()
-        monkeypatch.setattr(tuning, "cpu_features", lambda: type(features)("Other", "z80", ()))
+        features = arrangement_module.cpu_features()
+        monkeypatch.setattr(arrangement_module, "cpu_features", lambda: type(features)("Other", "z80", ()))
     else:
-        monkeypatch.setattr(tuning.ort, "__version__", "0.0.1")
-    assert remembered("abc", "cpu") is None
-    remember("abc", "cpu", Arrangement(1, 1))
+        monkeypatch.setattr(arrangement_module.ort, "__version__", "0.0.1")
+    assert load_arrangement("abc", "cpu") is None
+    store_arrangement("abc", "cpu", Arrangement(1, 1))
     monkeypatch.undo()
     monkeypatch.setenv("FOZO_CACHE_DIR", str(cache.parent))
-    assert remembered("abc", "cpu") == Arrangement(2, 4)
+    assert load_arrangement("abc", "cpu") == Arrangement(2, 4)
 
 
 DAMAGED: dict[str, bytes] = {
@@ -180,21 +198,21 @@ DAMAGED: dict[str, bytes] = {
 def test_damaged_files_are_ignored_and_replaced(kind: str, cache: Path, bundle_path: Path) -> None:
     expected = opened(bundle_path)
     graph = graph_of(bundle_path)
-    key = json.dumps(tuning._key(graph, "cpu"))[1:-1].encode()
+    key = json.dumps(arrangement_module._key(graph, "cpu"))[1:-1].encode()
     cache.parent.mkdir(parents=True)
     cache.write_bytes(DAMAGED[kind].replace(b"KEY", key))
-    assert remembered(graph, "cpu") is None
+    assert load_arrangement(graph, "cpu") is None
     assert opened(bundle_path) == expected
-    remember(graph, "cpu", Arrangement(1, 3))
+    store_arrangement(graph, "cpu", Arrangement(1, 3))
     assert opened(bundle_path) == Arrangement(1, 3)
 
 
 def test_a_usable_entry_beside_a_damaged_one(cache: Path) -> None:
-    remember("abc", "cpu", Arrangement(1, 2))
+    store_arrangement("abc", "cpu", Arrangement(1, 2))
     content = json.loads(cache.read_bytes())
     content["arrangements"]["other"] = 5
     cache.write_text(json.dumps(content), encoding="utf-8")
-    assert remembered("abc", "cpu") == Arrangement(1, 2)
+    assert load_arrangement("abc", "cpu") == Arrangement(1, 2)
 
 
 @pytest.mark.parametrize("obstacle", ["file", "folder"])
@@ -205,30 +223,30 @@ def test_a_cache_that_cannot_be_written(obstacle: str, cache: Path, bundle_path:
     else:
         cache.mkdir(parents=True)
         (cache / "in the way").touch()
-    assert remembered("abc", "cpu") is None
+    assert load_arrangement("abc", "cpu") is None
     assert opened(bundle_path) == expected
     with pytest.raises(OutputError, match="FOZO_CACHE_DIR"):
-        remember("abc", "cpu", Arrangement(1, 2))
+        store_arrangement("abc", "cpu", Arrangement(1, 2))
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FOZO_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tuning.Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(arrangement_module.Path, "home", lambda: tmp_path)
     for platform, variable, usual in (
         ("linux", "XDG_CACHE_HOME", ".cache"),
         ("win32", "LOCALAPPDATA", "AppData/Local"),
         ("darwin", None, "Library/Caches"),
     ):
-        monkeypatch.setattr(tuning.sys, "platform", platform)
-        assert tuning.cache_folder() == tmp_path / usual / "fozo"
+        monkeypatch.setattr(arrangement_module.sys, "platform", platform)
+        assert arrangement_module.cache_folder() == tmp_path / usual / "fozo"
         if variable:
             monkeypatch.setenv(variable, str(tmp_path / "set"))
-            assert tuning.cache_folder() == tmp_path / "set" / "fozo"
+            assert arrangement_module.cache_folder() == tmp_path / "set" / "fozo"
             monkeypatch.setenv(variable, "relative")
-            assert tuning.cache_folder() == tmp_path / usual / "fozo"
+            assert arrangement_module.cache_folder() == tmp_path / usual / "fozo"
     monkeypatch.setenv("FOZO_CACHE_DIR", str(tmp_path / "chosen"))
-    assert tuning.cache_folder() == tmp_path / "chosen"
+    assert arrangement_module.cache_folder() == tmp_path / "chosen"
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,10 +255,10 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("FOZO_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tuning.Path, "home", homeless)
-    assert remembered("abc", "cpu") is None
+    monkeypatch.setattr(arrangement_module.Path, "home", homeless)
+    assert load_arrangement("abc", "cpu") is None
     with pytest.raises(OutputError, match="home directory"):
-        remember("abc", "cpu", Arrangement(1, 1))
+        store_arrangement("abc", "cpu", Arrangement(1, 1))
 
 
 # --- what a network makes of it
@@ -248,7 +266,7 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_explicit_arguments_win(cache: Path, bundle_path: Path) -> None:
     before = opened(bundle_path)
-    remember(graph_of(bundle_path), "cpu", Arrangement(1, 3))
+    store_arrangement(graph_of(bundle_path), "cpu", Arrangement(1, 3))
     assert opened(bundle_path) == Arrangement(1, 3)
     assert opened(bundle_path, workers=5) == Arrangement(5, 3)
     assert opened(bundle_path, micro_batch=7) == Arrangement(1, 7)
@@ -260,13 +278,13 @@ def test_explicit_arguments_win(cache: Path, bundle_path: Path) -> None:
 
 
 def test_never_more_workers_than_processors(cache: Path, bundle_path: Path) -> None:
-    remember(graph_of(bundle_path), "cpu", Arrangement(100_000, 3))
-    assert opened(bundle_path) == Arrangement(tuning.available_cpus(), 3)
+    store_arrangement(graph_of(bundle_path), "cpu", Arrangement(100_000, 3))
+    assert opened(bundle_path) == Arrangement(arrangement_module.available_cpus(), 3)
 
 
 def test_another_graph_is_not_concerned(cache: Path, bundle_paths: dict[int, Path]) -> None:
     before = opened(bundle_paths[192])
-    remember(graph_of(bundle_paths[64]), "cpu", Arrangement(1, 3))
+    store_arrangement(graph_of(bundle_paths[64]), "cpu", Arrangement(1, 3))
     assert opened(bundle_paths[192]) == before
 
 
@@ -282,7 +300,7 @@ def test_what_is_remembered_changes_no_bit(
 
     expected = stream()
     for arrangement in [Arrangement(1, 1), Arrangement(2, 2), Arrangement(2, 16), Arrangement(1, 5)]:
-        remember(graph_of(bundle_path), "cpu", arrangement)
+        store_arrangement(graph_of(bundle_path), "cpu", arrangement)
         assert stream() == expected, arrangement
 
 
@@ -295,7 +313,7 @@ def test_unknown_provider(bundle_path: Path) -> None:
 
 
 def test_provider_that_is_not_installed(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(session_module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(InputError, match=r"available here: cpu; .*pip install onnxruntime-openvino"):
         Network.open(bundle_path, provider="openvino")
 
@@ -303,7 +321,7 @@ def test_provider_that_is_not_installed(bundle_path: Path, monkeypatch: pytest.M
 def test_cpu_is_the_default(bundle_path: Path) -> None:
     with Network.open(bundle_path, workers=1) as network:
         assert network.provider == "cpu"
-        assert network.arranged(1, 1).provider == "cpu"
+        assert network.rearrange(1, 1).provider == "cpu"
 
 
 @pytest.mark.skipif(
@@ -324,7 +342,7 @@ def test_openvino_agrees_with_the_cpu(
             np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-3)
             for arrangement in [(1, 1), (2, 4), (1, 16)]:
-                with network.arranged(*arrangement) as other:
+                with network.rearrange(*arrangement) as other:
                     assert other(images, prompts=prompts).logits.tobytes() == found.logits.tobytes()
 
 
@@ -337,6 +355,6 @@ def test_only_glibc_is_asked_to_return_memory(
         def library(name: str | None, missing: type[Exception] = missing) -> Any:
             raise missing("no such thing")
 
-        monkeypatch.setattr(networks.ctypes, "CDLL", library)
+        monkeypatch.setattr(session_module.ctypes, "CDLL", library)
         with Network.open(bundle_path, workers=1) as network:
             assert len(network(random_images(2)).logits) == 2

@@ -14,7 +14,7 @@ from fozo.engine.statistics.domain_detector import (
     channel_statistics,
     distance,
     observe,
-    pooled,
+    pool_statistics,
 )
 
 RULES = DomainRules(0.1, 8, "accumulate", 0.8)
@@ -83,7 +83,7 @@ def test_pooled_statistics_are_those_of_both() -> None:
     left, right = (channel_statistics(embedded(part)) for part in (values[:4], values[4:]))
     flat = values.reshape(-1, 3)
     np.testing.assert_allclose(
-        pooled(left, 4, right, 5), np.stack([flat.mean(axis=0), flat.var(axis=0)]), rtol=1e-5
+        pool_statistics(left, 4, right, 5), np.stack([flat.mean(axis=0), flat.var(axis=0)]), rtol=1e-5
     )
 
 

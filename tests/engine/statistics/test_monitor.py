@@ -10,8 +10,8 @@ from fozo.engine.statistics.monitor import (
     POOL_IMAGES,
     Pool,
     agreement,
-    estimated_loss,
-    jumped,
+    estimate_loss,
+    has_jumped,
 )
 
 
@@ -83,9 +83,9 @@ def test_a_large_batch_speaks_for_itself() -> None:
 
 
 def test_jumps() -> None:
-    assert not jumped(9.0, None, 1.5)
-    assert jumped(1.6, 1.0, 1.5) and jumped(1.0, 1.6, 1.5)
-    assert not jumped(1.4, 1.0, 1.5) and not jumped(1.0, 1.4, 1.5)
+    assert not has_jumped(9.0, None, 1.5)
+    assert has_jumped(1.6, 1.0, 1.5) and has_jumped(1.0, 1.6, 1.5)
+    assert not has_jumped(1.4, 1.0, 1.5) and not has_jumped(1.0, 1.4, 1.5)
 
 
 # --- comparison with the frozen network
@@ -93,26 +93,26 @@ def test_jumps() -> None:
 
 def test_same_predictions_cost_nothing() -> None:
     frozen = sure(range(10))
-    assert estimated_loss(frozen, 7 * frozen) == 0
+    assert estimate_loss(frozen, 7 * frozen) == 0
     assert agreement(frozen, 7 * frozen) == 1
 
 
 def test_contradicting_a_sure_network_costs() -> None:
     frozen, adapted = sure(range(10)), sure([1, 0, *range(2, 10)])
     right = 0.9 * 0.9  # confidence of the image, and of the batch
-    assert estimated_loss(frozen, adapted) == pytest.approx(2 * (right - 0.2 * (1 - right)))
+    assert estimate_loss(frozen, adapted) == pytest.approx(2 * (right - 0.2 * (1 - right)))
     assert agreement(frozen, adapted) == pytest.approx(0.8)
 
 
 def test_contradicting_an_unsure_network_is_tolerated() -> None:
     """Where all are as unsure, one network is as good as the other."""
     frozen = sure(range(10), 0.3)
-    assert estimated_loss(frozen, sure((np.arange(10) + 1) % 10)) == pytest.approx(0, abs=1e-12)
+    assert estimate_loss(frozen, sure((np.arange(10) + 1) % 10)) == pytest.approx(0, abs=1e-12)
 
 
 def test_contradicting_where_it_is_less_sure() -> None:
     frozen = np.concatenate([sure(range(5), 0.9), sure(range(5, 10), 0.3)])
-    assert estimated_loss(frozen, sure([*range(5), 6, 7, 8, 9, 5])) == pytest.approx(
+    assert estimate_loss(frozen, sure([*range(5), 6, 7, 8, 9, 5])) == pytest.approx(
         5 * (0.3 * 0.6 - 0.2 * (1 - 0.3 * 0.6))  # the batch's mean confidence is 0.6, of r it is 0.36
     )
 
@@ -121,4 +121,4 @@ def test_a_sure_answer_counts_less_among_unsure_ones() -> None:
     alone = sure([0], 0.9)
     among = np.concatenate([alone, sure(range(1, 10), 0.12)])
     adapted = sure([5, *range(1, 10)])
-    assert 0 < estimated_loss(among, adapted) < estimated_loss(alone, sure([5])) / 4
+    assert 0 < estimate_loss(among, adapted) < estimate_loss(alone, sure([5])) / 4

@@ -221,7 +221,7 @@ def test_calls_of_the_network(watched: Watched, streams: Any, calls: list[tuple[
 
 
 def test_many_workers_get_more_at_once(network: Network) -> None:
-    with network.arranged(8, 4) as view:
+    with network.rearrange(8, 4) as view:
         assert calls_of_a_step(Watched(view), [("shift", 30, {})] * 5) == [(120, 1), (30, 1)]
 
 

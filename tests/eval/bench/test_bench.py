@@ -20,7 +20,8 @@ from doubles import accept_interrupts, child_environment, run_fozo
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
-from fozo.engine.runtime.tuning import arrangements, remembered
+from fozo.engine.runtime.arrangement import load_arrangement
+from fozo.engine.runtime.tuning import arrangements
 from fozo.eval.bench import backends, bench, samples
 from fozo.eval.bench.backends import Backend, Cell, list_cells
 from fozo.eval.bench.bench import Benchmark, prepare
@@ -341,7 +342,7 @@ def test_tune(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     title, _, *rows, last = result.stdout.splitlines()
     assert "fp32 on cpu, batch 4" in title
     assert len(rows) == len(arrangements())
-    best = remembered(Bundle.open(bundle_path).graph_sha256("fp32"), "cpu")
+    best = load_arrangement(Bundle.open(bundle_path).graph_sha256("fp32"), "cpu")
     assert best is not None
     assert rows[0].split()[:2] == [str(best.workers), str(best.micro_batch)]
     assert rows[0].split()[3] == "1.00"

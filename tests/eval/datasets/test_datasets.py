@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from doubles import WNIDS, draw_picture, vit_manifest
-from fozo.engine.bundle.bundle import Manifest
+from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import corrupt
 from fozo.eval.datasets.by_name import DEMO_CORRUPTIONS, open_dataset

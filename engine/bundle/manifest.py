@@ -1,0 +1,228 @@
+"""The manifest of a bundle: the content of `bundle.json`, written and parsed (docs/bundle.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import BundleError
+from ..model import FloatArray, ModelInfo
+from .preprocessing import Preprocessing
+
+SCHEMA = 2
+READABLE = (1, 2)  # in 1 there were no norms to tune, and no widths of features
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Content of a file of the bundle: SHA-256 in hexadecimal, and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphEntry:
+    """One graph of the bundle, and how far it was from what it was made from.
+
+    Attributes:
+        file: name of the ONNX file.
+        opset: version of the standard ONNX operators it uses.
+        max_abs_difference: largest absolute difference to `reference` over logits and features, as measured.
+        reference: `PyTorch`, or the precision of the graph that this one was made from.
+        record: how it was made and what was measured then, for people.
+    """
+
+    file: str
+    opset: int
+    max_abs_difference: float
+    reference: str = "PyTorch"
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """Source statistics of one graph.
+
+    Attributes:
+        file: name of the `.npz` file with `mean` and `std`, float32 `[L, F]`.
+        graph_sha256: the graph that computed them; they are never used with another.
+        images: how many images they were computed from.
+        origin: where the images came from and how they were chosen.
+    """
+
+    file: str
+    graph_sha256: str
+    images: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `bundle.json`.
+
+    Attributes:
+        model: name of the model.
+        preprocessing: how a file becomes the image that the graphs read.
+        layers: L, number of blocks, or of stages in a residual network.
+        width: D, width of a token and of a prompt; in a residual network F.
+        tokens: tokens per image without prompts; in a residual network the positions of the last stage.
+        feature_width: F, width of one feature.
+        classes: K, number of classes.
+        prompt_bound: bound of the uniform initialisation of prompts; 0 where there are none.
+        tunables: what adaptation may change, by name of the graph's input: its axes, names for dynamic ones.
+        norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
+        feature_widths: how much of each layer's feature is not padding; none given: all of it.
+        class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
+        class_names: K names for people, or None.
+        graphs: by precision, `fp32` first.
+        source: source statistics by precision.
+        files: every file of the bundle but the manifest.
+        provenance: versions and options of the export, for the record.
+    """
+
+    model: str
+    preprocessing: Preprocessing
+    layers: int
+    width: int
+    tokens: int
+    feature_width: int
+    classes: int
+    prompt_bound: float
+    tunables: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    norms: Mapping[str, int] = field(default_factory=dict)
+    feature_widths: tuple[int, ...] = ()
+    class_ids: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
+    source: Mapping[str, SourceEntry] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def info(self, head_weight: FloatArray, head_bias: FloatArray) -> ModelInfo:
+        """Return what methods may know of the model, without identity and source statistics.
+
+        Args:
+            head_weight: float32 `[K, F]`.
+            head_bias: float32 `[K]`.
+        """
+        return ModelInfo(
+            name=self.model,
+            identity="",
+            layers=self.layers,
+            width=self.width,
+            tokens=self.tokens,
+            prompt_bound=self.prompt_bound,
+            head_weight=head_weight,
+            head_bias=head_bias,
+            tunables=tuple(self.tunables),
+            norms=self.norms,
+            feature_widths=self.feature_widths,
+        )
+
+    def to_json(self) -> bytes:
+        """Return the manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
+        return (json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @staticmethod
+    def from_json(content: bytes, where: Path) -> Manifest:
+        """Parse a manifest.
+
+        Raises:
+            BundleError: not JSON, another schema, or a field is missing or of the wrong kind.
+        """
+        try:
+            raw = json.loads(content)
+            schema = raw["schema"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(
+                f"{where} is not a bundle manifest ({error}); export the model again"
+            ) from error
+        if schema not in READABLE:
+            raise BundleError(
+                f"{where} has schema {schema}, this version of fozo reads schema "
+                f"{' and '.join(map(str, READABLE))}; "
+                "export the model again, or install the version of fozo that wrote it"
+            )
+        try:
+            return _parse(raw)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise BundleError(
+                f"{where}: a field is missing or malformed ({type(error).__name__}: {error}); "
+                "export the model again"
+            ) from error
+
+
+def _parse(raw: dict[str, Any]) -> Manifest:
+    """Return the manifest of a JSON object, its values checked."""
+
+    def entries(name: str, kind: Callable[..., T]) -> dict[str, T]:
+        return {str(key): _check_types(kind(**value)) for key, value in raw[name].items()}
+
+    def strings(name: str) -> tuple[str, ...] | None:
+        values = raw[name]
+        if values is None:
+            return None
+        if len(values) != raw["classes"]:
+            raise ValueError(f"{name} has {len(values)} entries for {raw['classes']} classes")
+        return tuple(str(value) for value in values)
+
+    preprocessing = dict(raw["preprocessing"])
+    height, width = preprocessing.pop("size")
+    manifest = Manifest(
+        model=str(raw["model"]),
+        preprocessing=Preprocessing(size=(int(height), int(width)), **preprocessing),
+        layers=int(raw["layers"]),
+        width=int(raw["width"]),
+        tokens=int(raw["tokens"]),
+        feature_width=int(raw["feature_width"]),
+        classes=int(raw["classes"]),
+        prompt_bound=float(raw["prompt_bound"]),
+        tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
+        norms={str(name): int(n) for name, n in (raw["norms"] if raw["schema"] > 1 else {}).items()},
+        feature_widths=tuple(int(n) for n in (raw["feature_widths"] if raw["schema"] > 1 else ())),
+        class_ids=strings("class_ids"),
+        class_names=strings("class_names"),
+        graphs=entries("graphs", GraphEntry),
+        source=entries("source", SourceEntry),
+        files=entries("files", FileEntry),
+        provenance=dict(raw["provenance"]),
+    )
+    bound = manifest.prompt_bound
+    if "fp32" not in manifest.graphs or not 0 <= bound < math.inf:
+        raise ValueError("it must have an fp32 graph and a prompt_bound of at least 0")
+    if "prompts" in manifest.tunables and bound == 0:
+        raise ValueError("it must have a positive prompt_bound for its prompts")
+    widths = manifest.feature_widths
+    if widths and (
+        len(widths) != manifest.layers or not 0 < min(widths) <= max(widths) <= manifest.feature_width
+    ):
+        raise ValueError("feature_widths must have a width of at most feature_width for each layer")
+    needed = [graph.file for graph in manifest.graphs.values()]
+    needed += [source.file for source in manifest.source.values()]
+    unlisted = [name for name in needed if name not in manifest.files]
+    if unlisted:
+        raise ValueError(f"files does not list {unlisted[0]}")
+    return manifest
+
+
+def _check_types(entry: T) -> T:
+    """Return a record after checking that its values are of the declared types."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "dict[str, Any]": (dict,),
+    }
+    for f in fields(entry):  # type: ignore[arg-type]
+        value = getattr(entry, f.name)
+        if not isinstance(value, kinds[str(f.type)]):
+            raise TypeError(f"{f.name} must be {f.type}, found {value!r}")
+    return entry

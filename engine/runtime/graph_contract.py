@@ -1,0 +1,140 @@
+"""The graph contract (docs/bundle.md): what a graph takes and returns, and what may be fed to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BundleError, InputError
+from ..model import FloatArray, ModelInfo, Tunables
+
+IMAGES = "images"
+PROMPTS = "prompts"
+NORMS = "norms"
+BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
+OUTPUTS = ("logits", "features", "embedding")
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A graph input that adaptation may change.
+
+    Attributes:
+        name: name of the input.
+        per_image: whether images may have values of their own: the first axis is then 1 or N, otherwise 1.
+        axes: lengths of the other axes; None stands for any length.
+    """
+
+    name: str
+    per_image: bool
+    axes: tuple[int | None, ...]
+
+    @property
+    def neutral(self) -> FloatArray:
+        """The value without effect, float32: no prompts, addends of zero."""
+        return np.zeros((1, *(axis or 0 for axis in self.axes)), np.float32)
+
+    def check(self, array: FloatArray, images: int) -> None:
+        """Check that an array can be fed for a batch of so many images.
+
+        Raises:
+            InputError: its type or shape does not fit, or a share is outside of 0..1.
+        """
+        lengths = (1, images) if self.per_image else (1,)
+        fits = array.dtype == np.float32 and array.ndim == 1 + len(self.axes) and len(array) in lengths
+        if not fits or any(
+            axis not in (None, length) for axis, length in zip(self.axes, array.shape[1:], strict=True)
+        ):
+            expected = [f"1 or {images}" if self.per_image else "1"]
+            expected += ["any number" if axis is None else str(axis) for axis in self.axes]
+            raise InputError(
+                f"expected {self.name} of type float32 and shape [{', '.join(expected)}], "
+                f"found {array.dtype} of shape {list(array.shape)}"
+            )
+        if self.name == BATCH_STATISTICS and not 0 <= array[0] <= 1:
+            raise InputError(
+                f"expected {self.name}, the share of the batch in the statistics, in 0..1, found {array[0]}"
+            )
+
+
+def read_tunables(session: Any) -> dict[str, Tunable]:
+    """Return the tunables of an ONNX Runtime session, by name."""
+    return {
+        node.name: Tunable(
+            node.name,
+            not isinstance(node.shape[0], int),
+            tuple(axis if isinstance(axis, int) else None for axis in node.shape[1:]),
+        )
+        for node in session.get_inputs()
+        if node.name != IMAGES
+    }
+
+
+def complete_feed(
+    values: Tunables, tunables: Mapping[str, Tunable], images: int, model: str
+) -> dict[str, FloatArray]:
+    """Return the checked values of all tunables for one forward; those not given are neutral.
+
+    Args:
+        values: by name, what differs from the neutral values.
+        tunables: all tunables of the graph.
+        images: number of images in the batch.
+        model: name of the model, for messages.
+
+    Raises:
+        InputError: a value does not fit, or there is no such tunable.
+    """
+    unknown = values.keys() - tunables.keys()
+    if unknown:
+        raise InputError(
+            f"{model} has no tunable {', '.join(sorted(unknown))}; it has: {', '.join(tunables)}"
+        )
+    for name, array in values.items():
+        tunables[name].check(array, images)
+    neutral = {name: tunable.neutral for name, tunable in tunables.items() if name not in values}
+    return {**neutral, **values}
+
+
+def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:
+    """Return height and width of the images, in pixels, after checking a graph's inputs and outputs.
+
+    Raises:
+        BundleError: names, types or axes are not those of the contract and of the model.
+    """
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = {node.name: node for node in session.get_outputs()}
+    types = {IMAGES: "tensor(uint8)", **dict.fromkeys(info.tunables, "tensor(float)")}
+    output_types = dict.fromkeys(OUTPUTS if "embedding" in outputs else OUTPUTS[:2], "tensor(float)")
+    for side, expected, nodes in (("inputs", types, inputs), ("outputs", output_types, outputs)):
+        actual = {name: node.type for name, node in nodes.items()}
+        if actual != expected:
+            raise BundleError(
+                f"{graph} does not follow the graph contract: expected {side} {expected}, "
+                f"found {actual}; export the model with fozo export"
+            )
+    height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
+    expected_axes = {
+        IMAGES: [height, width, 3],
+        "logits": [info.classes],
+        "features": [info.layers, info.feature_width],
+    }
+    if PROMPTS in inputs:
+        expected_axes[PROMPTS] = [info.width]
+    if NORMS in inputs:
+        expected_axes[NORMS] = [len(info.norms), 2, max(info.norms.values(), default=0)]
+    if BATCH_STATISTICS in inputs:
+        expected_axes[BATCH_STATISTICS] = []
+    nodes = {**inputs, **outputs}
+    actual_axes = {name: nodes[name].shape[1:] for name in expected_axes}
+    if PROMPTS in actual_axes:
+        actual_axes[PROMPTS] = actual_axes[PROMPTS][1:]
+    if actual_axes != expected_axes or not isinstance(height, int) or not isinstance(width, int):
+        raise BundleError(
+            f"{graph} does not fit its manifest: expected axes {expected_axes}, found {actual_axes}; "
+            "export the model again"
+        )
+    return height, width
