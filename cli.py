@@ -1,4 +1,4 @@
-"""The command line: the commands put together, and what becomes of their errors."""
+"""The command line: its commands, and how their errors end the process."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ for _command in (
     cli.add_command(_command)
 
 
-def _end(number: int, frame: object) -> NoReturn:
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
 def main() -> None:
-    """Runs the command line: exit code 1 and one line on an error, 130 on Ctrl-C, 143 on SIGTERM."""
-    # Service managers and containers end a process with it: what Ctrl-C saves shall be saved then, too.
-    signal.signal(signal.SIGTERM, _end)
-    # Images that large are refused with a message of our own.
+    """Run the command line: exit code 1 and one line on an error, 130 on Ctrl-C, 143 on SIGTERM."""
+    # Service managers and containers send SIGTERM: save then as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    # Such images are refused with an error of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
     try:

@@ -73,10 +73,10 @@ def corrupt(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Corrupt the images of CLEAN_DIR, one folder per class, into OUT_DIR, laid out as ImageNet-C is.
+    """Write corrupted copies of the images in CLEAN_DIR, one folder per class, to OUT_DIR.
 
-    The corruptions are fozo's own, from the published parameters: not the official files, and every result on
-    them says so. Interrupted, the same command goes on where it was.
+    OUT_DIR gets ImageNet-C's layout. The corruptions are fozo's own, with the published parameters. They
+    are not the official files, and every result on them says so. Interrupted, the same command continues.
 
     \b
     Examples:
@@ -85,44 +85,41 @@ def corrupt(
       fozo adapt --dataset imagenet-c --data OUT_DIR
     """
     from ..engine.runtime.cpu import available_cpus
-    from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, prepare
-    from ..eval.datasets.domain import IMAGENET_C
+    from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, default_corruptions, prepare
 
-    left_out = () if corruptions or frost_textures else ("frost",)
-    chosen = corruptions or tuple(name for name in IMAGENET_C if name not in left_out)
+    names = corruptions or default_corruptions(frost_textures)
     if quality is not None and options["format"] != "jpeg":
         raise InputError("--quality goes with --format jpeg; leave it out")
-    if frost_textures is not None and "frost" not in chosen:
+    if frost_textures is not None and "frost" not in names:
         raise InputError(
-            "--frost-textures would do nothing: frost is not among the corruptions; leave it out"
+            "--frost-textures would have no effect: frost is not among the corruptions; leave it out"
         )
-    recipe = Recipe(
-        chosen, quality=PUBLISHED_QUALITY if quality is None else quality, textures=frost_textures, **options
-    )
-    work = prepare(clean, out, recipe)
+    quality = PUBLISHED_QUALITY if quality is None else quality
+    work = prepare(clean, out, Recipe(names, quality=quality, textures=frost_textures, **options))
     click.echo(
-        f"{len(work.targets):,} images, {len(chosen)} corruptions, severity "
+        f"{len(work.targets):,} images, {len(names)} corruptions, severity "
         f"{', '.join(map(str, work.recipe.severities))}: {work.files:,} files"
     )
-    if left_out:
+    if corruptions is None and frost_textures is None:
         click.echo("Without frost, which needs its textures: --frost-textures DIR")
-    new = _write(work, processes or available_cpus(), quiet)
-    kept = f"; {work.files - new:,} were there already" if new < work.files else ""
-    click.echo(f"{out}: {new:,} files written{kept}. Generated, not the official ImageNet-C.")
+    count = _write(work, processes or available_cpus(), quiet)
+    existing = f"; {work.files - count:,} were there already" if count < work.files else ""
+    click.echo(f"{out}: {count:,} files written{existing}. Generated, not the official ImageNet-C.")
 
 
 def _write(work: Work, processes: int, quiet: bool) -> int:
+    """Write the missing files and return how many there were."""
     from ..eval.datasets.corrupt_dataset import write
 
-    new, done, each = 0, 0, len(work.recipe.corruptions)
+    new, done, step = 0, 0, len(work.recipe.corruptions)
     try:
-        with Progress(work.files, quiet, "files") as advance, closing(write(work, processes)) as written:
-            for count in written:
-                new, done = new + count, done + each
-                advance(each)
+        with Progress(work.files, quiet, "files") as advance, closing(write(work, processes)) as counts:
+            for count in counts:
+                new, done = new + count, done + step
+                advance(step)
     except BaseException:
         click.echo(
-            f"Incomplete: {done:,} of {work.files:,} files are in {work.out}; repeat the command to go on"
+            f"Incomplete: {done:,} of {work.files:,} files are in {work.out}; repeat the command to continue"
         )
         raise
     return new

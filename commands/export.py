@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..engine.errors import InputError
-from .bundles import add_source, description, quantized
+from .bundles import add_int8_graph, add_source
 from .option_types import Blocks
 from .options import (
     CALIBRATION_IMAGES,
@@ -101,6 +101,8 @@ def export(
     The fp32 graph is compared with PyTorch before anything is written, the int8 graph with the fp32 graph
     before it is added.
     """
+    from ..engine.bundle.description import describe_bundle
+
     try:
         from ..data.source import choose_images
         from ..export.exporter import Request, export_model
@@ -129,15 +131,15 @@ def export(
         )
         if int8 and "batch_statistics" not in bundle.manifest.tunables:
             click.echo(f"No int8 graph yet. Make one with: fozo quantize {out} CLEAN_IMAGES")
-    click.echo(description(bundle))
+    click.echo(describe_bundle(bundle))
 
 
 def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int, quiet: bool) -> Bundle:
-    """The bundle with an int8 graph, or as it is where that is refused."""
+    """Add an int8 graph, or return the bundle unchanged where that is refused."""
     from ..quant.quantizer import Options, QuantizationError
 
     try:
-        bundle, report = quantized(
+        bundle, report = add_int8_graph(
             bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed), quiet=quiet
         )
     except (QuantizationError, InputError) as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from .bundles import description
 from .options import BUNDLE, json_option
 
 
@@ -14,10 +13,11 @@ from .options import BUNDLE, json_option
 @BUNDLE
 @json_option("Print the manifest.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what a BUNDLE is, after checking the hashes of all its files."""
+    """Describe a BUNDLE (default: ./bundle), after checking the hashes of all its files."""
     from ..engine.bundle.bundle import Bundle
+    from ..engine.bundle.description import describe_bundle
 
     opened = Bundle.open(bundle)
     for name in opened.manifest.files:
         opened.file(name)
-    click.echo(opened.manifest.to_json().decode().rstrip() if as_json else description(opened))
+    click.echo(opened.manifest.to_json().decode().rstrip() if as_json else describe_bundle(opened))

@@ -11,24 +11,24 @@ import click
 if TYPE_CHECKING:
     from ..engine.registry import AnyMethod, Option
 
-COMMON = "common"  # stands for a method where the options that all have are meant
+COMMON = "common"  # the name for the options that every method has
 
 
 @click.command("methods")
 @click.argument("name", required=False)
-@click.option("--json", "form", flag_value="json", help="Machine-readable.")
-@click.option("--markdown", "form", flag_value="markdown", help="As a table for documents.")
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown tables.")
 def list_methods(name: str | None, form: str | None) -> None:
-    """List the methods, or the options of the method NAME with their defaults; then those that all have.
+    """List all methods, or the options of the method NAME; then the options that every method has.
 
-    For the latter alone, the NAME is common.
+    fozo methods common lists only the latter.
     """
     from dataclasses import asdict
 
     from ..engine.registry import METHODS, common_options, describe, method
 
-    chosen = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
-    options = {key: describe(value) for key, value in chosen.items()}
+    selected = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
+    options = {key: describe(value) for key, value in selected.items()}
     if form != "markdown" or name == COMMON:
         options[COMMON] = common_options()
     if form == "json":
@@ -40,16 +40,16 @@ def list_methods(name: str | None, form: str | None) -> None:
             kind = option.kind.replace("|", ", ")
             click.echo(f"| `{option.name}` | `{option.default}` | {kind} | {option.help} |")
     else:
-        for key, value in chosen.items():
+        for key, value in selected.items():
             about = (type(value).__doc__ or "").splitlines()[0]
-            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}{_preset(value)}")
+            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}{_describe_preset(value)}")
             _echo_options(options[key] if name else [])
         click.echo("\nEvery method has:")
         _echo_options(options[COMMON])
 
 
-def _preset(method: AnyMethod) -> str:
-    """In what a registered method differs from the defaults of its class."""
+def _describe_preset(method: AnyMethod) -> str:
+    """Return the options in which a registered method differs from the defaults of its class."""
     from ..engine.registry import options_of
 
     defaults = options_of(type(method)())

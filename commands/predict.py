@@ -186,32 +186,32 @@ def predict(
 
 
 def _progress(count: int | None, limit: int | None, hidden: bool) -> Progress:
-    """A bar where it is known how many images will come."""
+    """Return a progress bar, hidden if the number of images is unknown."""
     total = 0 if count is None else min(count, limit or count)
     return Progress(total, hidden or count is None)
 
 
 def _check_together(inputs: Sequence[str], watch: Path | None, out: Path, state: Path | None) -> None:
-    """Refuses what does not go together, and what would do nothing."""
+    """Refuse options that exclude each other or have no effect."""
     if bool(inputs) == (watch is not None):
-        found = "both" if inputs else "neither"
+        present = "both" if inputs else "neither"
         raise InputError(
-            f"expected INPUTS or --watch DIR, found {found}; the first argument is the BUNDLE, see"
+            f"expected INPUTS or --watch DIR, found {present}; the first argument is the BUNDLE, see"
             " fozo predict --help"
         )
     context = click.get_current_context()
-    given = {
+    flags = {
         flag
         for option in context.command.params
         if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
         for flag in option.opts
     }
-    alone = sorted(given & {"--new-only", "--poll", "--max-wait", "--idle-exit"})
+    alone = sorted(flags & {"--new-only", "--poll", "--max-wait", "--idle-exit"})
     if alone and watch is None:
         raise InputError(f"{alone[0]} goes with --watch DIR")
-    if {"--append", "--overwrite"} <= given:
+    if {"--append", "--overwrite"} <= flags:
         raise InputError("expected --append or --overwrite, found both; choose one")
-    if str(out) == STANDARD and given & {"--append", "--overwrite"}:
+    if str(out) == STANDARD and flags & {"--append", "--overwrite"}:
         raise InputError("--append and --overwrite go with --out FILE")
     if state is not None and state.resolve() == out.resolve():
         raise InputError(f"--out and --state are the same file, {state}; name two")

@@ -10,7 +10,7 @@ import click
 
 
 class Progress:
-    """A progress bar on standard error, as a context that gives the function to advance it."""
+    """A progress bar on standard error, as a context manager that returns the function to advance it."""
 
     def __init__(self, count: int, quiet: bool = False, unit: str = "images") -> None:
         self._bar: Any = click.progressbar(

@@ -9,7 +9,7 @@ import click
 
 from ..engine.errors import InputError
 from ..quant.names import CALIBRATORS
-from .bundles import add_source, description, quantized
+from .bundles import add_int8_graph, add_source
 from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET, SOURCE_IMAGES, seed_option
 
 
@@ -74,7 +74,7 @@ def quantize(
     """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
 
     The result is compared with fp32 on images that were not used for calibration, and refused if it loses
-    more than one point of accuracy or is slower on this machine. The bundle is then as it was.
+    more than one point of accuracy or is slower on this machine; the bundle then stays unchanged.
 
     \b
     Examples:
@@ -82,6 +82,7 @@ def quantize(
       fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
     """
     from ..engine.bundle.bundle import Bundle
+    from ..engine.bundle.description import describe_bundle
 
     try:
         from ..data.source import choose_images
@@ -92,8 +93,11 @@ def quantize(
         ) from error
     if folder is not None:
         choose_images(folder, source_images, options["seed"])  # fails before the work, not after it
-    chosen = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
-    changed, report = quantized(Bundle.open(bundle), folder, images, held_out, chosen, sensitivity, quiet)
+    settings = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
+    changed, report = add_int8_graph(
+        Bundle.open(bundle), folder, images, held_out, settings, sensitivity, quiet
+    )
     click.echo(report)
-    added = ["int8", "int8-qdq"] if chosen.portable else ["int8"]
-    click.echo(description(add_source(changed, folder, source_images, chosen.seed, added, quiet)))
+    added = ["int8", "int8-qdq"] if settings.portable else ["int8"]
+    changed = add_source(changed, folder, source_images, settings.seed, added, quiet)
+    click.echo(describe_bundle(changed))

@@ -16,10 +16,20 @@ from .progress import Progress
 @click.option(
     "--out",
     type=FILE,
-    help="Where the page goes.  [default: report.html, unless only the others are asked for]",
+    help="File for the page.  [default: report.html, unless only --csv or --markdown is given]",
 )
-@click.option("--csv", "csv_file", type=FILE, help="Also all counts and rates, a row per domain and method.")
-@click.option("--markdown", "markdown_file", type=FILE, help="Also the tables, for a document or an issue.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=FILE,
+    help="Write all counts and rates to this file, one row per domain and method.",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=FILE,
+    help="Write the tables to this file, for a document or an issue.",
+)
 @click.option("--title", help="Heading of the page; default: model, precision and data.")
 @QUIET
 def report(
@@ -30,11 +40,11 @@ def report(
     title: str | None,
     quiet: bool,
 ) -> None:
-    """Make a page from RESULTS of fozo adapt or fozo sweep: tables, charts, and what they were made with.
+    """Make a page from RESULTS of fozo adapt or fozo sweep: tables, charts and their provenance.
 
-    The page is one HTML file that needs no network and no script. Several files, or a folder of them, are
-    shown side by side and one after the other; so are the graphs of a sweep, given its folder. Only the page
-    needs matplotlib: pip install "fozo[report]".
+    The page is one HTML file that needs neither a network nor scripts. RESULTS may be several files, a folder
+    of them, or the folder of a sweep: the page compares them and then shows each. Only the page needs
+    matplotlib: pip install "fozo[report]".
 
     \b
     Examples:
@@ -72,11 +82,11 @@ def report(
 
 
 def _check_targets(targets: list[Path], sources: list[Path]) -> None:
-    """Refuses to write one document over another, or over the results."""
-    taken = {path.resolve(): path for path in sources}
+    """Refuse to write one document over another, or over the results."""
+    used = {path.resolve(): path for path in sources}
     for path in targets:
-        if path.resolve() in taken:
+        if path.resolve() in used:
             raise InputError(
-                f"cannot write {path}: it is {taken[path.resolve()]}, which is also in use; name another"
+                f"cannot write {path}: it is {used[path.resolve()]}, which is also in use; name another"
             )
-        taken[path.resolve()] = path
+        used[path.resolve()] = path

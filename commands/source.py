@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .bundles import add_source, description
+from .bundles import add_source
 from .options import BUNDLE, FOLDER, QUIET, SOURCE_IMAGES, seed_option
 
 
@@ -22,6 +22,7 @@ def source(bundle: Path, folder: Path | None, source_images: int, seed: int, qui
     Every graph of the bundle computes its own statistics. The demonstration's bundle needs no FOLDER.
     """
     from ..engine.bundle.bundle import Bundle
+    from ..engine.bundle.description import describe_bundle
 
     changed = add_source(Bundle.open(bundle), folder, source_images, seed, quiet=quiet)
-    click.echo(description(changed))
+    click.echo(describe_bundle(changed))

@@ -20,6 +20,7 @@ from .images import list_images, preprocess, read_image
 from .loader import counted, load_batches
 
 SOURCE_BATCH = 32
+DEMO_MODEL = "fozo_demo_vit"
 # ZOA's, for networks whose batch norms see the batch; and the seed by which its images are mixed.
 NORMALISED_BATCH, NORMALISED_SEED = 64, 0
 
@@ -88,8 +89,22 @@ def _labels(paths: list[Path], class_ids: Sequence[str] | None) -> NDArray[np.in
     return None if None in labels else np.asarray(labels, np.int64)
 
 
+def clean_images(bundle: Bundle, folder: Path | None, count: int, seed: int) -> SourceImages:
+    """Return clean images from a folder, or the demonstration's own for its model.
+
+    Raises:
+        InputError: there is no folder, or too few images are in it or asked for.
+    """
+    manifest = bundle.manifest
+    if folder is not None:
+        return folder_source(folder, manifest.preprocessing, count, seed, manifest.class_ids)
+    if manifest.model == DEMO_MODEL:
+        return demo_source()
+    raise InputError("expected a folder of clean images, found none; name one after the bundle")
+
+
 def demo_source() -> SourceImages:
-    """The images that the demonstration's model was trained on."""
+    """Return the images that the demonstration's model was trained on."""
     images, labels = demo_images("train")
     origin = "the demonstration's training images"
     return SourceImages(len(images), lambda index: images[index], origin, labels)

@@ -31,6 +31,11 @@ SUFFIXES = {"jpeg": (".JPEG", ".jpeg", ".JPG", ".jpg"), "png": (".png", ".PNG")}
 PUBLISHED_QUALITY = 85
 
 
+def default_corruptions(textures: Path | None) -> tuple[str, ...]:
+    """Return ImageNet-C's corruptions, without frost unless its textures are given."""
+    return tuple(name for name in IMAGENET_C if name != FROST or textures is not None)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that the pixels depend on, beside the clean images.
@@ -82,8 +87,8 @@ class Recipe:
 
     def prepare(self, path: str) -> Pixels:
         """The clean image, resized and cropped."""
-        how = Preprocessing((self.size, self.size), self.resize, self.interpolation)
-        return preprocess(read_image(path), how)
+        preprocessing = Preprocessing((self.size, self.size), self.resize, self.interpolation)
+        return preprocess(read_image(path), preprocessing)
 
     def encode(self, image: Pixels) -> bytes:
         """The content of the file."""
@@ -95,11 +100,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be written.
+    """Files to write.
 
     Attributes:
-        recipe: how.
-        clean: from what.
+        recipe: how images are corrupted.
+        clean: the clean images.
         out: the folder that gets a folder for each corruption.
         targets: `<class>/<file>` for each clean image.
     """
@@ -111,7 +116,7 @@ class Work:
 
     @property
     def files(self) -> int:
-        """How many files there will be."""
+        """Number of files when all are written."""
         return len(self.targets) * len(self.recipe.corruptions) * len(self.recipe.severities)
 
 
@@ -132,7 +137,7 @@ def prepare(clean: Path, out: Path, recipe: Recipe) -> Work:
         names = [name for name, target in zip(listing.ids, targets, strict=True) if target == twice]
         raise InputError(f"{' and '.join(names)} in {clean} would all become {twice}; rename them")
     _make_folder(out)
-    begin_record(out, _how(recipe, listing))
+    begin_record(out, _describe_recipe(recipe, listing))
     return Work(recipe, listing, out, targets)
 
 
@@ -180,12 +185,12 @@ def corrupt_image(recipe: Recipe, severity: int, clean: str, image_id: str, out:
 
 def _target(identifier: str, kind: str) -> str:
     path = PurePosixPath(identifier)
-    known = SUFFIXES[kind]
-    return identifier if path.suffix in known else str(path.with_suffix(known[0]))
+    suffixes = SUFFIXES[kind]
+    return identifier if path.suffix in suffixes else str(path.with_suffix(suffixes[0]))
 
 
-def _how(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
-    """What must agree for two runs to write the same files."""
+def _describe_recipe(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
+    """Return everything that must agree for two runs to write the same files."""
     return {
         "corruptions": [name for name in (*IMAGENET_C, *EXTRA) if name in recipe.corruptions],
         "severities": sorted(recipe.severities),

@@ -395,7 +395,7 @@ def test_the_commands_options(tmp_path: Path) -> None:
         (["--severities", "6"], "6"),
         (["--quality", "101"], "101"),
         (["--quality", "85", "--format", "png"], "--quality goes with --format jpeg"),
-        (["--frost-textures", ".", "--corruptions", "fog"], "--frost-textures would do nothing"),
+        (["--frost-textures", ".", "--corruptions", "fog"], "--frost-textures would have no effect"),
         (["--resize", "100"], "224 of 100 pixels"),
         (["--processes", "0"], "0"),
         (["--seed", "-1"], "-1"),

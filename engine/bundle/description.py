@@ -1,0 +1,38 @@
+"""A bundle described in a few lines for people."""
+
+from __future__ import annotations
+
+from .bundle import Bundle
+
+
+def describe_bundle(bundle: Bundle) -> str:
+    """Return the model, its preprocessing, and each graph with the origin of its source statistics."""
+    m = bundle.manifest
+    preprocessing = m.preprocessing
+    resize = "resize shorter side to"
+    if preprocessing.crop_mode == "squash":
+        resize = f"squash to {preprocessing.resize} ×"
+    resize += f" {preprocessing.resize} ({preprocessing.interpolation})"
+    crop = f"crop {preprocessing.size[0]} × {preprocessing.size[1]}"
+    blocks = f"{m.layers} blocks of width {m.width}"
+    if m.feature_widths:
+        blocks = f"{m.layers} stages of width {', '.join(map(str, m.feature_widths))}"
+    names = f" ({m.class_ids[0]}, {m.class_ids[1]}, …)" if m.class_ids and len(m.class_ids) > 1 else ""
+    lines = [
+        f"Bundle {bundle.path}: {m.model}, {blocks}, {m.classes} classes{names}",
+        f"  images    {resize}, {crop}; scaling and normalisation are inside the graph",
+    ]
+    for precision in m.graphs:
+        lines += _describe_graph(bundle, precision)
+    return "\n".join(lines)
+
+
+def _describe_graph(bundle: Bundle, precision: str) -> list[str]:
+    graph = bundle.manifest.graphs[precision]
+    size = bundle.manifest.files[graph.file].bytes / 1e6
+    source = bundle.manifest.source.get(precision)
+    return [
+        f"  {precision:9s} {graph.file}, {size:.1f} MB, opset {graph.opset}, at most "
+        f"{graph.max_abs_difference:.2g} from {graph.reference}",
+        f"  source    {source.origin}" if source else "  source    none: fozo source BUNDLE CLEAN_IMAGES",
+    ]
