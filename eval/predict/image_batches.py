@@ -55,7 +55,7 @@ class ImageBatch:
 def read_images(
     paths: Paths,
     load: Callable[[str], Pixels],
-    ahead: int,
+    read_ahead: int,
     limit: float,
     retry: Callable[[str], bool],
 ) -> Generator[LoadedImage | None, None, None]:
@@ -79,7 +79,7 @@ def read_images(
             if path is not None:
                 name = os.fspath(path)
                 pending.append((name, time.monotonic(), pool.submit(load, name)))
-            capacity = 0 if path is None or yielded + len(pending) >= limit else ahead
+            capacity = 0 if path is None or yielded + len(pending) >= limit else read_ahead
             while len(pending) > capacity:
                 image = _await_image(*pending.popleft())
                 if image.pixels is not None or not retry(image.path):

@@ -166,10 +166,10 @@ def _image_files(root: str, strict: bool = False) -> Iterator[str]:
 def _signature(path: str) -> tuple[int, int] | None:
     """Time of modification in ns and size in bytes; None for what is no file, or is gone."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_gone(path: str) -> bool:

@@ -18,9 +18,9 @@ _COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
 
 
 def render(sources: Sequence[Source]) -> bytes:
-    """The file, as UTF-8, numbers in full precision.
+    """Return the file as UTF-8, with numbers in full precision.
 
-    Text that a spreadsheet would take for a formula has a `'` before it.
+    Text that a spreadsheet would interpret as a formula is prefixed with `'`.
     """
     rows = [row for source in sources for row in _rows(source)]
     stream = io.StringIO()
@@ -62,7 +62,7 @@ def _facts(domain: DomainResult) -> dict[str, Any]:
 
 
 def _counts(domain: DomainResult, label: str) -> dict[str, Any]:
-    part, tally = domain.methods[label], domain.methods[label].tally
+    result, tally = domain.methods[label], domain.methods[label].tally
     gained, lost = domain.gained_and_lost(label)
     gain, error = difference(domain, label)
     return {
@@ -72,14 +72,14 @@ def _counts(domain: DomainResult, label: str) -> dict[str, Any]:
         "nll_sum": tally.nll,
         "gained": gained,
         "lost": lost,
-        **{name: getattr(part, name) for name in _COUNTS},
+        **{name: getattr(result, name) for name in _COUNTS},
         "accuracy": tally.accuracy,
         "top5_accuracy": tally.top5_accuracy,
         "nll": tally.mean_nll,
         "ece": tally.ece,
         "gain": gain,
         "gain_error": error,
-        "images_per_second": part.images_per_second,
+        "images_per_second": result.images_per_second,
         "bins_images": " ".join(f"{value:.0f}" for value in tally.bin_images),
         "bins_confidence": " ".join(repr(float(value)) for value in tally.bin_confidence),
         "bins_correct": " ".join(f"{value:.0f}" for value in tally.bin_correct),

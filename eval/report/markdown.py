@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a ru
 
 
 def render(sources: Sequence[Source], title: str | None = None) -> bytes:
-    """The document, as UTF-8."""
+    """Return the document as UTF-8."""
     blocks = [f"# {escape(title or default_title(sources))}"]
     if len(sources) > 1:
         different = comparison.differences(sources)
@@ -31,17 +31,17 @@ def render(sources: Sequence[Source], title: str | None = None) -> bytes:
 
 
 def escape(text: object) -> str:
-    """Text that Markdown leaves as it is, also within a table."""
-    return _SPECIAL.sub(lambda found: f"\\{found.group()}", plain(text))
+    """Return text escaped for Markdown, also within a table."""
+    return _SPECIAL.sub(lambda match: f"\\{match.group()}", plain(text))
 
 
 def paragraph(text: object) -> str:
-    """Text that stays one paragraph, however it begins."""
+    """Return text escaped so that it stays one paragraph."""
     return _BLOCK.sub(r"\1\\\2", escape(text))
 
 
 def _section(source: Source) -> list[str]:
-    found = [
+    contents = [
         tables.summary(source),
         tables.by_domain(source),
         tables.by_severity(source),
@@ -51,7 +51,7 @@ def _section(source: Source) -> list[str]:
         paragraph(source.results.protocol.describe()),
         *(f"**{escape(text)}**" for text in warnings(source)),
         paragraph(headline(source)),
-        *(_table(content) for content in found if content is not None),
+        *(_table(content) for content in contents if content is not None),
     ]
 
 

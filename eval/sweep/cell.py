@@ -159,19 +159,19 @@ def _restricted(experiment: Experiment, cell: Cell) -> Experiment:
         raise BundleError(
             f"the bundle {experiment.bundle.path} has changed since the sweep began; start the sweep again"
         )
-    found = [
+    matching = [
         domain
         for domain in experiment.domains(cell.seed)
         if (domain.name, domain.severity) == (cell.domain, cell.severity)
     ]
-    if [domain.ids_sha256() for domain in found] != [cell.images_sha256]:
+    if [domain.ids_sha256() for domain in matching] != [cell.images_sha256]:
         raise InputError(
             f"expected {cell.images:,} images of {cell.domain} as they were when the sweep began, found "
-            f"{sum(map(len, found)):,}, or others; put them back, or start the sweep again"
+            f"{sum(map(len, matching)):,}, or others; put them back, or start the sweep again"
         )
 
     def domains(seed: int) -> list[Domain]:
-        return found
+        return matching
 
     severities = () if cell.severity is None else (cell.severity,)
     protocol = replace(experiment.protocol, severities=severities, dataset=cell.dataset)

@@ -175,10 +175,10 @@ def _join_traces(traces: Sequence[Trace]) -> Trace:
 
 def _merge_facts(results: Sequence[Results], name: str) -> dict[str, Any]:
     """Return an attribute shared by all results; values that differ are listed in a text."""
-    every: list[dict[str, Any]] = [getattr(result, name) for result in results]
+    fact_sheets: list[dict[str, Any]] = [getattr(result, name) for result in results]
     agreed = {}
-    for key in dict.fromkeys(key for facts in every for key in facts):
-        values = [facts.get(key) for facts in every]
+    for key in dict.fromkeys(key for facts in fact_sheets for key in facts):
+        values = [facts.get(key) for facts in fact_sheets]
         same = all(value == values[0] for value in values)
         agreed[key] = values[0] if same else "; ".join(dict.fromkeys(map(_format, values)))
     return agreed

@@ -1,4 +1,4 @@
-"""Whether results fit together, so that nothing fails halfway through a page."""
+"""Consistency checks of results, so that no renderer fails halfway."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def check(results: Results) -> None:
-    """Looks through results that could be read.
+    """Check the types, ranges and consistency of results.
 
     Raises:
-        ValueError: something is of the wrong kind, not finite, or does not fit the rest; it says what.
+        ValueError: a value has the wrong type, is not finite, or contradicts another; the message names it.
     """
     _fields(results.protocol, "protocol")
     if results.protocol.setting not in get_args(Setting):
@@ -53,22 +53,23 @@ def _run(run: Run, labels: Sequence[str]) -> None:
     _fields(run, where)
     _expect(list(run.traces) == labels, f"{where}: traces are of other methods")
     for domain in run.domains:
-        place = f"{where}, {domain.name}"
-        _fields(domain, place)
-        _expect(list(domain.methods) == labels, f"{place}: other methods")
-        for label, part in domain.methods.items():
-            _fields(part, f"{place}, {label}")
-            _fields(part.tally, f"{place}, {label}")
-            tally = part.tally
-            _expect(max(tally.top1, tally.top5) <= tally.images, f"{place}, {label}: more right than seen")
-            right = int(part.right.array().sum())
+        location = f"{where}, {domain.name}"
+        _fields(domain, location)
+        _expect(list(domain.methods) == labels, f"{location}: other methods")
+        for label, result in domain.methods.items():
+            _fields(result, f"{location}, {label}")
+            _fields(result.tally, f"{location}, {label}")
+            tally = result.tally
+            _expect(max(tally.top1, tally.top5) <= tally.images, f"{location}, {label}: more right than seen")
+            right = int(result.right.array().sum())
             _expect(
-                right == tally.top1, f"{place}, {label}: {right} bits for {tally.top1} images that are right"
+                right == tally.top1,
+                f"{location}, {label}: {right} bits for {tally.top1} images that are right",
             )
             for bins in (tally.bin_images, tally.bin_confidence, tally.bin_correct):
-                _expect(all(0 <= value < _LARGEST for value in bins), f"{place}, {label}: bins")
-        seen = {part.tally.images for part in domain.methods.values()}
-        _expect(len(seen) == 1, f"{place}: methods saw different images")
+                _expect(all(0 <= value < _LARGEST for value in bins), f"{location}, {label}: bins")
+        image_counts = {result.tally.images for result in domain.methods.values()}
+        _expect(len(image_counts) == 1, f"{location}: methods saw different images")
     for label, trace in run.traces.items():
         _trace(trace, f"{where}, trace of {label}")
         bounds(run, label)
@@ -80,12 +81,12 @@ def _trace(trace: Trace, where: str) -> None:
     _expect(isinstance(trace.values, dict), f"{where}: values")
     columns = list(trace.values.values())
     _expect({len(trace.images)} == {len(trace.correct), *map(len, columns), len(trace.images)}, where)
-    said = [value for column in columns for value in column if value is not None]
-    _expect(all(isinstance(v, (int, float)) and math.isfinite(v) for v in said), f"{where}: values")
+    values = [value for column in columns for value in column if value is not None]
+    _expect(all(isinstance(v, (int, float)) and math.isfinite(v) for v in values), f"{where}: values")
 
 
 def _fields(record: Any, where: str) -> None:
-    """Plain fields of a dataclass are of the declared kinds, and numbers are finite and not negative."""
+    """Check that plain fields of a dataclass have the declared types and that numbers are in range."""
     for field in fields(record):
         kinds, value = _KINDS.get(str(field.type)), getattr(record, field.name)
         if kinds is None:

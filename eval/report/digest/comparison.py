@@ -1,4 +1,4 @@
-"""Several results files beside each other, as tables."""
+"""Tables that compare several results files."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ _PROTOCOL = ("data", "setting", "severities", "images", "batch size", "classes",
 
 
 def differences(sources: Sequence[Source]) -> Table | None:
-    """The facts in which the runs differ; None if they differ in none."""
-    every = [_facts(source) for source in sources]
+    """Return the facts in which the runs differ; None if there are none."""
+    fact_sheets = [_facts(source) for source in sources]
     rows = [
-        Line(name, tuple(Cell(facts[name]) for facts in every))
-        for name in every[0]
-        if len({facts[name] for facts in every}) > 1
+        Line(name, tuple(Cell(facts[name]) for facts in fact_sheets))
+        for name in fact_sheets[0]
+        if len({facts[name] for facts in fact_sheets}) > 1
     ]
     names = tuple(source.name for source in sources)
-    return Table("In what the runs differ", "fact", names, tuple(rows)) if rows else None
+    return Table("Differences between the runs", "fact", names, tuple(rows)) if rows else None
 
 
-def alike(sources: Sequence[Source]) -> bool:
-    """Whether all runs used the same images under the same protocol."""
-    every = [_facts(source) for source in sources]
-    return all(len({facts[name] for facts in every}) == 1 for name in _PROTOCOL)
+def have_same_protocol(sources: Sequence[Source]) -> bool:
+    """Return true if all runs used the same images under the same protocol."""
+    fact_sheets = [_facts(source) for source in sources]
+    return all(len({facts[name] for facts in fact_sheets}) == 1 for name in _PROTOCOL)
 
 
 def overall(sources: Sequence[Source]) -> Table:
-    """Accuracy and gain of every method in every run."""
+    """Return accuracy and gain of every method in every run."""
     labels = dict.fromkeys(label for source in sources for label in source.labels)
     rows: dict[str, list[Cell]] = {label: [] for label in labels}
     for source in sources:
-        found = tables.summary(source)
+        summary = tables.summary(source)
         columns = [
-            found.columns.index(name) for name in ("accuracy, %", "gain ± error") if name in found.columns
+            summary.columns.index(name) for name in ("accuracy, %", "gain ± error") if name in summary.columns
         ]
-        cells = {line.name: line.cells for line in found.lines}
+        cells = {line.name: line.cells for line in summary.lines}
         for label, row in rows.items():
             row += [cells[label][at] for at in columns] if label in cells else []
             row += [Cell(NONE)] * (2 - (len(columns) if label in cells else 0))
@@ -54,17 +54,17 @@ def overall(sources: Sequence[Source]) -> Table:
 
 
 def domains(sources: Sequence[Source]) -> Table:
-    """Accuracy per domain of every method in every run."""
-    found: list[Mapping[str, Line]] = [
+    """Return accuracy per domain of every method in every run."""
+    rows_by_name: list[Mapping[str, Line]] = [
         {line.name: line for line in tables.by_domain(source).lines} for source in sources
     ]
-    kinds = {name: line.kind for lines in found for name, line in lines.items()}
+    kinds = {name: line.kind for lines in rows_by_name for name, line in lines.items()}
     order = ("part", "average", "clean")
     names = sorted(kinds, key=lambda name: order.index(kinds[name]))  # stable: domains stay in their order
     rows = []
     for name in names:
         cells: list[Cell] = []
-        for source, lines in zip(sources, found, strict=True):
+        for source, lines in zip(sources, rows_by_name, strict=True):
             cells += lines[name].cells if name in lines else [Cell(NONE)] * len(source.labels)
         rows.append(Line(name, tuple(cells), kinds[name]))
     return Table(

@@ -1,4 +1,4 @@
-"""What a page explains in sentences: the protocol, and how its tables and charts are to be read."""
+"""Sentences that explain the protocol, the tables and the charts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ...protocol import Protocol
 from .sources import Source
 from .stream_curves import WINDOW
 
-MARKS = """Bold is the best at the precision shown. ~ marks what differs from {first} by no more than noise:
-by less than twice the standard error of the difference, for which only those images count that one of the
-two got right and the other wrong."""
-MARKS_OF_RUNS = """Bold is the best of a run at the precision shown; ~ marks what differs from the first
-method of the run by no more than noise. Gains are over that method, with their standard error."""
-NOT_ALIKE = """These runs are not of the same images under the same protocol, so differences between them
-are not due to the methods alone. The last table here says in what they differ."""
-GAINS = """Difference in accuracy to {first}; the lines are intervals of 95 % confidence. Pale bars, marked
-~, are no more than noise."""
+MARKS = """Bold is the best result at the displayed precision. ~ marks results statistically indistinguishable
+from {first}: the difference is less than twice its standard error, computed from the images that exactly one
+of the two methods classifies correctly."""
+MARKS_OF_RUNS = """Bold is the best result of a run at the displayed precision; ~ marks results statistically
+indistinguishable from the first method of the run. Gains are relative to it, with standard errors."""
+NOT_ALIKE = """These runs do not use the same images under the same protocol, so differences between them are
+not due to the methods alone. The last table of this section lists the differences."""
+GAINS = """Difference in accuracy to {first}; lines are 95 % confidence intervals. Pale bars, marked ~,
+are statistically indistinguishable from zero."""
 CALIBRATION = """A bar is the accuracy of the images whose confidence lies in that fifteenth; on the dashed
 line the two agree. The gap to the mean confidence is hatched: rising where the model is too sure, falling
 where it is not sure enough. All domains that enter the averages are pooled here, so the ECE above a diagram
@@ -26,17 +26,17 @@ SPEED_OF_RUNS = "Colours are methods, shapes are runs."
 
 _FORGETFUL = ("reset", "label_shift")
 _SETTINGS = {
-    "reset": "Every domain is a stream of its own: methods forget everything before it.",
-    "continual": "All domains form one stream; methods carry on from each to the next.",
-    "rounds": "All domains form one stream that is passed {rounds} times; methods forget nothing.",
+    "reset": "Every domain is a stream of its own: methods are reset before each.",
+    "continual": "All domains form one stream; methods are never reset.",
+    "rounds": "All domains form one stream that is passed {rounds} times; methods are never reset.",
     "mixed": "The images of all domains are shuffled into one stream; clean images, if any, come at its end.",
-    "label_shift": "Every domain is a stream of its own, ordered by class {order}; methods forget everything"
-    " before it.",
+    "label_shift": "Every domain is a stream of its own, ordered by class {order}; methods are"
+    " reset before each.",
 }
 
 
 def default_title(sources: Sequence[Source]) -> str:
-    """What was measured, in a few words."""
+    """Return the model and the data in a few words."""
     models = ", ".join(dict.fromkeys(str(source.results.bundle.get("model", "")) for source in sources))
     if len(sources) > 1:
         return f"{models}: {len(sources)} runs compared"
@@ -45,8 +45,8 @@ def default_title(sources: Sequence[Source]) -> str:
 
 
 def protocol(of: Protocol) -> list[str]:
-    """The protocol as sentences."""
-    severities = _listed(of.severities)
+    """Return the protocol as sentences."""
+    severities = _join_numbers(of.severities)
     graded = f" at {'severities' if len(of.severities) > 1 else 'severity'} {severities}"
     order = "strictly"
     if of.concentration is not None:
@@ -58,15 +58,15 @@ def protocol(of: Protocol) -> list[str]:
         f"Images of each domain: {_subset(of.subset)}.",
         f"They arrive in batches of {of.batch_size}, in an order that depends on the seed.",
         "All methods get the same batches, each of which is scored as it is first seen.",
-        f"{seeds} {_listed(of.seeds)}.",
+        f"{seeds} {_join_numbers(of.seeds)}.",
         f"Predicted are {_classes(of.classes)}.",
     ]
 
 
 def summary(source: Source) -> str:
-    """How the summary is to be read."""
-    several = len(source.results.runs) > 1
-    spread = ", ± is the standard deviation over seeds" if several else ""
+    """Return an explanation of the summary."""
+    has_seeds = len(source.results.runs) > 1
+    spread = ", ± is the standard deviation over seeds" if has_seeds else ""
     gain = (
         f"The gain is the difference in accuracy to {source.labels[0]}, in points, with its standard error."
     )
@@ -75,14 +75,14 @@ def summary(source: Source) -> str:
             f"Rates are means over the domains, clean images left out{spread}.",
             *([gain] if len(source.labels) > 1 else []),
             "ECE is the expected calibration error over 15 bins; NLL the negative log-likelihood of the"
-            " label, in nats. Forwards are per batch; guarded are batches on which the guard stepped in;"
+            " label, in nats. Forwards are per batch; guarded are batches that triggered the guard;"
             " memory is the peak of the whole process, not of the method alone.",
         ]
     )
 
 
 def running(source: Source, seeds: int) -> str:
-    """How accuracy along the stream is to be read."""
+    """Return an explanation of the running accuracy."""
     setting = source.results.protocol.setting
     carried = "as do the methods" if setting in _FORGETFUL else "while the methods carry on"
     anew = "" if setting == "mixed" else f" It begins anew with each domain, {carried}."
@@ -102,5 +102,5 @@ def _classes(classes: str) -> str:
     return "all classes of the model" if classes == "all" else f"fewer classes than the model has: {classes}"
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _join_numbers(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))

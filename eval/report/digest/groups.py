@@ -1,4 +1,4 @@
-"""Averages over parts of the results: a domain, a severity, a round."""
+"""Averages over groups of the results: a domain, a severity or a round."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Kind = Literal["part", "average", "clean"]
 
 @dataclass(frozen=True)
 class Group:
-    """A part of the results.
+    """A group of results.
 
     Attributes:
-        name: of the part.
-        averages: by label, as of `average.averages`.
-        kind: whether it is one of several parts, the average over all, or clean images, which stay apart.
-        note: what keeps it from being comparable, or nothing.
+        name: name of the group.
+        averages: averages by label, as from `average.averages`.
+        kind: one of several groups, the average over all, or clean images, which are not averaged.
+        note: reason why the group is not comparable, or an empty text.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Group:
 
 
 def overall(results: Results) -> Mapping[str, Mapping[str, Any]]:
-    """Averages over everything that counts."""
+    """Return averages over all complete domains."""
     return averages(results.runs)
 
 
 def seen(results: Results) -> list[DomainResult]:
-    """Every pass of every seed over a domain of which images were seen."""
+    """Return every pass of every seed over a domain that has processed images."""
     return [domain for run in results.runs for domain in run.domains if images_of(domain)]
 
 
 def by_domain(results: Results) -> list[Group]:
-    """A group per domain, over its severities and rounds; then the average; then clean images."""
+    """Return a group per domain over its severities and rounds, then the average, then clean images."""
     names = list(dict.fromkeys(domain.name for domain in seen(results)))
     groups = [_domain(results, name) for name in names if name != CLEAN]
     if len(groups) > 1:
@@ -53,7 +53,7 @@ def by_domain(results: Results) -> list[Group]:
 
 
 def by_round(results: Results) -> list[Group]:
-    """A group per round, over the corruptions; none if there is but one."""
+    """Return a group per round over the corruptions; empty if there is only one round."""
     if results.protocol.rounds == 1:
         return []
     rounds = sorted({domain.round for domain in seen(results)})
@@ -61,7 +61,7 @@ def by_round(results: Results) -> list[Group]:
 
 
 def by_severity(results: Results) -> list[Group]:
-    """A group per severity, over the corruptions; none if there is but one."""
+    """Return a group per severity over the corruptions; empty if there is only one severity."""
     severities = sorted({domain.severity for domain in seen(results) if domain.severity is not None})
     if len(severities) < 2:
         return []
@@ -69,18 +69,18 @@ def by_severity(results: Results) -> list[Group]:
 
 
 def by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapping[str, Mapping[str, Any]]]]:
-    """Averages by name and severity, where there are several severities."""
-    found: dict[str, dict[int, Mapping[str, Mapping[str, Any]]]] = {}
+    """Return averages by name and severity; empty if there is only one severity."""
+    by_name: dict[str, dict[int, Mapping[str, Mapping[str, Any]]]] = {}
     if by_severity(results):
         for domain in seen(results):
-            if domain.severity is not None and domain.severity not in found.setdefault(domain.name, {}):
+            if domain.severity is not None and domain.severity not in by_name.setdefault(domain.name, {}):
                 same = partial(_same, domain)
-                found[domain.name][domain.severity] = averages(_part(results, same))
-    return found
+                by_name[domain.name][domain.severity] = averages(_part(results, same))
+    return by_name
 
 
 def pooled(results: Results, label: str) -> Tally:
-    """All images that enter the averages, of all domains and seeds together."""
+    """Return the pooled counts of all images that enter the averages."""
     pool = Tally()
     for run in results.runs:
         for domain in counted(run):
@@ -90,7 +90,7 @@ def pooled(results: Results, label: str) -> Tally:
 
 
 def images_of(domain: DomainResult) -> int:
-    """How many of a domain's images were seen."""
+    """Return the number of processed images of a domain."""
     return next(iter(domain.methods.values())).tally.images
 
 
@@ -100,7 +100,7 @@ def _domain(results: Results, name: str) -> Group:
 
 
 def _with(results: Results, name: str, value: int) -> Group:
-    """The part whose domains have a value of an attribute."""
+    """Return the group of domains with a value of an attribute."""
     return _matching(results, str(value), lambda domain: getattr(domain, name) == value)
 
 
@@ -110,7 +110,7 @@ def _matching(results: Results, name: str, keep: Callable[[DomainResult], bool])
 
 
 def _part(results: Results, keep: Callable[[DomainResult], bool]) -> list[Run]:
-    """The runs with some domains only; one that was interrupted counts if there is no complete one."""
+    """Return the runs restricted to some domains; interrupted passes only if there is no complete one."""
     complete = any(domain.complete for domain in seen(results) if keep(domain))
     return [
         replace(run, domains=[d for d in run.domains if keep(d) and (d.complete or not complete)])

@@ -1,4 +1,4 @@
-"""What a reader must know before the numbers, and what they come to in a sentence."""
+"""Warnings that a reader must know before the numbers, and the main result in one sentence."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from .sources import Source
 
 
 def warnings(source: Source) -> list[str]:
-    """What keeps the numbers from being those of a whole run on official data; nothing if all is well."""
-    return [*_incomplete(source), *_generated(source), *_counts(source)]
+    """Return warnings about incomplete runs and unofficial data; empty if there are none."""
+    return [*_describe_incomplete(source), *_list_generated(source), *_list_deviating_counts(source)]
 
 
-def _incomplete(source: Source) -> list[str]:
+def _describe_incomplete(source: Source) -> list[str]:
     results = source.results
     if results.complete:
         return []
-    done, wanted = sum(run.complete for run in results.runs), len(results.protocol.seeds)
-    texts = [f"This run is incomplete: {done} of {wanted} seed{'s' * (wanted > 1)} came to the end."]
+    done, total = sum(run.complete for run in results.runs), len(results.protocol.seeds)
+    texts = [f"This run is incomplete: {done} of {total} seed{'s' * (total > 1)} came to the end."]
     for run in results.runs:
         stopped = [domain for domain in run.domains if not domain.complete]
         texts += [
@@ -31,7 +31,7 @@ def _incomplete(source: Source) -> list[str]:
     return [" ".join(texts)]
 
 
-def _generated(source: Source) -> list[str]:
+def _list_generated(source: Source) -> list[str]:
     names = list(dict.fromkeys(domain.name for domain in groups.seen(source.results) if domain.generated))
     if not names:
         return []
@@ -41,24 +41,28 @@ def _generated(source: Source) -> list[str]:
     ]
 
 
-def _counts(source: Source) -> list[str]:
-    odd = {
+def _list_deviating_counts(source: Source) -> list[str]:
+    deviations = {
         domain.name: f"{domain.name} has {domain.found:,} of {domain.expected:,} images"
         for domain in groups.seen(source.results)
         if domain.odd_count
     }
-    return [f"This is not the whole published benchmark: {'; '.join(odd.values())}."] if odd else []
+    return (
+        [f"This is not the whole published benchmark: {'; '.join(deviations.values())}."]
+        if deviations
+        else []
+    )
 
 
 def headline(source: Source) -> str:
-    """Which method is the most accurate, and by how much."""
-    found = groups.overall(source.results)
-    best = max(found, key=lambda label: found[label]["accuracy"])
-    first, values = source.labels[0], found[best]
+    """Return a sentence with the most accurate method and its gain."""
+    averages = groups.overall(source.results)
+    best = max(averages, key=lambda label: averages[label]["accuracy"])
+    first, values = source.labels[0], averages[best]
     accuracy = f"{100 * values['accuracy']:.2f}"
     if values["accuracy_std"] is not None:
         accuracy += f" ± {100 * values['accuracy_std']:.2f}"
-    if len(found) == 1:
+    if len(averages) == 1:
         return f"{best} has an accuracy of {accuracy} %."
     if best == first:
         return f"No method is more accurate than {first}, which has {accuracy} %."

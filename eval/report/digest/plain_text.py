@@ -25,5 +25,7 @@ def shorten(value: object, length: int = 28) -> str:
 
 
 def _replace_harmful(character: str) -> str:
-    odd = unicodedata.category(character) in ("Cc", "Cs") or character in _TURNS or character in _NOT_XML
-    return "\ufffd" if odd else character
+    is_harmful = (
+        unicodedata.category(character) in ("Cc", "Cs") or character in _TURNS or character in _NOT_XML
+    )
+    return "\ufffd" if is_harmful else character

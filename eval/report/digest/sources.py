@@ -1,4 +1,4 @@
-"""The results files of a report: found, read, checked and named."""
+"""Results files of a report: collecting, reading, checking and naming."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Source:
     """A results file.
 
     Attributes:
-        path: as it was given.
-        name: short, and different from the names of the others.
-        sha256: of its content.
-        results: what it says.
+        path: path of the file, as the caller wrote it.
+        name: short name, unique among the files of a report.
+        sha256: SHA-256 of the content.
+        results: its content.
     """
 
     path: Path
@@ -32,28 +32,28 @@ class Source:
 
     @property
     def labels(self) -> list[str]:
-        """The methods; the others are compared with the first."""
+        """Labels of the methods; the others are compared with the first."""
         return list(self.results.methods)
 
 
 def collect(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
-    """Results in the order given, each file once; and what was passed over in folders.
+    """Return results in the order of the paths, each file once, and the skipped files of folders.
 
-    Of a folder, all files `*.json` with results are taken, by name; other JSON is passed over. Of a sweep's
-    folder, these are the results of its graphs.
+    A folder stands for all of its `*.json` files with results, sorted by name; other JSON files are skipped.
+    The folder of a sweep stands for the results of its graphs.
 
     Raises:
         InputError: a file cannot be read, is damaged, or has no results; a folder has none.
     """
-    found: dict[Path, Path] = {}
+    unique: dict[Path, Path] = {}
     passed: list[Path] = []
     for path in paths:
         files = _in_folder(path, passed) if path.is_dir() else [path]
         for file in files:
-            found.setdefault(file.resolve(), file)
-    chosen = list(found.values())
-    names = _names(chosen)
-    return [_source(path, name) for path, name in zip(chosen, names, strict=True)], passed
+            unique.setdefault(file.resolve(), file)
+    distinct = list(unique.values())
+    names = _names(distinct)
+    return [_source(path, name) for path, name in zip(distinct, names, strict=True)], passed
 
 
 def _in_folder(folder: Path, passed: list[Path]) -> list[Path]:
@@ -66,17 +66,17 @@ def _in_folder(folder: Path, passed: list[Path]) -> list[Path]:
                 f"{folder} is a sweep without results, so it has not begun or was killed; run the same "
                 "command fozo sweep again, which goes on and writes them when it ends or is interrupted"
             )
-    taken = [path for path in files if _has_results(path)]
-    passed += [path for path in files if path not in taken]
-    if not taken:
+    result_files = [path for path in files if _has_results(path)]
+    passed += [path for path in files if path not in result_files]
+    if not result_files:
         raise InputError(
             f"expected results of `fozo adapt` in {folder}, found no such *.json; name the file or its folder"
         )
-    return taken
+    return result_files
 
 
 def _has_results(path: Path) -> bool:
-    """Whether JSON looks like results; damaged JSON does, so that it is reported and not passed over."""
+    """Return true for results, and for damaged JSON, which is then reported instead of skipped."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -85,15 +85,17 @@ def _has_results(path: Path) -> bool:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """For each path the shortest end, by folders, that no other has."""
-    whole = [path.resolve() for path in paths]
-    parts = [path.with_suffix("").parts for path in whole]
-    if len(set(parts)) < len(parts):  # they differ in what comes after the last point
-        parts = [path.parts for path in whole]
+    """Return for each path its shortest unique suffix of folders and file name."""
+    resolved = [path.resolve() for path in paths]
+    components = [path.with_suffix("").parts for path in resolved]
+    if len(set(components)) < len(components):  # they differ in what comes after the last point
+        components = [path.parts for path in resolved]
     names = []
-    for own in parts:
-        length = next(n for n in range(1, len(own) + 1) if sum(p[-n:] == own[-n:] for p in parts) == 1)
-        names.append("/".join(own[-length:]))
+    for component in components:
+        length = next(
+            n for n in range(1, len(component) + 1) if sum(p[-n:] == component[-n:] for p in components) == 1
+        )
+        names.append("/".join(component[-length:]))
     return names
 
 

@@ -78,78 +78,84 @@ _SUMMARY = (
 
 
 def summary(source: Source) -> Table:
-    """A row per method: what it came to, and what it cost."""
-    found = groups.overall(source.results)
-    values = list(found.values())
-    columns = [c for c in _SUMMARY if not c.optional or any(each[c.key] is not None for each in values)]
-    if len(found) == 1:
+    """Return a row per method with its rates and its cost."""
+    averages = groups.overall(source.results)
+    values = list(averages.values())
+    columns = [c for c in _SUMMARY if not c.optional or any(rates[c.key] is not None for rates in values)]
+    if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]
     cells = zip(*(_column(column, values) for column in columns), strict=True)
-    lines = tuple(Line(label, row) for label, row in zip(found, cells, strict=True))
+    lines = tuple(Line(label, row) for label, row in zip(averages, cells, strict=True))
     return Table("Summary", "method", tuple(column.heading for column in columns), lines)
 
 
 def by_domain(source: Source) -> Table:
-    """Accuracy per domain and method."""
+    """Return accuracy per domain and method."""
     lines = tuple(line(group) for group in groups.by_domain(source.results))
     return Table("Top-1 accuracy per domain, %", "domain", tuple(source.labels), lines)
 
 
 def by_severity(source: Source) -> Table | None:
-    """Accuracy per severity and method, if there are several severities."""
+    """Return accuracy per severity and method, if there are several severities."""
     lines = tuple(line(group) for group in groups.by_severity(source.results))
     title = "Top-1 accuracy per severity, %"
     return Table(title, "severity", tuple(source.labels), lines) if lines else None
 
 
 def by_round(source: Source) -> Table | None:
-    """Accuracy per round and method, if there are several rounds."""
+    """Return accuracy per round and method, if there are several rounds."""
     lines = tuple(line(group) for group in groups.by_round(source.results))
     return Table("Top-1 accuracy per round, %", "round", tuple(source.labels), lines) if lines else None
 
 
 def severities_of(source: Source, label: str) -> Table | None:
-    """One method's accuracy per domain and severity, if there are several severities."""
-    found = groups.by_domain_and_severity(source.results)
-    severities = sorted({severity for row in found.values() for severity in row})
+    """Return the accuracy of a method per domain and severity, if there are several severities."""
+    by_name = groups.by_domain_and_severity(source.results)
+    severities = sorted({severity for row in by_name.values() for severity in row})
     lines = [
-        Line(name, tuple(_one(row[each][label]) if each in row else Cell(NONE) for each in severities))
-        for name, row in found.items()
+        Line(
+            name,
+            tuple(
+                _format_accuracy(row[severity][label]) if severity in row else Cell(NONE)
+                for severity in severities
+            ),
+        )
+        for name, row in by_name.items()
     ]
     return Table(label, "domain", tuple(map(str, severities)), tuple(lines)) if lines else None
 
 
 def line(group: Group) -> Line:
-    """The accuracies of all methods on a part of the results."""
+    """Return the accuracies of all methods on a group as a row."""
     return Line(group.name, accuracies(group.averages), group.kind, group.note)
 
 
-def accuracies(found: Averages, form: str = ".1f") -> tuple[Cell, ...]:
-    """Accuracy of each method, in percent: best at the precision shown, noise against the first method."""
-    return _column(_Column("", "accuracy", 100, form, best=1), list(found.values()), mark_noise=True)
+def accuracies(averages: Averages, form: str = ".1f") -> tuple[Cell, ...]:
+    """Return the accuracy of each method in percent, marking the best and those not above noise."""
+    return _column(_Column("", "accuracy", 100, form, best=1), list(averages.values()), mark_noise=True)
 
 
 def _column(
     column: _Column, values: Sequence[Mapping[str, Any]], mark_noise: bool = False
 ) -> tuple[Cell, ...]:
-    scaled = [None if each[column.key] is None else each[column.key] * column.factor for each in values]
-    texts = [NONE if value is None else _signed(format(value, column.form)) for value in scaled]
+    scaled = [None if rates[column.key] is None else rates[column.key] * column.factor for rates in values]
+    texts = [NONE if value is None else _format_sign(format(value, column.form)) for value in scaled]
     best = _best(column, [value for value in scaled if value is not None], len(values))
     return tuple(
         Cell(
             text,
-            _spread(column, each),
+            _spread(column, rates),
             text == best,
-            bool(each["gain_is_noise"]) and (mark_noise or column.key == "gain"),
+            bool(rates["gain_is_noise"]) and (mark_noise or column.key == "gain"),
         )
-        for text, each in zip(texts, values, strict=True)
+        for text, rates in zip(texts, values, strict=True)
     )
 
 
 def _best(column: _Column, values: Sequence[float], methods: int) -> str | None:
     if not column.best or methods < 2 or not values:
         return None
-    return _signed(format(column.best * max(column.best * value for value in values), column.form))
+    return _format_sign(format(column.best * max(column.best * value for value in values), column.form))
 
 
 def _spread(column: _Column, values: Mapping[str, Any]) -> str:
@@ -157,10 +163,10 @@ def _spread(column: _Column, values: Mapping[str, Any]) -> str:
     return "" if spread is None else f"± {format(spread * column.factor, column.form.lstrip('+'))}"
 
 
-def _one(values: Mapping[str, Any]) -> Cell:
+def _format_accuracy(values: Mapping[str, Any]) -> Cell:
     return Cell(f"{100 * values['accuracy']:.1f}", noise=bool(values["gain_is_noise"]))
 
 
-def _signed(text: str) -> str:
-    """With a proper minus, and none before zero."""
+def _format_sign(text: str) -> str:
+    """Return a number with a typographic minus, and without one before zero."""
     return text.replace("-", "−") if any(digit in text for digit in "123456789") else text.lstrip("-")

@@ -42,7 +42,7 @@ class Point:
     marker: int = 0
 
 
-def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float], place: int) -> Html:
+def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float], index: int) -> Html:
     """Horizontal bars around 0, pale where they are noise."""
     width, left = 330, 14 + _LETTER * max(len(shorten(row.name, 22)) for row in rows)
     heights = np.cumsum([0.0, *(1.0 if row.kind == "part" else 1.3 for row in rows[1:])])
@@ -52,7 +52,7 @@ def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float]
         numbers = 1 + 42 / (width - left - 58)  # where they end, beside the axes
         for at, row in zip(heights, rows, strict=True):
             strength = 0.4 if row.noise else 1.0
-            ax.barh(at, row.value, 0.66, color=colour(place), alpha=strength, linewidth=0)
+            ax.barh(at, row.value, 0.66, color=colour(index), alpha=strength, linewidth=0)
             ax.plot([row.value - row.reach, row.value + row.reach], [at, at], color=INK, linewidth=1)
             text = f"{row.value:+.1f}".replace("-", "−")
             ax.text(numbers, at, text, transform=ax.get_yaxis_transform(), ha="right", va="center")
@@ -70,7 +70,7 @@ def bars(name: str, label: str, rows: Sequence[Bar], limits: tuple[float, float]
     return picture(name, label, width, 42 + _ROW * (float(heights[-1]) + 1.2), draw)
 
 
-def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
+def reliability(name: str, label: str, pool: Tally, index: int) -> Html:
     """Accuracy against confidence in bins, the gap between them, and how many images each bin has."""
     edges = np.linspace(0, 100, ECE_BINS + 1)
     width = 100 / ECE_BINS
@@ -81,16 +81,16 @@ def reliability(name: str, label: str, pool: Tally, place: int) -> Html:
 
     def draw(figure: Any) -> None:
         ax = axes(figure, 46, 14, 8, 96)
-        ax.bar(centres, accuracy, width * 0.9, color=colour(place), linewidth=0)
+        ax.bar(centres, accuracy, width * 0.9, color=colour(index), linewidth=0)
         low, high = np.minimum(accuracy, confidence), np.maximum(accuracy, confidence)
         over, under = confidence > accuracy, confidence < accuracy
-        for chosen, hatch in ((over, "////"), (under, "\\\\\\\\")):
-            if chosen.any():
+        for mask, hatch in ((over, "////"), (under, "\\\\\\\\")):
+            if mask.any():
                 ax.bar(
-                    centres[chosen],
-                    (high - low)[chosen],
+                    centres[mask],
+                    (high - low)[mask],
                     width * 0.9,
-                    low[chosen],
+                    low[mask],
                     facecolor="none",
                     edgecolor=INK,
                     hatch=hatch,
@@ -123,9 +123,9 @@ def scatter(name: str, label: str, points: Sequence[Point], labels: tuple[str, s
     def draw(figure: Any) -> None:
         ax = axes(figure, 52, right, 10, 44)
         for point in points:
-            shown = colour(point.colour)
-            ax.errorbar(point.x, point.y, point.spread or None, color=shown, linewidth=1.2)
-            ax.plot(point.x, point.y, marker(point.marker), color=shown, markersize=8)
+            series_colour = colour(point.colour)
+            ax.errorbar(point.x, point.y, point.spread or None, color=series_colour, linewidth=1.2)
+            ax.plot(point.x, point.y, marker(point.marker), color=series_colour, markersize=8)
         low, high = _limits([value for p in points for value in (p.y - p.spread, p.y + p.spread)], 0.15)
         ax.set_ylim(low, high)
         ax.set_xlim(0, 1.1 * max(point.x for point in points) or 1)
@@ -164,8 +164,8 @@ def over_stream(
 
     def draw(figure: Any) -> None:
         ax = axes(figure, 56, 28 + 0.4 * _LETTER * longest, top, 44)
-        for place, line in lines:
-            _line(ax, line.images, line.values, place)
+        for index, line in lines:
+            _line(ax, line.images, line.values, index)
         end = spans[-1].end if spans else max(line.images[-1] for _, line in lines)
         for span in spans:
             ax.axvline(span.start, color=GRID, linewidth=1, zorder=0.5)
@@ -198,8 +198,8 @@ def steps(
 
     def draw(figure: Any) -> None:
         ax = axes(figure, 56, 14, 10, 44)
-        for place, values in lines:
-            _line(ax, np.arange(len(values), dtype=np.float64), np.array(values), place)
+        for index, values in lines:
+            _line(ax, np.arange(len(values), dtype=np.float64), np.array(values), index)
         _scale(ax, np.array([value for _, values in lines for value in values]))
         ax.set_xticks(range(len(ticks)), ticks)
         ax.grid(axis="y")
@@ -227,9 +227,9 @@ def _side_by_side(spans: Sequence[Span], width: float) -> bool:
     return all(_LETTER * (len(span.name) + 1) < scale * (span.end - span.start) for span in spans)
 
 
-def _line(ax: Any, x: Floats, y: Floats, place: int) -> None:
+def _line(ax: Any, x: Floats, y: Floats, index: int) -> None:
     shape = {"marker": "o", "markersize": 3.5} if len(x) <= 60 else _lonely(y)
-    ax.plot(x, y, color=colour(place), linestyle=dash(place), **shape)
+    ax.plot(x, y, color=colour(index), linestyle=dash(index), **shape)
 
 
 def _lonely(y: Floats) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Parts of which pages are made: tables, legends, boxes."""
+"""Elements of pages: tables, legends and boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")  # as in svg.py
 
 
 def table(content: Table) -> Html:
-    """A table in a box that scrolls by itself."""
+    """Return a table in a box that scrolls by itself."""
     noted = any(line.note for line in content.lines)
     head = [_heading(content.corner), *(_heading(column) for column in content.columns)]
     if noted:
@@ -37,7 +37,7 @@ def table(content: Table) -> Html:
 
 
 def facts(title: str, rows: Iterable[tuple[object, object]]) -> Html:
-    """Names with what they stand for."""
+    """Return a table of names and values."""
     body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in rows]
     return scrolling(
         element("table", element("caption", title), element("tbody", *body), class_="facts"), title
@@ -45,35 +45,35 @@ def facts(title: str, rows: Iterable[tuple[object, object]]) -> Html:
 
 
 def scrolling(content: Html, label: str) -> Html:
-    """A box that scrolls sideways, also by keyboard, so that the page need not."""
+    """Return a box that scrolls sideways, also by keyboard."""
     return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
 def legend(labels: Sequence[str], start: int = 0) -> Html:
-    """Which colour and line is whose."""
+    """Return a legend with the colour and dashes of each label."""
     return element(
-        "ul", *(_entry(place, label) for place, label in enumerate(labels) if place >= start), class_="legend"
+        "ul", *(_entry(index, label) for index, label in enumerate(labels) if index >= start), class_="legend"
     )
 
 
 def warning(text: str) -> Html:
-    """Something that a reader must not miss."""
+    """Return a highlighted warning."""
     return element("p", text, class_="warning", role="note")
 
 
 def deeper(content: Html) -> Html:
-    """The same with all headings one level down."""
-    return Html(_HEADING.sub(lambda found: f"<{found[1]}h{int(found[2]) + 1}>", content))
+    """Return the content with all headings one level deeper."""
+    return Html(_HEADING.sub(lambda match: f"<{match[1]}h{int(match[2]) + 1}>", content))
 
 
 def figure(content: Html, caption: object, label: str | None = None) -> Html:
-    """A picture with what to know about it; with a label it may be wider than the page and scrolls."""
-    shown = content if label is None else scrolling(content, label)
-    return element("figure", shown, element("figcaption", caption))
+    """Return a picture with a caption; with a label it may be wider than the page and scrolls."""
+    content_or_box = content if label is None else scrolling(content, label)
+    return element("figure", content_or_box, element("figcaption", caption))
 
 
 def gallery(pictures: Iterable[tuple[object, Html]]) -> Html:
-    """Small pictures, each under its title, as many beside each other as there is room for."""
+    """Return small pictures with titles, side by side where they fit."""
     return element(
         "div",
         *(element("figure", element("figcaption", title), content) for title, content in pictures),
@@ -81,16 +81,16 @@ def gallery(pictures: Iterable[tuple[object, Html]]) -> Html:
     )
 
 
-def _entry(place: int, label: str) -> Html:
-    shown = place if place < SERIES else 1 + (place - 1) % (SERIES - 1)
-    dashes = _DASHES[max(0, place - 1) // (SERIES - 1) % len(_DASHES)]
+def _entry(index: int, label: str) -> Html:
+    colour = index if index < SERIES else 1 + (index - 1) % (SERIES - 1)
+    dashes = _DASHES[max(0, index - 1) // (SERIES - 1) % len(_DASHES)]
     line = element(
         "line",
         x1=1,
         y1=6,
         x2=23,
         y2=6,
-        stroke=f"var(--series-{shown})",
+        stroke=f"var(--series-{colour})",
         stroke_width=4,
         stroke_dasharray=dashes or None,
     )
@@ -111,7 +111,7 @@ def _row(line: Line, marked: Sequence[bool], noted: bool) -> Html:
 
 
 def _cell(cell: Cell, room: bool) -> Html:
-    """A cell, with room for the mark where another of its column has one, so that numbers stay in line."""
+    """Return a cell; `room` reserves space for the mark so that the numbers of a column stay aligned."""
     spread = join(" ", element("span", cell.spread, class_="spread")) if cell.spread else ""
     mark = element("span", "~" if cell.noise else "", class_="mark") if room else ""
     return element("td", cell.text, spread, mark, class_="best" if cell.best else None)

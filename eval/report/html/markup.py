@@ -1,4 +1,4 @@
-"""HTML in which everything is escaped that is not HTML already."""
+"""HTML with automatic escaping."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Html(str):
 
 
 def escape(value: object) -> Html:
-    """A value as HTML, also within an attribute's quotes."""
+    """Return a value as HTML, safe within the quotes of an attribute as well."""
     return value if isinstance(value, Html) else Html(html.escape(plain(value)))
 
 
 def element(name: str, *content: object, **attributes: object) -> Html:
-    """An element. Attributes are written with `-` for `_`; those that are None are left out."""
-    given = {key.strip("_").replace("_", "-"): value for key, value in attributes.items()}
-    opening = "".join(f' {key}="{escape(value)}"' for key, value in given.items() if value is not None)
+    """Return an element; `_` in attribute names becomes `-`, and attributes that are None are omitted."""
+    named = {key.strip("_").replace("_", "-"): value for key, value in attributes.items()}
+    opening = "".join(f' {key}="{escape(value)}"' for key, value in named.items() if value is not None)
     return Html(f"<{name}{opening}>{join(*content)}</{name}>")
 
 
 def join(*content: object) -> Html:
-    """Several pieces after each other."""
+    """Return the concatenation of several pieces."""
     return Html("".join(escape(piece) for piece in content))

@@ -1,4 +1,4 @@
-"""The page: one file that needs nothing else."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def render(
     sources: Sequence[Source], title: str | None = None, done: Callable[[int], None] = lambda count: None
 ) -> bytes:
-    """The page of some results, as UTF-8; equal results give equal bytes.
+    """Return the page of some results as UTF-8; equal results give equal bytes.
 
     Args:
         sources: the results, at least one.
-        title: its heading; by default it says what was measured.
-        done: is told of every results file that has been drawn, with 1.
+        title: heading of the page; by default the model and the data.
+        done: is called with 1 after every results file.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -39,12 +39,12 @@ def render(
     for number, source in enumerate(sources, 1):
         sections.append(_section(source, number, len(sources)))
         done(1)
-    several = len(sources) > 1
-    parts = [_contents(sources), _side_by_side(sources)] if several else []
+    compares = len(sources) > 1
+    overview = [_contents(sources), _side_by_side(sources)] if compares else []
     body = join(
-        element("header", element("h1", heading), *_warnings(sources if several else [])),
-        element("main", *parts, *sections),
-        element("footer", element("p", f"Made by fozo {__version__} from {_counted(sources)}.")),
+        element("header", element("h1", heading), *_warnings(sources if compares else [])),
+        element("main", *overview, *sections),
+        element("footer", element("p", f"Made by fozo {__version__} from {_describe_files(sources)}.")),
     )
     return f"<!DOCTYPE html>\n{element('html', _head(heading), element('body', body), lang='en')}\n".encode()
 
@@ -86,7 +86,7 @@ def _entry(target: str, name: str, about: str) -> Html:
 
 
 def _warnings(sources: Sequence[Source]) -> list[Html]:
-    """What the sections say about themselves, in short, before all else."""
+    """Return short versions of the warnings of all sections."""
     named = {
         "Incomplete": [source.name for source in sources if not source.results.complete],
         "With corruptions that fozo generated, not the official data set": [
@@ -97,12 +97,12 @@ def _warnings(sources: Sequence[Source]) -> list[Html]:
 
 
 def _side_by_side(sources: Sequence[Source]) -> Html:
-    """What differs between the runs, and their accuracies beside each other."""
+    """Return a comparison of the runs: accuracies and different facts."""
     different = comparison.differences(sources)
     return element(
         "section",
         element("h2", "Side by side", class_="run", id="compared"),
-        *([] if comparison.alike(sources) else [warning(words.NOT_ALIKE)]),
+        *([] if comparison.have_same_protocol(sources) else [warning(words.NOT_ALIKE)]),
         table(comparison.overall(sources)),
         element("p", words.MARKS_OF_RUNS, class_="quiet"),
         speed(sources, "compared-speed"),
@@ -111,5 +111,5 @@ def _side_by_side(sources: Sequence[Source]) -> Html:
     )
 
 
-def _counted(sources: Sequence[Source]) -> str:
+def _describe_files(sources: Sequence[Source]) -> str:
     return f"{len(sources)} results files" if len(sources) > 1 else sources[0].path.name

@@ -1,4 +1,4 @@
-"""What a run was made with, as a page shows it."""
+"""The provenance of a run: protocol, model, methods, data and machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..digest.tables import NONE
 from .elements import facts, scrolling
 from .markup import Html, element, join
 
-_DIGITS = 12  # of a hash, where the whole is not needed
+_DIGITS = 12  # of a shortened hash
 
 
 def manifest(source: Source) -> Html:
-    """Protocol, model, methods, data and machine."""
+    """Return the section on protocol, model, methods, data and machine."""
     return join(
         element("h2", "How it was made"),
         element(
@@ -45,10 +45,10 @@ def _method(label: str, method: Mapping[str, Any]) -> Html:
     changed = [key for key, value in options.items() if key in defaults and value != defaults[key]]
     ordered = [*changed, *(key for key in options if key not in changed)]
     rows = [_option(key, options[key], defaults, key in changed) for key in ordered]
-    said = ", ".join(f"{key} = {_value(options[key])}" for key in changed) or "all options as by default"
+    summary = ", ".join(f"{key} = {_value(options[key])}" for key in changed) or "default options"
     if options and not defaults:
-        said = "a method that this version of fozo does not have"
-    title = join(label, ": ", element("code", name), f", {said}" if options else ", no options")
+        summary = "a method unknown to this version of fozo"
+    title = join(label, ": ", element("code", name), f", {summary}" if options else ", no options")
     if not rows:
         return element("p", title)
     head = element("tr", *(element("th", text, scope="col") for text in ("option", "value", "default")))
@@ -63,7 +63,7 @@ def _option(key: str, value: Any, defaults: Mapping[str, Any], changed: bool) ->
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """The options of a method and those that all have, with their defaults; none if it does not exist."""
+    """Return the defaults of a method and of the common options; empty if the method does not exist."""
     if name not in METHODS:
         return {}
     common = {option.name: option.default for option in common_options()}

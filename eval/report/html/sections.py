@@ -1,4 +1,4 @@
-"""One results file as part of a page: tables, charts, and what it was made with."""
+"""The section of a page about one results file: tables, charts and provenance."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .provenance import manifest
 
 
 def section(source: Source, prefix: str) -> Html:
-    """Everything about one results file.
+    """Return the section about one results file.
 
     Args:
         source: the results.
-        prefix: begins all identifiers within.
+        prefix: prefix of all identifiers in the section.
     """
-    several = len(source.labels) > 1
+    has_others = len(source.labels) > 1
     marks = words.MARKS.format(first=source.labels[0])
     return join(
         element("p", source.results.protocol.describe(), class_="quiet"),
@@ -29,10 +29,10 @@ def section(source: Source, prefix: str) -> Html:
         element("p", words.summary(source), class_="quiet"),
         element("h2", "Domains"),
         table(tables.by_domain(source)),
-        element("p", marks, class_="quiet") if several else "",
+        element("p", marks, class_="quiet") if has_others else "",
         _by_severity(source, prefix),
         _by_round(source, prefix),
-        figures.gains(source, prefix) if several else "",
+        figures.gains(source, prefix) if has_others else "",
         figures.along_the_stream(source, prefix),
         figures.reliability(source, prefix),
         element("h2", "Accuracy and time"),
@@ -45,13 +45,17 @@ def _by_severity(source: Source, prefix: str) -> Html:
     content = tables.by_severity(source)
     if content is None:
         return Html()
-    found = [tables.severities_of(source, label) for label in source.labels]
+    per_method = [tables.severities_of(source, label) for label in source.labels]
     title = element("summary", "Every domain at every severity, per method: top-1 accuracy, %")
     return join(
         element("h2", "By severity"),
         figures.steps(source, groups.by_severity(source.results), prefix, "severity"),
         table(content),
-        element("details", title, *(table(each) for each in found if each is not None)),
+        element(
+            "details",
+            title,
+            *(table(content) for content in per_method if content is not None),
+        ),
     )
 
 

@@ -56,19 +56,19 @@ _SIZE = re.compile(r"[\d.]+px")
 _REFERENCE = re.compile(r"(^#|url\(#)([\w-]+)")
 
 
-def colour(place: int) -> str:
+def colour(index: int) -> str:
     """Of the series at this place; the first colour is for the first series alone."""
-    return f"#0400{place if place < SERIES else 1 + (place - 1) % (SERIES - 1):02x}"
+    return f"#0400{index if index < SERIES else 1 + (index - 1) % (SERIES - 1):02x}"
 
 
-def dash(place: int) -> Any:
+def dash(index: int) -> Any:
     """The line of the series at this place: solid, until colours repeat."""
-    return _DASHES[max(0, place - 1) // (SERIES - 1) % len(_DASHES)]
+    return _DASHES[max(0, index - 1) // (SERIES - 1) % len(_DASHES)]
 
 
-def marker(place: int) -> str:
+def marker(index: int) -> str:
     """The marker at this place."""
-    return _MARKERS[place % len(_MARKERS)]
+    return _MARKERS[index % len(_MARKERS)]
 
 
 def require() -> None:
@@ -144,7 +144,7 @@ def _adopt(root: ElementTree.Element, name: str) -> None:
         if _HREF in node.attrib:
             node.attrib["href"] = node.attrib.pop(_HREF)
         for key in ("href", *_REFERRING):
-            used |= {found for _, found in _REFERENCE.findall(node.attrib.get(key, ""))}
+            used |= {target for _, target in _REFERENCE.findall(node.attrib.get(key, ""))}
     for node in root.iter():
         node.tag = node.tag.removeprefix(_SVG)
         identifier = node.attrib.pop("id", None)

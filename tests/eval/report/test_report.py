@@ -549,7 +549,7 @@ def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
     names = re.findall(r'<tr( class="changed")?><th scope="row">(\w+)</th>', body)
     assert names[:3] == [(' class="changed"', "rate"), (' class="changed"', "guard"), ("", "prompts")]
     results.methods["fozo"]["method"] = "from_elsewhere"
-    assert "a method that this version of fozo does not have" in page.render(
+    assert "a method unknown to this version of fozo" in page.render(
         [saved(tmp_path / "r.json", results)]
     ).decode().replace("\n", " ")
 
@@ -569,7 +569,7 @@ def test_several_files_are_compared(two_seeds: Source, tmp_path: Path) -> None:
     assert different is not None
     assert rows(different)["precision"] == ["fp32", "int8"]
     assert rows(different)["seeds"] == ["2000, 2001", "2000"]
-    assert not comparison.alike([two_seeds, other])
+    assert not comparison.have_same_protocol([two_seeds, other])
     assert comparison.differences([two_seeds, two_seeds]) is None
     side = rows(comparison.domains([two_seeds, other]))
     assert list(side) == ["fog", "snow", "rain", "average", "clean"]
