@@ -117,15 +117,15 @@ def _tune(
     providers: tuple[str, ...],
     batch_sizes: tuple[int, ...],
     rounds: int,
-    **others: Any,
+    **ignored: Any,
 ) -> None:
-    """Tunes every chosen graph on every chosen provider; the options that do not matter here are refused."""
+    """Tune every selected graph on every selected provider, and refuse options that would have no effect."""
     from ..engine.bundle.bundle import Bundle
     from ..eval.bench.tune import Tuning
 
     context = click.get_current_context()
-    given = {name: context.get_parameter_source(name) for name in (*others, "out", "as_json")}
-    unused = [name for name, source in given.items() if source is click.core.ParameterSource.COMMANDLINE]
+    sources = {name: context.get_parameter_source(name) for name in (*ignored, "out", "as_json")}
+    unused = [name for name, source in sources.items() if source is click.core.ParameterSource.COMMANDLINE]
     if unused:
         flags = [option.opts[-1] for option in context.command.params if option.name in unused]
         raise InputError(

@@ -125,7 +125,7 @@ def _runner(
         raise click.UsageError(
             "--processes is for this machine; on a cluster, --workers sets the processors per cell"
         )
-    pairs = [each.partition("=") for each in environment]
+    pairs = [variable.partition("=") for variable in environment]
     if not all(name and equals for name, equals, _ in pairs):
         raise click.UsageError(f"expected --ray-env NAME=VALUE, found {' '.join(environment)}")
     variables = {name: value for name, _, value in pairs}

@@ -85,7 +85,7 @@ def test_evaluation_loads_neither_torch_nor_drawing() -> None:
 @pytest.mark.parametrize(
     ("file", "module"),
     [
-        ("bundle", "engine.bundle.bundle"),
+        ("bundle", "engine.bundle.manifest"),
         ("state of an adapter", "engine.streams.checkpoint"),
         ("results", "eval.results.results_file"),
         ("progress of a run", "eval.results.partial_results"),
