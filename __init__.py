@@ -73,7 +73,7 @@ _MODULES = {
     "StateError": "engine.errors",
     "available_cpus": "engine.runtime.cpu",
     "method": "engine.registry",
-    "store_arrangement": "engine.runtime.tuning",
+    "store_arrangement": "engine.runtime.arrangement",
     "tune": "engine.runtime.tuning",
 }
 
