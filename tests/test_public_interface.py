@@ -12,7 +12,7 @@ import fozo
 import pytest
 
 ROOT = Path(str(fozo.__file__)).parent
-# `fozo.methods` and `fozo.testing` come with the interface for authors of methods.
+# The last two are for authors of methods, and are tested as soon as they exist.
 PUBLIC = [
     name for name in ("", "evaluation", "methods", "testing") if (ROOT / f"{name or '__init__'}.py").exists()
 ]
