@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,18 @@ def add_source(
     quiet: bool = False,
 ) -> Bundle:
     """Add source statistics to some graphs of a bundle, or to all, and return the changed bundle."""
-    from ..data.source import clean_images, store_source
+    from ..data.loader import count_batches, load_batches
+    from ..data.source import clean_images
+    from ..engine.statistics.source_statistics import plan_source_batches, store_source
 
     images = clean_images(bundle, folder, count, seed)
+    plan = plan_source_batches(bundle, images.count)
+    origin = images.origin + plan.remark
     for precision in precisions or bundle.manifest.graphs:
         click.echo(f"Source statistics of {precision} from {images.origin} …")
-        with Progress(images.count, quiet) as advance:
-            bundle = store_source(bundle, precision, images, advance)
+        loading = closing(load_batches(images.load, plan.order, plan.batch_size))
+        with Progress(images.count, quiet) as advance, loading as batches:
+            bundle = store_source(bundle, precision, count_batches(batches, advance), origin)
     return bundle
 
 

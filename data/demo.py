@@ -23,7 +23,7 @@ _LARGEST_INK = 16
 
 
 def demo_images(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The demonstration's images and labels, in the order of scikit-learn's file.
+    """Return the demonstration's images and labels, in the order of scikit-learn's file.
 
     Args:
         split: `train` (1,000 images, on which the demonstration's model was trained, and which serve as
@@ -40,9 +40,9 @@ def demo_images(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDA
         raise InputError(f"expected the split 'train' or 'test', found {split!r}; pass one of the two")
     digits = _load_digits()
     labels = np.asarray(digits.target, dtype=np.int64)
-    chosen = _split(labels)[split]
-    images = np.stack([_enlarge(digits.images[i]) for i in chosen])
-    return images, labels[chosen]
+    indices = _split(labels)[split]
+    images = np.stack([_enlarge(digits.images[i]) for i in indices])
+    return images, labels[indices]
 
 
 def _load_digits() -> Any:
@@ -50,24 +50,24 @@ def _load_digits() -> Any:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError(
-            "the demonstration's images come with scikit-learn, which cannot be imported ({error}); "
-            'install it with: pip install "fozo[demo]"'
+            "the demonstration's images come with scikit-learn, which cannot be imported "
+            f'({error}); install it with: pip install "fozo[demo]"'
         ) from error
     return load_digits()
 
 
 def _split(labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Takes the first `TRAIN_SIZE` after laying each class out evenly over [0, 1) in a shuffled order."""
+    """Take the first `TRAIN_SIZE` after laying each class out evenly over [0, 1) in a shuffled order."""
     position = np.empty(len(labels))
     for label in np.unique(labels):
-        members = _shuffled(np.flatnonzero(labels == label))
+        members = _shuffle(np.flatnonzero(labels == label))
         position[members] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.argsort(position, kind="stable")
     return {"train": np.sort(order[:TRAIN_SIZE]), "test": np.sort(order[TRAIN_SIZE:])}
 
 
-def _shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ordered by a hash: the same order with every version of NumPy and scikit-learn."""
+def _shuffle(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order by a hash: the same order with every version of NumPy and scikit-learn."""
 
     def key(index: int) -> bytes:
         return hashlib.sha256(f"{_SPLIT_SEED}:{index}".encode()).digest()
@@ -76,7 +76,7 @@ def _shuffled(indices: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _enlarge(ink: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """[8, 8] with values 0..16 to uint8 [32, 32, 3]."""
+    """Convert [8, 8] with values 0..16 to uint8 [32, 32, 3]."""
     grey = Image.fromarray(np.rint(ink * (255 / _LARGEST_INK)).astype(np.uint8))
     large = grey.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     return np.repeat(np.asarray(large)[:, :, None], 3, axis=2)

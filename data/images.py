@@ -25,7 +25,7 @@ _RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads and decodes one image file as RGB; safe to call from several threads at once.
+    """Read and decode one image file as RGB; safe to call from several threads at once.
 
     Transparency is dropped, a 16-bit grey image keeps its upper 8 bits, and an orientation in EXIF is not
     applied, as torchvision's loader does not apply it either.
@@ -37,49 +37,50 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     Raises:
         InputError: the file is missing, unreadable, damaged, too large, or in another format.
     """
-    place = Path(path)
+    file = Path(path)
     try:
-        if place.exists() and not place.is_file():
-            raise InputError(f"expected an image file, found a folder or a device: {place}; name a file")
-        with place.open("rb") as stream:
+        if file.exists() and not file.is_file():
+            raise InputError(f"expected an image file, found a folder or a device: {file}; name a file")
+        with file.open("rb") as stream:
             if not stream.read(1):
-                raise InputError(f"expected an image, found an empty file: {place}; replace or remove it")
-            with _open(stream, place, max_pixels) as image:
-                return _decode(image, place)
+                raise InputError(f"expected an image, found an empty file: {file}; replace or remove it")
+            with _open(stream, file, max_pixels) as image:
+                return _decode(image, file)
     except OSError as error:
         raise InputError(
-            f"cannot read the image {place}: {error.strerror or error}; check the path and its permissions"
+            f"cannot read the image {file}: {error.strerror or error}; check the path and its permissions"
         ) from error
 
 
-def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.uint8]:
-    """Resizes and crops as timm's evaluation transform does before it makes a tensor.
+def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Resize and crop as timm's evaluation transform does before it makes a tensor.
 
     Args:
         image: RGB, of any size.
-        how: `center` resizes the shorter side to `how.resize` pixels, `squash` both sides, regardless of
-            proportions; both then take the middle, padding with black where the image is smaller.
+        preprocessing: `center` resizes the shorter side to its `resize` pixels, `squash` both sides,
+            regardless of proportions; both then take the middle, padding smaller images with black.
 
     Returns:
-        uint8 of shape [H, W, 3] with (H, W) = `how.size`.
+        uint8 of shape [H, W, 3] with (H, W) = `preprocessing.size`.
 
     Raises:
         InputError: the image is so thin that resizing it would take more than `MAX_PIXELS`.
     """
-    squash = how.crop_mode == "squash"
-    target = (how.resize, how.resize) if squash else _shorter_side_to(how.resize, image.size)
+    squash = preprocessing.crop_mode == "squash"
+    length = preprocessing.resize
+    target = (length, length) if squash else _scale_shorter_side(length, image.size)
     if target[0] * target[1] > MAX_PIXELS:
         raise InputError(
             f"expected ordinary proportions, found an image of {image.width}x{image.height} pixels, which "
             f"resizing would make {target[1]}x{target[0]}; crop it first"
         )
     if (image.height, image.width) != target:
-        image = image.resize((target[1], target[0]), _RESAMPLING[how.interpolation])
-    return center_crop(image, how.size)
+        image = image.resize((target[1], target[0]), _RESAMPLING[preprocessing.interpolation])
+    return center_crop(image, preprocessing.size)
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Takes the middle of `image`, padding with black where it is smaller.
+    """Take the middle of `image`, padding with black where it is smaller.
 
     Args:
         image: RGB, of any size.
@@ -89,7 +90,7 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
         uint8 of shape [*size, 3].
     """
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    pad = [_padding(have, want) for have, want in zip(pixels.shape, size, strict=False)]
+    pad = [_compute_padding(have, want) for have, want in zip(pixels.shape, size, strict=False)]
     if any(map(any, pad)):
         pixels = np.pad(pixels, [*pad, (0, 0)])
     # Python rounds halves to even here, and so does torchvision.
@@ -98,7 +99,7 @@ def center_crop(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files below `folder`, ordered by their relative POSIX path.
+    """List all image files below `folder`, ordered by their relative POSIX path.
 
     A file counts by its suffix (one of `SUFFIXES`, in either case). Hidden files and folders are skipped;
     links to folders are not followed.
@@ -108,8 +109,8 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise InputError(f"expected a folder of images, found {found}: {root}; check the path")
+        actual = "a file" if root.exists() else "nothing"
+        raise InputError(f"expected a folder of images, found {actual}: {root}; check the path")
     paths = [Path(at, name) for at, names in _walk(root) for name in names if is_image_name(name)]
     if not paths:
         raise InputError(
@@ -119,35 +120,35 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file counts as an image: by its suffix, and not if it is hidden."""
+    """Return whether a file counts as an image: it has one of `SUFFIXES` and is not hidden."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
-def _open(stream: IO[bytes], place: Path, max_pixels: int) -> Image.Image:
-    """Reads the header only, and refuses what would not fit."""
+def _open(stream: IO[bytes], path: Path, max_pixels: int) -> Image.Image:
+    """Read only the header, and refuse an image that is too large."""
     try:
         image = Image.open(stream, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(_too_large(place, "far more pixels", max_pixels)) from error
+        raise InputError(_describe_size(path, "far more pixels", max_pixels)) from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"expected an image in one of {', '.join(FORMATS)}, found something else or a damaged "
-            f"file: {place}; convert, replace or remove it"
+            f"file: {path}; convert, replace or remove it"
         ) from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged headers
-        raise InputError(_damaged(place, error)) from error
+        raise InputError(_describe_damage(path, error)) from error
     if image.width * image.height > max_pixels:
         image.close()
-        raise InputError(_too_large(place, f"{image.width}x{image.height}", max_pixels))
+        raise InputError(_describe_size(path, f"{image.width}x{image.height}", max_pixels))
     return image
 
 
-def _decode(image: Image.Image, place: Path) -> Image.Image:
+def _decode(image: Image.Image, path: Path) -> Image.Image:
     try:
         image.load()
         return _to_rgb(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
-        raise InputError(_damaged(place, error)) from error
+        raise InputError(_describe_damage(path, error)) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -160,15 +161,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _shorter_side_to(length: int, size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) after resizing a (width, height) image; the longer side is rounded down."""
+def _scale_shorter_side(length: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) after resizing a (width, height) image; the longer side is rounded down."""
     width, height = size
     if width <= height:
         return int(length * height / width), length
     return length, int(length * width / height)
 
 
-def _padding(have: int, want: int) -> tuple[int, int]:
+def _compute_padding(have: int, want: int) -> tuple[int, int]:
     missing = max(want - have, 0)
     return missing // 2, missing - missing // 2
 
@@ -184,12 +185,12 @@ def _walk(root: Path) -> list[tuple[str, list[str]]]:
     return visited
 
 
-def _too_large(place: Path, found: str, max_pixels: int) -> str:
+def _describe_size(path: Path, actual: str, max_pixels: int) -> str:
     return (
-        f"expected at most {max_pixels:,} pixels, found {found} in the header of {place}; "
+        f"expected at most {max_pixels:,} pixels, found {actual} in the header of {path}; "
         "scale the image down, or raise the limit if you trust the file"
     )
 
 
-def _damaged(place: Path, error: Exception) -> str:
-    return f"expected a whole image, found damaged or unsupported data in {place}: {error}; replace it"
+def _describe_damage(path: Path, error: Exception) -> str:
+    return f"expected a whole image, found damaged or unsupported data in {path}: {error}; replace it"

@@ -1,4 +1,4 @@
-"""Batches of decoded images, read ahead in background threads."""
+"""Batches of decoded images, read read_ahead in background threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_batches(
     workers: int = 2,
     prefetch: int = 1,
 ) -> Generator[Pixels, None, None]:
-    """Yields the images `load(i)` for i in `order`, in that order, as uint8 batches [B, H, W, 3].
+    """Yield the images `load(i)` for i in `order`, in that order, as uint8 batches [B, H, W, 3].
 
     The last batch may be smaller. Beside the batch that the caller holds, at most `prefetch` further ones
     are in memory. An exception in `load` reaches the caller when the batch it belongs to is due. Closing
@@ -30,11 +30,11 @@ def load_batches(
     wrap it in `contextlib.closing` to be sure of that where the loop may end early.
 
     Args:
-        load: gives one image, uint8 [H, W, 3]; called from several threads at once.
+        load: returns one image, uint8 [H, W, 3]; called from several threads at once.
         order: the indices to load.
         batch_size: images per batch, at least 1.
         workers: threads, at least 1.
-        prefetch: batches to read ahead, at least 1.
+        prefetch: batches to read read_ahead, at least 1.
 
     Raises:
         InputError: a number is below 1 (at once), or an image is not uint8 or differs in shape from the
@@ -44,22 +44,22 @@ def load_batches(
         if value < 1:
             raise InputError(f"expected {name} of at least 1, found {value}; pass a larger number")
     indices = [int(i) for i in order]
-    return _batches(load, indices, batch_size, workers, prefetch * batch_size)
+    return _load_batches(load, indices, batch_size, workers, prefetch * batch_size)
 
 
-def counted(batches: Iterable[Pixels], on_batch: Callable[[int], None]) -> Iterator[Pixels]:
-    """The same batches; `on_batch` is called with the number of images of each after it was used."""
+def count_batches(batches: Iterable[Pixels], on_batch: Callable[[int], None]) -> Iterator[Pixels]:
+    """Yield the same batches, and call `on_batch` with the number of images of each after it was used."""
     for batch in batches:
         yield batch
         on_batch(len(batch))
 
 
-def _batches(
-    load: Callable[[int], Pixels], indices: list[int], batch_size: int, workers: int, ahead: int
+def _load_batches(
+    load: Callable[[int], Pixels], indices: list[int], batch_size: int, workers: int, read_ahead: int
 ) -> Generator[Pixels, None, None]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fozo-load")
     try:
-        images = _in_order(pool, load, indices, ahead)
+        images = _load_in_order(pool, load, indices, read_ahead)
         shape: tuple[int, ...] | None = None
         for start in range(0, len(indices), batch_size):
             batch = _stack(images, indices[start : start + batch_size], shape)
@@ -70,12 +70,12 @@ def _batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, load: Callable[[int], Pixels], indices: Iterable[int], ahead: int
+def _load_in_order(
+    pool: ThreadPoolExecutor, load: Callable[[int], Pixels], indices: Iterable[int], read_ahead: int
 ) -> Iterator[Pixels]:
-    """One image after the other, with never more than `ahead` submitted and not yet handed on."""
+    """Yield one image after the other, with at most `read_ahead` of them submitted and not yet yielded."""
     futures = (pool.submit(load, index) for index in indices)
-    waiting: deque[Future[Pixels]] = deque(islice(futures, ahead))
+    waiting: deque[Future[Pixels]] = deque(islice(futures, read_ahead))
     while waiting:
         image = waiting.popleft().result()
         waiting.extend(islice(futures, 1))
@@ -83,7 +83,7 @@ def _in_order(
 
 
 def _stack(images: Iterator[Pixels], indices: list[int], shape: tuple[int, ...] | None) -> Pixels:
-    """The next `len(indices)` images in one array; `shape` is what they must have, when already known."""
+    """Stack the next `len(indices)` images in one array, all of the given shape or of the first one's."""
     first = next(images)
     shape = shape or first.shape
     batch = np.empty((len(indices), *shape), dtype=np.uint8)

@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from .._version import __version__
-from ..data.loader import counted, load_batches
+from ..data.loader import count_batches, load_batches
 from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import folder_beside
@@ -167,7 +167,7 @@ class Quantizer:
         self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
     ) -> Comparison:
         with closing(load_batches(images.load, range(images.count), COMPARISON_BATCH)) as batches:
-            answers = ((network(batch), reference(batch)) for batch in counted(batches, on_batch))
+            answers = ((network(batch), reference(batch)) for batch in count_batches(batches, on_batch))
             return compare(answers, images.labels)
 
     def _outlier_layers(self) -> dict[str, int]:
@@ -178,7 +178,7 @@ class Quantizer:
 
     def effects(self, images: SourceImages, on_layer: Callable[[int], None]) -> list[LayerEffect]:
         """What single layers lose on a few images."""
-        few = images.part(range(min(images.count, SENSITIVITY_IMAGES)))
+        few = images.select(range(min(images.count, SENSITIVITY_IMAGES)))
         batch = _first(few, few.count)
         with Network(self.path, self.bundle.info("fp32")) as reference:
             return layer_effects(
@@ -320,7 +320,7 @@ def split_images(
             f"by, found {images.count} in all; give it more clean images"
         )
     order = np.random.default_rng(seed).permutation(images.count)
-    return images.part(np.sort(order[:count])), images.part(np.sort(order[count:][:held_out]))
+    return images.select(np.sort(order[:count])), images.select(np.sort(order[count:][:held_out]))
 
 
 def _matching(products: Sequence[Product], patterns: Sequence[str]) -> list[Product]:

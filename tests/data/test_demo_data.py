@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,9 @@ def test_timm_resolves_the_models_preprocessing() -> None:
     assert resolved["interpolation"] == "bicubic"
     assert resolved["mean"] == resolved["std"] == (0.5, 0.5, 0.5)
     assert resolved["crop_pct"] == 1.0
+
+
+def test_the_error_without_scikit_learn_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(InputError, match=r"cannot be imported \(.*sklearn.*\); install it with: pip"):
+        demo_images("test")

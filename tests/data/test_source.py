@@ -69,18 +69,18 @@ def test_the_choice_is_seeded(tree: Path) -> None:
 @pytest.mark.parametrize("order", [list, np.asarray])
 def test_a_part_has_the_images_and_labels_chosen(order: Callable[[list[int]], list[int]]) -> None:
     whole = SourceImages(5, lambda i: np.full((2, 2, 3), 10 * i, np.uint8), "somewhere", np.arange(5) + 100)
-    part = whole.part(order([4, 0, 2]))
+    part = whole.select(order([4, 0, 2]))
     assert (part.count, part.origin) == (3, "somewhere")
     assert [int(part.load(i)[0, 0, 0]) for i in range(3)] == [40, 0, 20]
     assert part.labels is not None
     assert part.labels.tolist() == [104, 100, 102]
-    smaller = part.part(order([2]))
+    smaller = part.select(order([2]))
     assert int(smaller.load(0)[0, 0, 0]) == 20
     assert smaller.labels is not None and smaller.labels.tolist() == [102]
-    assert SourceImages(5, whole.load, "somewhere").part([1]).labels is None
+    assert SourceImages(5, whole.load, "somewhere").select([1]).labels is None
     with pytest.raises(IndexError):
         part.load(3)
-    assert whole.part([]).count == 0
+    assert whole.select([]).count == 0
 
 
 def test_the_demonstrations_images_have_labels() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fozo.data.source import SourceImages, store_source
+from fozo.data.loader import count_batches, load_batches
+from fozo.data.source import SourceImages
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, ExportError, InputError
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
@@ -23,6 +25,7 @@ from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.tuning import tune
 from fozo.engine.statistics.moments import Moments
 from fozo.engine.statistics.objective import discrepancy
+from fozo.engine.statistics.source_statistics import plan_source_batches, store_source
 from fozo.engine.streams.adapter import Adapter
 from fozo.quant.quantizer import Options, Quantizer
 
@@ -407,7 +410,7 @@ def test_source_statistics_are_those_of_normalised_batches(
     count: int, used: int, batches: list[int], model: Any, bundle: Bundle, tmp_path: Path
 ) -> None:
     images, sizes = clean(count), list[int]()
-    stored = store_source(copied(bundle, tmp_path), "fp32", images, sizes.append)
+    stored = add_source(copied(bundle, tmp_path), "fp32", images, sizes.append)
     assert sizes == batches
     source = stored.info("fp32").source
     assert source is not None and source.images == used
@@ -425,6 +428,14 @@ def test_source_statistics_are_those_of_normalised_batches(
     assert discrepancy(Moments.of(expected), source, "mean_squared", widths) < 1e-6
 
 
+def add_source(
+    bundle: Bundle, precision: str, images: SourceImages, on_batch: Callable[[int], None] = lambda count: None
+) -> Bundle:
+    plan = plan_source_batches(bundle, images.count)
+    with closing(load_batches(images.load, plan.order, plan.batch_size)) as batches:
+        return store_source(bundle, precision, count_batches(batches, on_batch), images.origin + plan.remark)
+
+
 def copied(bundle: Bundle, folder: Path) -> Bundle:
     shutil.copytree(bundle.path, folder / "bundle")
     return Bundle.open(folder / "bundle")
@@ -432,7 +443,7 @@ def copied(bundle: Bundle, folder: Path) -> Bundle:
 
 @pytest.mark.parametrize("method", ["fozo", "foa"])
 def test_methods_that_tune_prompts_say_what_is_missing(method: str, bundle: Bundle, tmp_path: Path) -> None:
-    stored = store_source(copied(bundle, tmp_path), "fp32", clean(40))
+    stored = add_source(copied(bundle, tmp_path), "fp32", clean(40))
     with pytest.raises(
         BundleError, match=f"{method} tunes prompts, and the graph of small has no such input"
     ):
@@ -441,7 +452,7 @@ def test_methods_that_tune_prompts_say_what_is_missing(method: str, bundle: Bund
 
 @pytest.mark.parametrize("method", ["shift", "shift_origin", "neo", "zoa"])
 def test_methods_that_need_no_prompts(method: str, bundle: Bundle, tmp_path: Path) -> None:
-    stored = store_source(copied(bundle, tmp_path), "fp32", clean(64))
+    stored = add_source(copied(bundle, tmp_path), "fp32", clean(64))
     adapter = Adapter.open(stored.path, method=method, workers=1)
     for size in (8, 1, 3):
         prediction = adapter.step(some_images(size, seed=size))
@@ -451,7 +462,7 @@ def test_methods_that_need_no_prompts(method: str, bundle: Bundle, tmp_path: Pat
 @pytest.mark.parametrize("method", ["bn_adapt", "zoa"])
 def test_a_state_for_each_domain(method: str, bundle: Bundle, tmp_path: Path) -> None:
     """Of which the first one, and so its answer, is as if the others had not been."""
-    stored = store_source(copied(bundle, tmp_path), "fp32", clean(64))
+    stored = add_source(copied(bundle, tmp_path), "fp32", clean(64))
     images = some_images(64)
     with Network.open(stored.path, workers=1) as opened:
         adapter = Adapter(opened, fozo_method(method, domains=2))

@@ -1,0 +1,71 @@
+"""Source statistics of a graph, computed by that graph on clean images and stored in its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.bundle import Bundle
+from ..model import FloatArray, ImageArray
+from ..runtime.network import Network
+from .moments import source_statistics
+
+SOURCE_BATCH = 32
+# ZOA's values, for networks whose batch norms use the statistics of the batch.
+NORMALISED_BATCH, NORMALISED_SEED = 64, 0
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """The order in which clean images pass through a network.
+
+    Attributes:
+        order: indices of the images to use.
+        batch_size: images per batch.
+        remark: what the record says about the order, or an empty text.
+    """
+
+    order: NDArray[np.int64]
+    batch_size: int
+    remark: str = ""
+
+
+def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
+    """Return the order in which `images` clean images are used for the source statistics of a bundle.
+
+    A network with batch norms is used as ZOA uses it (methods.md): every norm with the statistics of the
+    batch. Its images are therefore shuffled and taken in full batches of 64. Those that do not fill a batch
+    are dropped, but fewer than 64 images form one batch.
+    """
+    if "batch_statistics" not in bundle.manifest.tunables:
+        return SourcePlan(np.arange(images), SOURCE_BATCH)
+    order = np.random.default_rng(NORMALISED_SEED).permutation(images)
+    used = images - images % NORMALISED_BATCH or images
+    batch = min(used, NORMALISED_BATCH)
+    remark = f"; {used} of them in batches of {batch}, normalised with the statistics of their batch"
+    return SourcePlan(order[:used], NORMALISED_BATCH, remark)
+
+
+def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], origin: str) -> Bundle:
+    """Compute the source statistics of a graph with that graph, and store them in its bundle.
+
+    Args:
+        bundle: the bundle that holds the graph; the changed bundle is returned.
+        precision: name of the graph.
+        batches: clean images, in the batches of `plan_source_batches`.
+        origin: description of the images, for the record.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        InputError: an image cannot be read, or features are not finite.
+        OutputError: the bundle's folder cannot be written.
+    """
+    tunables: dict[str, FloatArray] = {}
+    if "batch_statistics" in bundle.manifest.tunables:
+        tunables["batch_statistics"] = np.ones(1, np.float32)
+    with Network.open(bundle, precision) as network:
+        statistics = source_statistics(network, batches, **tunables)
+    return bundle.with_source(precision, statistics, origin)
