@@ -31,7 +31,7 @@ from .operators import integer_products
 from .products import Product, find_products
 from .report import Report, inaccuracies, refusals
 from .sensitivity import LayerEffect, effect_records, group_products, layer_effects
-from .writer import left_grid, write_integer
+from .writer import activation_grid, write_integer
 
 PRECISION, PORTABLE = "int8", "int8-qdq"
 COMPARISON_BATCH = 32
@@ -44,7 +44,7 @@ class QuantizationError(FozoError):
 
 @dataclass(frozen=True)
 class Options:
-    """How to quantise.
+    """Options of a quantisation.
 
     Attributes:
         calibrator: see `calibrate`.
@@ -97,13 +97,13 @@ class Quantizer:
         self.path = bundle.graph("fp32")
         check_graph_file(self.path)
         self.model = onnx.load(self.path, load_external_data=False)
-        found = find_products(self.model)
-        self.kept = _matching(found, options.keep_float)
-        self.products = [product for product in found if product not in self.kept]
+        candidates = find_products(self.model)
+        self.float_products = _select_products(candidates, options.keep_float)
+        self.products = [product for product in candidates if product not in self.float_products]
         if not self.products:
             raise InputError(
                 f"{bundle.manifest.model} has no layer left to compute with integers: all "
-                f"{len(found)} products are kept in float"
+                f"{len(candidates)} products are kept in float"
             )
         if options.weight_bits not in (None, 7, 8):
             raise InputError(f"weights can have 7 or 8 bits, found {options.weight_bits}")
@@ -153,7 +153,7 @@ class Quantizer:
                 comparison=comparison,
                 integer=integer_products(graph),
                 intended=len(self.products),
-                float_layers=tuple(product.name for product in self.kept),
+                float_layers=tuple(product.name for product in self.float_products),
                 outlier_layers=self._outlier_layers(),
                 megabytes=(graph.stat().st_size / 1e6, self.path.stat().st_size / 1e6),
                 milliseconds=1e3 * seconds,
@@ -172,12 +172,14 @@ class Quantizer:
 
     def _outlier_layers(self) -> dict[str, int]:
         counts = {
-            p.name: len(left_grid(p, self.ranges).outliers) for p in self.products if not p.left.is_bytes
+            p.name: len(activation_grid(p, self.ranges).outliers)
+            for p in self.products
+            if not p.left.is_bytes
         }
         return {name: count for name, count in counts.items() if count}
 
     def effects(self, images: SourceImages, on_layer: Callable[[int], None]) -> list[LayerEffect]:
-        """What single layers lose on a few images."""
+        """Measure what single layers lose on a few images."""
         few = images.select(range(min(images.count, SENSITIVITY_IMAGES)))
         batch = _first(few, few.count)
         with Network(self.path, self.bundle.info("fp32")) as reference:
@@ -323,14 +325,14 @@ def split_images(
     return images.select(np.sort(order[:count])), images.select(np.sort(order[count:][:held_out]))
 
 
-def _matching(products: Sequence[Product], patterns: Sequence[str]) -> list[Product]:
+def _select_products(products: Sequence[Product], patterns: Sequence[str]) -> list[Product]:
     matches = {pattern: fnmatch.filter([p.name for p in products], pattern) for pattern in patterns}
     if nothing := [pattern for pattern, names in matches.items() if not names]:
         raise InputError(
             f"no layer is called {nothing[0]!r}; layers are called like {products[1].name} or "
             f"{products[-1].name}"
         )
-    names = {name for found in matches.values() for name in found}
+    names = {name for matched in matches.values() for name in matched}
     return [product for product in products if product.name in names]
 
 

@@ -59,8 +59,8 @@ def write_integer(
     )
 
 
-def left_grid(product: Product, ranges: Mapping[str, Range]) -> Grid:
-    """The integers that the left side of a product is written in."""
+def activation_grid(product: Product, ranges: Mapping[str, Range]) -> Grid:
+    """Return the grid of integers for the left side of a product."""
     if product.left.is_bytes:
         return Grid(1.0, 0, signed=False)
     # Channels are told apart where the weight reads them, not before heads are put side by side.
@@ -95,9 +95,9 @@ class _Writer:
 
     def product(self, product: Product) -> None:
         """Writes a product, with its bias, under the name it had."""
-        grid = left_grid(product, self._ranges)
+        grid = activation_grid(product, self._ranges)
         left = self._operand(product.left, grid)
-        output = product.output if not grid.outliers else f"{product.output}/within"
+        output = product.output if not grid.outliers else f"{product.output}/clipped"
         if product.weight is not None:
             weight = numpy_helper.to_array(self.weights[product.weight])
             integers, scale = weight_grid(weight, self._bits)
@@ -166,13 +166,13 @@ class _Writer:
         if product.bias is not None:
             self._node("Add", [plain, product.bias], output)
 
-    def _add_excess(self, product: Product, grid: Grid, weight: NDArray[np.float32], within: str) -> None:
+    def _add_excess(self, product: Product, grid: Grid, weight: NDArray[np.float32], clipped: str) -> None:
         """Adds, in float, what saturates in the outlier channels: `(x - clip(x)) @ weight` for these."""
         assert product.weight is not None
         rows = self._constant(f"{product.output}/rows", weight[list(grid.outliers)])
-        beyond = f"{product.output}/beyond"
-        self._node("MatMul", [self._excess(product.left.tensor, grid), rows], beyond)
-        self._node("Add", [within, beyond], product.output)
+        overflow = f"{product.output}/overflow"
+        self._node("MatMul", [self._excess(product.left.tensor, grid), rows], overflow)
+        self._node("Add", [clipped, overflow], product.output)
 
     def _excess(self, x: str, grid: Grid) -> str:
         """What the grid cannot hold of its outlier channels, `[…, number of outliers]`."""
