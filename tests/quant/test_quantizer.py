@@ -638,7 +638,7 @@ def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None
     [
         (["{folder}", "--keep-float", "blocks.77.*"], "no layer is called 'blocks.77.*'"),
         (["{folder}/missing"], "missing"),
-        ([], "name one behind the bundle"),
+        ([], "name one after the bundle"),
         (["{folder}", "--calibration-images", 16, "--held-out-images", 40], "at least 20 images"),
         (["{folder}", "--calibration-images", 0], "--calibration-images"),
         (["{folder}", "--calibrator", "entropy"], "entropy"),
