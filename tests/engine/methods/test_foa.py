@@ -1,4 +1,4 @@
-"""FOA against a direct implementation of methods.md §4 in plain loops, on a real exported graph.
+"""FOA against a direct implementation of docs/specification.md §4 in plain loops, on a real exported graph.
 
 The reference follows the numbering of the specification and shares no code with the engine but the network,
 which `test_fozo_reference.py` compares with PyTorch. Both get the same normal numbers and the same first

@@ -1,4 +1,4 @@
-"""FOZO against an independent eager PyTorch implementation of methods.md §1 and §6, on a real exported graph.
+"""FOZO against eager PyTorch written from docs/specification.md §1 and §6, on a real exported graph.
 
 The reference follows the numbering of the specification and shares no code with the engine. Both get the
 same directions and the same initial prompts; everything else is computed twice.

@@ -1,4 +1,4 @@
-"""LAME against methods.md §9 and §20.6, and against loops written from the same text."""
+"""LAME against docs/specification.md §9 and §12.6, and against loops written from the same text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moment matching (methods.md §18.9) against weights that are written out image by image."""
+"""Moment matching (docs/specification.md §11) against weights that are written out image by image."""
 
 from __future__ import annotations
 

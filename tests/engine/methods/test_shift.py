@@ -1,4 +1,4 @@
-"""Activation shift: the method of methods.md §3, and the running mean inside FOZO (§6.4, §6.7, §20.3)."""
+"""Activation shift (docs/specification.md §3), and the running mean inside FOZO (§6.4, §6.7, §12.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T3A against methods.md §10 and §20.6, and against loops written from the same text."""
+"""T3A against docs/specification.md §10 and §12.6, and against loops written from the same text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ZOA: the one-sided estimator (methods.md §20.2), its step and bank (§20.5), and which norms it adapts."""
+"""ZOA: the one-sided estimator (docs/specification.md §12.2), step and bank (§12.5), and adapted norms."""
 
 from __future__ import annotations
 

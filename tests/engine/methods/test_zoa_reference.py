@@ -1,4 +1,4 @@
-"""ZOA against an independent eager PyTorch implementation of methods.md §1 and §7, on a real exported graph.
+"""ZOA against eager PyTorch written from docs/specification.md §1 and §7, on a real exported graph.
 
 The reference follows the numbering of the specification, keeps the parameters norm by norm, computes in
 float64 and shares no code with the engine. Both get the same directions and the same first coefficient.

@@ -1,4 +1,4 @@
-"""The bank of domain knowledge: vectors of methods.md §20.5, and what saving and removing must not change."""
+"""The bank of domain knowledge: vectors of docs/specification.md §12.5, and what saving must not change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def some_bank(entries: int, seed: int = 0, size: float = 0.02) -> Bank:
 
 
 def published() -> Bank:
-    """The example of §20.5: one entry, one tensor."""
+    """The example of §12.5: one entry, one tensor."""
     return Bank(
         np.array([0.2, -0.1]), array(0.02, -0.01, 0.03)[None], array(0.025, -0.03, 0.02), np.zeros((1, 1))
     )

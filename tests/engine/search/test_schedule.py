@@ -1,4 +1,4 @@
-"""FOZO's schedule: the sequences of methods.md §6.4 and the invariants of §20.3."""
+"""FOZO's schedule: the sequences of docs/specification.md §6.4 and the invariants of §12.3."""
 
 from __future__ import annotations
 

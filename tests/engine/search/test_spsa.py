@@ -1,4 +1,4 @@
-"""The SPSA estimator (methods.md §20.2), and the invariants of FOZO's step that follow from it (§20.3)."""
+"""The SPSA estimator (docs/specification.md §12.2), and the invariants of FOZO that follow (§12.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a batch belongs to another domain: the statistic (methods.md §20.5), the threshold, the hold-off."""
+"""The domain detector: statistic (docs/specification.md §12.5), threshold, hold-off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics, entropy, discrepancy and the loss: the vectors of methods.md §20.1, and §6.3."""
+"""Statistics, entropy, discrepancy and the loss: the vectors of docs/specification.md §12.1, and §6.3."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_fozo_loss_weighs_the_discrepancy_and_the_batch(norm: DiscrepancyNorm, w
 
 
 def test_duplicated_batch() -> None:
-    """§20.3: each image twice leaves the mean, and changes the std through its denominator alone."""
+    """§12.3: each image twice leaves the mean, and changes the std through its denominator alone."""
     twice = FEATURES.repeat(2, axis=0)
     once, double = Moments.of(FEATURES), Moments.of(twice)
     assert once.std is not None and double.std is not None

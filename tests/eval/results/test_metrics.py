@@ -1,4 +1,4 @@
-"""Accuracy and calibration against NumPy in one go, and the vector of methods.md §20.6."""
+"""Accuracy and calibration against NumPy in one go, and the vector of docs/specification.md §12.6."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORRECT = np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
 
 
 def naive_ece(confidence: FloatArray, correct: NDArray[np.bool_]) -> float:
-    """methods.md §1.6, written out: a sample is in a bin if low < confidence <= high."""
+    """docs/specification.md §1.6, written out: a sample is in a bin if low < confidence <= high."""
     edges, total = np.linspace(0, 1, 16), 0.0
     for low, high in pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
