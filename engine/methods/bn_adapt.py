@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..interface.method import Prediction, State
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import Forward, ImageArray, ModelInfo
+from ..interface.request import Request, Requests
+from ..model import ImageArray, ModelInfo
+from ..state import State
 from ..statistics.objective import entropy
 
 
@@ -37,23 +39,32 @@ class BnAdapt:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> State:
-        """A state that only counts.
+    def bind(self, model: ModelInfo) -> BoundBnAdapt:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the network has no batch norms.
         """
-        info.require_tunable("batch_statistics", self.name)
+        model.require_tunable("batch_statistics", self.name)
+        return BoundBnAdapt(self, model)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundBnAdapt(Binding[BnAdapt]):
+    """Batch norms of one model with the statistics of the stream."""
+
+    def init(self, seed: int) -> State:
+        """Return a state that only counts."""
         return State(step=0, seed=seed)
 
-    def step(self, state: State, images: ImageArray, network: Forward) -> tuple[Prediction, State]:
-        """Predicts a batch by its own statistics."""
-        return self.predict(state, images, network), replace(state, step=state.step + 1)
+    def step(self, state: State, images: ImageArray) -> Step[State]:
+        """Predict a batch by its own statistics."""
+        prediction = yield from self.predict(state, images)
+        return prediction, replace(state, step=state.step + 1)
 
-    def predict(self, state: State, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts a batch by its own statistics."""
-        share = len(images) / (len(images) + self.prior)
-        logits = network(images, batch_statistics=np.asarray([share], np.float32)).logits
-        return Prediction(
-            logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "batch_share": share}
-        )
+    def predict(self, state: State, images: ImageArray) -> Requests[Prediction]:
+        """Predict a batch by its own statistics."""
+        share = len(images) / (len(images) + self.options.prior)
+        (outputs,) = yield Request(images, [{"batch_statistics": np.asarray([share], np.float32)}])
+        mean_entropy = float(entropy(outputs.logits).mean())
+        return Prediction(outputs.logits, 1, diagnostics={"entropy": mean_entropy, "batch_share": share})

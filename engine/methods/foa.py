@@ -6,18 +6,19 @@ paper and code differ there is an option.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from ..search import cma, spsa
 from ..search.cma import CovarianceForm, Search
+from ..state import State, optional_array, variable_length_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.moments import Moments
 from ..statistics.objective import (
@@ -32,25 +33,33 @@ from ..statistics.window import empty_window, slide, window_moments
 
 
 @dataclass(frozen=True)
-class FoaState(Search, State):
-    """What FOA carries: the fields of a search in P·D dimensions, which prompts are drawn from, and these.
+class FoaState(State):
+    """The search in P·D dimensions, which prompts are drawn from, and running statistics.
 
     Attributes:
+        search: the distribution that CMA-ES adapts.
         best: float32 `[P, D]`, the best prompts of the last batch; before it, random ones.
         window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
         center: running mean of the last feature, float64 `[F]`, or None before the first batch.
     """
 
+    search: Search
     best: FloatArray
-    window: FloatArray = growing_array()
-    center: FloatArray | None = late_array("feature_width")
+    window: FloatArray = variable_length_array()
+    center: FloatArray | None = optional_array("feature_width")
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One forward, judged; features `[N, L, F]` only where a window needs them.
+    """One forward and its loss.
 
-    `mean` is that of the last feature, `[F]`, and `distance` that of all of them to the source statistics.
+    Attributes:
+        index: number of the candidate.
+        loss: its loss.
+        distance: of the features to the source statistics.
+        mean: mean of the last feature, `[F]`.
+        logits: `[N, K]`.
+        features: `[N, L, F]` where a window needs them, or None.
     """
 
     index: int
@@ -127,100 +136,126 @@ class Foa:
         """Forwards that one step uses."""
         return self.population + self.carry_best + (self.output == "clean")
 
-    def init(self, info: ModelInfo, seed: int) -> FoaState:
-        """A search around no prompts at all, and best prompts drawn uniformly within the model's bound.
+    def bind(self, model: ModelInfo) -> BoundFoa:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the bundle has no source statistics for this graph, or no prompts to tune.
         """
-        info.require_source("foa")
-        info.require_tunable("prompts", "foa")
-        shape = (self.prompts, info.width)
+        source = model.require_source(self.name)
+        model.require_tunable("prompts", self.name)
+        return BoundFoa(self, model, source)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFoa(Binding[Foa]):
+    """FOA on one model.
+
+    Attributes:
+        source: statistics of clean images.
+    """
+
+    source: SourceStatistics
+
+    def init(self, seed: int) -> FoaState:
+        """Return a search around no prompts at all, and best prompts drawn uniformly within the bound."""
+        options, model = self.options, self.model
         return FoaState(
             step=0,
             seed=seed,
-            **vars(cma.initial(self.prompts * info.width, self.sigma, self.covariance)),
-            best=spsa.uniform(seed, info.prompt_bound, shape),
-            window=empty_window(info),
+            search=cma.initial(options.prompts * model.width, options.sigma, options.covariance),
+            best=spsa.uniform(seed, model.prompt_bound, (options.prompts, model.width)),
+            window=empty_window(model),
         )
 
-    def step(self, state: FoaState, images: ImageArray, network: Forward) -> tuple[Prediction, FoaState]:
-        """One batch in the order of the official code (docs/methods.md)."""
-        info, source = network.info, network.info.require_source("foa")
-        solutions = cma.ask(state, state.seed, state.step, self.population)
-        if self.carry_best:
+    def step(self, state: FoaState, images: ImageArray) -> Step[FoaState]:
+        """Process one batch in the order of the official code (docs/methods.md)."""
+        options = self.options
+        solutions = cma.ask(state.search, state.seed, state.step, options.population)
+        if options.carry_best:
             solutions = np.vstack([solutions, state.best.reshape(1, -1)])
         prompts = solutions.astype(np.float32).reshape(-1, *state.best.shape)
 
-        candidates = self._candidates(state, prompts, images, network)
-        best = next(candidates)
-        losses, means = [best.loss], [best.mean]
-        for each in candidates:  # of equals, the first is the best
-            losses.append(each.loss)
-            means.append(each.mean)
-            best = each if each.loss < best.loss else best
-
-        center = moving_average(state.center, np.mean(means, axis=0), self.shift_decay)
-        used = center if self.shift_update == "inclusive" else state.center
+        best, losses, means = yield from self._evaluate_candidates(state, prompts, images)
+        center = moving_average(state.center, np.mean(means, axis=0), options.shift_decay)
         unshifted = best.logits
-        if self.output == "clean":
-            unshifted = network(images, prompts=_mean_prompts(state)).logits
-        logits = unshifted + logit_offset(info.head_weight, self._shift(used, source))
+        if options.output == "clean":
+            (clean,) = yield Request(images, [{"prompts": _mean_prompts(state)}])
+            unshifted = clean.logits
+        inclusive = options.shift_update == "inclusive"
+        logits = unshifted + self._compute_offset(center if inclusive else state.center)
         diagnostics = {
-            "sigma": state.sigma,
+            "sigma": state.search.sigma,
             "best": float(best.index),
             "entropy": float(entropy(logits).mean()),
             "discrepancy": best.distance,
         }
-        told = cma.tell(state, solutions, np.asarray(losses), self.population)
-        return Prediction(logits, self.forwards, best.loss, diagnostics), replace(
-            told,
+        window = state.window
+        if best.features is not None:
+            window = slide(window, best.features, options.window)
+        return Prediction(logits, options.forwards, best.loss, diagnostics), FoaState(
             step=state.step + 1,
+            seed=state.seed,
+            search=cma.tell(state.search, solutions, np.asarray(losses), options.population),
             best=prompts[best.index].copy(),
-            window=state.window if best.features is None else slide(state.window, best.features, self.window),
+            window=window,
             center=center,
         )
 
-    def predict(self, state: FoaState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the last batch's best prompts, or the search's mean, and the shift as it is."""
-        info = network.info
-        shift = self._shift(state.center, info.require_source("foa"))
-        prompts = state.best[None] if self.output == "best" else _mean_prompts(state)
-        logits = network(images, prompts=prompts).logits + logit_offset(info.head_weight, shift)
+    def predict(self, state: FoaState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the last batch's best prompts, or the search's mean, and the current shift."""
+        prompts = state.best[None] if self.options.output == "best" else _mean_prompts(state)
+        (outputs,) = yield Request(images, [{"prompts": prompts}])
+        logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
-    def _candidates(
-        self, state: FoaState, prompts: FloatArray, images: ImageArray, network: Forward
-    ) -> Iterator[_Candidate]:
-        """One forward for each of `prompts` `[C, P, D]`, judged at once: its features need not be kept."""
-        info, source = network.info, network.info.require_source("foa")
-        # Where the loss is to see the shift, it is the one known before this batch: `__post_init__`.
-        shift = self._shift(state.center, source) if self.entropy_on == "shifted" else None
-        offset = logit_offset(info.head_weight, shift)
-        past = window_moments(state.window, len(images), self.window)
-        for index, outputs in enumerate(_forwards(prompts, images, network)):
-            moments = Moments.of(outputs.features)
-            distance = discrepancy(moments.merge(past), source, self.loss_norm, info.feature_widths)
-            loss = alignment_loss(
-                distance, entropy(outputs.logits + offset), self.discrepancy_weight, self.loss_scale
-            )
-            features = outputs.features if self.window else None
-            yield _Candidate(index, loss, distance, moments.mean[-1], outputs.logits, features)
+    def _evaluate_candidates(
+        self, state: FoaState, prompts: FloatArray, images: ImageArray
+    ) -> Requests[tuple[_Candidate, list[float], list[FloatArray]]]:
+        """Request one forward per prompts `[C, P, D]`; return the best candidate, all losses and all means.
 
-    def _shift(self, center: FloatArray | None, source: SourceStatistics) -> FloatArray | None:
-        if self.shift == "none":
-            return None
-        return shift_vector(None if self.shift == "origin" else source.mean[-1], center, self.shift_gain)
+        Two candidates at a time, or more of a small batch: workers stay busy, and memory stays small.
+        """
+        options = self.options
+        # A loss of shifted logits uses the shift from before this batch: `__post_init__`.
+        offset = self._compute_offset(state.center if options.entropy_on == "shifted" else None)
+        past = window_moments(state.window, len(images), options.window)
+        at_once = max(2, 2 * REFERENCE_BATCH // max(1, len(images)))
+        best: _Candidate | None = None
+        losses, means = [], []
+        for start in range(0, len(prompts), at_once):
+            tunables = [{"prompts": candidate[None]} for candidate in prompts[start : start + at_once]]
+            answers = yield Request(images, tunables)
+            for index, outputs in enumerate(answers, start):
+                candidate = self._evaluate(index, outputs, offset, past)
+                losses.append(candidate.loss)
+                means.append(candidate.mean)
+                if best is None or candidate.loss < best.loss:  # of equals, the first is the best
+                    best = candidate
+        assert best is not None
+        return best, losses, means
 
+    def _evaluate(
+        self, index: int, outputs: Outputs, offset: FloatArray, past: Moments | None
+    ) -> _Candidate:
+        options = self.options
+        moments = Moments.of(outputs.features)
+        distance = discrepancy(
+            moments.merge(past), self.source, options.loss_norm, self.model.feature_widths
+        )
+        entropies = entropy(outputs.logits + offset)
+        loss = alignment_loss(distance, entropies, options.discrepancy_weight, options.loss_scale)
+        features = outputs.features if options.window else None
+        return _Candidate(index, loss, distance, moments.mean[-1], outputs.logits, features)
 
-def _forwards(prompts: FloatArray, images: ImageArray, network: Forward) -> Iterator[Outputs]:
-    """Two candidates at a time, or more of a small batch: workers stay busy, and memory stays small."""
-    at_once = max(2, 2 * REFERENCE_BATCH // max(1, len(images)))
-    for start in range(0, len(prompts), at_once):
-        some = prompts[start : start + at_once]
-        yield from network.candidates(images, [{"prompts": each[None]} for each in some])
+    def _compute_offset(self, center: FloatArray | None) -> FloatArray:
+        """Return the logit offset of the activation shift, `[K]`."""
+        if self.options.shift == "none":
+            return logit_offset(self.model.head_weight, None)
+        target = None if self.options.shift == "origin" else self.source.mean[-1]
+        return logit_offset(self.model.head_weight, shift_vector(target, center, self.options.shift_gain))
 
 
 def _mean_prompts(state: FoaState) -> FloatArray:
-    """The mean of the search as a tunable, float32 `[1, P, D]`."""
-    return state.mean.astype(np.float32).reshape(1, *state.best.shape)
+    """Return the mean of the search as a tunable, float32 `[1, P, D]`."""
+    return state.search.mean.astype(np.float32).reshape(1, *state.best.shape)

@@ -12,11 +12,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, SourceStatistics
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
 from ..search.schedule import Constants, Schedule, advance
+from ..state import State, optional_array, variable_length_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.moments import Moments
 from ..statistics.objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
@@ -25,23 +27,19 @@ from ..statistics.window import empty_window, slide, window_moments
 
 @dataclass(frozen=True)
 class FozoState(State):
-    """What FOZO carries.
+    """Prompts, schedule and running statistics.
 
     Attributes:
         prompts: float32 `[P, D]`.
-        epsilon: size of the next perturbation.
-        rate: learning rate of the last update.
+        schedule: size of the next perturbation, learning rate, and moving average of the loss.
         window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
-        loss_average: moving average of the loss, or None before the first batch.
         center: running statistic of the last feature, float64 `[F]`, or None before the first batch.
     """
 
     prompts: FloatArray
-    epsilon: float
-    rate: float
-    window: FloatArray = growing_array()
-    loss_average: float | None = None
-    center: FloatArray | None = late_array("feature_width")
+    schedule: Schedule
+    window: FloatArray = variable_length_array()
+    center: FloatArray | None = optional_array("feature_width")
 
 
 @dataclass(frozen=True)
@@ -124,124 +122,19 @@ class Fozo:
         """Forwards that one step uses."""
         return 2 * self.samples + (self.output == "clean")
 
-    def init(self, info: ModelInfo, seed: int) -> FozoState:
-        """Prompts drawn uniformly within the model's bound, schedule at its start, nothing seen yet.
+    def bind(self, model: ModelInfo) -> BoundFozo:
+        """Return the method bound to a model.
 
         Raises:
-            BundleError: the bundle has no source statistics for this graph.
+            BundleError: the bundle has no source statistics for this graph, or no prompts to tune.
         """
-        info.require_source("fozo")
-        info.require_tunable("prompts", "fozo")
-        prompts = spsa.uniform(seed, info.prompt_bound, (self.prompts, info.width))
-        return FozoState(
-            step=0,
-            seed=seed,
-            prompts=prompts,
-            epsilon=float(self.epsilon),
-            rate=float(self.rate),
-            window=empty_window(info),
-        )
+        source = model.require_source(self.name)
+        model.require_tunable("prompts", self.name)
+        return BoundFozo(self, model, source)
 
-    def step(self, state: FozoState, images: ImageArray, network: Forward) -> tuple[Prediction, FozoState]:
-        """One batch in the order of the official code (docs/methods.md)."""
-        info, source = network.info, network.info.require_source("fozo")
-        directions = [
-            spsa.gaussian_direction(state.seed, state.step, j, state.prompts.shape)
-            for j in range(self.samples)
-        ]
-        candidates = [
-            candidate
-            for direction in directions
-            for candidate in self._pair(state, direction, images, network)
-        ]
-
-        center = self._updated_center(state.center, candidates)
-        used = center if self.shift_update == "inclusive" else state.center
-        offset = logit_offset(info.head_weight, self._shift(used, source))
-        past = window_moments(state.window, len(images), self.window)
-        distances = [discrepancy(each.moments.merge(past), source, self.loss_norm) for each in candidates]
-        losses = [self._loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
-        best = int(np.argmin(losses))
-        slopes = [
-            spsa.directional_slope(plus, minus, state.epsilon)
-            for plus, minus in zip(losses[::2], losses[1::2], strict=True)
-        ]
-        driving = losses[best] if self.schedule_loss == "best" else float(np.mean(losses))
-        schedule = advance(
-            Schedule(state.epsilon, state.rate, state.loss_average), driving, self._constants()
-        )
-        rate = schedule.rate if self.update_rate == "adjusted" else state.rate
-        logits = self._output(candidates, best, state, images, network) + offset
-        diagnostics = {
-            "epsilon": state.epsilon,
-            "rate": rate,
-            "spike": float(schedule.spike),
-            "entropy": float(entropy(logits).mean()),
-            "discrepancy": distances[best],
-            "slope": float(np.mean(slopes)),
-        }
-        return Prediction(logits, self.forwards, driving, diagnostics), FozoState(
-            step=state.step + 1,
-            seed=state.seed,
-            prompts=spsa.descend(state.prompts, directions, slopes, rate),
-            epsilon=schedule.epsilon,
-            rate=schedule.rate,
-            window=self._slid(state.window, candidates),
-            loss_average=schedule.loss_average,
-            center=center,
-        )
-
-    def predict(self, state: FozoState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the unperturbed prompts and the shift as it is."""
-        info = network.info
-        shift = self._shift(state.center, info.require_source("fozo"))
-        logits = network(images, prompts=state.prompts[None]).logits + logit_offset(info.head_weight, shift)
-        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
-
-    def _pair(
-        self, state: FozoState, direction: FloatArray, images: ImageArray, network: Forward
-    ) -> list[_Candidate]:
-        """The forwards at `prompts ± ε direction`; only what the loss needs of them is kept."""
-        move = np.float32(state.epsilon) * direction
-        pair = [{"prompts": (state.prompts + sign * move)[None]} for sign in (np.float32(1), np.float32(-1))]
-        outputs = network.candidates(images, pair)
-        return [
-            _Candidate(o.logits, o.features if self.window else None, Moments.of(o.features)) for o in outputs
-        ]
-
-    def _updated_center(self, center: FloatArray | None, candidates: list[_Candidate]) -> FloatArray:
-        mean = np.mean([candidate.moments.mean[-1] for candidate in candidates], axis=0)
-        # The official code adds the means of the two halves where their average was meant.
-        return moving_average(center, 2 * mean if self.shift == "official_sum" else mean, self.shift_decay)
-
-    def _slid(self, window: FloatArray, candidates: list[_Candidate]) -> FloatArray:
-        """The window after this batch, whose features are averaged over the candidates."""
-        if not self.window:
-            return window
-        features = [candidate.features for candidate in candidates if candidate.features is not None]
-        return slide(window, np.mean(features, axis=0), self.window)
-
-    def _shift(self, center: FloatArray | None, source: SourceStatistics) -> FloatArray | None:
-        if self.shift == "none":
-            return None
-        return shift_vector(None if self.shift == "origin" else source.mean[-1], center, self.shift_gain)
-
-    def _loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
-        logits = candidate.logits + offset if self.entropy_on == "shifted" else candidate.logits
-        return alignment_loss(distance, entropy(logits), self.discrepancy_weight, self.loss_scale)
-
-    def _output(
-        self, candidates: list[_Candidate], best: int, state: FozoState, images: ImageArray, network: Forward
-    ) -> FloatArray:
-        """The logits to predict with, not yet shifted."""
-        if self.output == "best":
-            return candidates[best].logits
-        if self.output == "mean":
-            mean: FloatArray = np.mean([candidate.logits for candidate in candidates], axis=0)
-            return mean
-        return network(images, prompts=state.prompts[None]).logits
-
-    def _constants(self) -> Constants:
+    @property
+    def constants(self) -> Constants:
+        """The constants of the schedule."""
         return Constants(
             self.epsilon,
             self.epsilon_min,
@@ -253,3 +146,124 @@ class Fozo:
             self.loss_decay,
             self.spike_ratio,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFozo(Binding[Fozo]):
+    """FOZO on one model.
+
+    Attributes:
+        source: statistics of clean images.
+    """
+
+    source: SourceStatistics
+
+    def init(self, seed: int) -> FozoState:
+        """Return prompts drawn uniformly within the model's bound, and the schedule at its start."""
+        shape = (self.options.prompts, self.model.width)
+        return FozoState(
+            step=0,
+            seed=seed,
+            prompts=spsa.uniform(seed, self.model.prompt_bound, shape),
+            schedule=Schedule(float(self.options.epsilon), float(self.options.rate)),
+            window=empty_window(self.model),
+        )
+
+    def step(self, state: FozoState, images: ImageArray) -> Step[FozoState]:
+        """Process one batch in the order of the official code (docs/methods.md)."""
+        options = self.options
+        directions = [
+            spsa.gaussian_direction(state.seed, state.step, j, state.prompts.shape)
+            for j in range(options.samples)
+        ]
+        candidates: list[_Candidate] = []
+        for direction in directions:
+            candidates += yield from self._perturb_pair(state, direction, images)
+
+        center = self._update_center(state.center, candidates)
+        offset = self._compute_offset(center if options.shift_update == "inclusive" else state.center)
+        past = window_moments(state.window, len(images), options.window)
+        distances = [discrepancy(c.moments.merge(past), self.source, options.loss_norm) for c in candidates]
+        losses = [self._compute_loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
+        best = int(np.argmin(losses))
+        slopes = [
+            spsa.directional_slope(plus, minus, state.schedule.epsilon)
+            for plus, minus in zip(losses[::2], losses[1::2], strict=True)
+        ]
+        loss = losses[best] if options.schedule_loss == "best" else float(np.mean(losses))
+        schedule = advance(state.schedule, loss, options.constants)
+        rate = schedule.rate if options.update_rate == "adjusted" else state.schedule.rate
+        unshifted = yield from self._select_output(candidates, best, state, images)
+        logits = unshifted + offset
+        diagnostics = {
+            "epsilon": state.schedule.epsilon,
+            "rate": rate,
+            "spike": float(schedule.spike),
+            "entropy": float(entropy(logits).mean()),
+            "discrepancy": distances[best],
+            "slope": float(np.mean(slopes)),
+        }
+        return Prediction(logits, options.forwards, loss, diagnostics), FozoState(
+            step=state.step + 1,
+            seed=state.seed,
+            prompts=spsa.descend(state.prompts, directions, slopes, rate),
+            schedule=schedule,
+            window=self._extend_window(state.window, candidates),
+            center=center,
+        )
+
+    def predict(self, state: FozoState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the unperturbed prompts and the current shift."""
+        (outputs,) = yield Request(images, [{"prompts": state.prompts[None]}])
+        logits = outputs.logits + self._compute_offset(state.center)
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _perturb_pair(
+        self, state: FozoState, direction: FloatArray, images: ImageArray
+    ) -> Requests[list[_Candidate]]:
+        """Request the forwards at `prompts ± ε direction`; keep only what the loss needs of them."""
+        step = np.float32(state.schedule.epsilon) * direction
+        pair = [{"prompts": (state.prompts + sign * step)[None]} for sign in (np.float32(1), np.float32(-1))]
+        outputs = yield Request(images, pair)
+        return [
+            _Candidate(o.logits, o.features if self.options.window else None, Moments.of(o.features))
+            for o in outputs
+        ]
+
+    def _update_center(self, center: FloatArray | None, candidates: list[_Candidate]) -> FloatArray:
+        mean = np.mean([candidate.moments.mean[-1] for candidate in candidates], axis=0)
+        # The official code adds the means of the two halves where their average was meant.
+        value = 2 * mean if self.options.shift == "official_sum" else mean
+        return moving_average(center, value, self.options.shift_decay)
+
+    def _extend_window(self, window: FloatArray, candidates: list[_Candidate]) -> FloatArray:
+        """Return the window after this batch, whose features are averaged over the candidates."""
+        if not self.options.window:
+            return window
+        features = [candidate.features for candidate in candidates if candidate.features is not None]
+        return slide(window, np.mean(features, axis=0), self.options.window)
+
+    def _compute_offset(self, center: FloatArray | None) -> FloatArray:
+        """Return the logit offset of the activation shift, `[K]`."""
+        if self.options.shift == "none":
+            return logit_offset(self.model.head_weight, None)
+        target = None if self.options.shift == "origin" else self.source.mean[-1]
+        return logit_offset(self.model.head_weight, shift_vector(target, center, self.options.shift_gain))
+
+    def _compute_loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
+        logits = candidate.logits + offset if self.options.entropy_on == "shifted" else candidate.logits
+        return alignment_loss(
+            distance, entropy(logits), self.options.discrepancy_weight, self.options.loss_scale
+        )
+
+    def _select_output(
+        self, candidates: list[_Candidate], best: int, state: FozoState, images: ImageArray
+    ) -> Requests[FloatArray]:
+        """Return the unshifted logits to predict with."""
+        if self.options.output == "best":
+            return candidates[best].logits
+        if self.options.output == "mean":
+            mean: FloatArray = np.mean([candidate.logits for candidate in candidates], axis=0)
+            return mean
+        (outputs,) = yield Request(images, [{"prompts": state.prompts[None]}])
+        return outputs.logits

@@ -7,9 +7,11 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 
-from ..interface.method import Prediction, State, growing_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs
+from ..state import State, variable_length_array
 from ..statistics.objective import entropy, softmax
 from ..statistics.window import earlier, slide
 
@@ -28,8 +30,8 @@ class LameState(State):
         logits: of the same images, float32 `[W, K]`.
     """
 
-    features: FloatArray = growing_array()
-    logits: FloatArray = growing_array()
+    features: FloatArray = variable_length_array()
+    logits: FloatArray = variable_length_array()
 
 
 @dataclass(frozen=True)
@@ -67,42 +69,54 @@ class Lame:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> LameState:
-        """No earlier images."""
+    def bind(self, model: ModelInfo) -> BoundLame:
+        """Return the method bound to a model; any model will do."""
+        return BoundLame(self, model)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundLame(Binding[Lame]):
+    """LAME on one model."""
+
+    def init(self, seed: int) -> LameState:
+        """Return a state without earlier images."""
         return LameState(
             step=0,
             seed=seed,
-            features=np.zeros((0, info.feature_width), np.float32),
-            logits=np.zeros((0, info.classes), np.float32),
+            features=np.zeros((0, self.model.feature_width), np.float32),
+            logits=np.zeros((0, self.model.classes), np.float32),
         )
 
-    def step(self, state: LameState, images: ImageArray, network: Forward) -> tuple[Prediction, LameState]:
-        """Predicts the images together, and remembers them if there is a window."""
-        outputs = network(images)
-        return self._prediction(state, outputs), replace(
+    def step(self, state: LameState, images: ImageArray) -> Step[LameState]:
+        """Predict the images together, and store them if there is a window."""
+        (outputs,) = yield Request(images)
+        return self._predict(state, outputs), replace(
             state,
             step=state.step + 1,
-            features=slide(state.features, outputs.features[:, -1], self.window),
-            logits=slide(state.logits, outputs.logits, self.window),
+            features=slide(state.features, outputs.features[:, -1], self.options.window),
+            logits=slide(state.logits, outputs.logits, self.options.window),
         )
 
-    def predict(self, state: LameState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts the images together, and with the window as it is."""
-        return self._prediction(state, network(images))
+    def predict(self, state: LameState, images: ImageArray) -> Requests[Prediction]:
+        """Predict the images together with the current window."""
+        (outputs,) = yield Request(images)
+        return self._predict(state, outputs)
 
-    def _prediction(self, state: LameState, outputs: Outputs) -> Prediction:
-        batch = len(outputs.logits)
-        features = np.concatenate([earlier(state.features, batch, self.window), outputs.features[:, -1]])
-        logits = np.concatenate([earlier(state.logits, batch, self.window), outputs.logits])
+    def _predict(self, state: LameState, outputs: Outputs) -> Prediction:
+        options, batch = self.options, len(outputs.logits)
+        features = np.concatenate([earlier(state.features, batch, options.window), outputs.features[:, -1]])
+        logits = np.concatenate([earlier(state.logits, batch, options.window), outputs.logits])
         unary = -np.log(softmax(logits) + PROBABILITY_FLOOR)
-        ties = affinities(features, self.affinity, self.neighbours)
-        log_probabilities, energies = assignments(unary, ties, self.max_iterations, self.tolerance)
-        found = log_probabilities[-batch:].astype(np.float32)
+        pairwise = compute_affinities(features, options.affinity, options.neighbours)
+        log_probabilities, energies = solve_assignments(
+            unary, pairwise, options.max_iterations, options.tolerance
+        )
+        adjusted = log_probabilities[-batch:].astype(np.float32)
         return Prediction(
-            found,
+            adjusted,
             1,
             diagnostics={
-                "entropy": float(entropy(found).mean()),
+                "entropy": float(entropy(adjusted).mean()),
                 "energy": energies[-1],
                 "iterations": float(len(energies)),
                 "images": float(len(logits)),
@@ -110,7 +124,7 @@ class Lame:
         )
 
 
-def affinities(features: FloatArray, kind: Affinity, neighbours: int) -> FloatArray:
+def compute_affinities(features: FloatArray, kind: Affinity, neighbours: int) -> FloatArray:
     """How strongly each pair of images is tied, symmetric float64 `[N, N]`; no image is tied to itself.
 
     Args:
@@ -124,24 +138,24 @@ def affinities(features: FloatArray, kind: Affinity, neighbours: int) -> FloatAr
     cosines = features @ features.T
     count = min(neighbours, len(features) - 1)
     if kind == "linear" or not count:
-        ties = cosines
+        affinities = cosines
     else:
         squares = np.maximum(2 - 2 * cosines, 0)
         np.fill_diagonal(squares, np.inf)
         nearest = np.argsort(squares, axis=1, kind="stable")[:, :count]
         if kind == "knn":
-            ties = np.zeros_like(squares)
-            np.put_along_axis(ties, nearest, 1.0, axis=1)
-            ties = (ties + ties.T) / 2
+            affinities = np.zeros_like(squares)
+            np.put_along_axis(affinities, nearest, 1.0, axis=1)
+            affinities = (affinities + affinities.T) / 2
         else:
             width = np.sqrt(np.take_along_axis(squares, nearest[:, -1:], axis=1)).mean()
-            ties = np.exp(-squares / max(2 * width**2, TINY_WIDTH))
-    np.fill_diagonal(ties, 0)
-    return cast(FloatArray, ties)
+            affinities = np.exp(-squares / max(2 * width**2, TINY_WIDTH))
+    np.fill_diagonal(affinities, 0)
+    return cast(FloatArray, affinities)
 
 
-def assignments(
-    unary: FloatArray, ties: FloatArray, max_iterations: int, tolerance: float
+def solve_assignments(
+    unary: FloatArray, affinities: FloatArray, max_iterations: int, tolerance: float
 ) -> tuple[FloatArray, list[float]]:
     """Log-probabilities float64 `[N, K]` that balance the unary and the ties, and the energy per iteration.
 
@@ -151,23 +165,23 @@ def assignments(
 
     Args:
         unary: U, minus the log-probabilities of the network, `[N, K]`.
-        ties: A, `[N, N]`.
+        affinities: A, `[N, N]`.
         max_iterations: iterations at most, ≥ 1.
         tolerance: relative change of the energy.
     """
-    y, _ = _normalised(-unary)
+    y, _ = _softmax_rows(-unary)
     energies: list[float] = []
     while True:
-        scores = ties @ y
+        scores = affinities @ y
         scores -= unary
-        y, normalisers = _normalised(scores)
+        y, normalisers = _softmax_rows(scores)
         energies.append(-float(normalisers.sum()))
         settled = len(energies) > 2 and abs(energies[-1] - energies[-2]) <= tolerance * abs(energies[-2])
         if settled or len(energies) == max_iterations:
             return scores - normalisers, energies
 
 
-def _normalised(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _softmax_rows(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Softmax of each row `[N, K]`, and the logarithm of what it was divided by `[N, 1]`."""
     top = scores.max(axis=1, keepdims=True)
     y = np.subtract(scores, top)

@@ -10,15 +10,17 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 
-from ..interface.method import Prediction, State, late_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
+from ..state import State, optional_array
 from ..statistics.objective import entropy
 
 
 @dataclass(frozen=True)
 class MomentsState(State):
-    """What moment matching carries: moments of the last feature, in which later images weigh more.
+    """Running moments of the last feature, in which later images weigh more.
 
     Attributes:
         mean: float64 `[F]`, or None before the first batch.
@@ -26,8 +28,8 @@ class MomentsState(State):
         concentration: sum of the squared weights of all images seen: 1 for one image, 1/n for n alike.
     """
 
-    mean: FloatArray | None = late_array("feature_width")
-    variance: FloatArray | None = late_array("feature_width")
+    mean: FloatArray | None = optional_array("feature_width")
+    variance: FloatArray | None = optional_array("feature_width")
     concentration: float = 1.0
 
 
@@ -63,64 +65,75 @@ class MomentMatching:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> MomentsState:
-        """Nothing seen yet.
+    def bind(self, model: ModelInfo) -> BoundMomentMatching:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the bundle has no source statistics for this graph.
         """
-        info.require_source(self.name)
+        return BoundMomentMatching(self, model, model.require_source(self.name))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundMomentMatching(Binding[MomentMatching]):
+    """Moment matching on one model.
+
+    Attributes:
+        source: statistics of clean images.
+    """
+
+    source: SourceStatistics
+
+    def init(self, seed: int) -> MomentsState:
+        """Return a state without running moments."""
         return MomentsState(step=0, seed=seed)
 
-    def step(
-        self, state: MomentsState, images: ImageArray, network: Forward
-    ) -> tuple[Prediction, MomentsState]:
-        """Predicts with matched features, and takes the unmatched ones into the running moments."""
-        outputs = network(images)
-        following = self._updated(state, outputs.features[:, -1])
-        used = following if self.update == "inclusive" else state
-        return self._matched(outputs, used, network.info), following
+    def step(self, state: MomentsState, images: ImageArray) -> Step[MomentsState]:
+        """Predict with matched features, and add the unmatched ones to the running moments."""
+        (outputs,) = yield Request(images)
+        next_state = self._update_moments(state, outputs.features[:, -1])
+        return self._predict(outputs, next_state if self.options.update == "inclusive" else state), next_state
 
-    def predict(self, state: MomentsState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with features matched by what the running moments are now."""
-        return self._matched(network(images), state, network.info)
+    def predict(self, state: MomentsState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with features matched by the current running moments."""
+        (outputs,) = yield Request(images)
+        return self._predict(outputs, state)
 
-    def _updated(self, state: MomentsState, features: FloatArray) -> MomentsState:
-        """The moments of a mixture: `decay` parts of what was, the rest of this batch."""
+    def _update_moments(self, state: MomentsState, features: FloatArray) -> MomentsState:
+        """Return the moments of a mixture: `decay` parts of the old ones, the remainder of this batch."""
         features = features.astype(np.float64)
         mean, variance = features.mean(axis=0), features.var(axis=0)
         concentration = 1 / len(features)
         if state.mean is not None and state.variance is not None:
-            old, new = self.decay, 1 - self.decay
+            old, new = self.options.decay, 1 - self.options.decay
             variance = old * state.variance + new * variance + old * new * np.square(mean - state.mean)
             mean = old * state.mean + new * mean
             concentration = old**2 * state.concentration + new**2 * concentration
         return replace(state, step=state.step + 1, mean=mean, variance=variance, concentration=concentration)
 
-    def _matched(self, outputs: Outputs, state: MomentsState, info: ModelInfo) -> Prediction:
-        slope, intercept = self._map(state, info)
-        if slope is None or intercept is None:
-            logits = outputs.logits
-        else:
-            matched = outputs.features[:, -1] * slope + intercept
-            logits = (matched @ info.head_weight.T + info.head_bias).astype(np.float32, copy=False)
+    def _predict(self, outputs: Outputs, state: MomentsState) -> Prediction:
+        logits, features = outputs.logits, outputs.features[:, -1]
+        if state.mean is not None:
+            slope, intercept = self._compute_map(state, state.mean)
+            matched = features * slope + intercept
+            logits = (matched @ self.model.head_weight.T + self.model.head_bias).astype(np.float32, copy=False)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
-    def _map(self, state: MomentsState, info: ModelInfo) -> tuple[FloatArray | None, FloatArray | None]:
-        """The map `f → slope f + intercept`, float32 `[F]` each, or None where nothing has been seen yet."""
-        if state.mean is None:
-            return None, None
-        source = info.require_source(self.name)
-        scale = np.sqrt(self._ratio(state, source.std[-1].astype(np.float64)))
-        slope = 1 + self.gain * (scale - 1)
-        intercept = self.gain * (source.mean[-1] - scale * state.mean)
+    def _compute_map(self, state: MomentsState, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return slope and intercept of the map of the features, float32 `[F]` each."""
+        gain, source_mean = self.options.gain, self.source.mean[-1]
+        scale = np.sqrt(self._compute_ratio(state, self.source.std[-1].astype(np.float64)))
+        slope = 1 + gain * (scale - 1)
+        intercept = gain * (source_mean - scale * mean)
         return slope.astype(np.float32), intercept.astype(np.float32)
 
-    def _ratio(self, state: MomentsState, source_std: FloatArray) -> FloatArray:
-        """The clamped ratio of variances, source to running, float64 `[F]`."""
-        free = 1 - state.concentration  # as (n − 1)/n for n images alike: what makes the variance unbiased
-        if state.variance is None or free <= 0:
+    def _compute_ratio(self, state: MomentsState, source_std: FloatArray) -> FloatArray:
+        """Return the clamped ratio of variances, source to running, float64 `[F]`."""
+        freedom = 1 - state.concentration  # (n − 1)/n for n equal weights: makes the variance unbiased
+        if state.variance is None or freedom <= 0:
             return np.ones_like(source_std)
         floor = np.finfo(np.float64).tiny  # where ε is 0
-        ratio = np.square(source_std) / np.maximum(state.variance / free + self.variance_floor, floor)
-        return cast(FloatArray, np.clip(ratio, 1 / self.ratio_limit, self.ratio_limit))
+        variance = state.variance / freedom + self.options.variance_floor
+        ratio = np.square(source_std) / np.maximum(variance, floor)
+        limit = self.options.ratio_limit
+        return cast(FloatArray, np.clip(ratio, 1 / limit, limit))

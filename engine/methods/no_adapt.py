@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..interface.method import Prediction, State
-from ..model import Forward, ImageArray, ModelInfo
+from ..interface.method import Binding, Prediction, Step
+from ..interface.request import Request, Requests
+from ..model import ImageArray, ModelInfo
+from ..state import State
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,25 @@ class NoAdapt:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> State:
-        """A state that only counts."""
+    def bind(self, model: ModelInfo) -> BoundNoAdapt:
+        """Return the method bound to a model; any model will do."""
+        return BoundNoAdapt(self, model)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundNoAdapt(Binding[NoAdapt]):
+    """The frozen network of one model."""
+
+    def init(self, seed: int) -> State:
+        """Return a state that only counts."""
         return State(step=0, seed=seed)
 
-    def step(self, state: State, images: ImageArray, network: Forward) -> tuple[Prediction, State]:
-        """Predicts with the network as it is."""
-        return self.predict(state, images, network), replace(state, step=state.step + 1)
+    def step(self, state: State, images: ImageArray) -> Step[State]:
+        """Predict with the network as it is."""
+        prediction = yield from self.predict(state, images)
+        return prediction, replace(state, step=state.step + 1)
 
-    def predict(self, state: State, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the network as it is."""
-        return Prediction(network(images).logits, 1)
+    def predict(self, state: State, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the network as it is."""
+        (outputs,) = yield Request(images)
+        return Prediction(outputs.logits, 1)

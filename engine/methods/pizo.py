@@ -14,11 +14,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Prediction, State, growing_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from ..search.adapted_norms import adapted_norms
 from ..search.spsa import uniform
+from ..state import State, variable_length_array
 from ..statistics.activation_shift import logit_offset, shift_vector
 from ..statistics.moments import Moments
 from ..statistics.objective import (
@@ -36,7 +38,7 @@ TINY = 1e-12  # a gradient below this is none at all
 
 @dataclass(frozen=True)
 class PizoState(State):
-    """What PIZO carries; of prompts and norms the one that is not tuned is empty.
+    """Tuned values and their gradients; of prompts and norms the one that is not tuned is empty.
 
     Attributes:
         prompts: float32 `[P, D]`.
@@ -54,7 +56,7 @@ class PizoState(State):
     norms_momentum: FloatArray
     prompts_gradient: FloatArray
     norms_gradient: FloatArray
-    window: FloatArray = growing_array()
+    window: FloatArray = variable_length_array()
     images: int = 0
     updates: int = 0
 
@@ -117,27 +119,49 @@ class Pizo:
         """Forwards that one step uses, where it learns."""
         return 2 * self.samples
 
-    def init(self, info: ModelInfo, seed: int) -> PizoState:
-        """Prompts drawn uniformly within the model's bound, norms as they are, nothing seen yet.
+    def bind(self, model: ModelInfo) -> BoundPizo:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the bundle lacks source statistics or what is tuned, or its images depend on each
                 other (batch statistics), so that none can have a perturbation of its own.
         """
-        info.require_source(self.name)
-        if "batch_statistics" in info.tunables:
+        source = model.require_source(self.name)
+        if "batch_statistics" in model.tunables:
             raise BundleError(
-                f"{self.name} perturbs every image on its own, and {info.name} normalises over the batch; "
+                f"{self.name} perturbs every image on its own, and {model.name} normalises over the batch; "
                 "use zoa for residual networks"
             )
-        prompts = np.zeros((0, info.width), np.float32)
-        norms = np.zeros((0, 2, info.width), np.float32)
         if self.tune != "norms":
-            info.require_tunable("prompts", self.name)
-            prompts = uniform(seed, info.prompt_bound, (self.prompts, info.width))
+            model.require_tunable("prompts", self.name)
+        rows = slice(0, 0)
         if self.tune != "prompts":
-            info.require_tunable("norms", self.name)
-            norms = np.zeros((len(info.norms), 2, info.width), np.float32)[self._rows(info)]
+            model.require_tunable("norms", self.name)
+            names = adapted_norms(model, self.first_block, self.frozen_last_blocks, self.name)
+            order = list(model.norms)
+            rows = slice(order.index(names[0]), order.index(names[-1]) + 1)
+        return BoundPizo(self, model, source, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundPizo(Binding[Pizo]):
+    """PIZO on one model.
+
+    Attributes:
+        source: statistics of clean images.
+        rows: of the tuned norms, which follow each other, among the tunable ones.
+    """
+
+    source: SourceStatistics
+    rows: slice
+
+    def init(self, seed: int) -> PizoState:
+        """Return prompts drawn uniformly within the model's bound, and unchanged norms."""
+        options, model = self.options, self.model
+        prompts = np.zeros((0, model.width), np.float32)
+        if options.tune != "norms":
+            prompts = uniform(seed, model.prompt_bound, (options.prompts, model.width))
+        norms = np.zeros((self.rows.stop - self.rows.start, 2, model.width), np.float32)
         return PizoState(
             step=0,
             seed=seed,
@@ -147,177 +171,167 @@ class Pizo:
             norms_momentum=np.zeros(norms.shape),
             prompts_gradient=np.zeros(prompts.shape),
             norms_gradient=np.zeros(norms.shape),
-            window=empty_window(info),
+            window=empty_window(model),
         )
 
-    def step(self, state: PizoState, images: ImageArray, network: Forward) -> tuple[Prediction, PizoState]:
-        """Pairs of forwards around the current values, every image along a direction of its own."""
-        info = network.info
-        if state.step % self.every:
-            outputs, sides = network(images, **self._tunables(state, {}, 0, info)), []
+    def step(self, state: PizoState, images: ImageArray) -> Step[PizoState]:
+        """Request pairs of forwards around the current values, every image along a direction of its own."""
+        options = self.options
+        pairs: list[_Pair] = []
+        if state.step % options.every:
+            (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
             features, logits = outputs.features, outputs.logits
         else:
-            sides = self._sides(state, images, network)
-            features = _mean([each.features for each in sides])
-            logits = _mean([each.logits for each in sides])
-        moments = Moments.of(features).merge(window_moments(state.window, len(images), self.window))
-        distance = discrepancy(moments, info.require_source(self.name))
-        need = self._need(distance, moments.count, info)
-        offset = self._offset(moments, need, info)
-        following = replace(state, step=state.step + 1, window=slide(state.window, features, self.window))
-        if sides:
-            following = self._learnt(following, sides, features, moments, offset, info)
-        if following.images >= self.update_images:
-            following = self._updated(following, need)
+            pairs = yield from self._request_pairs(state, images)
+            features = _average([pair.features for pair in pairs])
+            logits = _average([pair.logits for pair in pairs])
+        moments = Moments.of(features).merge(window_moments(state.window, len(images), options.window))
+        distance = discrepancy(moments, self.source)
+        strength = self._adaptation_strength(distance, moments.count)
+        offset = self._compute_offset(moments, strength)
+        window = slide(state.window, features, options.window)
+        next_state = replace(state, step=state.step + 1, window=window)
+        if pairs:
+            next_state = self._accumulate_gradients(next_state, pairs, features, moments, offset)
+        if next_state.images >= options.update_images:
+            next_state = self._apply_update(next_state, strength)
         logits = logits + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": distance,
-            "need": need,
-            "size": _rms(following.prompts if self.tune == "prompts" else following.norms),
+            "need": strength,
+            "size": _rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
         }
-        return Prediction(logits, max(1, 2 * len(sides)), diagnostics=diagnostics), following
+        return Prediction(logits, max(1, 2 * len(pairs)), diagnostics=diagnostics), next_state
 
-    def predict(self, state: PizoState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the values as they are, unperturbed, and the shift as it is."""
-        info = network.info
-        moments = window_moments(state.window, 0, self.window)
-        logits = network(images, **self._tunables(state, {}, 0, info)).logits
+    def predict(self, state: PizoState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the current values, unperturbed, and the current shift."""
+        moments = window_moments(state.window, 0, self.options.window)
+        (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
+        logits = outputs.logits
         if moments is not None:
-            distance = discrepancy(moments, info.require_source(self.name))
-            logits = logits + self._offset(moments, self._need(distance, moments.count, info), info)
+            strength = self._adaptation_strength(discrepancy(moments, self.source), moments.count)
+            logits = logits + self._compute_offset(moments, strength)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
-    def _rows(self, info: ModelInfo) -> slice:
-        """Those of the tuned norms, which follow each other, among the tunable ones."""
-        names = adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name)
-        order = list(info.norms)
-        return slice(order.index(names[0]), order.index(names[-1]) + 1)
+    def _request_pairs(self, state: PizoState, images: ImageArray) -> Requests[list[_Pair]]:
+        """Request pairs of forwards around the current values."""
+        pairs = []
+        for sample in range(self.options.samples):
+            directions = self._draw_directions(state, sample, len(images))
+            tunables = [self._build_tunables(state, directions, sign) for sign in (1, -1)]
+            plus, minus = yield Request(images, tunables)
+            pairs.append(_Pair(directions, plus, minus))
+        return pairs
 
-    def _sides(self, state: PizoState, images: ImageArray, network: Forward) -> list[_Sides]:
-        """Pairs of forwards around the current values."""
-        found = []
-        for sample in range(self.samples):
-            directions = self._directions(state, sample, len(images))
-            moved = [self._tunables(state, directions, sign, network.info) for sign in (1, -1)]
-            found.append(_Sides(directions, *network.candidates(images, moved)))
-        return found
-
-    def _directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
-        """One for each image and each tunable, float32 `[N, …]`."""
+    def _draw_directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
+        """Draw a direction for each image and each tunable, float32 `[N, …]`."""
         generator = np.random.default_rng([state.seed, state.step + 1, sample])
-        found: dict[str, FloatArray] = {}
-        if self.tune != "norms":
-            found["prompts"] = generator.standard_normal((count, *state.prompts.shape), np.float32)
-        if self.tune != "prompts":
+        directions: dict[str, FloatArray] = {}
+        if self.options.tune != "norms":
+            directions["prompts"] = generator.standard_normal((count, *state.prompts.shape), np.float32)
+        if self.options.tune != "prompts":
             shape = (count, *state.norms.shape)
-            if self.directions == "gaussian":
-                found["norms"] = generator.standard_normal(shape, np.float32)
+            if self.options.directions == "gaussian":
+                directions["norms"] = generator.standard_normal(shape, np.float32)
             else:
-                found["norms"] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
-        return found
+                directions["norms"] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+        return directions
 
-    def _gradients(
-        self, state: PizoState, slopes: FloatArray, directions: Mapping[str, FloatArray]
-    ) -> dict[str, Any]:
-        """The sums with each image's own slope along its own direction added."""
-        sums: dict[str, Any] = {}
-        for name, size in (("prompts", self.prompt_epsilon), ("norms", self.epsilon)):
-            if name in directions and size:
-                along = np.tensordot(slopes / (2 * size), directions[name], 1)
-                sums[f"{name}_gradient"] = getattr(state, f"{name}_gradient") + along
-        return sums
-
-    def _tunables(
-        self, state: PizoState, directions: Mapping[str, FloatArray], sign: int, info: ModelInfo
-    ) -> Tunables:
-        """What the network is fed at `values + sign · ε · directions`; without directions, shared by all."""
-        fed: dict[str, FloatArray] = {}
-        whole = {"prompts": state.prompts.shape, "norms": (len(info.norms), 2, info.width)}
-        for name, size in (("prompts", self.prompt_epsilon), ("norms", self.epsilon)):
-            values, along = getattr(state, name), directions.get(name)
+    def _build_tunables(self, state: PizoState, directions: Mapping[str, FloatArray], sign: int) -> Tunables:
+        """Return tunables at `values + sign · ε · directions`; without directions, shared by all images."""
+        options, model = self.options, self.model
+        tunables: dict[str, FloatArray] = {}
+        shapes = {"prompts": state.prompts.shape, "norms": (len(model.norms), 2, model.width)}
+        for name, size in (("prompts", options.prompt_epsilon), ("norms", options.epsilon)):
+            values, direction = getattr(state, name), directions.get(name)
             if not values.size:
                 continue
-            fed[name] = np.zeros((1 if along is None else len(along), *whole[name]), np.float32)
-            tuned = fed[name][:, self._rows(info)] if name == "norms" else fed[name]
-            if along is not None:  # in place: at the size of a batch, copies take longer than products
-                np.multiply(along, np.float32(sign * size), out=tuned)
+            tunable = np.zeros((1 if direction is None else len(direction), *shapes[name]), np.float32)
+            tuned = tunable[:, self.rows] if name == "norms" else tunable
+            if direction is not None:  # in place: at the size of a batch, copies take longer than products
+                np.multiply(direction, np.float32(sign * size), out=tuned)
             tuned += values
-        return fed
+            tunables[name] = tunable
+        return tunables
 
-    def _slopes(
-        self, sides: _Sides, features: FloatArray, moments: Moments, offset: FloatArray, info: ModelInfo
+    def _compute_slopes(
+        self, pair: _Pair, features: FloatArray, moments: Moments, offset: FloatArray
     ) -> FloatArray:
-        """The difference of the loss along each image's own direction, float64 `[N]`."""
-        plus, minus = sides.plus, sides.minus
-        source = info.require_source(self.name)
-        distance = outer_slopes(features, plus.features, minus.features, moments, source)
-        moved = offset if self.entropy_on == "shifted" else np.float32(0)
-        after, before = plus.logits + moved, minus.logits + moved
-        slopes = self.discrepancy_weight * distance + entropy(after) - entropy(before)
-        if self.diversity_weight:
-            slopes -= self.diversity_weight * diversity_slopes(after, before)
+        """Return the difference of the loss along each image's own direction, float64 `[N]`."""
+        options, plus, minus = self.options, pair.plus, pair.minus
+        distance = outer_slopes(features, plus.features, minus.features, moments, self.source)
+        shift = offset if options.entropy_on == "shifted" else np.float32(0)
+        plus_logits, minus_logits = plus.logits + shift, minus.logits + shift
+        slopes = options.discrepancy_weight * distance + entropy(plus_logits) - entropy(minus_logits)
+        if options.diversity_weight:
+            slopes -= options.diversity_weight * diversity_slopes(plus_logits, minus_logits)
         return slopes
 
-    def _learnt(
+    def _accumulate_gradients(
         self,
         state: PizoState,
-        sides: list[_Sides],
+        pairs: list[_Pair],
         features: FloatArray,
         moments: Moments,
         offset: FloatArray,
-        info: ModelInfo,
     ) -> PizoState:
-        """With the gradients of a batch."""
-        state = replace(state, images=state.images + len(features))
-        for each in sides:
-            slopes = self._slopes(each, features, moments, offset, info)
-            state = replace(state, **self._gradients(state, slopes, each.directions))
-        return state
+        """Add each image's own slope along its own direction to the sums."""
+        sizes = {"prompts": self.options.prompt_epsilon, "norms": self.options.epsilon}
+        sums: dict[str, Any] = {}
+        for pair in pairs:
+            slopes = self._compute_slopes(pair, features, moments, offset)
+            for name, direction in pair.directions.items():
+                if size := sizes[name]:
+                    field = f"{name}_gradient"
+                    gradient = np.tensordot(slopes / (2 * size), direction, 1)
+                    sums[field] = sums.get(field, getattr(state, field)) + gradient
+        return replace(state, images=state.images + len(features), **sums)
 
-    def _updated(self, state: PizoState, share: float) -> PizoState:
-        """One step along the running average of the gradients, at most a share of the rate long."""
-        updates = state.updates + 1
+    def _apply_update(self, state: PizoState, strength: float) -> PizoState:
+        """Take one step along the running average of the gradients, at most `strength · rate` long."""
+        options, updates = self.options, state.updates + 1
         changes: dict[str, Any] = {}
-        for name, rate in (("prompts", self.prompt_rate), ("norms", self.rate)):
+        for name, rate in (("prompts", options.prompt_rate), ("norms", options.rate)):
             gradient = getattr(state, f"{name}_gradient")
-            momentum = self.momentum * getattr(state, f"{name}_momentum") + (1 - self.momentum) * gradient
-            average = momentum / (1 - self.momentum**updates)
+            momentum = options.momentum * getattr(state, f"{name}_momentum")
+            momentum = momentum + (1 - options.momentum) * gradient
+            average = momentum / (1 - options.momentum**updates)
             size = max(_rms(gradient), _rms(average))  # so that no step is longer than the rate
-            step = rate * share * average / size if size > TINY else 0.0
+            step = rate * strength * average / size if size > TINY else 0.0
             values = getattr(state, name)
-            changes[name] = ((1 - self.anchor) * values - step).astype(np.float32)
+            changes[name] = ((1 - options.anchor) * values - step).astype(np.float32)
             changes[f"{name}_momentum"] = momentum
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
-    def _need(self, distance: float, count: int, info: ModelInfo) -> float:
-        """From 0, where features are as near to the source as those of as many clean images, to 1.
+    def _adaptation_strength(self, distance: float, count: int) -> float:
+        """Return a number from 0, features as near to the source as those of clean images, to 1.
 
-        Of more than 64 images no more is asked than of 64: even clean ones differ a little from those that
-        the source statistics are of, and the less is left to chance, the more that would look like.
+        More than 64 images are treated as 64: even other clean images differ a little from those of the
+        source statistics, and with many images that difference would exceed what chance explains.
         """
-        if not self.tolerance:
+        if not self.options.tolerance:
             return 1.0
-        chance = chance_discrepancy(info.require_source(self.name), min(count, REFERENCE_BATCH))
-        return float(np.clip(distance / max(chance, TINY) / self.tolerance - 1, 0, 1))
+        chance = chance_discrepancy(self.source, min(count, REFERENCE_BATCH))
+        return float(np.clip(distance / max(chance, TINY) / self.options.tolerance - 1, 0, 1))
 
-    def _offset(self, moments: Moments, need: float, info: ModelInfo) -> FloatArray:
-        """What the shift adds to the logits, `[K]`: of few images, whose mean is mostly their own, less."""
-        if self.shift == "none":
-            return logit_offset(info.head_weight, None)
-        target = None if self.shift == "origin" else info.require_source(self.name).mean[-1]
-        gain = min(1.0, moments.count / REFERENCE_BATCH) * need
-        return logit_offset(info.head_weight, shift_vector(target, moments.mean[-1], gain))
+    def _compute_offset(self, moments: Moments, strength: float) -> FloatArray:
+        """Return the logit offset of the shift, `[K]`; it is smaller for few images, whose mean is noisy."""
+        if self.options.shift == "none":
+            return logit_offset(self.model.head_weight, None)
+        target = None if self.options.shift == "origin" else self.source.mean[-1]
+        gain = min(1.0, moments.count / REFERENCE_BATCH) * strength
+        return logit_offset(self.model.head_weight, shift_vector(target, moments.mean[-1], gain))
 
 
-@dataclass(frozen=True)
-class _Sides:
+@dataclass(frozen=True, eq=False)
+class _Pair:
     """Two forwards at both ends of each image's direction.
 
     Attributes:
         directions: by tunable, `[N, …]`.
-        plus, minus: what the network says there.
+        plus, minus: outputs at the two ends.
     """
 
     directions: Mapping[str, FloatArray]
@@ -326,16 +340,16 @@ class _Sides:
 
     @property
     def features(self) -> FloatArray:
-        """In the middle, `[N, L, F]`."""
+        """Mean features of the two ends, `[N, L, F]`."""
         return (self.plus.features + self.minus.features) / 2
 
     @property
     def logits(self) -> FloatArray:
-        """In the middle, `[N, K]`."""
+        """Mean logits of the two ends, `[N, K]`."""
         return (self.plus.logits + self.minus.logits) / 2
 
 
-def _mean(arrays: list[FloatArray]) -> FloatArray:
+def _average(arrays: list[FloatArray]) -> FloatArray:
     return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)
 
 

@@ -7,23 +7,25 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..interface.method import Prediction, State, late_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs
+from ..state import State, optional_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.objective import entropy
 
 
 @dataclass(frozen=True)
 class ShiftState(State):
-    """What the shift carries.
+    """Running mean of the features.
 
     Attributes:
         center: running mean of the last feature, float64 `[F]`, or None before the first batch.
-        images: seen so far.
+        images: number of images in it.
     """
 
-    center: FloatArray | None = late_array("feature_width")
+    center: FloatArray | None = optional_array("feature_width")
     images: int = 0
 
 
@@ -63,36 +65,51 @@ class Shift:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> ShiftState:
-        """Nothing seen yet.
+    def bind(self, model: ModelInfo) -> BoundShift:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the target is the source mean and the bundle has no source statistics.
         """
-        self._target(info)
+        if self.target == "origin":
+            return BoundShift(self, model, None)
+        return BoundShift(self, model, model.require_source("shift to the source mean").mean[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class BoundShift(Binding[Shift]):
+    """The activation shift of one model.
+
+    Attributes:
+        target: where the features are centred, `[F]`; None stands for the origin.
+    """
+
+    target: FloatArray | None
+
+    def init(self, seed: int) -> ShiftState:
+        """Return a state without a running mean."""
         return ShiftState(step=0, seed=seed)
 
-    def step(self, state: ShiftState, images: ImageArray, network: Forward) -> tuple[Prediction, ShiftState]:
-        """Predicts with shifted features, and takes the unshifted ones into the running mean."""
-        outputs = network(images)
+    def step(self, state: ShiftState, images: ImageArray) -> Step[ShiftState]:
+        """Predict with shifted features, and add the unshifted ones to the running mean."""
+        options = self.options
+        (outputs,) = yield Request(images)
         mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
-        seen = state.images + len(images)
-        decay = self.decay if self.average == "moving" else state.images / seen
+        image_count = state.images + len(images)
+        decay = options.decay if options.average == "moving" else state.images / image_count
         center = moving_average(state.center, mean, decay)
-        used, counted = (center, seen) if self.update == "inclusive" else (state.center, state.images)
-        prediction = self._shifted(outputs, used, counted, network.info)
-        return prediction, ShiftState(state.step + 1, state.seed, center, seen)
+        next_state = ShiftState(state.step + 1, state.seed, center, image_count)
+        return self._predict(outputs, next_state if options.update == "inclusive" else state), next_state
 
-    def predict(self, state: ShiftState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with features shifted by what the running mean is now."""
-        return self._shifted(network(images), state.center, state.images, network.info)
+    def predict(self, state: ShiftState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with features shifted by the current running mean."""
+        (outputs,) = yield Request(images)
+        return self._predict(outputs, state)
 
-    def _shifted(self, outputs: Outputs, center: FloatArray | None, seen: int, info: ModelInfo) -> Prediction:
-        strength = seen / (seen + self.warm_up) if self.warm_up else 1.0
-        shift = shift_vector(self._target(info), center, self.gain * strength)
-        logits = outputs.logits + logit_offset(info.head_weight, shift)
-        moved = 0.0 if shift is None else float(np.linalg.norm(shift))
-        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "shift": moved})
-
-    def _target(self, info: ModelInfo) -> FloatArray | None:
-        return None if self.target == "origin" else info.require_source("shift to the source mean").mean[-1]
+    def _predict(self, outputs: Outputs, state: ShiftState) -> Prediction:
+        warm_up = self.options.warm_up
+        strength = state.images / (state.images + warm_up) if warm_up else 1.0
+        shift = shift_vector(self.target, state.center, self.options.gain * strength)
+        logits = outputs.logits + logit_offset(self.model.head_weight, shift)
+        length = 0.0 if shift is None else float(np.linalg.norm(shift))
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "shift": length})

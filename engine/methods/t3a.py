@@ -8,9 +8,11 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface.method import Prediction, State, growing_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs
+from ..state import State, variable_length_array
 from ..statistics.objective import entropy
 
 TINY_NORM = 1e-12
@@ -31,9 +33,9 @@ class T3aState(State):
     """
 
     prototypes: FloatArray
-    supports: FloatArray = growing_array()
-    labels: NDArray[np.int64] = growing_array()
-    entropies: FloatArray = growing_array()
+    supports: FloatArray = variable_length_array()
+    labels: NDArray[np.int64] = variable_length_array()
+    entropies: FloatArray = variable_length_array()
 
 
 @dataclass(frozen=True)
@@ -59,54 +61,65 @@ class T3a:
         """Forwards that one step uses."""
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> T3aState:
-        """The rows of the head are the first supports, each of the class that the head takes it for."""
-        labels, entropies = _judged_head(info.head_weight, info.head_bias)
-        kept = lowest_per_class(entropies, labels, self.supports)
-        labels, supports = labels[kept], _unit(info.head_weight[kept])
-        prototypes = np.zeros(info.head_weight.shape, np.float32)
-        classes, found = prototypes_of(supports, labels, np.arange(len(labels)))
-        prototypes[classes] = found
+    def bind(self, model: ModelInfo) -> BoundT3a:
+        """Return the method bound to a model; any model will do."""
+        return BoundT3a(self, model)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundT3a(Binding[T3a]):
+    """T3A on one model."""
+
+    def init(self, seed: int) -> T3aState:
+        """Return the rows of the head as first supports, each with the class that the head predicts for it."""
+        weight = self.model.head_weight
+        labels, entropies = _classify_rows(weight, self.model.head_bias)
+        mask = select_lowest_entropy(entropies, labels, self.options.supports)
+        labels, supports = labels[mask], _normalise_rows(weight[mask])
+        prototypes = np.zeros(weight.shape, np.float32)
+        classes, sums = compute_prototypes(supports, labels, np.arange(len(labels)))
+        prototypes[classes] = sums
         return T3aState(
             step=0,
             seed=seed,
             prototypes=prototypes,
             supports=supports,
             labels=labels,
-            entropies=entropies[kept],
+            entropies=entropies[mask],
         )
 
-    def step(self, state: T3aState, images: ImageArray, network: Forward) -> tuple[Prediction, T3aState]:
-        """Takes the images among the supports, and predicts them with the prototypes that result."""
-        outputs = network(images)
-        following = self._absorbed(state, outputs)
-        return self._prediction(following, outputs), following
+    def step(self, state: T3aState, images: ImageArray) -> Step[T3aState]:
+        """Add the images to the supports, and predict them with the resulting prototypes."""
+        (outputs,) = yield Request(images)
+        next_state = self._add_supports(state, outputs)
+        return self._predict(next_state, outputs), next_state
 
-    def predict(self, state: T3aState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the prototypes as they are."""
-        return self._prediction(state, network(images))
+    def predict(self, state: T3aState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the prototypes as they are."""
+        (outputs,) = yield Request(images)
+        return self._predict(state, outputs)
 
-    def _absorbed(self, state: T3aState, outputs: Outputs) -> T3aState:
+    def _add_supports(self, state: T3aState, outputs: Outputs) -> T3aState:
         labels = np.concatenate([state.labels, outputs.logits.argmax(axis=1)])
         entropies = np.concatenate([state.entropies, entropy(outputs.logits)])
-        kept = lowest_per_class(entropies, labels, self.supports)
-        old, new = np.flatnonzero(kept[: len(state.labels)]), kept[len(state.labels) :]
+        mask = select_lowest_entropy(entropies, labels, self.options.supports)
+        old, new = np.flatnonzero(mask[: len(state.labels)]), mask[len(state.labels) :]
         if not new.any():  # then all old ones stay, too
             return replace(state, step=state.step + 1)
-        labels = labels[kept]
+        labels = labels[mask]
         supports = np.empty((len(labels), state.supports.shape[1]), np.float32)
         # Tens of megabytes: written where they belong, without a copy in between (mode "raise" makes one).
         np.take(state.supports, old, axis=0, out=supports[: len(old)], mode="clip")
-        supports[len(old) :] = _unit(outputs.features[new, -1])
+        supports[len(old) :] = _normalise_rows(outputs.features[new, -1])
         changed = np.zeros(len(state.prototypes), bool)
         changed[labels[len(old) :]] = True
-        classes, found = prototypes_of(supports, labels, np.flatnonzero(changed[labels]))
+        classes, sums = compute_prototypes(supports, labels, np.flatnonzero(changed[labels]))
         prototypes = state.prototypes.copy()
-        prototypes[classes] = found
-        return T3aState(state.step + 1, state.seed, prototypes, supports, labels, entropies[kept])
+        prototypes[classes] = sums
+        return T3aState(state.step + 1, state.seed, prototypes, supports, labels, entropies[mask])
 
     @staticmethod
-    def _prediction(state: T3aState, outputs: Outputs) -> Prediction:
+    def _predict(state: T3aState, outputs: Outputs) -> Prediction:
         logits = (outputs.features[:, -1] @ state.prototypes.T).astype(np.float32, copy=False)
         return Prediction(
             logits,
@@ -115,7 +128,7 @@ class T3a:
         )
 
 
-def lowest_per_class(entropies: FloatArray, labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+def select_lowest_entropy(entropies: FloatArray, labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """Which supports are kept, bool `[S]`: of each class those of lowest entropy; of equals the earlier.
 
     Args:
@@ -131,7 +144,7 @@ def lowest_per_class(entropies: FloatArray, labels: NDArray[np.int64], count: in
     return kept
 
 
-def prototypes_of(
+def compute_prototypes(
     supports: FloatArray, labels: NDArray[np.int64], among: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """The classes that occur, ascending `[C]`, and the sum of each one's supports at length 1 `[C, F]`.
@@ -145,10 +158,10 @@ def prototypes_of(
     """
     among = among[np.argsort(labels[among], kind="stable")]
     classes, starts = np.unique(labels[among], return_index=True)
-    return classes, _unit(np.add.reduceat(supports[among], starts, axis=0, dtype=np.float64))
+    return classes, _normalise_rows(np.add.reduceat(supports[among], starts, axis=0, dtype=np.float64))
 
 
-def _judged_head(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
+def _classify_rows(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
     """Labels and entropies `[K]` of the head's prediction for its own rows."""
     parts = [
         weight[start : start + HEAD_ROWS] @ weight.T + bias for start in range(0, len(weight), HEAD_ROWS)
@@ -159,7 +172,7 @@ def _judged_head(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64
     )
 
 
-def _unit(rows: FloatArray) -> FloatArray:
+def _normalise_rows(rows: FloatArray) -> FloatArray:
     """The rows `[N, F]` brought to length 1, float32; a row of zeros stays."""
     rows = rows.astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY_NORM)

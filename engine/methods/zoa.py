@@ -7,20 +7,23 @@ checked for a new domain (`domain_small_batches`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Prediction, State, growing_array, late_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.options import option, validate
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from ..search import spsa
 from ..search.adapted_norms import adapted_norms
 from ..search.bank import Bank, Offsets, Similarity, effective, save
+from ..state import State, optional_array, variable_length_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
-from ..statistics.domain_detector import Domain, DomainRules, Observation, SmallBatches, observe
+from ..statistics.domain_detector import DomainEstimate, DomainRules, Observation, SmallBatches, observe
 from ..statistics.moments import Moments
 from ..statistics.objective import discrepancy, entropy
 from ..statistics.window import empty_window, slide, window_moments
@@ -28,25 +31,19 @@ from ..statistics.window import empty_window, slide, window_moments
 
 @dataclass(frozen=True)
 class ZoaState(State):
-    """What ZOA carries: bank, residual and domain, over the V values of the adapted norms.
+    """Bank and domain, over the V values of the adapted norms.
 
     Attributes:
-        residual, coefficients, entries, similarity: as in `Bank`.
-        domain: the statistics of `Domain`; its other attributes as there: pool, pool_images, hold_off.
+        bank: changes that earlier domains taught, and the residual of the current one.
+        domain: running statistics by which a new domain is noticed.
         window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
         center: running mean of the last feature, float64 `[F]`, or None before the first batch of a domain.
     """
 
-    residual: FloatArray
-    pool_images: int
-    hold_off: int
-    coefficients: FloatArray = growing_array()
-    entries: FloatArray = growing_array()
-    similarity: FloatArray = growing_array(free=2)
-    domain: FloatArray = growing_array(free=2)
-    pool: FloatArray = growing_array(free=2)
-    window: FloatArray = growing_array()
-    center: FloatArray | None = late_array("feature_width")
+    bank: Bank
+    domain: DomainEstimate
+    window: FloatArray = variable_length_array()
+    center: FloatArray | None = optional_array("feature_width")
 
 
 @dataclass(frozen=True)
@@ -116,213 +113,227 @@ class Zoa:
         """Forwards that one step uses."""
         return self.updates * (1 + self.samples * (2 if self.estimator == "two_sided" else 1))
 
-    def init(self, info: ModelInfo, seed: int) -> ZoaState:
-        """No change of the norms, an empty bank, no domain.
+    def bind(self, model: ModelInfo) -> BoundZoa:
+        """Return the method bound to a model.
 
         Raises:
             BundleError: the bundle has no source statistics for this graph, or no norms that can be adapted.
         """
-        info.require_source(self.name)
-        info.require_tunable("norms", self.name)
-        size = self._norms(info).size
-        return ZoaState(
-            step=0,
-            seed=seed,
-            coefficients=np.random.default_rng([seed, 0, 0]).standard_normal(1),
-            entries=np.zeros((0, size), np.float32),
-            residual=np.zeros(size, np.float32),
-            similarity=np.zeros((0, 0)),
-            domain=Domain().statistics,
-            pool=Domain().pool,
-            pool_images=0,
-            hold_off=0,
-            window=empty_window(info),
-        )
+        source = model.require_source(self.name)
+        model.require_tunable("norms", self.name)
+        names = adapted_norms(model, self.first_block, self.frozen_last_blocks, self.name)
+        return BoundZoa(self, model, source, NormLayout.of(model, names))
 
-    def step(self, state: ZoaState, images: ImageArray, network: Forward) -> tuple[Prediction, ZoaState]:
-        """One batch in the order of the official code (docs/methods.md).
-
-        Raises:
-            BundleError: the graph has no output `embedding`, by which domains are told apart.
-        """
-        info, norms = network.info, self._norms(network.info)
-        source = info.require_source(self.name)
-        past = window_moments(state.window, len(images), self.window)
-        batch = _Batch(network, images, norms, self.discrepancy_weight, past)
-        bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
-        outputs = batch.forward(bank)
-        seen = self._observe(state, outputs, info)
-        center, window = state.center, state.window
-        offset = logit_offset(info.head_weight, self._shift(center, source))
-        if seen.changed:
-            # The change in force is the same afterwards, so that the outputs are still those of this bank.
-            bank = save(bank, norms.tensors, self.bank_limit, self.similarity)
-            center, window, batch = None, empty_window(info), replace(batch, past=None)
-            if self.shift_on_change == "none":
-                offset = np.zeros_like(offset)
-
-        distance, loss = batch.loss(outputs)
-        bank = self._updated(bank, loss, batch, state, 0)
-        for update in range(1, self.updates):
-            bank = self._updated(bank, batch.loss(batch.forward(bank))[1], batch, state, update)
-
-        mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
-        logits = outputs.logits + offset
-        diagnostics = {
-            "entropy": float(entropy(logits).mean()),
-            "discrepancy": distance,
-            "domain_changed": float(seen.changed),
-            "bank": float(len(bank.entries)),
-            **({} if seen.distance is None else {"domain_distance": seen.distance}),
-        }
-        return Prediction(logits, self.forwards, loss, diagnostics), ZoaState(
-            step=state.step + 1,
-            seed=state.seed,
-            coefficients=bank.coefficients,
-            entries=bank.entries,
-            residual=bank.residual,
-            similarity=bank.similarity,
-            domain=seen.domain.statistics,
-            pool=seen.domain.pool,
-            pool_images=seen.domain.pool_images,
-            hold_off=seen.domain.hold_off,
-            window=slide(window, outputs.features, self.window),
-            center=moving_average(center, mean, self.shift_decay),
-        )
-
-    def predict(self, state: ZoaState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with the norms and the shift as they are."""
-        info = network.info
-        bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
-        outputs = network(images, **self._norms(info).tunables(effective(bank)))
-        shift = self._shift(state.center, info.require_source(self.name))
-        logits = outputs.logits + logit_offset(info.head_weight, shift)
-        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
-
-    def _observe(self, state: ZoaState, outputs: Outputs, info: ModelInfo) -> Observation:
-        if outputs.embedding is None:
-            raise BundleError(
-                f"{self.name} tells domains apart by the output embedding, and the graph of {info.name} has "
-                "none; export the model again"
-            )
-        # Every forward of the official code takes the same embedding into the moving average.
+    @property
+    def domain_rules(self) -> DomainRules:
+        """The rules by which domains are told apart."""
+        # Every forward of the official code updates the moving average with the same embedding.
         updates = self.forwards if self.domain_update == "twice" else 1
-        rules = DomainRules(
+        return DomainRules(
             self.domain_threshold,
             self.domain_min_batch,
             self.domain_small_batches,
             self.domain_decay**updates,
             self.domain_hold_off,
         )
-        domain = Domain(state.domain, state.pool, state.pool_images, state.hold_off)
-        return observe(domain, outputs.embedding, rules)
-
-    def _updated(self, bank: Bank, loss: float, batch: _Batch, state: ZoaState, update: int) -> Bank:
-        """Residual and coefficients after one update; `loss` is that of the bank as it is."""
-        size = len(bank.residual)
-        mixed = len(bank.coefficients) if len(bank.entries) else 0  # without entries there is nothing to mix
-        directions = [
-            spsa.segmented_direction(state.seed, state.step, update * self.samples + j, size + mixed)
-            for j in range(self.samples)
-        ]
-        signs = (1, -1) if self.estimator == "two_sided" else (1,)
-        losses = batch.losses([self._perturbed(bank, sign * z) for z in directions for sign in signs])
-        if self.estimator == "two_sided":
-            differences = [(plus - minus) / 2 for plus, minus in zip(losses[::2], losses[1::2], strict=True)]
-        else:
-            differences = [perturbed - loss for perturbed in losses]
-        pairs = list(zip(differences, directions, strict=True))
-        slope = _mean_quotient([(each, z[:size]) for each, z in pairs], self.perturbation)
-        bank = replace(bank, residual=sgd_step(bank.residual, slope, self.rate, self.weight_decay))
-        if not mixed:
-            return bank
-        slope = _mean_quotient([(each, z[size:]) for each, z in pairs], self.mixture_perturbation)
-        coefficients = fresh_adamw_step(bank.coefficients, slope, self.mixture_rate, self.mixture_decay)
-        return replace(bank, coefficients=coefficients)
-
-    def _perturbed(self, bank: Bank, direction: FloatArray) -> Bank:
-        size = len(bank.residual)
-        residual = bank.residual + np.float32(self.perturbation) * direction[:size]
-        if len(direction) == size:
-            return replace(bank, residual=residual)
-        coefficients = bank.coefficients + self.mixture_perturbation * direction[size:]
-        return replace(bank, residual=residual, coefficients=coefficients)
-
-    def _shift(self, center: FloatArray | None, source: SourceStatistics) -> FloatArray | None:
-        if self.shift == "none":
-            return None
-        last = source.mean[-1]
-        target = np.full_like(last, last[-1]) if self.shift == "official_scalar" else last
-        return shift_vector(target, center, 1.0)
-
-    def _norms(self, info: ModelInfo) -> _AdaptedNorms:
-        return _AdaptedNorms(info, adapted_norms(info, self.first_block, self.frozen_last_blocks, self.name))
 
 
-class _AdaptedNorms:
-    """Where the adapted values, one after the other without padding, belong in the tunable `norms`.
+@dataclass(frozen=True, eq=False)
+class NormLayout:
+    """Positions in the tunable `norms` of the adapted values, which are stored without padding.
 
     Attributes:
+        rows: row and width of each adapted norm.
+        shape: of the tunable, `(1, M, 2, W)`.
         size: V, the number of adapted values: gain and bias of each norm, in the order of the graph's input.
-        tensors: where each gain and each bias begins, `[2 norms]`.
+        tensors: offset of each gain and each bias in the V values, `[2 norms]`.
+        constants: tunables that are the same in every forward.
     """
 
-    def __init__(self, info: ModelInfo, names: tuple[str, ...]) -> None:
-        rows = {name: row for row, name in enumerate(info.norms)}
-        self._places = [(rows[name], info.norms[name]) for name in names]
-        self._shape = (1, len(rows), 2, max(info.norms.values()))
-        widths = np.repeat([width for _, width in self._places], 2)
+    rows: tuple[tuple[int, int], ...]
+    shape: tuple[int, int, int, int]
+    size: int
+    tensors: Offsets
+    constants: Tunables
+
+    @classmethod
+    def of(cls, model: ModelInfo, names: tuple[str, ...]) -> NormLayout:
+        """Return the layout of the norms of these names."""
+        index = {name: row for row, name in enumerate(model.norms)}
+        widths = np.repeat([model.norms[name] for name in names], 2)
         ends = np.cumsum(widths)
-        self.size = int(ends[-1])
-        self.tensors: Offsets = ends - widths
         # A network with batch norms is adapted as one that normalises with the statistics of the batch.
-        self._fixed: Tunables = (
-            {"batch_statistics": np.ones(1, np.float32)} if "batch_statistics" in info.tunables else {}
+        constants: Tunables = (
+            {"batch_statistics": np.ones(1, np.float32)} if "batch_statistics" in model.tunables else {}
+        )
+        return cls(
+            rows=tuple((index[name], model.norms[name]) for name in names),
+            shape=(1, len(index), 2, max(model.norms.values())),
+            size=int(ends[-1]),
+            tensors=ends - widths,
+            constants=constants,
         )
 
-    def tunables(self, values: FloatArray) -> Tunables:
-        """What the network is fed: `values` float32 `[V]` in `norms` `[1, M, 2, W]`, zeros elsewhere."""
-        norms = np.zeros(self._shape, np.float32)
+    def build_tunables(self, values: FloatArray) -> Tunables:
+        """Return tunables with `values` float32 `[V]` in `norms` `[1, M, 2, W]`, and zeros elsewhere."""
+        norms = np.zeros(self.shape, np.float32)
         start = 0
-        for row, width in self._places:
+        for row, width in self.rows:
             norms[0, row, :, :width] = values[start : start + 2 * width].reshape(2, width)
             start += 2 * width
-        return {"norms": norms, **self._fixed}
+        return {"norms": norms, **self.constants}
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """A batch of images, on which banks are compared.
+@dataclass(frozen=True, eq=False)
+class BoundZoa(Binding[Zoa]):
+    """ZOA on one model.
 
     Attributes:
-        network: what runs the forwards.
-        images: the batch.
-        norms: where a bank's values belong.
-        weight: λ.
-        past: moments of the window before this batch, or None.
+        source: statistics of clean images.
+        layout: positions of the adapted norms.
     """
 
-    network: Forward
-    images: ImageArray
-    norms: _AdaptedNorms
-    weight: float
-    past: Moments | None
+    source: SourceStatistics
+    layout: NormLayout
 
-    def forward(self, bank: Bank) -> Outputs:
-        """One forward with the change in force."""
-        return self.network(self.images, **self.norms.tunables(effective(bank)))
+    def init(self, seed: int) -> ZoaState:
+        """Return an unchanged network, an empty bank and no domain."""
+        bank = Bank(
+            coefficients=np.random.default_rng([seed, 0, 0]).standard_normal(1),
+            entries=np.zeros((0, self.layout.size), np.float32),
+            residual=np.zeros(self.layout.size, np.float32),
+            similarity=np.zeros((0, 0)),
+        )
+        return ZoaState(
+            step=0, seed=seed, bank=bank, domain=DomainEstimate(), window=empty_window(self.model)
+        )
 
-    def losses(self, banks: list[Bank]) -> list[float]:
-        """The loss of each; one forward each."""
-        moved = [self.norms.tunables(effective(bank)) for bank in banks]
-        return [self.loss(outputs)[1] for outputs in self.network.candidates(self.images, moved)]
+    def step(self, state: ZoaState, images: ImageArray) -> Step[ZoaState]:
+        """Process one batch in the order of the official code (docs/methods.md).
 
-    def loss(self, outputs: Outputs) -> tuple[float, float]:
-        """The distance to the source statistics, and the loss: λ times that plus the mean entropy."""
-        info = self.network.info
-        moments = Moments.of(outputs.features).merge(self.past)
-        distance = discrepancy(moments, info.require_source("zoa"), "mean_squared", info.feature_widths)
-        return distance, self.weight * distance + float(entropy(outputs.logits).mean())
+        Raises:
+            BundleError: the graph has no output `embedding`, by which domains are told apart.
+        """
+        options, bank = self.options, state.bank
+        past = window_moments(state.window, len(images), options.window)
+        (outputs,) = yield self._request(images, [bank])
+        observation = self._observe_domain(state, outputs)
+        center, window, offset = state.center, state.window, self._compute_offset(state.center)
+        if observation.changed:
+            # The effective change stays the same, so that the outputs are still those of this bank.
+            bank = save(bank, self.layout.tensors, options.bank_limit, options.similarity)
+            center, window, past = None, empty_window(self.model), None
+            if options.shift_on_change == "none":
+                offset = np.zeros_like(offset)
+
+        distance, loss = self._compute_loss(outputs, past)
+        bank = yield from self._update_bank(bank, loss, state, 0, images, past)
+        for update in range(1, options.updates):
+            (unperturbed,) = yield self._request(images, [bank])
+            update_loss = self._compute_loss(unperturbed, past)[1]
+            bank = yield from self._update_bank(bank, update_loss, state, update, images, past)
+
+        mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
+        logits = outputs.logits + offset
+        diagnostics = {
+            "entropy": float(entropy(logits).mean()),
+            "discrepancy": distance,
+            "domain_changed": float(observation.changed),
+            "bank": float(len(bank.entries)),
+            **({} if observation.distance is None else {"domain_distance": observation.distance}),
+        }
+        return Prediction(logits, options.forwards, loss, diagnostics), ZoaState(
+            step=state.step + 1,
+            seed=state.seed,
+            bank=bank,
+            domain=observation.domain,
+            window=slide(window, outputs.features, options.window),
+            center=moving_average(center, mean, options.shift_decay),
+        )
+
+    def predict(self, state: ZoaState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the current norms and shift."""
+        (outputs,) = yield self._request(images, [state.bank])
+        logits = outputs.logits + self._compute_offset(state.center)
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _request(self, images: ImageArray, banks: Sequence[Bank]) -> Request:
+        """Return the request for one forward per bank, with its effective change."""
+        return Request(images, [self.layout.build_tunables(effective(bank)) for bank in banks])
+
+    def _observe_domain(self, state: ZoaState, outputs: Outputs) -> Observation:
+        if outputs.embedding is None:
+            raise BundleError(
+                f"{self.name} tells domains apart by the output embedding, and the graph of "
+                f"{self.model.name} has none; export the model again"
+            )
+        return observe(state.domain, outputs.embedding, self.options.domain_rules)
+
+    def _compute_loss(self, outputs: Outputs, past: Moments | None) -> tuple[float, float]:
+        """Return the distance to the source statistics, and the loss: λ times it plus the mean entropy.
+
+        Args:
+            outputs: of one forward.
+            past: moments of the window before this batch, or None.
+        """
+        moments = Moments.of(outputs.features).merge(past)
+        distance = discrepancy(moments, self.source, "mean_squared", self.model.feature_widths)
+        return distance, self.options.discrepancy_weight * distance + float(entropy(outputs.logits).mean())
+
+    def _update_bank(
+        self, bank: Bank, loss: float, state: ZoaState, update: int, images: ImageArray, past: Moments | None
+    ) -> Requests[Bank]:
+        """Return residual and coefficients after one update; `loss` is that of the bank as it is."""
+        options, size = self.options, len(bank.residual)
+        mixed = len(bank.coefficients) if len(bank.entries) else 0  # without entries there is nothing to mix
+        directions = [
+            spsa.segmented_direction(state.seed, state.step, update * options.samples + j, size + mixed)
+            for j in range(options.samples)
+        ]
+        differences = yield from self._measure_differences(bank, directions, loss, images, past)
+        pairs = list(zip(differences, directions, strict=True))
+        slope = _mean_quotient([(difference, z[:size]) for difference, z in pairs], options.perturbation)
+        bank = replace(bank, residual=sgd_step(bank.residual, slope, options.rate, options.weight_decay))
+        if not mixed:
+            return bank
+        slope = _mean_quotient([(d, z[size:]) for d, z in pairs], options.mixture_perturbation)
+        coefficients = fresh_adamw_step(
+            bank.coefficients, slope, options.mixture_rate, options.mixture_decay
+        )
+        return replace(bank, coefficients=coefficients)
+
+    def _measure_differences(
+        self,
+        bank: Bank,
+        directions: Sequence[FloatArray],
+        loss: float,
+        images: ImageArray,
+        past: Moments | None,
+    ) -> Requests[list[float]]:
+        """Return the difference of the loss along each direction."""
+        signs = (1, -1) if self.options.estimator == "two_sided" else (1,)
+        perturbed = [self._perturb(bank, sign * z) for z in directions for sign in signs]
+        answers = yield self._request(images, perturbed)
+        losses = [self._compute_loss(outputs, past)[1] for outputs in answers]
+        if self.options.estimator == "two_sided":
+            return [(plus - minus) / 2 for plus, minus in zip(losses[::2], losses[1::2], strict=True)]
+        return [perturbed_loss - loss for perturbed_loss in losses]
+
+    def _perturb(self, bank: Bank, direction: FloatArray) -> Bank:
+        size = len(bank.residual)
+        residual = bank.residual + np.float32(self.options.perturbation) * direction[:size]
+        if len(direction) == size:
+            return replace(bank, residual=residual)
+        coefficients = bank.coefficients + self.options.mixture_perturbation * direction[size:]
+        return replace(bank, residual=residual, coefficients=coefficients)
+
+    def _compute_offset(self, center: FloatArray | None) -> FloatArray:
+        """Return the logit offset of the activation shift, `[K]`."""
+        if self.options.shift == "none":
+            return logit_offset(self.model.head_weight, None)
+        last = self.source.mean[-1]
+        target = np.full_like(last, last[-1]) if self.options.shift == "official_scalar" else last
+        return logit_offset(self.model.head_weight, shift_vector(target, center, 1.0))
 
 
 def _mean_quotient(pairs: list[tuple[float, FloatArray]], distance: float) -> FloatArray:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import FloatArray
+from ..state import variable_length_array
 
 SHARPNESS = 10.0  # of the softmax over the coefficients
 LIMIT = 10.0  # of a new coefficient, either way
@@ -34,10 +35,10 @@ class Bank:
         similarity: float64 `[N, N]`; `[i, j]` with i < j compares entries i and j, the rest is 0.
     """
 
-    coefficients: FloatArray
-    entries: FloatArray
+    coefficients: FloatArray = variable_length_array()
+    entries: FloatArray = variable_length_array()
     residual: FloatArray
-    similarity: FloatArray
+    similarity: FloatArray = variable_length_array(axes=2)
 
 
 def mixture_weights(coefficients: FloatArray) -> FloatArray:

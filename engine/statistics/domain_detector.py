@@ -6,12 +6,13 @@ MM 2025, official code). A threshold decides, and after a change further ones ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
 
 from ..model import FloatArray
+from ..state import variable_length_array
 
 MIN_VARIANCE = 1e-8
 SmallBatches = Literal["accumulate", "skip"]
@@ -22,7 +23,7 @@ def _nothing() -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Domain:
+class DomainEstimate:
     """An estimate of the current domain.
 
     Attributes:
@@ -32,8 +33,8 @@ class Domain:
         hold_off: checks left that report no change.
     """
 
-    statistics: FloatArray = field(default_factory=_nothing)
-    pool: FloatArray = field(default_factory=_nothing)
+    statistics: FloatArray = variable_length_array(axes=2, default_factory=_nothing)
+    pool: FloatArray = variable_length_array(axes=2, default_factory=_nothing)
     pool_images: int = 0
     hold_off: int = 0
 
@@ -68,7 +69,7 @@ class Observation:
         changed: whether it is another domain than before.
     """
 
-    domain: Domain
+    domain: DomainEstimate
     distance: float | None = None
     changed: bool = False
 
@@ -106,7 +107,7 @@ def channel_distances(left: FloatArray, right: FloatArray) -> FloatArray:
     return cast(FloatArray, forward_divergence + backward_divergence - 1)
 
 
-def observe(domain: Domain, embedding: FloatArray, rules: DomainRules) -> Observation:
+def observe(domain: DomainEstimate, embedding: FloatArray, rules: DomainRules) -> Observation:
     """Check a batch against the domain, and add it to its statistics or start new ones with it.
 
     Args:
@@ -124,9 +125,9 @@ def observe(domain: Domain, embedding: FloatArray, rules: DomainRules) -> Observ
         if images < rules.min_images:
             return Observation(replace(domain, pool=statistics, pool_images=images))
     if not domain.statistics.size:
-        return Observation(Domain(statistics))
+        return Observation(DomainEstimate(statistics))
     divergence = distance(domain.statistics, statistics)
     if divergence > rules.threshold and not domain.hold_off:
-        return Observation(Domain(statistics, hold_off=rules.hold_off), divergence, True)
+        return Observation(DomainEstimate(statistics, hold_off=rules.hold_off), divergence, True)
     mixed = rules.keep * domain.statistics + (1 - rules.keep) * statistics
-    return Observation(Domain(mixed, hold_off=max(0, domain.hold_off - 1)), divergence)
+    return Observation(DomainEstimate(mixed, hold_off=max(0, domain.hold_off - 1)), divergence)

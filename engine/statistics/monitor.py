@@ -31,7 +31,7 @@ class Alarm(IntEnum):
 
 
 @dataclass(frozen=True)
-class Pool:
+class PredictionPool:
     """The predictions of the last images, in constant memory.
 
     Attributes:
@@ -45,20 +45,25 @@ class Pool:
     entropy: float
 
     @staticmethod
-    def of(probabilities: FloatArray) -> Pool:
+    def empty(classes: int) -> PredictionPool:
+        """Return a pool before the first image."""
+        return PredictionPool(0.0, np.zeros(classes), 0.0)
+
+    @staticmethod
+    def of(probabilities: FloatArray) -> PredictionPool:
         """Return the pool of one batch of probabilities `[N, K]`."""
-        return Pool(
+        return PredictionPool(
             float(len(probabilities)), probabilities.mean(axis=0), float(_entropy(probabilities).mean())
         )
 
-    def after(self, earlier: Pool | None) -> Pool:
+    def after(self, earlier: PredictionPool) -> PredictionPool:
         """Return this batch's pool, filled up to `POOL_IMAGES` with the earlier one."""
-        room = 0.0 if earlier is None else min(earlier.images, max(0.0, POOL_IMAGES - self.images))
-        if earlier is None or not room:
+        room = min(earlier.images, max(0.0, POOL_IMAGES - self.images))
+        if not room:
             return self
         total = self.images + room
         share = room / total
-        return Pool(
+        return PredictionPool(
             total,
             (1 - share) * self.mean + share * earlier.mean,
             (1 - share) * self.entropy + share * earlier.entropy,

@@ -1,23 +1,49 @@
-"""The façade for people who embed the engine: a bundle, a method, its state, and the guard."""
+"""The façade for people who embed the engine: one stream of batches on one network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..interface.method import AnyMethod, Prediction, State
+from ..interface.method import AnyBoundMethod, AnyMethod, Prediction
+from ..interface.request import answer_with, drive
 from ..model import Forward, ImageArray
 from ..registry import method as configured_method
 from ..registry import options_of
 from ..runtime.network import Network
-from ..wrappers.fallback import guarded_step
+from ..state import State
+from ..wrappers.fallback import step_with_fallback
 from . import checkpoint
 
+DEFAULT_METHOD = "pizo"
 DEFAULT_SEED = 2000  # FOZO's official runs
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Everything that a stream carries from batch to batch.
+
+    Attributes:
+        method: state of the method.
+        guarded: batches that the frozen network answered instead of the method since the last reset.
+    """
+
+    method: State
+    guarded: int = 0
+
+    def after(self, prediction: Prediction, method: State) -> StreamState:
+        """Return the state after a batch.
+
+        Args:
+            prediction: the answer to the batch.
+            method: state of the method after it.
+        """
+        return StreamState(method, self.guarded + prediction.guarded)
 
 
 class Adapter:
@@ -26,15 +52,14 @@ class Adapter:
     An adapter belongs to one thread. A network may be shared by many adapters in many threads.
 
     Attributes:
-        network: what runs the forwards.
+        network: runs the forwards.
         method: the method with its options.
-        seed: what the method's random draws derive from.
-        state: all that the method carries.
-        guarded: batches on which the guard stepped in since the last reset.
+        bound: the method bound to the network's model.
+        seed: seed of the method's random draws.
     """
 
     def __init__(self, network: Forward, method: AnyMethod, seed: int = DEFAULT_SEED) -> None:
-        """Starts a stream.
+        """Start a stream.
 
         Raises:
             BundleError: the bundle lacks something the method needs, such as source statistics.
@@ -42,12 +67,21 @@ class Adapter:
         """
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
             raise InputError(f"a seed must be an integer in 0..2^63-1, found {seed!r}")
-        seed = int(seed)
         self.network = network
         self.method = method
-        self.seed = seed
-        self.state: State = method.init(network.info, seed)
-        self.guarded = 0
+        self.bound: AnyBoundMethod = method.bind(network.info)
+        self.seed = int(seed)
+        self._state = StreamState(self.bound.init(self.seed))
+
+    @property
+    def state(self) -> State:
+        """The current state of the method."""
+        return self._state.method
+
+    @property
+    def guarded(self) -> int:
+        """Number of batches that the frozen network answered instead of the method since the last reset."""
+        return self._state.guarded
 
     @classmethod
     def open(
@@ -55,7 +89,7 @@ class Adapter:
         bundle: str | Path,
         *,
         precision: str = "fp32",
-        method: str = "pizo",
+        method: str = DEFAULT_METHOD,
         seed: int = DEFAULT_SEED,
         classes: Sequence[int] | None = None,
         workers: int | None = None,
@@ -63,17 +97,17 @@ class Adapter:
         provider: str = "cpu",
         **options: object,
     ) -> Adapter:
-        """Loads a bundle and starts a stream on it.
+        """Load a bundle and start a stream on it.
 
         Args:
             bundle: folder made by `fozo export`.
             precision: which graph, `fp32` by default.
             method: a name of `fozo.METHODS`; the default is for vision transformers.
-            seed: what the method's random draws derive from.
+            seed: seed of the method's random draws.
             classes: indices of the classes to predict, for streams that hold only some of them.
-            workers: threads; default: what tuning found, or as many as this process may use.
-            micro_batch: images per call of the runtime; default: what tuning found, or by the model's size.
-            provider: who computes, `cpu` or `openvino`.
+            workers: threads; default: the tuned number, or as many as this process may use.
+            micro_batch: images per call of the runtime; default: the tuned number, or by the model's size.
+            provider: the execution provider, `cpu` or `openvino`.
             options: the method's options (`fozo methods` lists them).
 
         Raises:
@@ -85,7 +119,7 @@ class Adapter:
         return cls(network if classes is None else network.select(classes), configured, seed)
 
     def step(self, images: ImageArray) -> Prediction:
-        """Predicts a batch and adapts to it.
+        """Predict a batch and adapt to it.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, resized and cropped as the bundle's preprocessing says.
@@ -93,34 +127,40 @@ class Adapter:
         Raises:
             InputError: images of another type or shape. The state is as it was.
         """
-        prediction, self.state = guarded_step(self.method, self.state, images, self.network)
-        self.guarded += prediction.guarded
+        step = step_with_fallback(self.bound, self.state, images)
+        prediction, method_state = drive(step, answer_with(self.network))
+        self._state = self._state.after(prediction, method_state)
         return prediction
 
     def reset(self) -> None:
-        """Forgets everything that was learnt: the state is again the initial one, bit for bit."""
-        self.state = self.method.init(self.network.info, self.seed)
-        self.guarded = 0
+        """Forget everything that was learnt: the state is again the initial one, bit for bit."""
+        self._state = StreamState(self.bound.init(self.seed))
+
+    def snapshot(self) -> StreamState:
+        """Return the whole state of the stream, for `restore`."""
+        return self._state
+
+    def restore(self, state: StreamState) -> None:
+        """Continue from a state that `snapshot` returned."""
+        self._state = state
 
     def save(self, path: str | Path) -> None:
-        """Writes a checkpoint (`.npz`), atomically.
+        """Write a checkpoint (`.npz`), atomically.
 
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
         """
-        checkpoint.save(Path(path), {**self._header(), "guarded": self.guarded}, self.state)
+        checkpoint.save(Path(path), self._header(), self.snapshot())
 
     def load(self, path: str | Path) -> None:
-        """Continues from a checkpoint: predictions are those of a stream that was never interrupted.
+        """Continue from a checkpoint: predictions are those of a stream that was never interrupted.
 
         Raises:
             StateError: it is missing, damaged, or belongs to another bundle, method or set of options. The
                 state is as it was.
         """
-        info = self.network.info
-        initial = self.method.init(info, self.seed)
-        self.state, header = checkpoint.load(Path(path), self._header(), initial, info)
-        self.guarded = int(header.get("guarded", 0))
+        template = StreamState(self.bound.init(self.seed))
+        self.restore(checkpoint.load(Path(path), self._header(), template, self.network.info))
 
     def _header(self) -> dict[str, Any]:
         return {

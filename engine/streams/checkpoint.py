@@ -1,4 +1,4 @@
-"""An adapter's state on disk: one `.npz` without pickle, written atomically, resumed bit for bit."""
+"""A state on disk: one `.npz` without pickle, written atomically, resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,143 +16,164 @@ from numpy.typing import NDArray
 from ..arrays import from_npz, to_npz
 from ..errors import StateError
 from ..files import write_atomic
-from ..interface.method import State
 from ..model import ModelInfo
+from ..state import iterate_values, record_fields
 
-SCHEMA = 1
-StateT = TypeVar("StateT", bound=State)
+SCHEMA = 2
+RecordT = TypeVar("RecordT")
 
 
-def save(path: Path, header: Mapping[str, Any], state: State) -> None:
-    """Writes a state; fields that are None are left out.
+def save(path: Path, header: Mapping[str, Any], state: Any) -> None:
+    """Write a state; values that are None are left out.
 
     Args:
         path: the file.
         header: JSON values that must agree when the state is loaded (`load`), such as the bundle's hash.
-        state: any method's state.
+        state: a dataclass of numbers, arrays, and further dataclasses, named tuples and lists of states.
 
     Raises:
         OutputError: the file cannot be written; an older one is left as it was.
     """
     text = json.dumps({"schema": SCHEMA, **header})
-    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **arrays_of(state)))
+    write_atomic(path, to_npz(header=np.frombuffer(text.encode(), np.uint8), **flatten(state)))
 
 
-def arrays_of(state: State, prefix: str = "") -> dict[str, NDArray[Any]]:
-    """Every value of a state that is not None, by name.
+def flatten(state: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Return every value of a state that is not None, by name, as an array.
 
-    Those of a state inside it as `name.inner`, of several states as `name.0.inner` and so on.
+    Args:
+        state: as for `save`.
+        prefix: of all names.
     """
-    values: dict[str, NDArray[Any]] = {}
-    for f in fields(state):
-        value = getattr(state, f.name)
-        if isinstance(value, State):
-            values.update(arrays_of(value, f"{prefix}{f.name}."))
-        elif isinstance(value, tuple):
-            for place, each in enumerate(value):
-                values.update(arrays_of(each, f"{prefix}{f.name}.{place}."))
-        elif value is not None:
-            values[prefix + f.name] = np.asarray(value)
-    return values
+    return {name: np.asarray(value) for name, value in iterate_values(state, prefix) if value is not None}
 
 
-def load(
-    path: Path, header: Mapping[str, Any], like: StateT, info: ModelInfo
-) -> tuple[StateT, dict[str, Any]]:
-    """Reads a state, and returns it with its whole header.
+def load(path: Path, header: Mapping[str, Any], template: RecordT, model: ModelInfo) -> RecordT:
+    """Read a state.
 
     Args:
         path: the file.
-        header: what its header must say; keys it has beside these are ignored.
-        like: the initial state of the same method on the same bundle: gives the fields, types and shapes.
-        info: the model, for the shapes of arrays that are None at first (`State` says how).
+        header: expected entries of its header; other entries are ignored.
+        template: the initial state of the same method on the same bundle: gives fields, types and shapes.
+        model: for the shapes of arrays that are None at first (`optional_array`).
 
     Raises:
         StateError: the file is missing, damaged, or belongs to another bundle, method or set of options.
     """
     try:
         arrays = from_npz(path)
-        found = json.loads(arrays.pop("header").tobytes())
+        stored_header = json.loads(arrays.pop("header").tobytes())
     except (ValueError, KeyError, RecursionError) as error:
         raise StateError(
             f"{path} is not a readable checkpoint ({error}); start anew, or use another one"
         ) from error
-    for key, expected in {"schema": SCHEMA, **header}.items():
-        if not isinstance(found, dict) or found.get(key) != expected:
-            value = found.get(key) if isinstance(found, dict) else found
-            if isinstance(expected, dict) and isinstance(value, dict):  # options: name only what differs
-                names = [name for name in {**expected, **value} if expected.get(name) != value.get(name)]
-                expected, value = ({name: each.get(name) for name in names} for each in (expected, value))
-            raise StateError(
-                f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
-                "open the bundle and method that wrote it, or start anew"
-            )
-    return restored(path, "", arrays, like, info), found
+    _check_header(path, stored_header, {"schema": SCHEMA, **header})
+    return unflatten(path, arrays, template, model)
 
 
-def restored(
-    path: Path, prefix: str, arrays: Mapping[str, NDArray[Any]], like: StateT, info: ModelInfo
-) -> StateT:
-    """A state from what `arrays_of` made of it under the same prefix.
+def unflatten(
+    path: Path, arrays: Mapping[str, NDArray[Any]], template: RecordT, model: ModelInfo, prefix: str = ""
+) -> RecordT:
+    """Return a state from the arrays that `flatten` made of it.
 
     Args:
-        path: where the arrays come from, for messages.
-        prefix: of their names.
+        path: source of the arrays, for messages.
         arrays: by name.
-        like: the initial state of the same method on the same bundle.
-        info: the model.
+        template: the initial state of the same method on the same bundle.
+        model: the model.
+        prefix: of the names.
 
     Raises:
-        StateError: an array is missing, or not of the type and shape that it should have.
+        StateError: an array is missing, or not of the expected type and shape.
     """
-    hints = typing.get_type_hints(type(like))
-    values: dict[str, Any] = {}
-    for f in fields(like):
-        name, initial = prefix + f.name, getattr(like, f.name)
-        if isinstance(initial, State):
-            values[f.name] = restored(path, f"{name}.", arrays, initial, info)
-        elif isinstance(initial, tuple):
-            count, like_each = len(values[f.metadata["each_of"]]), getattr(like, f.metadata["like"])
-            if any(each.startswith(f"{name}.{count}.") for each in arrays):
-                raise StateError(
-                    f"{path}: there are more states {name} than {prefix}{f.metadata['each_of']} has entries, "
-                    f"{count}; start anew, or use another checkpoint"
-                )
-            values[f.name] = tuple(
-                restored(path, f"{name}.{place}.", arrays, like_each, info) for place in range(count)
+    return _Reader(path, arrays, model).read_record(template, prefix)
+
+
+def _check_header(path: Path, stored: Any, expected_header: Mapping[str, Any]) -> None:
+    for key, expected in expected_header.items():
+        value = stored.get(key) if isinstance(stored, dict) else stored
+        if isinstance(stored, dict) and value == expected:
+            continue
+        if key == "schema" and value == 1:
+            raise StateError(
+                f"{path} was written by an older version of fozo (schema 1, now {SCHEMA}) and cannot be "
+                "continued; remove it and start again"
             )
-        else:
-            values[f.name] = _restore(path, name, f, hints[f.name], arrays.get(name), initial, info)
-    return type(like)(**values)
-
-
-def _restore(
-    path: Path,
-    name: str,
-    f: Field[Any],
-    hint: Any,
-    stored: NDArray[Any] | None,
-    initial: Any,
-    info: ModelInfo,
-) -> Any:
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    if stored is None and type(None) in kinds:
-        return None
-    scalar, free = int in kinds or float in kinds, f.metadata.get("free", 0)
-    if initial is not None:
-        shape, dtype = np.shape(initial), np.asarray(initial).dtype
-    else:
-        shape = tuple(getattr(info, axis) for axis in f.metadata.get("axes", ()))
-        dtype = np.dtype(np.float64)
-    fits = (
-        stored is not None
-        and (stored.ndim, stored.shape[free:], stored.dtype) == (len(shape), shape[free:], dtype)
-        and np.isfinite(stored).all()
-    )
-    if stored is None or not fits:
-        found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
+        if isinstance(expected, dict) and isinstance(value, dict):  # options: name only what differs
+            names = [name for name in {**expected, **value} if expected.get(name) != value.get(name)]
+            expected, value = ({name: side.get(name) for name in names} for side in (expected, value))
         raise StateError(
-            f"{path}: field {name} does not fit, expected finite {dtype} of shape "
-            f"{['any'] * free + list(shape[free:])}, found {found}; start anew, or use another checkpoint"
+            f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
+            "open the bundle and method that wrote it, or start anew"
         )
-    return stored.item() if scalar else stored
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads records from arrays.
+
+    Attributes:
+        path: source of the arrays, for messages.
+        arrays: by name.
+        model: the model, for the axes of optional arrays.
+    """
+
+    path: Path
+    arrays: Mapping[str, NDArray[Any]]
+    model: ModelInfo
+
+    def read_record(self, template: RecordT, prefix: str) -> RecordT:
+        """Return a record of the type and shapes of `template`."""
+        hints = typing.get_type_hints(type(template))
+        metadata: dict[str, Mapping[str, Any]] = (
+            {f.name: f.metadata for f in fields(template)} if is_dataclass(template) else {}
+        )
+        values: dict[str, Any] = {}
+        for name in record_fields(template) or ():
+            initial, options = getattr(template, name), metadata.get(name, {})
+            if record_fields(initial) is not None:
+                values[name] = self.read_record(initial, f"{prefix}{name}.")
+            elif isinstance(initial, tuple):
+                count = len(values[options["parallel_to"]])
+                values[name] = self._read_list(
+                    getattr(template, options["template"]), count, prefix + name, options["parallel_to"]
+                )
+            else:
+                values[name] = self._read_value(prefix + name, hints[name], initial, options)
+        return type(template)(**values)
+
+    def _read_list(self, template: Any, count: int, name: str, parallel_to: str) -> tuple[Any, ...]:
+        if any(stored.startswith(f"{name}.{count}.") for stored in self.arrays):
+            raise StateError(
+                f"{self.path}: there are more states {name} than {parallel_to} has entries, {count}; "
+                "start anew, or use another checkpoint"
+            )
+        return tuple(self.read_record(template, f"{name}.{index}.") for index in range(count))
+
+    def _read_value(self, name: str, hint: Any, initial: Any, options: Mapping[str, Any]) -> Any:
+        """Return a number or an array, checked against type hint, initial value and declaration."""
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(hint) if union else (hint,)
+        stored = self.arrays.get(name)
+        if stored is None and type(None) in kinds:
+            return None
+        variable_axes = options.get("variable_axes", 0)
+        if initial is not None:
+            shape, dtype = np.shape(initial), np.asarray(initial).dtype
+        else:
+            shape = tuple(getattr(self.model, axis) for axis in options.get("axes", ()))
+            dtype = np.dtype(np.float64)
+        fixed = shape[variable_axes:]
+        fits = (
+            stored is not None
+            and (stored.ndim, stored.shape[variable_axes:], stored.dtype) == (len(shape), fixed, dtype)
+            and np.isfinite(stored).all()
+        )
+        if stored is None or not fits:
+            found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
+            raise StateError(
+                f"{self.path}: field {name} does not fit, expected finite {dtype} of shape "
+                f"{['any'] * variable_axes + list(fixed)}, found {found}; start anew, or use another "
+                "checkpoint"
+            )
+        return stored.item() if {int, float, bool} & set(kinds) else stored

@@ -1,33 +1,29 @@
 """Many streams on one network: their forwards run together, their states stay their own.
 
-A method asks for forwards in the middle of its step. So each stream's step runs in a thread in which forwards
-only wait; once every stream waits or is done, what they wait for runs in as few calls of the network as
-possible: images one after the other, tunables as those of each image. Methods know nothing of it.
+A step is a generator of requests. Whenever every stream has made its next request or is done, the requests
+run in as few calls of the network as possible. Methods know nothing of it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
 from ..errors import FozoError, InputError
-from ..model import FloatArray, ImageArray, Outputs, Tunables
-from ..registry import AnyMethod, Prediction, State
+from ..interface.method import AnyMethod, Prediction, Step
+from ..interface.request import Request
+from ..model import ImageArray, Outputs
 from ..registry import method as configured_method
-from ..runtime.graph_contract import BATCH_STATISTICS
 from ..runtime.network import Network
-from ..wrappers.fallback import guarded_step
-from .adapter import DEFAULT_SEED, Adapter
-
-# More images at once save no time, only cost memory, unless there are many workers to keep busy.
-IMAGES_PER_STACK = 64
-CALLS_PER_WORKER = 4
+from ..state import State
+from ..wrappers.fallback import step_with_fallback
+from .adapter import DEFAULT_METHOD, DEFAULT_SEED, Adapter, StreamState
+from .stacking import group_requests, run_stacked
 
 Key = TypeVar("Key", bound=Hashable)
 Outcome = tuple[Prediction, State]
@@ -42,7 +38,7 @@ class Pool:
     Any thread may call the pool and its streams at any time: they take turns.
 
     Attributes:
-        network: what runs the forwards of all streams; it is not closed with them.
+        network: runs the forwards of all streams; it is not closed with them.
     """
 
     def __init__(self, network: Network) -> None:
@@ -51,14 +47,14 @@ class Pool:
         self._turn = threading.Lock()
 
     def open(
-        self, key: Hashable, method: str = "fozo", *, seed: int = DEFAULT_SEED, **options: object
+        self, key: Hashable, method: str = DEFAULT_METHOD, *, seed: int = DEFAULT_SEED, **options: object
     ) -> Adapter:
-        """Starts a stream.
+        """Start a stream.
 
         Args:
-            key: what to call it from now on.
+            key: name of the stream in `step` and `close`.
             method: a name of `fozo.METHODS`.
-            seed: what the method's random draws derive from.
+            seed: seed of the method's random draws.
             options: the method's options.
 
         Returns:
@@ -76,17 +72,17 @@ class Pool:
         return stream
 
     def close(self, key: Hashable) -> None:
-        """Takes a stream out of the pool. What `open` returned can still be saved, and stepped on its own.
+        """Take a stream out of the pool. It can still be saved, and stepped on its own.
 
         Raises:
             InputError: no stream of this key is open.
         """
         with self._turn:
-            self._find(key)
+            self._get_stream(key)
             del self._streams[key]
 
     def step(self, batches: Mapping[Key, ImageArray]) -> dict[Key, Prediction]:
-        """Predicts a batch of each of some streams and adapts each stream to its own.
+        """Predict one batch for each of some streams, and adapt each stream to its own batch.
 
         Either all of these streams advance or, where anything is raised, none.
 
@@ -99,26 +95,34 @@ class Pool:
             RuntimeError: the same, with an error that is not fozo's as its cause.
         """
         with self._turn:
-            steps = self._steps(batches)
-            outcomes = _run_together(self.network, steps)
-            _advance([step.stream for step in steps], outcomes)
-            return {key: prediction for key, (prediction, _) in zip(batches, outcomes, strict=True)}
+            steps = self._begin_steps(batches)
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    _run_together(self.network, steps)
+            finally:
+                for step in steps:
+                    step.requests.close()
+            _advance(steps)
+            return {key: step.outcome[0] for key, step in zip(batches, steps, strict=True)}
 
-    def _steps(self, batches: Mapping[Key, ImageArray]) -> list[_Step]:
+    def _begin_steps(self, batches: Mapping[Key, ImageArray]) -> list[_StreamStep]:
         if not batches:
             raise InputError("expected a batch of images for at least one stream, found none")
-        steps = [_Step(key, self._find(key), images) for key, images in batches.items()]
-        for step in steps:
+        streams = {key: self._get_stream(key) for key in batches}
+        for key, images in batches.items():
             try:
-                self.network.check_images(step.images)
+                self.network.check_images(images)
             except InputError as error:
-                _fail([step], error)
-        return steps
+                _raise_for([key], error)
+        return [
+            _StreamStep(key, stream, step_with_fallback(stream.bound, stream.state, batches[key]))
+            for key, stream in streams.items()
+        ]
 
-    def _find(self, key: Hashable) -> _Stream:
+    def _get_stream(self, key: Hashable) -> _Stream:
         if key not in self._streams:
-            known = ", ".join(map(repr, self._streams)) or "none"
-            raise InputError(f"there is no stream {key!r}; open are: {known}")
+            names = ", ".join(map(repr, self._streams)) or "none"
+            raise InputError(f"there is no stream {key!r}; open are: {names}")
         return self._streams[key]
 
 
@@ -137,196 +141,75 @@ class _Stream(Adapter):
         with self._turn:
             super().reset()
 
-    def save(self, path: str | Path) -> None:
+    def snapshot(self) -> StreamState:
         with self._turn:
-            super().save(path)
+            return self._state
 
-    def load(self, path: str | Path) -> None:
+    def restore(self, state: StreamState) -> None:
         with self._turn:
-            super().load(path)
+            self._state = state
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What `Network.candidates` is asked for."""
-
-    images: ImageArray
-    tunables: Sequence[Tunables]
-
-    @property
-    def kind(self) -> Hashable:
-        """Requests of one kind can be stacked: as many forwards, with tunables of the same shapes."""
-        return tuple(
-            tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in each.items()))
-            for each in self.tunables
-        )
-
-
-class _Abandoned(BaseException):
-    """Ends a step whose pool has given up; not an `Exception`, so that no method takes it for a failure."""
-
-
-class _Step:
-    """One step of one stream in a thread of its own. To its method it is the network, which takes its time.
+@dataclass
+class _StreamStep:
+    """One step of one stream.
 
     Attributes:
-        report: what it waits for, or what came of it: a request, an outcome, or an error.
-        reported: gets an entry with every report.
-        answers: to its requests; None ends it.
+        key: of the stream.
+        stream: the stream.
+        requests: its step.
+        outcome: prediction and next state; only set once the step has ended.
     """
 
-    def __init__(self, key: Hashable, stream: _Stream, images: ImageArray) -> None:
-        self.key, self.stream, self.images = key, stream, images
-        self.info = stream.network.info
-        self.report: _Request | Outcome | BaseException | None = None
-        self.reported: SimpleQueue[None] = SimpleQueue()
-        self.answers: SimpleQueue[list[Outputs] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"fozo-stream-{key}")
+    key: Hashable
+    stream: _Stream
+    requests: Step[State]
+    outcome: Outcome = NotImplemented
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        """Waits for the thread, which ends at its next request, if it has not ended yet."""
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        return self.candidates(images, [tunables])[0]
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        self.report = _Request(images, tunables)
-        self.reported.put(None)
-        answer = self.answers.get()
-        if answer is None:
-            raise _Abandoned
-        return answer
-
-    def _run(self) -> None:
+    def resume(self, outputs: list[Outputs] | None) -> Request | None:
+        """Return the next request, given the outputs of the last one; None at the end of the step."""
         try:
-            self.report = guarded_step(self.stream.method, self.stream.state, self.images, self)
-        except BaseException as error:  # whatever it is, it belongs to the caller of the pool
-            self.report = error
-        self.reported.put(None)
-
-
-_Waiting = tuple[_Step, _Request]
-
-
-def _run_together(network: Network, steps: Sequence[_Step]) -> list[Outcome]:
-    """Runs the steps to their ends; an error or an interrupt ends all of them, and their threads."""
-    outcomes: dict[Hashable, Outcome] = {}
-    running = list(steps)
-    try:
-        for step in steps:
-            step.start()
-        while running:
-            for step in running:
-                step.reported.get()
-            waiting: list[_Waiting] = []
-            for step in running:
-                if isinstance(step.report, _Request):
-                    waiting.append((step, step.report))
-                elif isinstance(step.report, tuple):
-                    outcomes[step.key] = step.report
-                else:
-                    assert step.report is not None
-                    _fail([step], step.report)
-            _serve(network, waiting)
-            running = [step for step, _ in waiting]
-    finally:
-        for step in steps:
-            step.answers.put(None)
-        for step in steps:
-            step.end()
-    return [outcomes[step.key] for step in steps]
-
-
-def _serve(network: Network, waiting: Sequence[_Waiting]) -> None:
-    """Answers every request; who has an answer goes on while the others' are computed."""
-    for stack in _stacks(network, waiting):
-        steps, requests = zip(*stack, strict=True)
-        try:
-            answers = _answers(network, requests)
+            return self.requests.send(outputs)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as end:
+            self.outcome = end.value
+            return None
         except Exception as error:
-            _fail(steps, error)
-        for step, answer in zip(steps, answers, strict=True):
-            step.answers.put(answer)
+            _raise_for([self.key], error)
 
 
-def _stacks(network: Network, waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
-    """What runs together: requests of one kind, up to a number of images."""
-    limit = max(IMAGES_PER_STACK, CALLS_PER_WORKER * network.workers * network.micro_batch)
-    coupled = BATCH_STATISTICS in network.info.tunables  # streams would influence each other
-    stacks: list[list[_Waiting]] = []
-    latest: dict[Hashable, tuple[list[_Waiting], int]] = {}  # per kind, and its images
-    for step, request in waiting:
-        kind = request.kind
-        stack, images = latest.get(kind, ([], limit))
-        images += len(request.images)
-        if coupled or images > limit:
-            stack, images = [], len(request.images)
-            stacks.append(stack)
-        stack.append((step, request))
-        latest[kind] = stack, images
-    return stacks
+def _run_together(network: Network, steps: Sequence[_StreamStep]) -> None:
+    """Run the steps to their ends, one round of requests after the other."""
+    pending = [(step, request) for step in steps if (request := step.resume(None))]
+    while pending:
+        next_requests: dict[int, Request | None] = {}
+        for stack in group_requests(network, [request for _, request in pending]):
+            try:
+                answers = run_stacked(network, [pending[index][1] for index in stack])
+            except Exception as error:
+                _raise_for([pending[index][0].key for index in stack], error)
+            for index, outputs in zip(stack, answers, strict=True):
+                next_requests[index] = pending[index][0].resume(outputs)
+        pending = [
+            (step, request) for index, (step, _) in enumerate(pending) if (request := next_requests[index])
+        ]
 
 
-def _answers(network: Network, requests: Sequence[_Request]) -> list[list[Outputs]]:
-    """The answers to requests of one kind, from one call of the network."""
-    if len(requests) == 1:
-        return [network.candidates(requests[0].images, requests[0].tunables)]
-    images = np.concatenate([request.images for request in requests])
-    found = network.candidates(images, [_stacked(requests, i) for i in range(len(requests[0].tunables))])
-    ends = np.cumsum([len(request.images) for request in requests])
-    parts = [slice(end - len(request.images), end) for end, request in zip(ends, requests, strict=True)]
-    return [[_part(outputs, part) for outputs in found] for part in parts]
-
-
-def _stacked(requests: Sequence[_Request], candidate: int) -> dict[str, FloatArray]:
-    """The tunables of one candidate of all requests, per image: `[ΣN, …]` of `[1 or N, …]` each."""
-    return {
-        name: np.concatenate(
-            [
-                np.broadcast_to(array, (len(request.images), *array.shape[1:]))
-                for request in requests
-                for array in [request.tunables[candidate][name]]
-            ]
-        )
-        for name in requests[0].tunables[candidate]
-    }
-
-
-def _part(outputs: Outputs, part: slice) -> Outputs:
-    """Some images' outputs, copied: what a stream keeps of them must not keep those of all streams."""
-    arrays = {f.name: getattr(outputs, f.name) for f in fields(outputs)}
-    own: dict[str, Any] = {
-        name: None if array is None else array[part].copy() for name, array in arrays.items()
-    }
-    return Outputs(**own)
-
-
-def _fail(steps: Sequence[_Step], error: BaseException) -> NoReturn:
-    """Raises an error with the streams it belongs to; of its own kind if it is fozo's."""
-    if not isinstance(error, Exception):
-        raise error
-    names = ("stream " if len(steps) == 1 else "streams ") + ", ".join(repr(step.key) for step in steps)
+def _raise_for(keys: Sequence[Hashable], error: Exception) -> NoReturn:
+    """Raise an error with the streams that it belongs to; of its own kind if it is fozo's."""
+    names = ("stream " if len(keys) == 1 else "streams ") + ", ".join(map(repr, keys))
     if isinstance(error, FozoError):
         raise type(error)(f"{names}: {error}") from error
     raise RuntimeError(f"{names}: {type(error).__name__}: {error}") from error
 
 
-def _advance(streams: Sequence[_Stream], outcomes: Sequence[Outcome]) -> None:
-    """All streams or, where an interrupt comes in between, none."""
-    before = [(stream.state, stream.guarded) for stream in streams]
-    after = [
-        (state, stream.guarded + prediction.guarded)
-        for stream, (prediction, state) in zip(streams, outcomes, strict=True)
-    ]
+def _advance(steps: Sequence[_StreamStep]) -> None:
+    """Advance all streams or, where an interrupt comes in between, none."""
+    before = [step.stream._state for step in steps]
+    after = [state.after(*step.outcome) for state, step in zip(before, steps, strict=True)]
     try:
-        for stream, following in zip(streams, after, strict=True):
-            stream.state, stream.guarded = following
+        for step, state in zip(steps, after, strict=True):
+            step.stream._state = state
     except BaseException:
-        for stream, previous in zip(streams, before, strict=True):
-            stream.state, stream.guarded = previous
+        for step, state in zip(steps, before, strict=True):
+            step.stream._state = state
         raise

@@ -1,7 +1,7 @@
-"""What is learnt belongs to a domain: any method, with a state for each domain that it meets.
+"""A state per domain for any method: it starts afresh in a new domain and resumes in an earlier one.
 
-Domains are told apart by the statistics of their embeddings, as in ZOA (ACM MM 2025). Where ZOA mixes what it
-learnt in all of them, here each has its own, found again by these statistics: ours.
+Domains are told apart by the statistics of their embeddings, as in ZOA (ACM MM 2025). ZOA mixes the changes
+of all domains; here every domain has a state of its own, which is looked up by these statistics.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Prediction, State, growing_array, renumbered, several_states
+from ..interface.method import Prediction, Step
 from ..interface.options import option
-from ..model import FloatArray, Forward, ImageArray, ModelInfo
-from ..statistics.domain_detector import Domain, DomainRules, distance, observe
-from .fallback import guarded_step
-from .recorder import Overheard
-from .wrapper import Wrapper
+from ..interface.request import Requests
+from ..model import FloatArray, ImageArray, ModelInfo
+from ..state import State, state_list, variable_length_array, with_step_counts_of
+from ..statistics.domain_detector import DomainEstimate, DomainRules, distance, observe
+from .fallback import step_with_fallback
+from .recorder import RequestRecorder
+from .wrapper import BoundWrapper, Wrapper
 
 IMAGES = 64  # that a check needs: statistics of fewer differ by what is on them
 DECAY = 0.8  # share of the old statistics of a domain that a check keeps
@@ -25,28 +27,26 @@ DECAY = 0.8  # share of the old statistics of a domain that a check keeps
 
 @dataclass(frozen=True)
 class DomainsState(State):
-    """What is learnt in each domain.
+    """The states of a method in several domains.
 
     Attributes:
-        inner: state of the method in this domain.
-        checked: the same after the last check: no image of a domain that is yet to be noticed is in it.
-        pool_images, domain, pool: as in `Domain`, its statistics first.
-        known: statistics of the K domains that were left, the one left longest ago first, `[K, 2, E]`.
+        inner: state of the method in the current domain.
+        checked: the same after the last check: it contains no image of a domain that is yet to be noticed.
+        domain: running statistics of the current domain.
+        earlier_statistics: statistics of the K earlier domains, the one left longest ago first, `[K, 2, E]`.
         earlier: state of the method in each of these.
     """
 
     inner: State
     checked: State
-    pool_images: int
-    domain: FloatArray = growing_array(free=2)
-    pool: FloatArray = growing_array(free=2)
-    known: FloatArray = growing_array(free=3)
-    earlier: tuple[State, ...] = several_states("inner", each_of="known")
+    domain: DomainEstimate
+    earlier_statistics: FloatArray = variable_length_array(axes=3)
+    earlier: tuple[State, ...] = state_list(template="inner", parallel_to="earlier_statistics")
 
 
 @dataclass(frozen=True)
 class Domains(Wrapper):
-    """Another method that begins anew when the domain changes, and goes on where it was when it returns.
+    """A method that starts afresh when the domain changes, and resumes when an earlier domain returns.
 
     A change is noticed on the first batch of the new domain, which is then predicted once more; smaller
     batches are checked together once they are 64 images.
@@ -57,91 +57,88 @@ class Domains(Wrapper):
     )
     domains_threshold: float = option(0.05, "distance of two embeddings above which domains differ", low=0)
 
-    def init(self, info: ModelInfo, seed: int) -> DomainsState:
-        """The method's initial state, and no domain.
+    def bind(self, model: ModelInfo) -> BoundDomains:
+        """Return the wrapped method bound to a model.
 
         Raises:
             BundleError: the bundle lacks something the method needs.
         """
-        none = Domain()
-        inner = self.method.init(info, seed)
+        return BoundDomains(self, model, self.method.bind(model))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundDomains(BoundWrapper[Domains]):
+    """A method with a state per domain, on one model."""
+
+    def init(self, seed: int) -> DomainsState:
+        """Return the method's initial state, and no domain."""
+        inner = self.inner.init(seed)
         return DomainsState(
             step=0,
             seed=seed,
             inner=inner,
             checked=inner,
-            pool_images=0,
-            domain=none.statistics,
-            pool=none.pool,
-            known=np.zeros((0, 0, 0)),
+            domain=DomainEstimate(),
+            earlier_statistics=np.zeros((0, 0, 0)),
         )
 
-    def step(
-        self, state: DomainsState, images: ImageArray, network: Forward
-    ) -> tuple[Prediction, DomainsState]:
-        """A step of the method, and if it shows another domain a second one with what belongs to that.
+    def step(self, state: DomainsState, images: ImageArray) -> Step[DomainsState]:
+        """Step the method, and if the batch shows another domain, step it again with that domain's state.
 
         Raises:
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
-        heard = Overheard(network, images)
-        prediction, inner = guarded_step(self.method, state.inner, images, heard)
-        before = Domain(state.domain, state.pool, state.pool_images)
-        rules = DomainRules(self.domains_threshold, IMAGES, "accumulate", DECAY)
-        seen = observe(before, _embedding(heard), rules)
-        following = replace(
-            state,
-            step=state.step + 1,
-            inner=inner,
-            domain=seen.domain.statistics,
-            pool=seen.domain.pool,
-            pool_images=seen.domain.pool_images,
-        )
-        if seen.changed:
-            following = self._moved(state, following, network.info)
-            again, inner = guarded_step(self.method, following.inner, images, network)
-            prediction = replace(again, forwards=prediction.forwards + again.forwards)
-            following = replace(following, inner=inner)
-        if not following.pool_images:
-            following = replace(following, checked=following.inner)
+        recorder = RequestRecorder(images)
+        prediction, inner = yield from recorder.record(step_with_fallback(self.inner, state.inner, images))
+        rules = DomainRules(self.options.domains_threshold, IMAGES, "accumulate", DECAY)
+        observation = observe(state.domain, self._get_embedding(recorder), rules)
+        next_state = replace(state, step=state.step + 1, inner=inner, domain=observation.domain)
+        if observation.changed:
+            next_state = self._switch_domain(state, next_state)
+            first_forwards = prediction.forwards
+            prediction, inner = yield from step_with_fallback(self.inner, next_state.inner, images)
+            prediction = replace(prediction, forwards=first_forwards + prediction.forwards)
+            next_state = replace(next_state, inner=inner)
+        if not next_state.domain.pool_images:
+            next_state = replace(next_state, checked=next_state.inner)
         diagnostics = {
             **prediction.diagnostics,
-            "domain_changed": float(seen.changed),
-            "domains": float(len(following.known) + 1),
-            **({} if seen.distance is None else {"domain_distance": seen.distance}),
+            "domain_changed": float(observation.changed),
+            "domains": float(len(next_state.earlier) + 1),
+            **({} if observation.distance is None else {"domain_distance": observation.distance}),
         }
-        return replace(prediction, diagnostics=diagnostics), following
+        return replace(prediction, diagnostics=diagnostics), next_state
 
-    def predict(self, state: DomainsState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with what the method has learnt in the domain of the last step."""
-        return self.method.predict(state.inner, images, network)
+    def predict(self, state: DomainsState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the method's state in the domain of the last step."""
+        return self.inner.predict(state.inner, images)
 
-    def _moved(self, state: DomainsState, following: DomainsState, info: ModelInfo) -> DomainsState:
-        """In another domain: that of `state` is put away, and what belongs to the new one taken up."""
-        index = nearest(state.known, following.domain, self.domains_threshold)
-        inner = self.method.init(info, state.seed) if index is None else state.earlier[index]
-        others = [place for place in range(len(state.known)) if place != index]
-        others = others[max(0, len(others) + 1 - self.domains) :]  # one place is for the domain that is left
+    def _switch_domain(self, state: DomainsState, next_state: DomainsState) -> DomainsState:
+        """Store the current domain's state and switch to the matching stored one, or start afresh."""
+        options, statistics = self.options, state.earlier_statistics
+        match = find_nearest(statistics, next_state.domain.statistics, options.domains_threshold)
+        inner = self.inner.init(state.seed) if match is None else state.earlier[match]
+        others = [index for index in range(len(statistics)) if index != match]
+        others = others[max(0, len(others) + 1 - options.domains) :]  # the domain that is left needs one entry
         return replace(
-            following,
-            inner=renumbered(inner, following.inner),
-            known=np.stack([*state.known[others], state.domain]),
-            earlier=(*(state.earlier[place] for place in others), state.checked),
+            next_state,
+            inner=with_step_counts_of(inner, next_state.inner),
+            earlier_statistics=np.stack([*statistics[others], state.domain.statistics]),
+            earlier=(*(state.earlier[index] for index in others), state.checked),
         )
 
+    def _get_embedding(self, recorder: RequestRecorder) -> FloatArray:
+        if recorder.embedding is None:
+            raise BundleError(
+                f"domains are told apart by the output embedding, and the graph of {self.model.name} has "
+                "none; export the model again, or set domains to 0"
+            )
+        return recorder.embedding
 
-def nearest(known: FloatArray, statistics: FloatArray, threshold: float) -> int | None:
-    """Which of `known` `[K, 2, E]` is nearest to `statistics` `[2, E]`; None if all are too far."""
-    distances = [distance(each, statistics) for each in known]
+
+def find_nearest(candidates: FloatArray, statistics: FloatArray, threshold: float) -> int | None:
+    """Return the index of the candidate `[K, 2, E]` nearest to `statistics` `[2, E]`; None if all are far."""
+    distances = [distance(candidate, statistics) for candidate in candidates]
     if not distances or min(distances) > threshold:
         return None
     return int(np.argmin(distances))
-
-
-def _embedding(heard: Overheard) -> FloatArray:
-    if heard.embedding is None:
-        raise BundleError(
-            f"domains are told apart by the output embedding, and the graph of {heard.info.name} has none; "
-            "export the model again, or set domains to 0"
-        )
-    return heard.embedding

@@ -1,65 +1,58 @@
-"""The guard around every method: a stream never dies, and no bad state is kept, because of one bad batch."""
+"""The non-finite fallback around every method: one bad batch neither ends a stream nor spoils its state."""
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import is_dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from ..model import Forward, ImageArray
+from ..interface.method import AnyBoundMethod, Prediction, Step
+from ..interface.request import Request
+from ..model import ImageArray
+from ..state import State, record_fields
 
-if TYPE_CHECKING:  # methods that wrap others use the guard too
-    from ..interface.method import AnyMethod, Prediction, State
 
+def step_with_fallback(method: AnyBoundMethod, state: State, images: ImageArray) -> Step[State]:
+    """Step a method, unless that produces a loss, logits or a state that is not finite.
 
-def guarded_step(
-    method: AnyMethod, state: State, images: ImageArray, network: Forward
-) -> tuple[Prediction, State]:
-    """A step of `method`, unless it produces a loss, logits or a state that is not finite.
-
-    Then nothing is learnt from the batch and the frozen network predicts it (one more forward). An image for
-    which even the frozen network answers with non-finite logits gets zeros: no opinion. The step still
-    counts, so that the next one draws other directions.
+    In that case nothing is learnt from the batch and the frozen network predicts it (one more forward). An
+    image for which even the frozen network answers with non-finite logits gets zeros: no opinion. The step
+    still counts, so that the next one draws other directions.
 
     Args:
-        method: any method.
+        method: any bound method.
         state: from `method.init` or an earlier step.
         images: uint8 `[N, H, W, 3]`.
-        network: what runs the forwards.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        prediction, following = method.step(state, images, network)
-    if _is_finite(prediction) and _is_finite(following, state):
-        return prediction, following
-    logits = network(images).logits
-    readable = np.isfinite(logits).all(axis=1, keepdims=True)
-    frozen = replace(
+    prediction, next_state = yield from method.step(state, images)
+    if _is_finite(prediction) and _is_finite(next_state, state):
+        return prediction, next_state
+    (outputs,) = yield Request(images)
+    finite_images = np.isfinite(outputs.logits).all(axis=1, keepdims=True)
+    frozen: Prediction = replace(
         prediction,
-        logits=np.where(readable, logits, np.float32(0)),
+        logits=np.where(finite_images, outputs.logits, np.float32(0)),
         forwards=prediction.forwards + 1,
         loss=None,
         guarded=True,
-        diagnostics={"nonfinite_images": float((~readable).sum())},
+        diagnostics={"nonfinite_images": float((~finite_images).sum())},
     )
     return frozen, replace(state, step=state.step + 1)
 
 
-def _is_finite(record: Any, before: Any = None) -> bool:
-    """Whether all numbers of a record are finite, those of the states inside it too.
+def _is_finite(value: Any, previous: Any = None) -> bool:
+    """Return whether all floating-point numbers of a value are finite, nested records included.
 
-    What is the very object that it was before has been looked at then.
+    Objects identical to those of the previous state were checked in the last step and are skipped.
     """
-    return all(_finite_value(getattr(record, f.name), getattr(before, f.name, None)) for f in fields(record))
-
-
-def _finite_value(value: Any, before: Any = None) -> bool:
-    if value is before:
+    if value is previous:
         return True
     if is_dataclass(value):
-        return _is_finite(value, before)
-    if isinstance(value, tuple):
-        return all(map(_finite_value, value))
+        names = record_fields(value) or ()
+        return all(_is_finite(getattr(value, name), getattr(previous, name, None)) for name in names)
+    if isinstance(value, tuple):  # named tuples as well
+        return all(map(_is_finite, value))
     if isinstance(value, np.ndarray) and value.dtype.kind != "f":
-        return True  # images that are kept
+        return True  # stored images
     return not isinstance(value, (float, np.ndarray)) or bool(np.isfinite(value).all())

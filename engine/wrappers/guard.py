@@ -10,14 +10,16 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..interface.method import Prediction, State, late_array, renumbered
+from ..interface.method import Prediction, Step
 from ..interface.options import option
-from ..model import FloatArray, Forward, ImageArray, ModelInfo
-from ..statistics.monitor import Alarm, Pool, agreement, estimate_loss, has_jumped
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray, ModelInfo
+from ..state import State, with_step_counts_of
+from ..statistics.monitor import Alarm, PredictionPool, agreement, estimate_loss, has_jumped
 from ..statistics.objective import softmax
-from .fallback import guarded_step
-from .recorder import Overheard
-from .wrapper import Wrapper
+from .fallback import step_with_fallback
+from .recorder import RequestRecorder
+from .wrapper import BoundWrapper, Wrapper
 
 AVERAGE_DECAY = 0.9
 FOREVER = -1
@@ -25,20 +27,20 @@ FOREVER = -1
 
 @dataclass(frozen=True)
 class GuardedState(State):
-    """What the guard carries.
+    """State of the method, and the guard's readings.
 
     Attributes:
         inner: state of the method.
-        good: the last state of the method whose predictions stood a comparison, or the initial one.
-        verified: comparisons stood since the last alarm.
-        streak: comparisons stood in a row.
+        good: the last state of the method whose predictions passed a comparison, or the initial one.
+        verified: comparisons passed since the last alarm.
+        streak: comparisons passed in a row.
         look_in: batches until the next comparison with the frozen network.
         lost: predictions that adaptation has cost lately, as estimated, above what is tolerated.
         pause: batches that the frozen network is yet to answer; −1, all.
         next_pause: how many these will be after the next alarm.
         alarms: how often the method was found to do harm.
         shadows: forwards that were spent on comparisons.
-        pool_images, pool_entropy, pool_mean: the pool of the last predictions (`monitor.Pool`).
+        pool: the last predictions.
         entropy: running average of the pool's entropy.
         discrepancy: that of the distance to the source, where the method reports it.
     """
@@ -53,9 +55,7 @@ class GuardedState(State):
     next_pause: int
     alarms: int
     shadows: int
-    pool_images: float
-    pool_entropy: float
-    pool_mean: FloatArray | None = late_array("classes")
+    pool: PredictionPool
     entropy: float | None = None
     discrepancy: float | None = None
 
@@ -92,13 +92,22 @@ class Guarded(Wrapper):
     guard_pause: int = option(4, "batches left to the frozen network after the first alarm", low=1)
     guard_pause_max: int = option(64, "the same after repeated alarms, at most; each doubles it", low=1)
 
-    def init(self, info: ModelInfo, seed: int) -> GuardedState:
-        """The method's initial state, to be compared from the first batch on.
+    def bind(self, model: ModelInfo) -> BoundGuard:
+        """Return the watched method bound to a model.
 
         Raises:
             BundleError: the bundle lacks something the method needs.
         """
-        inner = self.method.init(info, seed)
+        return BoundGuard(self, model, self.method.bind(model))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundGuard(BoundWrapper[Guarded]):
+    """A watched method on one model."""
+
+    def init(self, seed: int) -> GuardedState:
+        """Return the method's initial state, to be compared from the first batch on."""
+        inner = self.inner.init(seed)
         return GuardedState(
             step=0,
             seed=seed,
@@ -109,158 +118,140 @@ class Guarded(Wrapper):
             look_in=0,
             lost=0.0,
             pause=0,
-            next_pause=self.guard_pause,
+            next_pause=self.options.guard_pause,
             alarms=0,
             shadows=0,
-            pool_images=0.0,
-            pool_entropy=0.0,
+            pool=PredictionPool.empty(self.model.classes),
         )
 
-    def step(
-        self, state: GuardedState, images: ImageArray, network: Forward
-    ) -> tuple[Prediction, GuardedState]:
-        """A step of the method, judged before it counts."""
+    def step(self, state: GuardedState, images: ImageArray) -> Step[GuardedState]:
+        """Step the method and judge the result before it counts."""
         if state.pause:
             paused = replace(state, step=state.step + 1, pause=max(state.pause - 1, FOREVER))
-            return self.predict(state, images, network), paused
-        heard = Overheard(network, images)
-        prediction, inner = guarded_step(self.method, state.inner, images, heard)
-        following = replace(state, step=state.step + 1, inner=inner, look_in=max(state.look_in - 1, 0))
+            prediction = yield from self.predict(state, images)
+            return prediction, paused
+        recorder = RequestRecorder(images)
+        prediction, inner = yield from recorder.record(step_with_fallback(self.inner, state.inner, images))
+        next_state = replace(state, step=state.step + 1, inner=inner, look_in=max(state.look_in - 1, 0))
         if prediction.guarded:
-            return prediction, following
-        pool = Pool.of(softmax(prediction.logits)).after(_pool(state))
-        averages, jump = self._averaged(state, pool, prediction)
-        following = replace(
-            following,
-            pool_images=pool.images,
-            pool_entropy=pool.entropy,
-            pool_mean=pool.mean,
-            **averages,
-        )
+            return prediction, next_state
+        pool = PredictionPool.of(softmax(prediction.logits)).after(state.pool)
+        averages, jump = self._update_averages(state, pool, prediction)
+        next_state = replace(next_state, pool=pool, **averages)
         diversity = pool.diversity
-        alike = diversity is not None and diversity < self.guard_diversity
+        alike = diversity is not None and diversity < self.options.guard_diversity
         diagnostics = {**prediction.diagnostics, "alarm": 0.0}
         if diversity is not None:
             diagnostics["diversity"] = diversity
-        if state.look_in and not (alike or jump or heard.logits is not None):
-            return replace(prediction, diagnostics=diagnostics), following
-        frozen = heard.frozen()
+        if state.look_in and not (alike or jump or recorder.logits is not None):
+            return replace(prediction, diagnostics=diagnostics), next_state
+        frozen = yield from recorder.request_frozen()
         probabilities = softmax(frozen)
         loss = estimate_loss(probabilities, prediction.logits)
-        lost = max(0.0, state.lost + loss - self.guard_loss * len(images))
-        alarm = self._judged(Pool.of(probabilities).diversity, alike, lost)
+        lost = max(0.0, state.lost + loss - self.options.guard_loss * len(images))
+        alarm = self._choose_alarm(PredictionPool.of(probabilities).diversity, alike, lost)
         diagnostics["agreement"] = agreement(probabilities, prediction.logits)
         diagnostics["estimated_loss"] = loss / len(images)
         diagnostics["alarm"] = float(alarm)
-        answer = replace(prediction, forwards=prediction.forwards + heard.asked, diagnostics=diagnostics)
-        following = replace(following, shadows=state.shadows + heard.asked)
-        return self._carried_out(alarm, lost, answer, frozen, state, following, network.info)
+        extra = recorder.extra_forwards
+        answer = replace(prediction, forwards=prediction.forwards + extra, diagnostics=diagnostics)
+        next_state = replace(next_state, shadows=state.shadows + extra)
+        if alarm is Alarm.NONE:
+            return answer, self._pass_comparison(lost, state, next_state)
+        return self._apply_policy(alarm, answer, frozen, state, next_state)
 
-    def predict(self, state: GuardedState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with what the method has learnt so far, or during a pause with the frozen network."""
+    def predict(self, state: GuardedState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the current state of the method, or during a pause with the frozen network."""
         if not state.pause:
-            return self.method.predict(state.inner, images, network)
-        return Prediction(network(images).logits, 1, diagnostics={"paused": 1.0}, guarded=True)
+            prediction = yield from self.inner.predict(state.inner, images)
+            return prediction
+        (outputs,) = yield Request(images)
+        return Prediction(outputs.logits, 1, diagnostics={"paused": 1.0}, guarded=True)
 
-    def _averaged(
-        self, state: GuardedState, pool: Pool, prediction: Prediction
+    def _update_averages(
+        self, state: GuardedState, pool: PredictionPool, prediction: Prediction
     ) -> tuple[dict[str, Any], bool]:
-        """The running averages brought up to date, and whether a reading lies far from its own."""
+        """Return the updated running averages, and whether a reading is far from its average."""
         readings = {"entropy": pool.entropy, "discrepancy": prediction.diagnostics.get("discrepancy")}
         averages, jump = {}, False
         for name, value in readings.items():
             average = getattr(state, name)
             if value is not None:
-                jump = jump or has_jumped(value, average, self.guard_jump)
+                jump = jump or has_jumped(value, average, self.options.guard_jump)
                 average = value if average is None else AVERAGE_DECAY * average + (1 - AVERAGE_DECAY) * value
             averages[name] = average
         return averages, jump
 
-    def _judged(self, frozen_diversity: float | None, alike: bool, lost: float) -> Alarm:
-        if frozen_diversity is not None and frozen_diversity < self.guard_diversity:
+    def _choose_alarm(self, frozen_diversity: float | None, alike: bool, lost: float) -> Alarm:
+        if frozen_diversity is not None and frozen_diversity < self.options.guard_diversity:
             return Alarm.ALIKE
-        if lost > self.guard_patience:
+        if lost > self.options.guard_patience:
             return Alarm.LOSS
-        if alike:  # whose fault that is cannot be told from too few images
+        if alike:  # too few images do not show whether the method or the batch is the cause
             return Alarm.ALIKE if frozen_diversity is None else Alarm.COLLAPSE
         return Alarm.NONE
 
-    def _carried_out(
+    def _apply_policy(
         self,
         alarm: Alarm,
-        lost: float,
         answer: Prediction,
         frozen: FloatArray,
         state: GuardedState,
-        following: GuardedState,
-        info: ModelInfo,
+        next_state: GuardedState,
     ) -> tuple[Prediction, GuardedState]:
-        """What becomes of a batch that was compared: the answer, and the state that follows from `state`."""
-        if alarm is Alarm.NONE:
-            return answer, self._stood(lost, state, following)
-        instead = replace(answer, logits=frozen, loss=None, guarded=True)
-        if self.guard == "warn":
+        """Return the answer to a batch that raised an alarm, and the state after it."""
+        options = self.options
+        frozen_answer = replace(answer, logits=frozen, loss=None, guarded=True)
+        if options.guard == "warn":
             if alarm is Alarm.ALIKE:
-                return answer, replace(following, streak=0, look_in=0)
+                return answer, replace(next_state, streak=0, look_in=0)
             if not state.alarms:
                 warnings.warn(
                     f"{self.name} seems to do harm ({alarm.name.lower()}); guard=rollback would go back",
                     stacklevel=2,
                 )
-            return answer, _alarmed(following, following.inner)
-        if alarm is Alarm.ALIKE:  # as if the batch had not been
-            kept = renumbered(state.inner, following.inner)
-            return instead, replace(following, inner=kept, streak=0, look_in=0)
-        if self.guard == "stop":
-            return instead, replace(_alarmed(following, state.inner), pause=FOREVER)
-        if self.guard == "rollback" and state.verified:
-            back = state.good
-        else:
-            back = self.method.init(info, state.seed)
+            return answer, self._reset_readings(next_state, next_state.inner)
+        if alarm is Alarm.ALIKE:  # as if there had been no such batch
+            inner = with_step_counts_of(state.inner, next_state.inner)
+            return frozen_answer, replace(next_state, inner=inner, streak=0, look_in=0)
+        if options.guard == "stop":
+            return frozen_answer, replace(self._reset_readings(next_state, state.inner), pause=FOREVER)
+        good = state.good if options.guard == "rollback" and state.verified else self.inner.init(state.seed)
         paused = replace(
-            _alarmed(following, renumbered(back, following.inner)),
-            good=back,
+            self._reset_readings(next_state, with_step_counts_of(good, next_state.inner)),
+            good=good,
             pause=state.next_pause,
-            next_pause=min(2 * state.next_pause, max(self.guard_pause_max, self.guard_pause)),
+            next_pause=min(2 * state.next_pause, max(options.guard_pause_max, options.guard_pause)),
         )
-        return instead, paused
+        return frozen_answer, paused
 
-    def _stood(self, lost: float, state: GuardedState, following: GuardedState) -> GuardedState:
-        """After a comparison without an alarm; only one without any loss lets the next wait longer."""
+    def _pass_comparison(self, lost: float, state: GuardedState, next_state: GuardedState) -> GuardedState:
+        """Return the state after a comparison without an alarm; only without any loss the next waits longer."""
         if lost:
-            return replace(following, lost=lost, streak=0, look_in=0)
-        streak = state.streak + 1
-        spacing = min(2 ** (streak // 2), self.guard_shadow)
+            return replace(next_state, lost=lost, streak=0, look_in=0)
+        options, streak = self.options, state.streak + 1
+        spacing = min(2 ** (streak // 2), options.guard_shadow)
         return replace(
-            following,
+            next_state,
             lost=0.0,
             good=state.inner,
             verified=state.verified + 1,
             streak=streak,
             look_in=spacing - 1,
-            next_pause=self.guard_pause if spacing == self.guard_shadow else state.next_pause,
+            next_pause=options.guard_pause if spacing == options.guard_shadow else state.next_pause,
         )
 
-
-def _alarmed(state: GuardedState, inner: State) -> GuardedState:
-    """The state after an alarm: everything that was read so far belongs to a past that is over."""
-    return replace(
-        state,
-        inner=inner,
-        verified=0,
-        streak=0,
-        look_in=0,
-        lost=0.0,
-        alarms=state.alarms + 1,
-        pool_images=0.0,
-        pool_entropy=0.0,
-        pool_mean=None,
-        entropy=None,
-        discrepancy=None,
-    )
-
-
-def _pool(state: GuardedState) -> Pool | None:
-    if state.pool_mean is None:
-        return None
-    return Pool(state.pool_images, state.pool_mean, state.pool_entropy)
+    def _reset_readings(self, state: GuardedState, inner: State) -> GuardedState:
+        """Return the state after an alarm: all readings start over."""
+        return replace(
+            state,
+            inner=inner,
+            verified=0,
+            streak=0,
+            look_in=0,
+            lost=0.0,
+            alarms=state.alarms + 1,
+            pool=PredictionPool.empty(self.model.classes),
+            entropy=None,
+            discrepancy=None,
+        )

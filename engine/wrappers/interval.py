@@ -11,24 +11,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..interface.method import Prediction, State, growing_array
+from ..interface.method import Prediction, Step
 from ..interface.options import option
-from ..model import Forward, ImageArray, ModelInfo
-from .fallback import guarded_step
-from .wrapper import Wrapper
+from ..interface.request import Requests
+from ..model import ImageArray, ModelInfo
+from ..state import State, variable_length_array
+from .fallback import step_with_fallback
+from .wrapper import BoundWrapper, Wrapper
 
 
 @dataclass(frozen=True)
 class IntervalState(State):
-    """What interval updates carry.
+    """State of the method, and the images since its last step.
 
     Attributes:
         inner: state of the method.
-        images: those that arrived since its last step, uint8 `[W, H, W, 3]`.
+        images: images since its last step, uint8 `[W, H, W, 3]`.
     """
 
     inner: State
-    images: ImageArray = growing_array(free=4)
+    images: ImageArray = variable_length_array(axes=4)
 
 
 @dataclass(frozen=True)
@@ -49,37 +51,45 @@ class Interval(Wrapper):
         """Forwards per image, on the average over a stream."""
         return 1 + self.method.forwards
 
-    def init(self, info: ModelInfo, seed: int) -> IntervalState:
-        """The method's initial state, and no images.
+    def bind(self, model: ModelInfo) -> BoundInterval:
+        """Return the wrapped method bound to a model.
 
         Raises:
             BundleError: the bundle lacks something the method needs.
         """
-        return IntervalState(0, seed, self.method.init(info, seed), np.zeros((0, 0, 0, 0), np.uint8))
+        return BoundInterval(self, model, self.method.bind(model))
 
-    def step(
-        self, state: IntervalState, images: ImageArray, network: Forward
-    ) -> tuple[Prediction, IntervalState]:
-        """Predicts, keeps the images, and if they are enough adapts to them.
+
+@dataclass(frozen=True, eq=False)
+class BoundInterval(BoundWrapper[Interval]):
+    """Interval updates of a method on one model."""
+
+    def init(self, seed: int) -> IntervalState:
+        """Return the method's initial state, and no images."""
+        return IntervalState(0, seed, self.inner.init(seed), np.zeros((0, 0, 0, 0), np.uint8))
+
+    def step(self, state: IntervalState, images: ImageArray) -> Step[IntervalState]:
+        """Predict, store the images, and adapt to them once there are enough.
 
         `forwards` of the prediction are in forwards over this batch, rounded up: a step of F forwards over W
         images costs F W / N of them, so that one image at a time pays for the others' adaptation when the
         interval is full.
         """
-        prediction = self.method.predict(state.inner, images, network)
-        kept = np.concatenate([state.images, images]) if len(state.images) else images
+        prediction = yield from self.inner.predict(state.inner, images)
+        stored = np.concatenate([state.images, images]) if len(state.images) else images
         diagnostics = {**prediction.diagnostics, "updated": 0.0}
-        if len(kept) < self.interval:
+        if len(stored) < self.options.interval:
             # A copy, because the caller may fill the array of this batch again.
-            waiting = replace(state, step=state.step + 1, images=kept.copy() if kept is images else kept)
-            return replace(prediction, diagnostics=diagnostics), waiting
-        # The step has a guard of its own: the images that broke it must not come back with the next ones.
-        update, inner = guarded_step(self.method, state.inner, kept, network)
-        spent = prediction.forwards - (-update.forwards * len(kept) // len(images))
+            stored = stored.copy() if stored is images else stored
+            next_state = replace(state, step=state.step + 1, images=stored)
+            return replace(prediction, diagnostics=diagnostics), next_state
+        # The step has a fallback of its own: images that broke it must not come back with the next ones.
+        update, inner = yield from step_with_fallback(self.inner, state.inner, stored)
+        forwards = prediction.forwards - (-update.forwards * len(stored) // len(images))
         diagnostics = {**update.diagnostics, **prediction.diagnostics, "updated": float(not update.guarded)}
-        adapted = replace(prediction, forwards=spent, loss=update.loss, diagnostics=diagnostics)
-        return adapted, IntervalState(state.step + 1, state.seed, inner, kept[:0].copy())
+        adapted = replace(prediction, forwards=forwards, loss=update.loss, diagnostics=diagnostics)
+        return adapted, IntervalState(state.step + 1, state.seed, inner, stored[:0].copy())
 
-    def predict(self, state: IntervalState, images: ImageArray, network: Forward) -> Prediction:
-        """Predicts with what the method has learnt so far."""
-        return self.method.predict(state.inner, images, network)
+    def predict(self, state: IntervalState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the current state of the method."""
+        return self.inner.predict(state.inner, images)

@@ -1,57 +1,54 @@
-"""What the network answers to a batch, overheard by whoever wraps a method."""
+"""A recorder of the requests that a wrapped method makes, and of their outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TypeVar
 
-from ..model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from ..interface.request import Request, Requests
+from ..model import FloatArray, ImageArray
+
+ResultT = TypeVar("ResultT")
 
 
-class Overheard:
-    """A network that remembers what it answers to one batch.
+class RequestRecorder:
+    """Passes requests through and remembers some of the outputs for one batch.
 
     Attributes:
-        embedding: of the batch, which tunables do not change; None before an answer, or if the graph has
-            none.
-        logits: the answer without tunables, the frozen network's; None before it. Many methods ask for that
-            themselves; a comparison with it is then free.
-        asked: forwards that `frozen` needed, where no method had asked.
+        embedding: embedding of the batch, which tunables do not change; None before the first outputs, or if
+            the graph has none.
+        logits: logits of the frozen network, recorded when a method requests a forward without tunables; None
+            before. Many methods do; a comparison with the frozen network is then free.
+        extra_forwards: forwards that `request_frozen` added.
     """
 
-    def __init__(self, network: Forward, images: ImageArray) -> None:
-        self._network, self._images = network, images
+    def __init__(self, images: ImageArray) -> None:
+        self._images = images
         self.embedding: FloatArray | None = None
         self.logits: FloatArray | None = None
-        self.asked = 0
+        self.extra_forwards = 0
 
-    @property
-    def info(self) -> ModelInfo:
-        """The model behind the network."""
-        return self._network.info
+    def record(self, requests: Requests[ResultT]) -> Requests[ResultT]:
+        """Pass a method's requests through, recording those about the batch."""
+        try:
+            request = next(requests)
+            while True:
+                outputs = yield request
+                if request.images is self._images:
+                    for tunables, output in zip(request.tunables, outputs, strict=True):
+                        self.embedding = output.embedding
+                        if not tunables:
+                            self.logits = output.logits
+                request = requests.send(outputs)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        finally:
+            requests.close()
 
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        """One forward."""
-        outputs = self._network(images, **tunables)
-        self._listen(images, [tunables], [outputs])
-        return outputs
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        """One forward for each of several sets of tunables."""
-        answers = self._network.candidates(images, tunables)
-        self._listen(images, tunables, answers)
-        return answers
-
-    def frozen(self) -> FloatArray:
-        """The frozen network's logits, `[N, K]`."""
+    def request_frozen(self) -> Requests[FloatArray]:
+        """Return the frozen network's logits, `[N, K]`; request them if they were not recorded."""
         if self.logits is None:
-            self.asked = 1
-            self.logits = self._network(self._images).logits
+            self.extra_forwards = 1
+            (outputs,) = yield Request(self._images)
+            self.logits = outputs.logits
         return self.logits
-
-    def _listen(self, images: ImageArray, tunables: Sequence[Tunables], answers: Sequence[Outputs]) -> None:
-        if images is not self._images:
-            return
-        for given, outputs in zip(tunables, answers, strict=True):
-            self.embedding = outputs.embedding
-            if not given:
-                self.logits = outputs.logits

@@ -1,16 +1,17 @@
-"""What wrappers of methods have in common."""
+"""The common base of the wrappers of methods."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from ..interface.method import AnyMethod
+from ..interface.method import AnyBoundMethod, AnyMethod, Binding
 from ..interface.options import validate
 
 
 @dataclass(frozen=True)
 class Wrapper:
-    """Another method with something added to it; its options come after those of that method."""
+    """A method with something added to it; its options come after those of the wrapped method."""
 
     method: AnyMethod
 
@@ -24,5 +25,19 @@ class Wrapper:
 
     @property
     def forwards(self) -> int:
-        """Forwards that one step of the method uses; what the wrapper needs now and then is not in it."""
+        """Forwards that one step of the method uses; the occasional ones of the wrapper do not count."""
         return self.method.forwards
+
+
+WrapperT = TypeVar("WrapperT", bound=AnyMethod)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundWrapper(Binding[WrapperT], Generic[WrapperT]):
+    """A bound wrapper.
+
+    Attributes:
+        inner: the wrapped method, bound to the same model.
+    """
+
+    inner: AnyBoundMethod

@@ -1,0 +1,59 @@
+"""Requests for forwards: a method does no input or output, it yields what it needs and is sent the outputs.
+
+Whoever drives the generator decides how the forwards run: one network, many streams stacked on one network, a
+remote server, or a list of prepared answers in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ..model import Forward, ImageArray, Outputs, Tunables
+
+ResultT = TypeVar("ResultT")
+PLAIN: Tunables = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The forwards of one image batch under several sets of tunables.
+
+    Attributes:
+        images: uint8 `[N, H, W, 3]`.
+        tunables: one mapping per forward; the plain network by default.
+    """
+
+    images: ImageArray
+    tunables: Sequence[Tunables] = (PLAIN,)
+
+
+Answer = Callable[[Request], list[Outputs]]
+# A computation that yields requests, is sent their outputs, one per set of tunables, and returns a result.
+Requests = Generator[Request, list[Outputs], ResultT]
+
+
+def drive(requests: Requests[ResultT], answer: Answer) -> ResultT:
+    """Run a generator of requests to its end.
+
+    Args:
+        requests: what a method's `step` or `predict` returns.
+        answer: computes the outputs of a request, one per set of tunables.
+    """
+    outputs: list[Outputs] | None = None
+    with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are looked for afterwards
+        while True:
+            try:
+                request = requests.send(outputs)  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as end:
+                result: ResultT = end.value
+                return result
+            outputs = answer(request)
+
+
+def answer_with(network: Forward) -> Answer:
+    """Return a function that answers requests by running them on a network."""
+    return lambda request: network.candidates(request.images, request.tunables)
