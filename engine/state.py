@@ -29,7 +29,7 @@ StateT = TypeVar("StateT", bound=State)
 
 
 def optional_array(*axes: str) -> Any:
-    """Declare an array that is None at first, then float64 with one axis per named attribute of `ModelInfo`."""
+    """Declare an array that is None at first, then float64 with these attributes of `ModelInfo` as axes."""
     return field(default=None, metadata={"axes": axes})
 
 

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
+from fozo.engine.interface.method import Prediction
+from fozo.engine.interface.request import answer_with, drive
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from fozo.engine.wrappers.fallback import step_with_fallback
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -81,6 +84,24 @@ def state_bits(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: state_bits(item) for key, item in value.items()}
     return type(value), value
+
+
+# --- methods driven by hand ---
+
+
+def step_on(network: Any, method: Any, state: Any, images: ImageArray) -> tuple[Prediction, Any]:
+    """Return prediction and next state of one step of a method on a network."""
+    return drive(method.bind(network.info).step(state, images), answer_with(network))
+
+
+def fallback_step_on(network: Any, method: Any, state: Any, images: ImageArray) -> tuple[Prediction, Any]:
+    """Return the same with the fallback of non-finite steps."""
+    return drive(step_with_fallback(method.bind(network.info), state, images), answer_with(network))
+
+
+def predict_on(network: Any, method: Any, state: Any, images: ImageArray) -> Prediction:
+    """Return the prediction of a method on a network, without a step."""
+    return drive(method.bind(network.info).predict(state, images), answer_with(network))
 
 
 # --- images and manifests ---

@@ -53,6 +53,7 @@ LAYERS = {
         "arrays",
         "files",
         "records",
+        "state",
         "model",
         "bundle",
         "runtime",

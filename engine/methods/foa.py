@@ -235,14 +235,10 @@ class BoundFoa(Binding[Foa]):
         assert best is not None
         return best, losses, means
 
-    def _evaluate(
-        self, index: int, outputs: Outputs, offset: FloatArray, past: Moments | None
-    ) -> _Candidate:
+    def _evaluate(self, index: int, outputs: Outputs, offset: FloatArray, past: Moments | None) -> _Candidate:
         options = self.options
         moments = Moments.of(outputs.features)
-        distance = discrepancy(
-            moments.merge(past), self.source, options.loss_norm, self.model.feature_widths
-        )
+        distance = discrepancy(moments.merge(past), self.source, options.loss_norm, self.model.feature_widths)
         entropies = entropy(outputs.logits + offset)
         loss = alignment_loss(distance, entropies, options.discrepancy_weight, options.loss_scale)
         features = outputs.features if options.window else None

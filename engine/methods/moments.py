@@ -116,7 +116,9 @@ class BoundMomentMatching(Binding[MomentMatching]):
         if state.mean is not None:
             slope, intercept = self._compute_map(state, state.mean)
             matched = features * slope + intercept
-            logits = (matched @ self.model.head_weight.T + self.model.head_bias).astype(np.float32, copy=False)
+            logits = (matched @ self.model.head_weight.T + self.model.head_bias).astype(
+                np.float32, copy=False
+            )
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _compute_map(self, state: MomentsState, mean: FloatArray) -> tuple[FloatArray, FloatArray]:

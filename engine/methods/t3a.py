@@ -71,7 +71,7 @@ class BoundT3a(Binding[T3a]):
     """T3A on one model."""
 
     def init(self, seed: int) -> T3aState:
-        """Return the rows of the head as first supports, each with the class that the head predicts for it."""
+        """Return the rows of the head as first supports, each of the class that the head predicts."""
         weight = self.model.head_weight
         labels, entropies = _classify_rows(weight, self.model.head_bias)
         mask = select_lowest_entropy(entropies, labels, self.options.supports)

@@ -297,9 +297,7 @@ class BoundZoa(Binding[Zoa]):
         if not mixed:
             return bank
         slope = _mean_quotient([(d, z[size:]) for d, z in pairs], options.mixture_perturbation)
-        coefficients = fresh_adamw_step(
-            bank.coefficients, slope, options.mixture_rate, options.mixture_decay
-        )
+        coefficients = fresh_adamw_step(bank.coefficients, slope, options.mixture_rate, options.mixture_decay)
         return replace(bank, coefficients=coefficients)
 
     def _measure_differences(

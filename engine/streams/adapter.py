@@ -71,7 +71,7 @@ class Adapter:
         self.method = method
         self.bound: AnyBoundMethod = method.bind(network.info)
         self.seed = int(seed)
-        self._state = StreamState(self.bound.init(self.seed))
+        self._state = self.initial_state()
 
     @property
     def state(self) -> State:
@@ -134,7 +134,11 @@ class Adapter:
 
     def reset(self) -> None:
         """Forget everything that was learnt: the state is again the initial one, bit for bit."""
-        self._state = StreamState(self.bound.init(self.seed))
+        self._state = self.initial_state()
+
+    def initial_state(self) -> StreamState:
+        """Return the state before the first batch."""
+        return StreamState(self.bound.init(self.seed))
 
     def snapshot(self) -> StreamState:
         """Return the whole state of the stream, for `restore`."""
@@ -159,8 +163,8 @@ class Adapter:
             StateError: it is missing, damaged, or belongs to another bundle, method or set of options. The
                 state is as it was.
         """
-        template = StreamState(self.bound.init(self.seed))
-        self.restore(checkpoint.load(Path(path), self._header(), template, self.network.info))
+        info = self.network.info
+        self.restore(checkpoint.load(Path(path), self._header(), self.initial_state(), info))
 
     def _header(self) -> dict[str, Any]:
         return {

@@ -135,9 +135,9 @@ class _Reader:
                 values[name] = self.read_record(initial, f"{prefix}{name}.")
             elif isinstance(initial, tuple):
                 count = len(values[options["parallel_to"]])
-                values[name] = self._read_list(
-                    getattr(template, options["template"]), count, prefix + name, options["parallel_to"]
-                )
+                entry = getattr(template, options["template"])
+                parallel_to = prefix + options["parallel_to"]
+                values[name] = self._read_list(entry, count, prefix + name, parallel_to)
             else:
                 values[name] = self._read_value(prefix + name, hints[name], initial, options)
         return type(template)(**values)

@@ -119,7 +119,7 @@ class BoundDomains(BoundWrapper[Domains]):
         match = find_nearest(statistics, next_state.domain.statistics, options.domains_threshold)
         inner = self.inner.init(state.seed) if match is None else state.earlier[match]
         others = [index for index in range(len(statistics)) if index != match]
-        others = others[max(0, len(others) + 1 - options.domains) :]  # the domain that is left needs one entry
+        others = others[max(0, len(others) + 1 - options.domains) :]  # one entry for the domain left
         return replace(
             next_state,
             inner=with_step_counts_of(inner, next_state.inner),

@@ -226,7 +226,7 @@ class BoundGuard(BoundWrapper[Guarded]):
         return frozen_answer, paused
 
     def _pass_comparison(self, lost: float, state: GuardedState, next_state: GuardedState) -> GuardedState:
-        """Return the state after a comparison without an alarm; only without any loss the next waits longer."""
+        """Return the state after a comparison without alarm; only without loss the next waits longer."""
         if lost:
             return replace(next_state, lost=lost, streak=0, look_in=0)
         options, streak = self.options, state.streak + 1

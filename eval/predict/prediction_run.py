@@ -46,7 +46,7 @@ class PredictionRun:
         self._initial_guarded = adapter.guarded
         self._images = self._skipped = self._unreadable = 0
         # The state after the last batch whose rows are on disk.
-        self._written_state = self._initial_state = (adapter.state, adapter.guarded)
+        self._written_state = adapter.snapshot()
         self._start = self._last_save = time.monotonic()
 
     def write(
@@ -87,15 +87,15 @@ class PredictionRun:
     def on_batch(self, images: int) -> None:
         """Write the rows of a batch, and save the state if the last save is long ago."""
         self._writer.write()
-        self._written_state = self._adapter.state, self._adapter.guarded
+        self._written_state = self._adapter.snapshot()
         self._images, self._skipped = self._images + images, self._unreadable
         self._on_images(images)
         if time.monotonic() - self._last_save > SAVE_SECONDS:
             self._save()
 
     def _save(self) -> None:
-        self._adapter.state, self._adapter.guarded = self._written_state
-        if self._state_file is not None and self._written_state is not self._initial_state:
+        self._adapter.restore(self._written_state)
+        if self._state_file is not None and self._images:
             self._adapter.save(self._state_file)
         self._last_save = time.monotonic()
 

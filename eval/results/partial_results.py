@@ -15,10 +15,10 @@ from ...engine.arrays import from_npz, to_npz
 from ...engine.errors import StateError
 from ...engine.files import write_atomic
 from ...engine.streams.adapter import Adapter
-from ...engine.streams.checkpoint import arrays_of, restored
+from ...engine.streams.checkpoint import flatten, unflatten
 from .outcome import Run
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,10 @@ class Saved:
     Attributes:
         path: the file.
         arrays: of all states, by name.
-        guarded: batches on which the guard stepped in, by label.
     """
 
     path: Path
     arrays: dict[str, NDArray[Any]]
-    guarded: dict[str, int]
 
 
 def path_of(results: Path) -> Path:
@@ -57,11 +55,10 @@ def save(path: Path, key: Mapping[str, Any], runs: Sequence[Run], adapters: Mapp
         "schema": SCHEMA,
         "key": key,
         "runs": [run.to_json() for run in runs],
-        "guarded": {label: adapter.guarded for label, adapter in adapters.items()},
     }
     states: dict[str, NDArray[Any]] = {}
     for index, adapter in enumerate(adapters.values()):
-        states.update(arrays_of(adapter.state, f"{index}/"))
+        states.update(flatten(adapter.snapshot(), f"{index}/"))
     write_atomic(path, to_npz(header=np.frombuffer(json.dumps(header).encode(), np.uint8), **states))
 
 
@@ -78,7 +75,6 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
             raise ValueError(f"schema {header['schema']}")
         found = header["key"]
         runs = [Run.from_json(run) for run in header["runs"]]
-        guarded = dict(header["guarded"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StateError(
             f"{path} is not readable progress of a run ({error}); remove it, and start without --resume"
@@ -91,7 +87,7 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
             f"{'; '.join(_difference(name, now, found) for name in differing)}. "
             "Give the same options as then, or start without --resume"
         )
-    return runs, Saved(path, arrays, guarded)
+    return runs, Saved(path, arrays)
 
 
 def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
@@ -100,10 +96,10 @@ def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
     Raises:
         StateError: a state is not that of the method.
     """
-    for index, (label, adapter) in enumerate(adapters.items()):
-        initial = adapter.method.init(adapter.network.info, adapter.seed)
-        adapter.state = restored(saved.path, f"{index}/", saved.arrays, initial, adapter.network.info)
-        adapter.guarded = saved.guarded[label]
+    for index, adapter in enumerate(adapters.values()):
+        template = adapter.initial_state()
+        state = unflatten(saved.path, saved.arrays, template, adapter.network.info, f"{index}/")
+        adapter.restore(state)
 
 
 def _difference(name: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -154,12 +154,12 @@ def _predictions(
     adapters: Mapping[str, Adapter], images: ImageArray, index: int
 ) -> dict[str, tuple[Prediction, float, int]]:
     """Every method's step, its seconds and its peak of memory: all of them, or none if one is interrupted."""
-    before = {label: (adapter.state, adapter.guarded) for label, adapter in adapters.items()}
+    before = {label: adapter.snapshot() for label, adapter in adapters.items()}
     try:
         return {label: _timed(adapters[label], images) for label in _rotated(list(adapters), index)}
     except BaseException:
         for label, adapter in adapters.items():
-            adapter.state, adapter.guarded = before[label]
+            adapter.restore(before[label])
         raise
 
 

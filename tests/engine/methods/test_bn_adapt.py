@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import predict_on
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.bn_adapt import BnAdapt
 from fozo.engine.model import FloatArray, ImageArray
@@ -111,7 +112,7 @@ def test_a_stream_of_ragged_batches(network: Network, tmp_path: Path) -> None:
         prediction = adapter.step(batch)
         assert np.isfinite(prediction.logits).all() and not prediction.guarded
         fresh = Adapter(network, BnAdapt())
-        for other in (fresh.step(batch), fresh.method.predict(fresh.state, batch, network)):
+        for other in (fresh.step(batch), predict_on(network, fresh.method, fresh.state, batch)):
             np.testing.assert_array_equal(other.logits, prediction.logits)
     assert adapter.state == type(before)(step=5, seed=before.seed)
     adapter.save(tmp_path / "state.npz")

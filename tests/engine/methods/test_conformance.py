@@ -10,7 +10,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import state_bits, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.foa import Foa
@@ -222,11 +222,11 @@ def test_methods_with_something_to_learn_change_what_they_predict(
 def test_forwards_are_counted(network: Network, stream: list[ImageArray], name: str) -> None:
     counting = Counting(network)
     configured = VARIANTS[name]
-    state = configured.init(counting.info, 0)
+    state = configured.bind(counting.info).init(0)
     assert counting.forwards == 0
     for images in stream:
         before = counting.forwards
-        prediction, state = configured.step(state, images, counting)
+        prediction, state = step_on(counting, configured, state, images)
         assert counting.forwards - before == prediction.forwards == configured.forwards >= 1
 
 
@@ -234,11 +234,11 @@ def test_forwards_are_counted(network: Network, stream: list[ImageArray], name: 
 def test_nothing_that_is_passed_in_is_changed(network: Network, stream: list[ImageArray], name: str) -> None:
     """Images, states and the network's answers are read-only here, so an attempt would raise."""
     configured, counting = VARIANTS[name], Counting(network)
-    state = lock(configured.init(network.info, 0))
+    state = lock(configured.bind(network.info).init(0))
     for images in stream:
         assert not images.flags.writeable
         pixels, before = images.tobytes(), state_bits(state)
-        _, following = configured.step(state, images, counting)
+        _, following = step_on(counting, configured, state, images)
         assert images.tobytes() == pixels
         assert state_bits(state) == before
         state = lock(following)
@@ -601,7 +601,7 @@ def test_methods_are_frozen_values(name: str) -> None:
 
 @registered
 def test_states_are_frozen(network: Network, name: str) -> None:
-    state = METHODS[name].init(network.info, 0)
+    state = METHODS[name].bind(network.info).init(0)
     for f in fields(state):
         with pytest.raises(FrozenInstanceError):
             setattr(state, f.name, None)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import draw_images
+from doubles import draw_images, predict_on, step_on
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.methods.foa import Foa, FoaState
 from fozo.engine.model import FloatArray, ImageArray, Outputs, Tunables
@@ -215,9 +215,9 @@ def close(ours: Any, theirs: Any, what: str) -> None:
 
 
 def compare(network: Network, images: Sequence[ImageArray], method: Any, knobs: Knobs) -> Reference:
-    state: FoaState = method.init(network.info, SEED)
+    state: FoaState = method.bind(network.info).init(SEED)
     shape = (knobs.prompts, network.info.width)
-    assert state.best.shape == shape and not state.mean.any()
+    assert state.best.shape == shape and not state.search.mean.any()
     np.testing.assert_array_equal(state.best, uniform(SEED, network.info.prompt_bound, shape))
     reference = Reference(network, state.best.copy(), knobs)
     for step, batch in enumerate(images):
@@ -226,27 +226,27 @@ def compare(network: Network, images: Sequence[ImageArray], method: Any, knobs: 
             for j in range(knobs.popsize)
         ]
         if method.covariance == "full":  # the same distribution, turned: eigenvectors are unique up to signs
-            assert state.basis is not None and state.scales is not None
-            root = state.basis * state.scales
+            assert state.search.basis is not None and state.search.scales is not None
+            root = state.search.basis * state.search.scales
             np.testing.assert_allclose(root @ root.T, reference.cma.root @ reference.cma.root.T, atol=1e-9)
             reference.cma.root = root
         expected, loss = reference.step(batch, z)
-        prediction, state = method.step(state, batch, network)
+        prediction, state = step_on(network, method, state, batch)
         where = f" after batch {step}"
         assert prediction.diagnostics["best"] == reference.chosen[-1], where
         close(prediction.logits, expected, "logits" + where)
         close(prediction.loss, loss, "loss" + where)
         close(state.best, reference.best, "best prompts" + where)
-        close(state.mean, reference.cma.m, "mean" + where)
-        close(state.sigma, reference.cma.sigma, "sigma" + where)
+        close(state.search.mean, reference.cma.m, "mean" + where)
+        close(state.search.sigma, reference.cma.sigma, "sigma" + where)
         close(state.center, reference.h, "center" + where)
         assert prediction.logits.dtype == np.float32
-        assert state.generation == state.step == step + 1
+        assert state.search.generation == state.step == step + 1
         if knobs.c == "full":
-            close(state.covariance, reference.cma.c, "covariance" + where)
+            close(state.search.covariance, reference.cma.c, "covariance" + where)
         if knobs.c == "diagonal":
-            close(state.covariance, np.diag(reference.cma.c), "covariance" + where)
-        answer = method.predict(state, batch[:2], network)
+            close(state.search.covariance, np.diag(reference.cma.c), "covariance" + where)
+        answer = predict_on(network, method, state, batch[:2])
         used = reference.cma.m.reshape(shape) if knobs.mean_out else reference.best
         x = network(batch[:2], prompts=used[None].astype(np.float32)).features[:, -1].astype(float)
         close(answer.logits, (x + reference._vector(reference.h)) @ reference.w.T + reference.b, "predicted")
@@ -373,11 +373,11 @@ def pixels(count: int, seed: int = 0) -> ImageArray:
 
 def test_the_last_candidate_is_the_best_of_the_batch_before(stand_in: Callable[..., Any]) -> None:
     method = Foa()
-    state = method.init(stand_in().info, SEED)
+    state = method.bind(stand_in().info).init(SEED)
     for step in range(5):
         recording = Recording(stand_in())
         before = state
-        prediction, state = method.step(state, pixels(6, step), recording)
+        prediction, state = step_on(recording, method, state, pixels(6, step))
         assert len(recording.prompts) == prediction.forwards == 28
         assert recording.prompts[-1].tobytes() == before.best.tobytes()
         best = int(prediction.diagnostics["best"])
@@ -388,7 +388,7 @@ def test_the_last_candidate_is_the_best_of_the_batch_before(stand_in: Callable[.
 def test_of_equal_losses_the_first_candidate_wins(stand_in: Callable[..., Any]) -> None:
     network = Recording(stand_in())
     network.network.steer *= 0  # prompts have no effect
-    prediction, state = Foa().step(Foa().init(network.info, SEED), pixels(6), network)
+    prediction, state = step_on(network, Foa(), Foa().bind(network.info).init(SEED), pixels(6))
     assert prediction.diagnostics["best"] == 0
     assert state.best.tobytes() == network.prompts[0].tobytes()
 
@@ -399,8 +399,8 @@ def test_few_answers_are_held_at_a_time(
     stand_in: Callable[..., Any], images: int, at_once: int, window: int
 ) -> None:
     network = Recording(stand_in())
-    state = Foa(window=window).init(network.info, SEED)
-    Foa(window=window).step(state, pixels(images), network)
+    state = Foa(window=window).bind(network.info).init(SEED)
+    step_on(network, Foa(window=window), state, pixels(images))
     assert max(len(call) for call in network.calls) == at_once
     assert network.most <= at_once + 2  # the best one so far, and the one before
     assert network.alive == 0
@@ -409,9 +409,9 @@ def test_few_answers_are_held_at_a_time(
 def test_how_candidates_are_grouped_changes_nothing(stand_in: Callable[..., Any]) -> None:
     """Sixteen images go eight candidates at a time; one by one, the first is still the best of all."""
     network = stand_in()
-    state = Foa().init(network.info, SEED)
+    state = Foa().bind(network.info).init(SEED)
     recording = Recording(network)
-    prediction, _ = Foa().step(state, pixels(16), recording)
+    prediction, _ = step_on(recording, Foa(), state, pixels(16))
     source = network.info.source
     losses = []
     for prompts in recording.prompts:
@@ -426,9 +426,9 @@ def test_how_candidates_are_grouped_changes_nothing(stand_in: Callable[..., Any]
 def test_a_draw_that_was_never_told_is_not_repeated(stand_in: Callable[..., Any]) -> None:
     """After a guarded batch only `step` has moved on."""
     first, second = Recording(stand_in()), Recording(stand_in())
-    state = Foa().init(first.info, SEED)
-    Foa().step(state, pixels(3), first)
-    Foa().step(replace(state, step=1), pixels(3), second)
+    state = Foa().bind(first.info).init(SEED)
+    step_on(first, Foa(), state, pixels(3))
+    step_on(second, Foa(), replace(state, step=1), pixels(3))
     same = [a.tobytes() == b.tobytes() for a, b in zip(first.prompts, second.prompts, strict=True)]
     assert same == [False] * 27 + [True]
 
@@ -437,9 +437,9 @@ def test_a_draw_that_was_never_told_is_not_repeated(stand_in: Callable[..., Any]
 def test_the_scale_of_the_loss_has_no_say(stand_in: Callable[..., Any], covariance: str) -> None:
     network = stand_in()
     methods = [Foa(covariance=covariance, loss_scale=scale) for scale in ("sum", "per_image")]  # type: ignore[arg-type]
-    states = [method.init(network.info, SEED) for method in methods]
+    states = [method.bind(network.info).init(SEED) for method in methods]
     for size in (6, 6, 1, 5):
-        steps = [m.step(s, pixels(size), network) for m, s in zip(methods, states, strict=True)]
+        steps = [step_on(network, m, s, pixels(size)) for m, s in zip(methods, states, strict=True)]
         states = [state for _, state in steps]
         assert steps[1][0].loss == pytest.approx(steps[0][0].loss * 64 / size, rel=1e-12)
         assert steps[0][0].logits.tobytes() == steps[1][0].logits.tobytes()
@@ -449,9 +449,9 @@ def test_the_scale_of_the_loss_has_no_say(stand_in: Callable[..., Any], covarian
 
 def test_the_order_of_the_images_has_no_say(stand_in: Callable[..., Any]) -> None:
     network = stand_in()
-    state = Foa().init(network.info, SEED)
-    plain, after = Foa().step(state, pixels(9), network)
-    turned, other = Foa().step(state, pixels(9)[::-1], network)
+    state = Foa().bind(network.info).init(SEED)
+    plain, after = step_on(network, Foa(), state, pixels(9))
+    turned, other = step_on(network, Foa(), state, pixels(9)[::-1])
     np.testing.assert_allclose(turned.logits[::-1], plain.logits, rtol=1e-9)
     np.testing.assert_allclose(other.mean, after.mean, rtol=1e-12)
 
@@ -461,15 +461,15 @@ def test_the_search_goes_downhill(stand_in: Callable[..., Any], covariance: str)
     """On a stream that stays the same; the best prompts are carried over, so it never goes up."""
     network, images = stand_in(), pixels(32)
     method = Foa(covariance=covariance, shift="none")  # type: ignore[arg-type]
-    state = method.init(network.info, SEED)
+    state = method.bind(network.info).init(SEED)
     losses = []
     for _ in range(60):
-        prediction, state = method.step(state, images, network)
+        prediction, state = step_on(network, method, state, images)
         assert prediction.loss is not None
         losses.append(prediction.loss)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[9] < losses[0]
-    assert state.sigma < 0.5
+    assert state.search.sigma < 0.5
 
 
 def test_the_shift_must_be_known_before_the_loss_sees_it() -> None:
@@ -481,9 +481,9 @@ def test_the_shift_must_be_known_before_the_loss_sees_it() -> None:
 def test_what_the_bundle_must_have(stand_in: Callable[..., Any]) -> None:
     info = stand_in().info
     with pytest.raises(BundleError, match="foa needs source statistics"):
-        Foa().init(replace(info, source=None), 0)
+        Foa().bind(replace(info, source=None)).init(0)
     with pytest.raises(BundleError, match="foa tunes prompts"):
-        Foa().init(replace(info, tunables=("norms",)), 0)
+        Foa().bind(replace(info, tunables=("norms",))).init(0)
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doubles import step_on
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import ImageArray, ModelInfo, SourceStatistics
 from fozo.engine.runtime.network import Network
@@ -247,7 +248,7 @@ def compare(
     sizes: tuple[int, ...] = BATCHES,
 ) -> Reference:
     network = setting.network if classes is None else setting.network.select(classes)
-    state: FozoState = method.init(network.info, SEED)
+    state: FozoState = method.bind(network.info).init(SEED)
     start = state.prompts.copy()
     assert start.shape == (method.prompts, WIDTH)
     reference = Reference(setting.vit, setting.source, torch.from_numpy(start.copy()), knobs, classes)
@@ -256,13 +257,13 @@ def compare(
         expected, loss = reference.step(
             setting.to_pixels(images), [torch.from_numpy(direction) for direction in directions]
         )
-        prediction, state = method.step(state, images, network)
+        prediction, state = step_on(network, method, state, images)
         where = f" after batch {index}"
         close(prediction.logits, expected.numpy(), "logits" + where)
         close(prediction.loss, loss, "loss" + where)
-        close(state.loss_average, reference.average, "loss average" + where)
-        close(state.epsilon, reference.eps, "epsilon" + where)
-        close(state.rate, reference.lr, "rate" + where)
+        close(state.schedule.loss_average, reference.average, "loss average" + where)
+        close(state.schedule.epsilon, reference.eps, "epsilon" + where)
+        close(state.schedule.rate, reference.lr, "rate" + where)
         close(state.prompts, reference.prompts.numpy(), "prompts" + where)
         if method.shift != "none":
             close(state.center, reference.hist.numpy(), "center" + where)

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import RowNetwork, numbered_images
-from fozo.engine.methods.lame import Lame, affinities, assignments
+from doubles import RowNetwork, fallback_step_on, numbered_images, predict_on, step_on
+from fozo.engine.methods.lame import Lame, compute_affinities, solve_assignments
 from fozo.engine.model import FloatArray, ImageArray
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
-from fozo.engine.wrappers.fallback import guarded_step
 
 StandIn = Callable[..., Any]
 FEATURES = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9], [0.6, 0.5]])
@@ -86,7 +85,7 @@ def plain_lame(
 
 
 def step(method: Lame, network: Any, given: ImageArray) -> Any:
-    return method.step(method.init(network.info, 0), given, network)[0]
+    return step_on(network, method, method.bind(network.info).init(0), given)[0]
 
 
 # --- published values
@@ -94,8 +93,8 @@ def step(method: Lame, network: Any, given: ImageArray) -> Any:
 
 def test_published_values() -> None:
     probabilities = softmax_rows(LOGITS)
-    ties = affinities(FEATURES, "knn", 2)
-    log_y, energies = assignments(-np.log(probabilities + 1e-10), ties, 100, 1e-8)
+    ties = compute_affinities(FEATURES, "knn", 2)
+    log_y, energies = solve_assignments(-np.log(probabilities + 1e-10), ties, 100, 1e-8)
     np.testing.assert_allclose(np.exp(log_y), PUBLISHED, rtol=0, atol=1e-9)
     assert len(energies) - 1 == 17
     prediction = step(Lame(neighbours=2), RowNetwork(FEATURES, logits=LOGITS), numbered_images(*range(5)))
@@ -118,12 +117,12 @@ def test_against_loops(kind: Any, count: int, neighbours: int) -> None:
     network = random_network(count, seed=count)
     expected, energies = plain_lame(network.features, network.logits, kind, neighbours)
     np.testing.assert_allclose(
-        affinities(network.features, kind, neighbours),
+        compute_affinities(network.features, kind, neighbours),
         plain_affinities(network.features, kind, neighbours),
         atol=1e-12,
     )
     unary = -np.log(softmax_rows(network.logits) + 1e-10)
-    log_y, found = assignments(unary, affinities(network.features, kind, neighbours), 100, 1e-8)
+    log_y, found = solve_assignments(unary, compute_affinities(network.features, kind, neighbours), 100, 1e-8)
     assert len(found) == len(energies) > 2
     np.testing.assert_allclose(found, energies, rtol=1e-10)
     np.testing.assert_allclose(np.exp(log_y), expected, rtol=1e-8, atol=1e-12)
@@ -160,7 +159,7 @@ def test_energy_never_rises(kind: Any) -> None:
     for seed in range(5):
         network = random_network(30, seed=seed)
         unary = -np.log(softmax_rows(network.logits))
-        _, found = assignments(unary, affinities(network.features, kind, 5), 100, 0.0)
+        _, found = solve_assignments(unary, compute_affinities(network.features, kind, 5), 100, 0.0)
         energies = np.array(found)
         assert (np.diff(energies) <= 1e-9 * np.abs(energies[:-1])).all()
         assert energies[0] > energies[-1]
@@ -168,7 +167,7 @@ def test_energy_never_rises(kind: Any) -> None:
 
 def test_without_ties_nothing_changes() -> None:
     probabilities = softmax_rows(LOGITS)
-    log_y, energies = assignments(-np.log(probabilities + 1e-10), np.zeros((5, 5)), 100, 1e-8)
+    log_y, energies = solve_assignments(-np.log(probabilities + 1e-10), np.zeros((5, 5)), 100, 1e-8)
     np.testing.assert_allclose(np.exp(log_y), probabilities, atol=1e-9)
     assert len(energies) == 3
 
@@ -204,14 +203,14 @@ def test_only_directions_of_features_count() -> None:
 def test_more_neighbours_than_images_are_all_others() -> None:
     features = random_network(4).features
     for neighbours in (3, 4, 5, 1000):
-        assert affinities(features, "knn", neighbours).tolist() == (1 - np.eye(4)).tolist()
-    assert affinities(features, "knn", 2).tolist() != (1 - np.eye(4)).tolist()
+        assert compute_affinities(features, "knn", neighbours).tolist() == (1 - np.eye(4)).tolist()
+    assert compute_affinities(features, "knn", 2).tolist() != (1 - np.eye(4)).tolist()
 
 
 def test_of_equally_near_images_the_earlier_is_the_neighbour() -> None:
     corners = np.array([[1.0, 0], [0, 1.0], [-1.0, 0], [0, -1.0]])
     # 0 and 2 are equally near to 1 and 3, and these to 0 and 2: so the neighbours are 1, 0, 1, 0.
-    assert affinities(corners, "knn", 1).tolist() == [
+    assert compute_affinities(corners, "knn", 1).tolist() == [
         [0, 1, 0, 0.5],
         [1, 0, 0.5, 0],
         [0, 0.5, 0, 0],
@@ -235,8 +234,8 @@ def test_degenerate_features(kind: Any) -> None:
 
 def test_the_same_image_many_times_is_tied_fully() -> None:
     copies = np.ones((6, 3)) * [0.3, 0.7, 0.1]
-    np.testing.assert_allclose(affinities(copies, "rbf", 5), 1 - np.eye(6), atol=1e-2)
-    np.testing.assert_allclose(affinities(copies, "linear", 5), 1 - np.eye(6), atol=1e-12)
+    np.testing.assert_allclose(compute_affinities(copies, "rbf", 5), 1 - np.eye(6), atol=1e-2)
+    np.testing.assert_allclose(compute_affinities(copies, "linear", 5), 1 - np.eye(6), atol=1e-12)
 
 
 # --- the window
@@ -246,13 +245,13 @@ def test_the_same_image_many_times_is_tied_fully() -> None:
 @pytest.mark.parametrize("window", [1, 5, 9])
 def test_window_is_the_joint_graph_of_the_last_images(sizes: tuple[int, ...], window: int) -> None:
     network, method = random_network(sum(sizes)), Lame(neighbours=3, window=window)
-    state, first = method.init(network.info, 0), 0
+    state, first = method.bind(network.info).init(0), 0
     for size in sizes:
         joint = slice(max(0, first - max(0, window - size)), first + size)
         expected, _ = plain_lame(network.features[joint], network.logits[joint], neighbours=3)
         given = numbered_images(*range(first, first + size))
-        before = method.predict(state, given, network)
-        prediction, state = method.step(state, given, network)
+        before = predict_on(network, method, state, given)
+        prediction, state = step_on(network, method, state, given)
         np.testing.assert_allclose(prediction.probabilities, expected[-size:], atol=1e-6)
         assert before.logits.tobytes() == prediction.logits.tobytes()
         assert prediction.diagnostics["images"] == joint.stop - joint.start
@@ -264,20 +263,20 @@ def test_window_is_the_joint_graph_of_the_last_images(sizes: tuple[int, ...], wi
 
 def test_without_a_window_nothing_is_remembered() -> None:
     network, method = random_network(9), Lame()
-    initial = method.init(network.info, 3)
-    first, state = method.step(initial, numbered_images(*range(9)), network)
+    initial = method.bind(network.info).init(3)
+    first, state = step_on(network, method, initial, numbered_images(*range(9)))
     assert (state.step, state.seed, len(state.features), len(state.logits)) == (1, 3, 0, 0)
-    again, _ = method.step(state, numbered_images(*range(9)), network)
+    again, _ = step_on(network, method, state, numbered_images(*range(9)))
     assert again.logits.tobytes() == first.logits.tobytes()
 
 
 def test_one_forward(stand_in: StandIn) -> None:
     network, method = stand_in(), Lame(window=5)
     given = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
-    state = method.init(network.info, 0)
-    prediction, state = method.step(state, given, network)
+    state = method.bind(network.info).init(0)
+    prediction, state = step_on(network, method, state, given)
     assert network.forwards == prediction.forwards == method.forwards == 1
-    assert method.predict(state, given, network).forwards == 1
+    assert predict_on(network, method, state, given).forwards == 1
     assert network.forwards == 2
 
 
@@ -309,8 +308,8 @@ def test_resumed_with_a_window(bundle_path: Path, random_images: Any, tmp_path: 
 
 def test_a_broken_image_is_not_remembered() -> None:
     network, method = random_network(9), Lame(window=6)
-    _, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
+    _, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1, 2))
     network.features[4] = np.nan
-    prediction, following = guarded_step(method, state, numbered_images(3, 4), network)
+    prediction, following = fallback_step_on(network, method, state, numbered_images(3, 4))
     assert prediction.guarded
     assert following == replace(state, step=2)

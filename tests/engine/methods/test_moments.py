@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import apply_head, draw_images, last_features
+from doubles import apply_head, draw_images, last_features, predict_on, step_on
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.moments import MomentMatching
 from fozo.engine.methods.shift import Shift
@@ -53,13 +53,13 @@ def test_against_explicit_weights(
 ) -> None:
     network = stand_in()
     method = MomentMatching(update=update, decay=decay, gain=gain, ratio_limit=limit)
-    state, seen = method.init(network.info, 0), []
+    state, seen = method.bind(network.info).init(0), []
     for batch, size in enumerate(sizes):
         given = draw_images(size, batch)
         features = last_features(network, given)
         known = [*seen, features]
-        prediction, state = method.step(state, given, network)
-        predicted = method.predict(state, given, network)
+        prediction, state = step_on(network, method, state, given)
+        predicted = predict_on(network, method, state, given)
         for found, used in ((prediction, known if update == "inclusive" else seen), (predicted, known)):
             expected = features
             if used:
@@ -89,7 +89,7 @@ def test_a_batch_gets_mean_and_deviation_of_the_source(stand_in: StandIn) -> Non
     network = stand_in(classes=3)
     network.weight[:], network.bias[:] = np.eye(3), 0  # logits are the matched features
     method = MomentMatching(ratio_limit=1e9, variance_floor=0.0)
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(20))
     source = network.info.source
     np.testing.assert_allclose(prediction.logits.mean(axis=0), source.mean[-1], atol=1e-6)
     np.testing.assert_allclose(prediction.logits.std(axis=0, ddof=1), source.std[-1], rtol=1e-6)
@@ -100,7 +100,7 @@ def test_features_that_match_already_stay(stand_in: StandIn) -> None:
     features = last_features(network, draw_images(20))
     with_source(network, features.mean(axis=0), features.std(axis=0, ddof=1))
     method = MomentMatching()
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(20))
     np.testing.assert_allclose(prediction.logits, network(draw_images(20)).logits, rtol=1e-4, atol=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_ratio_of_variances_is_clamped_on_both_sides(stand_in: StandIn, factor: 
     mean = features.mean(axis=0)
     with_source(network, mean, factor * features.std(axis=0, ddof=1))
     method = MomentMatching()
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(20), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(20))
     expected = apply_head(network, mean + slope * (features - mean))
     np.testing.assert_allclose(prediction.logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -120,30 +120,30 @@ def test_ratio_of_variances_is_clamped_on_both_sides(stand_in: StandIn, factor: 
 def test_with_a_limit_of_1_it_is_the_shift_to_the_source_mean(stand_in: StandIn, update: Any) -> None:
     network = stand_in()
     left, right = MomentMatching(update=update, ratio_limit=1.0), Shift(update=update)
-    states = [left.init(network.info, 0), right.init(network.info, 0)]
+    states = [left.bind(network.info).init(0), right.bind(network.info).init(0)]
     for batch, size in enumerate((7, 1, 2, 7)):
         given = draw_images(size, batch)
-        first, states[0] = left.step(states[0], given, network)
-        second, states[1] = right.step(states[1], given, network)
+        first, states[0] = step_on(network, left, states[0], given)
+        second, states[1] = step_on(network, right, states[1], given)
         np.testing.assert_allclose(first.logits, second.logits, rtol=SINGLE, atol=SINGLE)
 
 
 def test_without_gain_it_is_the_network(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(gain=0.0)
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(7), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(7))
     np.testing.assert_allclose(prediction.logits, network(draw_images(7)).logits, atol=SINGLE)
 
 
 def test_before_the_first_batch_it_is_the_network_bit_for_bit(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(update="lagged")
-    initial, plain = method.init(network.info, 0), network(draw_images(7)).logits
-    assert method.predict(initial, draw_images(7), network).logits.tobytes() == plain.tobytes()
-    assert method.step(initial, draw_images(7), network)[0].logits.tobytes() == plain.tobytes()
+    initial, plain = method.bind(network.info).init(0), network(draw_images(7)).logits
+    assert predict_on(network, method, initial, draw_images(7)).logits.tobytes() == plain.tobytes()
+    assert step_on(network, method, initial, draw_images(7))[0].logits.tobytes() == plain.tobytes()
 
 
 def test_after_a_single_image_only_the_mean_is_matched(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching()
-    first, state = method.step(method.init(network.info, 0), draw_images(1), network)
+    first, state = step_on(network, method, method.bind(network.info).init(0), draw_images(1))
     np.testing.assert_allclose(first.logits, apply_head(network, network.info.source.mean[-1:]), atol=SINGLE)
     moved = (
         last_features(network, draw_images(7, 1))
@@ -151,7 +151,9 @@ def test_after_a_single_image_only_the_mean_is_matched(stand_in: StandIn) -> Non
         + network.info.source.mean[-1]
     )
     np.testing.assert_allclose(
-        method.predict(state, draw_images(7, 1), network).logits, apply_head(network, moved), atol=20 * SINGLE
+        predict_on(network, method, state, draw_images(7, 1)).logits,
+        apply_head(network, moved),
+        atol=20 * SINGLE,
     )
 
 
@@ -162,9 +164,9 @@ def test_single_images_lead_to_the_same_variance_as_a_batch(stand_in: StandIn) -
     stream = draw_images(3000, 5)
     everything = last_features(network, stream).var(axis=0, ddof=1)
     for first in range(0, 3000, 5):
-        state = method.init(network.info, 0)
+        state = method.bind(network.info).init(0)
         for image in range(first, first + 5):
-            state = method.step(state, stream[image : image + 1], network)[1]
+            state = step_on(network, method, state, stream[image : image + 1])[1]
         found.append(state.variance / (1 - state.concentration))
     np.testing.assert_allclose(np.mean(found, axis=0), everything, rtol=0.1)
 
@@ -173,10 +175,10 @@ def test_single_images_lead_to_the_same_variance_as_a_batch(stand_in: StandIn) -
 def test_constant_features(stand_in: StandIn, floor: float) -> None:
     network, method = stand_in(), MomentMatching(variance_floor=floor)
     network.mix[:] = 0
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     for _ in range(3):
         with np.errstate(all="raise", under="ignore"):
-            prediction, state = method.step(state, draw_images(4), network)
+            prediction, state = step_on(network, method, state, draw_images(4))
         expected = apply_head(network, network.info.source.mean[-1:]).repeat(4, axis=0)
         np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
 
@@ -185,7 +187,7 @@ def test_channels_without_variance_in_the_source(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching(variance_floor=0.0)
     with_source(network, np.zeros(3), np.zeros(3))
     network.mix[:, -1] = 0
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(9), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(9))
     features = last_features(network, draw_images(9))
     expected = apply_head(network, 3**-0.5 * (features - features.mean(axis=0)))
     np.testing.assert_allclose(prediction.logits, expected, atol=SINGLE)
@@ -193,12 +195,12 @@ def test_channels_without_variance_in_the_source(stand_in: StandIn) -> None:
 
 def test_one_forward_and_source_statistics(stand_in: StandIn) -> None:
     network, method = stand_in(), MomentMatching()
-    state = method.init(network.info, 0)
-    prediction, state = method.step(state, draw_images(3), network)
+    state = method.bind(network.info).init(0)
+    prediction, state = step_on(network, method, state, draw_images(3))
     assert network.forwards == prediction.forwards == method.forwards == state.step == 1
     network.info = replace(network.info, source=None)
     with pytest.raises(BundleError, match="fozo source"):
-        method.init(network.info, 0)
+        method.bind(network.info).init(0)
 
 
 def test_with_some_classes(bundle_path: Path, random_images: Any) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import predict_on, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
-from fozo.engine.methods.pizo import PizoState
-from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
+from fozo.engine.methods.pizo import BoundPizo, PizoState
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from fozo.engine.registry import Pizo, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.moments import Moments
@@ -161,10 +162,10 @@ def estimates(
     many = replace(configured, update_images=10**6)
     found = []
     for seed in range(draws):
-        start = many.init(network.info, seed)
+        start = many.bind(network.info).init(seed)
         if prompts is not None:
             start = replace(start, prompts=prompts)
-        _, state = many.step(start, images, network)
+        _, state = step_on(network, many, start, images)
         found.append(state.norms_gradient if prompts is None else state.prompts_gradient)
     return np.stack(found)
 
@@ -229,12 +230,18 @@ def test_own_directions_have_the_variance_of_the_derivation(
     assert variances[1] > 1.5 * variances[0], "images agree about where to go, and it does not help"
 
 
-class _Shared(Pizo):
-    """The same with one direction for the whole batch, as FOZO and ZOA have it."""
+class _BoundShared(BoundPizo):
+    def _draw_directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
+        directions = super()._draw_directions(state, sample, count)
+        return {name: np.repeat(values[:1], count, axis=0) for name, values in directions.items()}
 
-    def _directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
-        found = super()._directions(state, sample, count)
-        return {name: np.repeat(each[:1], count, axis=0) for name, each in found.items()}
+
+class _Shared(Pizo):
+    """PIZO with one direction for the whole batch, as FOZO and ZOA have it."""
+
+    def bind(self, model: ModelInfo) -> _BoundShared:
+        bound = super().bind(model)
+        return _BoundShared(bound.options, bound.model, bound.source, bound.rows)
 
 
 # --- steps ---
@@ -242,7 +249,7 @@ class _Shared(Pizo):
 
 def test_the_rate_is_the_length_of_the_first_step(network: Network, random_images: MakeImages) -> None:
     configured = Pizo(**{**NARROW, "rate": 0.02}, update_images=BATCH)  # type: ignore[arg-type]
-    _, state = configured.step(configured.init(network.info, 0), random_images(BATCH), network)
+    _, state = step_on(network, configured, configured.bind(network.info).init(0), random_images(BATCH))
     assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(0.02, rel=1e-5)
     assert (state.updates, state.images) == (1, 0)
 
@@ -251,25 +258,25 @@ def test_momentum_is_corrected_and_averages(network: Network, random_images: Mak
     """Two updates by hand from the two gradients."""
     configured = Pizo(**NARROW, update_images=BATCH)  # type: ignore[arg-type]
     held = replace(configured, update_images=10**6)
-    first = configured.init(network.info, 0)
+    first = configured.bind(network.info).init(0)
     batches = [random_images(BATCH, seed=seed) for seed in (0, 1)]
     gradients, expected, state = [], np.zeros_like(first.norms, np.float64), first
     for index, images in enumerate(batches):
-        gradients.append(held.step(state, images, network)[1].norms_gradient)
+        gradients.append(step_on(network, held, state, images)[1].norms_gradient)
         weights = [0.1 * 0.9 ** (index - i) for i in range(index + 1)]
         average = sum(w * g for w, g in zip(weights, gradients, strict=True)) / sum(weights)
         expected -= 0.005 * average / np.sqrt(np.mean(np.square(gradients[-1])))
-        _, state = configured.step(state, images, network)
+        _, state = step_on(network, configured, state, images)
         np.testing.assert_allclose(state.norms, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_no_step_is_longer_than_the_rate(network: Network) -> None:
     """Not even where gradients become small and the running one is still that of before."""
     configured = Pizo(**NARROW)  # type: ignore[arg-type]
-    state, generator, lengths = configured.init(network.info, 0), np.random.default_rng(0), []
+    state, generator, lengths = configured.bind(network.info).init(0), np.random.default_rng(0), []
     for scale in (*[1.0] * 20, *[1e-9] * 20):
         gradient = scale * generator.standard_normal(state.norms.shape)
-        following = configured._updated(replace(state, norms_gradient=gradient), 1.0)
+        following = configured.bind(network.info)._apply_update(replace(state, norms_gradient=gradient), 1.0)
         lengths.append(float(np.sqrt(np.mean(np.square(following.norms - state.norms)))))
         state = following
     assert max(lengths) <= 0.005 * (1 + 1e-5)
@@ -314,7 +321,7 @@ def test_near_the_source_nothing_is_done(
     apart = np.sqrt(ratio * chance / std.size)  # in every coordinate of the mean
     source = SourceStatistics((moments.mean + apart).astype(np.float32), std, 512)
     elsewhere = _Elsewhere(network, source)
-    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    prediction, state = step_on(elsewhere, configured, configured.bind(elsewhere.info).init(0), images)
     assert np.sqrt(np.mean(np.square(state.norms))) == pytest.approx(share * 0.01, rel=1e-2, abs=1e-5)
     offset = -share * network.info.head_weight @ features[:, -1].mean(axis=0)
     np.testing.assert_allclose(prediction.logits - logits, np.tile(offset, (64, 1)), atol=2e-3)
@@ -327,8 +334,8 @@ def test_no_more_is_asked_of_larger_batches(network: Network, random_images: Mak
     source = network.info.require_source("a test")
     info = replace(network.info, source=replace(source, images=10**6))
     chance = float(np.square(source.std.astype(np.float64)).sum()) * (1 / 64 + 1 / 126)
-    assert configured._need(1.9 * chance, count, info) == 0
-    assert configured._need(3 * chance, count, info) == pytest.approx(0.5, rel=1e-3)
+    assert configured.bind(info)._adaptation_strength(1.9 * chance, count) == 0
+    assert configured.bind(info)._adaptation_strength(3 * chance, count) == pytest.approx(0.5, rel=1e-3)
     images = random_images(count)
     features, _ = middle(configured, network, images)
     moments = Moments.of(features)
@@ -336,16 +343,16 @@ def test_no_more_is_asked_of_larger_batches(network: Network, random_images: Mak
     std = moments.std.astype(np.float32)
     apart = np.sqrt(1.5 * (np.square(std.astype(np.float64)).sum() * (1 / 64 + 1 / 126)) / std.size)
     elsewhere = _Elsewhere(network, SourceStatistics((moments.mean + apart).astype(np.float32), std, 10**6))
-    prediction, state = configured.step(configured.init(elsewhere.info, 0), images, elsewhere)
+    prediction, state = step_on(elsewhere, configured, configured.bind(elsewhere.info).init(0), images)
     assert prediction.diagnostics["need"] == 0
     assert not state.norms.any()
 
 
 def middle(configured: Pizo, network: Network, images: ImageArray) -> tuple[FloatArray, FloatArray]:
     """Features and logits that the first step of a method sees, unshifted."""
-    start = configured.init(network.info, 0)
-    directions = configured._directions(start, 0, len(images))
-    moved = [configured._tunables(start, directions, sign, network.info) for sign in (1, -1)]
+    start = configured.bind(network.info).init(0)
+    directions = configured.bind(network.info)._draw_directions(start, 0, len(images))
+    moved = [configured.bind(network.info)._build_tunables(start, directions, sign) for sign in (1, -1)]
     plus, minus = network.candidates(images, moved)
     return (plus.features + minus.features) / 2, (plus.logits + minus.logits) / 2
 
@@ -378,15 +385,15 @@ def test_the_anchor_draws_back(network: Network, random_images: MakeImages) -> N
     images = random_images(64)
     for anchor, expected in ((0.0, 1.0), (0.25, 0.75)):
         configured = Pizo(**{**NARROW, "rate": 0.0, "anchor": anchor})  # type: ignore[arg-type]
-        start = configured.init(network.info, 0)
+        start = configured.bind(network.info).init(0)
         start = replace(start, norms=np.ones_like(start.norms))
-        _, state = configured.step(start, images, network)
+        _, state = step_on(network, configured, start, images)
         np.testing.assert_allclose(state.norms, expected)
 
 
 def test_without_epsilon_nothing_is_learnt(network: Network, random_images: MakeImages) -> None:
     configured = Pizo(**{**NARROW, "epsilon": 0.0})  # type: ignore[arg-type]
-    prediction, state = configured.step(configured.init(network.info, 0), random_images(64), network)
+    prediction, state = step_on(network, configured, configured.bind(network.info).init(0), random_images(64))
     assert not state.norms.any()
     np.testing.assert_array_equal(prediction.logits, network(random_images(64)).logits)
 
@@ -411,13 +418,13 @@ def test_the_gradient_is_the_sum_written_out(
     images = random_images(BATCH)
     with Network.open(bundle_path, workers=1) as network:
         info = network.info
-        start = configured.init(info, 0)
-        _, before = configured.step(start, random_images(6, seed=9), network)
-        prediction, state = configured.step(before, images, network)
+        start = configured.bind(info).init(0)
+        _, before = step_on(network, configured, start, random_images(6, seed=9))
+        prediction, state = step_on(network, configured, before, images)
         pairs = []
         for sample in range(configured.samples):
-            directions = configured._directions(before, sample, BATCH)
-            moved = [configured._tunables(before, directions, sign, info) for sign in (1, -1)]
+            directions = configured.bind(network.info)._draw_directions(before, sample, BATCH)
+            moved = [configured.bind(info)._build_tunables(before, directions, sign) for sign in (1, -1)]
             pairs.append((directions, *network.candidates(images, moved)))
     source, count = info.require_source("a test"), 2 * configured.samples
     assert prediction.forwards == count
@@ -489,8 +496,8 @@ def test_what_is_tuned(bundle_path: Path, random_images: MakeImages, tune: str) 
             return original(images, tunables)
 
         opened.candidates = candidates  # type: ignore[method-assign]
-        start = configured.init(opened.info, 3)
-        _, state = configured.step(start, random_images(64), opened)
+        start = configured.bind(opened.info).init(3)
+        _, state = step_on(opened, configured, start, random_images(64))
     expected = {"norms": {"norms"}, "prompts": {"prompts"}, "both": {"norms", "prompts"}}[tune]
     assert fed == [expected]
     for name in ("norms", "prompts"):
@@ -505,20 +512,20 @@ def test_prediction_is_the_mean_of_both_sides_shifted(
 ) -> None:
     """By the mean of the last images in the window, and by less of it while they are fewer than 64."""
     configured = Pizo(first_block=1, frozen_last_blocks=0, window=window, update_images=10**6, tolerance=0.0)
-    images, state = random_images(5), configured.init(network.info, 0)
+    images, state = random_images(5), configured.bind(network.info).init(0)
     if before:
-        _, state = configured.step(state, random_images(before, seed=1), network)
-    directions = configured._directions(state, 0, 5)
-    moved = [configured._tunables(state, directions, sign, network.info) for sign in (1, -1)]
+        _, state = step_on(network, configured, state, random_images(before, seed=1))
+    directions = configured.bind(network.info)._draw_directions(state, 0, 5)
+    moved = [configured.bind(network.info)._build_tunables(state, directions, sign) for sign in (1, -1)]
     plus, minus = network.candidates(images, moved)
     features = (plus.features + minus.features)[:, -1] / 2
     past = state.window[:, -1][-(window - 5) :]
     center = np.concatenate([past, features]).mean(axis=0)
     expected = (plus.logits + minus.logits) / 2 - gain * network.info.head_weight @ center
-    prediction, following = configured.step(state, images, network)
+    prediction, following = step_on(network, configured, state, images)
     np.testing.assert_allclose(prediction.logits, expected, rtol=1e-5, atol=1e-5)
     assert prediction.diagnostics["entropy"] == pytest.approx(float(entropy(expected).mean()), rel=1e-5)
-    again = configured.predict(following, images, network)
+    again = predict_on(network, configured, following, images)
     center = following.window[:, -1].mean(axis=0)
     expected = network(images).logits - gain * network.info.head_weight @ center
     np.testing.assert_allclose(again.logits, expected, rtol=1e-5, atol=1e-5)
@@ -527,11 +534,11 @@ def test_prediction_is_the_mean_of_both_sides_shifted(
 def test_what_it_needs(stand_in: Callable[..., Any]) -> None:
     plain = stand_in().info
     with pytest.raises(BundleError, match="norms"):
-        Pizo().init(plain, 0)
+        Pizo().bind(plain).init(0)
     with pytest.raises(BundleError, match="fozo source"):
-        Pizo().init(replace(plain, source=None), 0)
+        Pizo().bind(replace(plain, source=None)).init(0)
     with pytest.raises(BundleError, match="zoa"):
-        Pizo().init(replace(plain, tunables=("norms", "batch_statistics")), 0)
+        Pizo().bind(replace(plain, tunables=("norms", "batch_statistics"))).init(0)
     with pytest.raises(InputError, match="rate"):
         Pizo(rate=-1)
     with pytest.raises(InputError, match="momentum must be float"):

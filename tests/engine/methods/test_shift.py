@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import apply_head, draw_images, last_features
+from doubles import apply_head, draw_images, last_features, predict_on, step_on
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.fozo import Fozo
 from fozo.engine.methods.shift import Shift
@@ -60,7 +60,7 @@ def test_against_the_head_applied_to_shifted_features(
     stand_in: StandIn, target: Any, update: Any, decay: float, gain: float
 ) -> None:
     network, method = stand_in(), Shift(target=target, update=update, decay=decay, gain=gain)
-    state, running = method.init(network.info, 0), None
+    state, running = method.bind(network.info).init(0), None
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
     for batch, size in enumerate((5, 5, 1, 1, 3, 5)):
         given = draw_images(size, batch)
@@ -69,7 +69,7 @@ def test_against_the_head_applied_to_shifted_features(
         following = mean if running is None else decay * running + (1 - decay) * mean
         used = following if update == "inclusive" else running
         shift = np.zeros(3) if used is None else gain * (aim - used)
-        prediction, state = method.step(state, given, network)
+        prediction, state = step_on(network, method, state, given)
         np.testing.assert_allclose(prediction.logits, apply_head(network, features + shift), atol=SINGLE)
         np.testing.assert_allclose(state.center, following, rtol=1e-12)
         running = following
@@ -80,10 +80,10 @@ def test_first_batch(stand_in: StandIn, target: Any) -> None:
     network = stand_in()
     plain = network(draw_images(6)).logits
     lagged = Shift(target=target)
-    prediction, _ = lagged.step(lagged.init(network.info, 0), draw_images(6), network)
+    prediction, _ = step_on(network, lagged, lagged.bind(network.info).init(0), draw_images(6))
     assert prediction.logits.tobytes() == plain.tobytes()
     inclusive = replace(lagged, update="inclusive")
-    prediction, _ = inclusive.step(inclusive.init(network.info, 0), draw_images(6), network)
+    prediction, _ = step_on(network, inclusive, inclusive.bind(network.info).init(0), draw_images(6))
     assert not np.allclose(prediction.logits, plain)
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
     centred = (
@@ -94,15 +94,15 @@ def test_first_batch(stand_in: StandIn, target: Any) -> None:
 
 def test_a_single_image_moved_inclusively_lands_on_the_target(stand_in: StandIn) -> None:
     network, method = stand_in(), Shift(update="inclusive", target="origin")
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(1), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(1))
     np.testing.assert_allclose(prediction.logits, network.bias[None], atol=SINGLE)
 
 
 def test_one_forward_without_prompts(stand_in: StandIn) -> None:
     network, method = stand_in(), Shift()
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     for count in range(1, 4):
-        prediction, state = method.step(state, draw_images(3), network)
+        prediction, state = step_on(network, method, state, draw_images(3))
         assert network.forwards == count
         assert prediction.forwards == method.forwards == 1
         assert state.step == count
@@ -111,11 +111,11 @@ def test_one_forward_without_prompts(stand_in: StandIn) -> None:
 def test_only_the_source_mean_needs_source_statistics(stand_in: StandIn) -> None:
     network = stand_in()
     network.info = replace(network.info, source=None)
-    assert Shift(target="origin").init(network.info, 0).center is None
+    assert Shift(target="origin").bind(network.info).init(0).center is None
     with pytest.raises(BundleError, match="fozo source"):
-        Shift().init(network.info, 0)
+        Shift().bind(network.info).init(0)
     with pytest.raises(BundleError, match="fozo source"):
-        Fozo().init(network.info, 0)
+        Fozo().bind(network.info).init(0)
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (1, 1, 1, 1, 1), (7, 1, 2, 64, 1)])
@@ -125,7 +125,7 @@ def test_global_average_is_the_mean_of_all_images_seen(
     stand_in: StandIn, target: Any, update: Any, sizes: tuple[int, ...]
 ) -> None:
     network, method = stand_in(), Shift(target=target, update=update, average="global", decay=0.5)
-    state, seen = method.init(network.info, 0), np.zeros((0, 3))
+    state, seen = method.bind(network.info).init(0), np.zeros((0, 3))
     aim = network.info.source.mean[-1] if target == "source_mean" else np.zeros(3)
     for batch, size in enumerate(sizes):
         given = draw_images(size, batch)
@@ -133,12 +133,12 @@ def test_global_average_is_the_mean_of_all_images_seen(
         known = np.concatenate([seen, features])
         used = known if update == "inclusive" else seen
         moved = aim - used.mean(axis=0) if len(used) else np.zeros(3)
-        prediction, state = method.step(state, given, network)
+        prediction, state = step_on(network, method, state, given)
         np.testing.assert_allclose(prediction.logits, apply_head(network, features + moved), atol=SINGLE)
         np.testing.assert_allclose(state.center, known.mean(axis=0), rtol=1e-12)
         assert state.images == len(known)
         after = apply_head(network, features + aim - known.mean(axis=0))
-        np.testing.assert_allclose(method.predict(state, given, network).logits, after, atol=SINGLE)
+        np.testing.assert_allclose(predict_on(network, method, state, given).logits, after, atol=SINGLE)
         seen = known
 
 
@@ -146,17 +146,17 @@ def test_neo_does_not_depend_on_how_images_come_in_batches(stand_in: StandIn) ->
     network, method, stream = stand_in(), METHODS["neo"], draw_images(12)
     states = []
     for size in (12, 5, 1):
-        state = method.init(network.info, 0)
+        state = method.bind(network.info).init(0)
         for first in range(0, 12, size):
-            state = method.step(state, stream[first : first + size], network)[1]
+            state = step_on(network, method, state, stream[first : first + size])[1]
         states.append(state)
     for state in states:
         np.testing.assert_allclose(state.center, states[0].center, rtol=1e-12)
         assert state.images == 12
     moving = Shift(target="origin", update="inclusive")
-    state = moving.init(network.info, 0)
+    state = moving.bind(network.info).init(0)
     for first in range(0, 12, 5):
-        state = moving.step(state, stream[first : first + 5], network)[1]
+        state = step_on(network, moving, state, stream[first : first + 5])[1]
     assert not np.allclose(state.center, states[0].center)
 
 
@@ -209,11 +209,11 @@ class Seen:
 @pytest.mark.parametrize("samples", [1, 3])
 def test_official_center_is_the_sum_of_both_means(stand_in: StandIn, samples: int) -> None:
     network, method = Seen(stand_in()), Fozo(samples=samples)
-    _, first = method.step(method.init(network.info, 0), draw_images(5), network)
+    _, first = step_on(network, method, method.bind(network.info).init(0), draw_images(5))
     means = network.means()
     plus, minus = np.mean(means[::2], axis=0), np.mean(means[1::2], axis=0)
     np.testing.assert_allclose(first.center, plus + minus, rtol=1e-12)
-    _, second = method.step(first, draw_images(5, 1), network)
+    _, second = step_on(network, method, first, draw_images(5, 1))
     means = network.means()
     plus, minus = np.mean(means[::2], axis=0), np.mean(means[1::2], axis=0)
     np.testing.assert_allclose(second.center, 0.9 * first.center + 0.1 * (plus + minus), rtol=1e-12)
@@ -222,7 +222,7 @@ def test_official_center_is_the_sum_of_both_means(stand_in: StandIn, samples: in
 @pytest.mark.parametrize("shift", ["source_mean", "origin"])
 def test_other_centers_are_averages(stand_in: StandIn, shift: Any) -> None:
     network, method = Seen(stand_in()), Fozo(samples=2, shift=shift)
-    _, first = method.step(method.init(network.info, 0), draw_images(5), network)
+    _, first = step_on(network, method, method.bind(network.info).init(0), draw_images(5))
     np.testing.assert_allclose(first.center, np.mean(network.means(), axis=0), rtol=1e-12)
 
 
@@ -236,8 +236,8 @@ def test_constant_features(stand_in: StandIn, shift: Any, gain: float) -> None:
     batch = np.full((4, 2, 2, 3), 200, np.uint8)
     constant, source = last_features(network, batch)[0], network.info.source.mean[-1]
     method = Fozo(shift=shift, shift_gain=gain)
-    _, state = method.step(method.init(network.info, 0), batch, network)
-    prediction, _ = method.step(state, batch, network)
+    _, state = step_on(network, method, method.bind(network.info).init(0), batch)
+    prediction, _ = step_on(network, method, state, batch)
     moved = {
         "official_sum": source - 2 * constant,
         "source_mean": source - constant,
@@ -253,7 +253,7 @@ def test_constant_features(stand_in: StandIn, shift: Any, gain: float) -> None:
 @pytest.mark.parametrize("shift", ["official_sum", "source_mean", "origin", "none"])
 def test_first_batch_of_fozo_is_unshifted(stand_in: StandIn, shift: Any) -> None:
     network, method = Seen(stand_in()), Fozo(shift=shift)
-    prediction, _ = method.step(method.init(network.info, 0), draw_images(5), network)
+    prediction, _ = step_on(network, method, method.bind(network.info).init(0), draw_images(5))
     assert any(prediction.logits.tobytes() == output.logits.tobytes() for output in network.outputs)
 
 
@@ -263,10 +263,10 @@ def test_returned_logits_are_a_candidate_with_shifted_features(
     stand_in: StandIn, shift: Any, update: Any
 ) -> None:
     network, method = Seen(stand_in()), Fozo(shift=shift, shift_update=update, samples=2)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     for batch in range(5):
         network.outputs = []
-        prediction, following = method.step(state, draw_images(6, batch), network)
+        prediction, following = step_on(network, method, state, draw_images(6, batch))
         used = following.center if update == "inclusive" else state.center
         aim = np.zeros(3) if shift == "origin" else network.info.source.mean[-1]
         moved = np.zeros(3) if used is None else aim - used
@@ -278,20 +278,20 @@ def test_returned_logits_are_a_candidate_with_shifted_features(
 
 def test_clean_output_is_the_head_of_the_shifted_unperturbed_features(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(output="clean")
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     for batch in range(3):
         plain = network(draw_images(6, batch), prompts=state.prompts[None]).features[:, -1]
         moved = np.zeros(3) if state.center is None else network.info.source.mean[-1] - state.center
-        prediction, state = method.step(state, draw_images(6, batch), network)
+        prediction, state = step_on(network, method, state, draw_images(6, batch))
         np.testing.assert_allclose(prediction.logits, apply_head(network, plain + moved), atol=SINGLE)
 
 
 def test_fozo_with_one_image(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo()
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     for batch in range(20):
         before = state.prompts
-        prediction, state = method.step(state, draw_images(1, batch), network)
+        prediction, state = step_on(network, method, state, draw_images(1, batch))
         assert np.isfinite(prediction.logits).all() and prediction.loss is not None
         assert not np.array_equal(before, state.prompts)
         assert np.isfinite(state.prompts).all() and np.isfinite(state.center).all()
@@ -303,7 +303,7 @@ def test_the_shift_warms_up_with_the_images_seen(stand_in: StandIn, update: Any)
     configured = Shift(target="origin", update=update, average="global", warm_up=6)
     network = stand_in()
     batches = [draw_images(2, 0), draw_images(4, 1), draw_images(3, 2)]
-    state, seen = configured.init(network.info, 0), np.zeros((0, 3))
+    state, seen = configured.bind(network.info).init(0), np.zeros((0, 3))
     for batch in batches:
         before = seen
         seen = np.concatenate([seen, last_features(network, batch)])
@@ -311,8 +311,8 @@ def test_the_shift_warms_up_with_the_images_seen(stand_in: StandIn, update: Any)
         moved = last_features(network, batch)
         if len(used):
             moved = moved - used.mean(axis=0) * len(used) / (len(used) + 6)
-        prediction, state = configured.step(state, batch, network)
+        prediction, state = step_on(network, configured, state, batch)
         np.testing.assert_allclose(prediction.logits, apply_head(network, moved), atol=SINGLE * 10)
-    alone = configured.predict(state, batches[0], network).logits
+    alone = predict_on(network, configured, state, batches[0]).logits
     moved = last_features(network, batches[0]) - seen.mean(axis=0) * 9 / 15
     np.testing.assert_allclose(alone, apply_head(network, moved), atol=SINGLE * 10)

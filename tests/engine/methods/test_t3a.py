@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import RowNetwork, numbered_images
+from doubles import RowNetwork, fallback_step_on, numbered_images, predict_on, step_on
 from fozo.engine.methods import t3a as module
-from fozo.engine.methods.t3a import T3a, T3aState, lowest_per_class
+from fozo.engine.methods.t3a import T3a, T3aState, select_lowest_entropy
 from fozo.engine.model import FloatArray
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
-from fozo.engine.wrappers.fallback import guarded_step
 
 StandIn = Callable[..., Any]
 MANY = 10**6
@@ -90,7 +89,7 @@ def assert_sound(state: T3aState, limit: int) -> None:
 def test_published_values() -> None:
     network = RowNetwork([[2, 0.1, 0], [0.2, 1, 0.9], [0, 0.1, 3]], np.eye(3), np.zeros(3))
     method = T3a(supports=1)
-    prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
+    prediction, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1, 2))
     expected = [
         [2.0024984395, 0.1, 0.003331483],
         [0.2496880847, 1, 0.9328152465],
@@ -115,12 +114,12 @@ def test_defaults() -> None:
 def test_against_loops(sizes: tuple[int, ...], limit: int) -> None:
     network = random_network(sum(sizes), seed=len(sizes))
     method, plain, first = T3a(supports=limit), Plain(network, limit), 0
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     assert_sound(state, limit)
     for size in sizes:
         rows = network.features[first : first + size]
         plain.take(rows)
-        prediction, state = method.step(state, numbered_images(*range(first, first + size)), network)
+        prediction, state = step_on(network, method, state, numbered_images(*range(first, first + size)))
         np.testing.assert_allclose(prediction.logits, plain.logits(rows), rtol=1e-5, atol=1e-5)
         assert prediction.logits.dtype == np.float32
         assert_sound(state, limit)
@@ -133,9 +132,9 @@ def test_against_loops(sizes: tuple[int, ...], limit: int) -> None:
 
 def test_many_classes_are_judged_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_network(1, classes=50)
-    whole = T3a().init(network.info, 0)
+    whole = T3a().bind(network.info).init(0)
     monkeypatch.setattr(module, "HEAD_ROWS", 7)
-    parts = T3a().init(network.info, 0)
+    parts = T3a().bind(network.info).init(0)
     assert np.array_equal(whole.labels, parts.labels)
     np.testing.assert_allclose(whole.entropies, parts.entropies, atol=1e-5)
 
@@ -144,7 +143,7 @@ def test_kept_are_the_lowest_and_of_equals_the_earlier() -> None:
     labels = np.array([1, 0, 1, 1, 0, 1, 3])
     entropies = np.array([0.5, 0.2, 0.1, 0.5, 0.2, 0.3, 9.0])
     for count, kept in ((1, [1, 2, 6]), (2, [1, 2, 4, 5, 6]), (3, [0, 1, 2, 4, 5, 6]), (4, range(7))):
-        assert np.flatnonzero(lowest_per_class(entropies, labels, count)).tolist() == list(kept)
+        assert np.flatnonzero(select_lowest_entropy(entropies, labels, count)).tolist() == list(kept)
 
 
 # --- invariants
@@ -155,9 +154,9 @@ def test_initial_state_is_the_cosine_classifier() -> None:
         random_network(9).features, 3 * np.linalg.qr(random_network(7).features)[0][:5], [0] * 5
     )
     method = T3a(supports=MANY)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     cosine = network.features @ np.stack([unit(row) for row in network.weight]).T
-    prediction = method.predict(state, numbered_images(*range(9)), network)
+    prediction = predict_on(network, method, state, numbered_images(*range(9)))
     np.testing.assert_allclose(prediction.logits, cosine, rtol=1e-5, atol=1e-5)
     assert state.labels.tolist() == list(range(5))
 
@@ -165,7 +164,7 @@ def test_initial_state_is_the_cosine_classifier() -> None:
 def test_a_class_that_no_row_of_the_head_belongs_to() -> None:
     network = RowNetwork([[1, 2], [2, 1]], [[1, 0], [0, 1], [0.2, 0.1]], [0, 0, -9])  # never the third
     method = T3a()
-    prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
+    prediction, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1))
     assert sorted(state.labels) == [0, 0, 0, 1, 1]
     assert state.prototypes[2].tolist() == [0, 0]
     assert prediction.logits[:, 2].tolist() == [0, 0]
@@ -175,7 +174,7 @@ def test_a_feature_of_zeros() -> None:
     network = RowNetwork([[0, 0], [2, 1]], np.eye(2), [0, 0])
     method = T3a()
     with np.errstate(all="raise", under="ignore"):
-        prediction, state = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
+        prediction, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1))
     assert np.isfinite(prediction.logits).all() and np.isfinite(state.supports).all()
 
 
@@ -183,9 +182,9 @@ def test_how_images_come_in_batches_plays_no_part_in_what_is_kept() -> None:
     network, method = random_network(60), T3a(supports=3)
 
     def after(order: Any, size: int) -> T3aState:
-        state = method.init(network.info, 0)
+        state = method.bind(network.info).init(0)
         for first in range(0, len(order), size):
-            state = method.step(state, numbered_images(*order[first : first + size]), network)[1]
+            state = step_on(network, method, state, numbered_images(*order[first : first + size]))[1]
         return state
 
     at_once = after(range(60), 60)
@@ -198,42 +197,42 @@ def test_how_images_come_in_batches_plays_no_part_in_what_is_kept() -> None:
 def test_a_batch_of_which_nothing_is_kept_changes_only_the_count() -> None:
     network = RowNetwork([[9, 0], [0, 9], [0.1, 0], [0, 0.1]], np.eye(2), [0, 0])
     method = T3a(supports=1)
-    _, confident = method.step(method.init(network.info, 0), numbered_images(0, 1), network)
-    prediction, following = method.step(confident, numbered_images(2, 3), network)
+    _, confident = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1))
+    prediction, following = step_on(network, method, confident, numbered_images(2, 3))
     assert following == replace(confident, step=2)
     assert following.supports is confident.supports
     assert (
         prediction.logits.tolist()
-        == method.predict(confident, numbered_images(2, 3), network).logits.tolist()
+        == predict_on(network, method, confident, numbered_images(2, 3)).logits.tolist()
     )
 
 
 def test_the_batch_is_taken_in_before_it_is_predicted() -> None:
     network, method = random_network(6), T3a()
-    initial = method.init(network.info, 0)
-    prediction, state = method.step(initial, numbered_images(*range(6)), network)
-    before = method.predict(initial, numbered_images(*range(6)), network)
-    after = method.predict(state, numbered_images(*range(6)), network)
+    initial = method.bind(network.info).init(0)
+    prediction, state = step_on(network, method, initial, numbered_images(*range(6)))
+    before = predict_on(network, method, initial, numbered_images(*range(6)))
+    after = predict_on(network, method, state, numbered_images(*range(6)))
     assert prediction.logits.tobytes() == after.logits.tobytes()
     assert not np.allclose(before.logits, after.logits, atol=1e-2)
 
 
 def test_logits_grow_with_the_length_of_the_feature() -> None:
     network, method = random_network(6), T3a()
-    state = method.init(network.info, 0)
-    logits = method.predict(state, numbered_images(*range(6)), network).logits
+    state = method.bind(network.info).init(0)
+    logits = predict_on(network, method, state, numbered_images(*range(6))).logits
     network.features *= 4
     np.testing.assert_allclose(
-        method.predict(state, numbered_images(*range(6)), network).logits, 4 * logits, rtol=1e-6
+        predict_on(network, method, state, numbered_images(*range(6))).logits, 4 * logits, rtol=1e-6
     )
 
 
 def test_one_forward(stand_in: StandIn) -> None:
     network, method = stand_in(), T3a()
     given = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
-    prediction, state = method.step(method.init(network.info, 0), given, network)
+    prediction, state = step_on(network, method, method.bind(network.info).init(0), given)
     assert network.forwards == prediction.forwards == method.forwards == 1
-    assert method.predict(state, given, network).forwards == 1
+    assert predict_on(network, method, state, given).forwards == 1
     assert network.forwards == 2
 
 
@@ -276,8 +275,8 @@ def test_resumed(bundle_path: Path, random_images: Any, tmp_path: Path) -> None:
 
 def test_a_broken_image_becomes_no_support() -> None:
     network, method = random_network(9), T3a()
-    _, state = method.step(method.init(network.info, 0), numbered_images(0, 1, 2), network)
+    _, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1, 2))
     network.features[4] = np.nan
-    prediction, following = guarded_step(method, state, numbered_images(3, 4), network)
+    prediction, following = fallback_step_on(network, method, state, numbered_images(3, 4))
     assert prediction.guarded
     assert following == replace(state, step=2)

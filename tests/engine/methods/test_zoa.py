@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.zoa import Zoa, ZoaState, fresh_adamw_step, sgd_step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
@@ -58,9 +58,9 @@ class Recording:
 
 def learnt(network: Any, method: Zoa = SMALL, batches: int = 9) -> ZoaState:
     """The state after a few domains of two batches each."""
-    state = method.init(network.info, 3)
+    state = method.bind(network.info).init(3)
     for batch in range(batches):
-        _, state = method.step(state, images(6, batch, batch // 2 % 4), network)
+        _, state = step_on(network, method, state, images(6, batch, batch // 2 % 4))
     return state
 
 
@@ -221,14 +221,14 @@ def test_blocks_without_tunable_norms_count(stand_in: StandIn) -> None:
 def test_nothing_to_adapt(stand_in: StandIn, norms: dict[str, int], first: int) -> None:
     info = described(stand_in, norms, max(1, len(norms) // 2))
     with pytest.raises(BundleError, match="first_block"):
-        Zoa(first_block=first).init(info, 0)
+        Zoa(first_block=first).bind(info).init(0)
 
 
 def test_what_zoa_needs(stand_in: StandIn) -> None:
     with pytest.raises(BundleError, match="zoa tunes norms"):
-        Zoa().init(stand_in().info, 0)
+        Zoa().bind(stand_in().info).init(0)
     with pytest.raises(BundleError, match="fozo source"):
-        Zoa().init(replace(stand_in(norms=NORMS).info, source=None), 0)
+        Zoa().bind(replace(stand_in(norms=NORMS).info, source=None)).init(0)
 
 
 def test_graphs_without_an_embedding(stand_in: StandIn) -> None:
@@ -238,14 +238,14 @@ def test_graphs_without_an_embedding(stand_in: StandIn) -> None:
 
     network = Blind(stand_in(norms=NORMS))
     with pytest.raises(BundleError, match="embedding"):
-        Zoa().step(Zoa().init(network.info, 0), images(4), network)
+        step_on(network, Zoa(), Zoa().bind(network.info).init(0), images(4))
 
 
 def test_size_of_the_state_for_vit_b(stand_in: StandIn) -> None:
     info = described(stand_in, transformer(12), 12)
-    state = Zoa().init(info, 0)
-    assert state.residual.shape == (24_576,)
-    bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
+    state = Zoa().bind(info).init(0)
+    assert state.bank.residual.shape == (24_576,)
+    bank = state.bank
     for _ in range(40):
         bank = banks.save(bank, np.arange(32) * 768, 32, "compacted")
     arrays = [bank.coefficients, bank.entries, bank.residual, bank.similarity]
@@ -262,7 +262,7 @@ def test_padding_takes_no_part(stand_in: StandIn) -> None:
     method = replace(SMALL, frozen_last_blocks=2)  # layer1.1 and layer2.0
     places = {2: 5, 3: 4, 5: 7, 6: 7}  # row of the tensor: channels
     state = learnt(network, method)
-    assert state.residual.shape == (2 * sum(places.values()),)
+    assert state.bank.residual.shape == (2 * sum(places.values()),)
     adapted = np.zeros((9 + 5, 2, 7), bool)
     for row, width in places.items():
         adapted[row, :, :width] = True
@@ -271,9 +271,9 @@ def test_padding_takes_no_part(stand_in: StandIn) -> None:
         assert fed["norms"].shape == (1, 14, 2, 7) and fed["norms"].dtype == np.float32
         assert not fed["norms"][0][~adapted].any()
     assert network.fed[-1]["norms"][0][adapted].all()
-    bank = Bank(state.coefficients, state.entries, state.residual, state.similarity)
+    bank = state.bank
     network.fed.clear()
-    method.predict(state, images(2), network)
+    predict_on(network, method, state, images(2))
     effective = banks.effective(bank)
     np.testing.assert_array_equal(network.fed[0]["norms"][0][adapted], effective)  # gain, then bias
 
@@ -292,7 +292,7 @@ def test_batch_statistics_are_used_where_there_are_any(stand_in: StandIn) -> Non
     network = Recording(stand_in(norms=NORMS), tunables=("norms", "batch_statistics"))
     for each in (plain, network):
         state = learnt(each)
-        SMALL.predict(state, images(3), each)
+        predict_on(each, SMALL, state, images(3))
     assert not any("batch_statistics" in fed for fed in plain.fed)
     for fed in network.fed:
         assert fed["batch_statistics"].dtype == np.float32 and fed["batch_statistics"].tolist() == [1.0]
@@ -325,10 +325,10 @@ class Fixed:
 
 def test_published_loss(stand_in: StandIn) -> None:
     network = Fixed(stand_in(norms=NORMS).info)
-    prediction, state = Zoa().step(Zoa().init(network.info, 0), images(4), network)
+    prediction, state = step_on(network, Zoa(), Zoa().bind(network.info).init(0), images(4))
     assert prediction.loss == pytest.approx(7.2564470135055865, abs=1e-8)
     assert prediction.diagnostics["discrepancy"] == pytest.approx(0.19614310167509538, abs=1e-8)
-    second, _ = Zoa().step(state, images(4), network)
+    second, _ = step_on(network, Zoa(), state, images(4))
     assert second.loss == prediction.loss  # of unshifted logits
     shift = [0.2330865537, 0.4513017922, 0.6663273338]
     np.testing.assert_allclose(
@@ -350,10 +350,10 @@ def test_published_loss(stand_in: StandIn) -> None:
 )
 def test_forwards_are_counted(stand_in: StandIn, changes: dict[str, Any], expected: int) -> None:
     network, method = stand_in(norms=NORMS), replace(SMALL, **changes)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     assert network.forwards == 0
     for count in range(1, 7):
-        prediction, state = method.step(state, images(6, count, count // 2), network)
+        prediction, state = step_on(network, method, state, images(6, count, count // 2))
         assert network.forwards == count * expected
         assert prediction.forwards == method.forwards == expected
 
@@ -361,38 +361,38 @@ def test_forwards_are_counted(stand_in: StandIn, changes: dict[str, Any], expect
 def test_prediction_precedes_the_update(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     state = learnt(network)
-    assert len(state.entries) == 2
+    assert len(state.bank.entries) == 2
     for domain in (0, 2):
         outcomes = [
-            replace(SMALL, rate=rate, mixture_rate=rate).step(state, images(6, 50, domain), network)
+            step_on(network, replace(SMALL, rate=rate, mixture_rate=rate), state, images(6, 50, domain))
             for rate in (0.0, 0.5)
         ]
         assert outcomes[0][0].logits.tobytes() == outcomes[1][0].logits.tobytes()
-        assert outcomes[0][1].residual.tobytes() != outcomes[1][1].residual.tobytes()
+        assert outcomes[0][1].bank.residual.tobytes() != outcomes[1][1].bank.residual.tobytes()
 
 
 def test_without_rates_and_changes_nothing_is_learnt(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     method = replace(SMALL, rate=0.0, mixture_rate=0.0)
     state = learnt(network)
-    _, state = method.step(state, images(6, 20, 0), network)
-    _, following = method.step(state, images(6, 21, 0), network)
+    _, state = step_on(network, method, state, images(6, 20, 0))
+    _, following = step_on(network, method, state, images(6, 21, 0))
     for name in ("residual", "coefficients", "entries"):
         assert getattr(following, name).tobytes() == getattr(state, name).tobytes()
 
 
 def test_an_empty_bank_has_no_influence(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
-    state = SMALL.init(network.info, 0)
+    state = SMALL.bind(network.info).init(0)
     for batch in range(3):
-        usual, following = SMALL.step(state, images(6, batch), network)
-        moved = replace(state, coefficients=state.coefficients + 3)
-        other, after = SMALL.step(moved, images(6, batch), network)
+        usual, following = step_on(network, SMALL, state, images(6, batch))
+        moved = replace(state, bank=replace(state.bank, coefficients=state.bank.coefficients + 3))
+        other, after = step_on(network, SMALL, moved, images(6, batch))
         assert usual.logits.tobytes() == other.logits.tobytes()
-        assert following.residual.tobytes() == after.residual.tobytes()
-        assert after.coefficients.tobytes() == moved.coefficients.tobytes()
+        assert following.bank.residual.tobytes() == after.bank.residual.tobytes()
+        assert after.bank.coefficients.tobytes() == moved.bank.coefficients.tobytes()
         state = following
-    assert state.residual.any()
+    assert state.bank.residual.any()
 
 
 @pytest.mark.parametrize("estimator", ["one_sided", "two_sided"])
@@ -400,20 +400,22 @@ def test_no_perturbation_compares_equals(stand_in: StandIn, estimator: Any) -> N
     network = stand_in(norms=NORMS)
     method = replace(SMALL, perturbation=0.0, mixture_perturbation=0.0, estimator=estimator)
     state = learnt(network)
-    _, following = method.step(state, images(6, 9, 0), network)
+    _, following = step_on(network, method, state, images(6, 9, 0))
     decay = 1 - SMALL.rate * SMALL.weight_decay
-    np.testing.assert_allclose(following.residual, decay * state.residual, rtol=1e-6)
-    np.testing.assert_allclose(following.coefficients, state.coefficients * (1 - 0.01 * 0.1), rtol=1e-12)
+    np.testing.assert_allclose(following.bank.residual, decay * state.bank.residual, rtol=1e-6)
+    np.testing.assert_allclose(
+        following.bank.coefficients, state.bank.coefficients * (1 - 0.01 * 0.1), rtol=1e-12
+    )
 
 
 def test_each_batch_draws_anew(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     method = replace(SMALL, weight_decay=0.0)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     moves = []
     for batch in range(3):
-        _, following = method.step(state, images(6, batch), network)
-        moves.append(following.residual - state.residual)
+        _, following = step_on(network, method, state, images(6, batch))
+        moves.append(following.bank.residual - state.bank.residual)
         state = following
     correlations = np.corrcoef(np.sign(moves))
     np.fill_diagonal(correlations, 0)
@@ -424,10 +426,10 @@ def test_learning_lowers_the_loss(stand_in: StandIn) -> None:
     """Two-sided, with many samples, it is gradient descent."""
     network = stand_in(norms=NORMS)
     method = Zoa(samples=8, estimator="two_sided", rate=0.002, discrepancy_weight=5.0)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     losses = []
     for _ in range(25):
-        prediction, state = method.step(state, images(20), network)
+        prediction, state = step_on(network, method, state, images(20))
         losses.append(prediction.loss or 0.0)
     assert losses[-1] < 0.8 * losses[0]
 
@@ -435,14 +437,14 @@ def test_learning_lowers_the_loss(stand_in: StandIn) -> None:
 def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     order = np.random.default_rng(0).permutation(7)
-    straight = permuted = SMALL.init(network.info, 0)
+    straight = permuted = SMALL.bind(network.info).init(0)
     for batch in range(6):
         given = images(7, batch, batch // 2)
-        usual, straight = SMALL.step(straight, given, network)
-        other, permuted = SMALL.step(permuted, given[order], network)
+        usual, straight = step_on(network, SMALL, straight, given)
+        other, permuted = step_on(network, SMALL, permuted, given[order])
         np.testing.assert_allclose(other.logits, usual.logits[order], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(permuted.residual, straight.residual, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(permuted.coefficients, straight.coefficients, rtol=1e-5)
+        np.testing.assert_allclose(permuted.bank.residual, straight.bank.residual, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(permuted.bank.coefficients, straight.bank.coefficients, rtol=1e-5)
 
 
 # --- domains
@@ -461,32 +463,34 @@ def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> N
 def test_moving_average_of_the_domain(stand_in: StandIn, changes: dict[str, Any], power: int) -> None:
     """Every forward of the official code takes the batch in: 0.36 of it after two."""
     network, method = stand_in(norms=NORMS), replace(SMALL, domain_threshold=10.0, **changes)
-    _, first = method.step(method.init(network.info, 0), images(6, 0), network)
-    _, alone = method.step(method.init(network.info, 0), images(6, 1), network)
-    _, second = method.step(first, images(6, 1), network)
-    expected = 0.8**power * first.domain + (1 - 0.8**power) * alone.domain
-    np.testing.assert_allclose(second.domain, expected, rtol=1e-12)
+    _, first = step_on(network, method, method.bind(network.info).init(0), images(6, 0))
+    _, alone = step_on(network, method, method.bind(network.info).init(0), images(6, 1))
+    _, second = step_on(network, method, first, images(6, 1))
+    expected = 0.8**power * first.domain.statistics + (1 - 0.8**power) * alone.domain.statistics
+    np.testing.assert_allclose(second.domain.statistics, expected, rtol=1e-12)
 
 
 def test_a_new_domain(stand_in: StandIn) -> None:
     """The bank gets what was learnt; the running mean starts anew; the outputs still have the old shift."""
     network = stand_in(norms=NORMS)
-    state = SMALL.init(network.info, 3)
+    state = SMALL.bind(network.info).init(3)
     for batch in range(3):
-        _, state = SMALL.step(state, images(6, batch), network)
+        _, state = step_on(network, SMALL, state, images(6, batch))
     given = images(6, 4, 3)
-    prediction, following = SMALL.step(state, given, network)
+    prediction, following = step_on(network, SMALL, state, given)
     assert prediction.diagnostics["domain_changed"] == 1 and prediction.diagnostics["bank"] == 1
     assert prediction.diagnostics["domain_distance"] > 1
-    np.testing.assert_array_equal(following.entries, state.residual[None])  # nothing else was in force
+    np.testing.assert_array_equal(
+        following.bank.entries, state.bank.residual[None]
+    )  # nothing else was in force
     norms = np.zeros((1, 8, 2, 3), np.float32)
-    norms[0, 2:4] = state.residual.reshape(2, 2, 3)
+    norms[0, 2:4] = state.bank.residual.reshape(2, 2, 3)
     outputs = network(given, norms=norms)
     np.testing.assert_allclose(following.center, outputs.features[:, -1].mean(axis=0), rtol=1e-12)
     assert state.center is not None
     stale = logit_offset(network.info.head_weight, network.info.source.mean[-1] - state.center)
     np.testing.assert_allclose(prediction.logits, outputs.logits + stale, rtol=1e-12)
-    fresh, other = replace(SMALL, shift_on_change="none").step(state, given, network)
+    fresh, other = step_on(network, replace(SMALL, shift_on_change="none"), state, given)
     np.testing.assert_allclose(fresh.logits, outputs.logits, rtol=1e-12)
     assert state_bits(other) == state_bits(following)
 
@@ -496,12 +500,12 @@ def test_a_new_domain_empties_the_window(stand_in: StandIn) -> None:
     state = learnt(network, method, batches=2)
     assert len(state.window) == 10
     given = images(6, 2, 1)
-    windowed, following = method.step(state, given, network)
-    alone, _ = SMALL.step(state, given, network)
+    windowed, following = step_on(network, method, state, given)
+    alone, _ = step_on(network, SMALL, state, given)
     assert windowed.diagnostics["domain_changed"] == 1
     assert windowed.loss == alone.loss
     assert len(following.window) == 6
-    _, following = method.step(following, images(6, 3, 1), network)
+    _, following = step_on(network, method, following, images(6, 3, 1))
     assert len(following.window) == 10
 
 
@@ -509,22 +513,22 @@ def test_small_batches_find_new_domains(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     for rule, expected in (("accumulate", 2), ("skip", 0)):
         method = replace(SMALL, domain_min_batch=8, domain_small_batches=rule)
-        state, changes = method.init(network.info, 0), 0.0
+        state, changes = method.bind(network.info).init(0), 0.0
         for batch in range(36):
-            prediction, state = method.step(state, images(1 + batch % 2, batch, batch // 12), network)
+            prediction, state = step_on(network, method, state, images(1 + batch % 2, batch, batch // 12))
             changes += prediction.diagnostics["domain_changed"]
-        assert changes == len(state.entries) == expected
+        assert changes == len(state.bank.entries) == expected
 
 
 def test_predict_learns_nothing(stand_in: StandIn) -> None:
     network = stand_in(norms=NORMS)
     state = learnt(network)
     before, forwards = state_bits(state), network.forwards
-    prediction = SMALL.predict(state, images(5, 30), network)
+    prediction = predict_on(network, SMALL, state, images(5, 30))
     assert (network.forwards - forwards, prediction.forwards) == (1, 1)
     assert state_bits(state) == before
     # A step predicts with the same norms and the same shift, before it learns.
-    stepped, _ = SMALL.step(state, images(5, 30), network)
+    stepped, _ = step_on(network, SMALL, state, images(5, 30))
     assert prediction.logits.tobytes() == stepped.logits.tobytes()
 
 
@@ -536,7 +540,7 @@ def test_states_are_values(stand_in: StandIn) -> None:
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
     before = state_bits(state)
-    outcomes = [SMALL.step(state, images(6, 40, 3), network)[1] for _ in range(2)]
+    outcomes = [step_on(network, SMALL, state, images(6, 40, 3))[1] for _ in range(2)]
     assert state_bits(outcomes[0]) == state_bits(outcomes[1]) != before == state_bits(state)
 
 
@@ -553,8 +557,8 @@ def test_neutral_norms_are_the_plain_model(
     network: Network, random_images: Callable[..., ImageArray]
 ) -> None:
     given = random_images(9)
-    state = Zoa().init(network.info, 0)
-    prediction, _ = Zoa().step(state, given, network)
+    state = Zoa().bind(network.info).init(0)
+    prediction, _ = step_on(network, Zoa(), state, given)
     np.testing.assert_allclose(prediction.logits, network(given).logits, rtol=0, atol=1e-5)
 
 
@@ -598,7 +602,7 @@ def test_a_full_bank_resumes(
             whole.step(random_images(5, seed=batch))
         whole.step(random_images(2, seed=9))  # waits in the pool
         assert isinstance(whole.state, ZoaState)
-        assert len(whole.state.entries) == 2 and whole.state.pool_images == 2
+        assert len(whole.state.bank.entries) == 2 and whole.state.domain.pool_images == 2
         whole.save(tmp_path / "state.npz")
         resumed.load(tmp_path / "state.npz")
         for batch in range(5, 8):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doubles import step_on
 from fozo.engine.methods.zoa import Zoa
 from fozo.engine.model import ImageArray, ModelInfo, SourceStatistics
 from fozo.engine.runtime.network import Network
@@ -358,40 +359,40 @@ def compare(
     sizes: tuple[int, ...] = (64,),
 ) -> Reference:
     network = setting.network if classes is None else setting.network.select(classes)
-    state = method.init(network.info, SEED)
-    reference = Reference(setting.vit, setting.source, float(state.coefficients[0]), knobs, classes)
-    assert len(state.residual) == 2 * len(reference.keys) * WIDTH
+    state = method.bind(network.info).init(SEED)
+    reference = Reference(setting.vit, setting.source, float(state.bank.coefficients[0]), knobs, classes)
+    assert len(state.bank.residual) == 2 * len(reference.keys) * WIDTH
     for index, domain in enumerate(stream):
         images = images_of(domain, sizes[index % len(sizes)], seed=index)
 
         def draw(sample: int, coefficients: int, step: int = index) -> Any:
             # Without entries the engine draws nothing for the coefficients, which have no effect then.
-            size = len(state.residual) + (coefficients if coefficients > 1 else 0)  # noqa: B023
+            size = len(state.bank.residual) + (coefficients if coefficients > 1 else 0)  # noqa: B023
             return torch.from_numpy(segmented_direction(SEED, step, sample, size)).double()
 
         expected, loss = reference.step(setting.to_pixels(images), draw)
-        prediction, state = method.step(state, images, network)
+        prediction, state = step_on(network, method, state, images)
         where = f" after batch {index}"
         assert bool(prediction.diagnostics["domain_changed"]) == reference.changes[-1], where
         assert prediction.logits.shape == (len(images), len(reference.classes))
         close(prediction.logits, expected.numpy(), "logits" + where, 1e-3)
         close(prediction.loss, loss, "loss" + where, 1e-4)
-        close(state.residual, reference.flat(reference.residual), "residual" + where, 1e-2)
-        close(state.coefficients, reference.a.numpy(), "coefficients" + where, 1e-3)
+        close(state.bank.residual, reference.flat(reference.residual), "residual" + where, 1e-2)
+        close(state.bank.coefficients, reference.a.numpy(), "coefficients" + where, 1e-3)
         count = len(reference.bank) - 1
-        assert len(state.entries) == count, where
-        for ours, theirs in zip(state.entries, reference.bank[1:], strict=True):
+        assert len(state.bank.entries) == count, where
+        for ours, theirs in zip(state.bank.entries, reference.bank[1:], strict=True):
             close(ours, reference.flat(theirs), "entries" + where, 1e-2)
-        close(state.similarity, reference.matrix[:count, :count].numpy(), "similarity" + where, 1e-2)
+        close(state.bank.similarity, reference.matrix[:count, :count].numpy(), "similarity" + where, 1e-2)
         close(state.center, reference.h.numpy(), "center" + where, 1e-3)
-        assert bool(state.domain.size) == (reference.domain is not None), where
+        assert bool(state.domain.statistics.size) == (reference.domain is not None), where
         if reference.domain is not None:
-            close(state.domain[0], reference.domain[0].numpy(), "domain mean" + where, 1e-4)
+            close(state.domain.statistics[0], reference.domain[0].numpy(), "domain mean" + where, 1e-4)
             # The engine's variance is the biased one, over 16 positions of each image.
             biased = 1.1 / (16 * method.domain_min_batch)
-            close(state.domain[1], reference.domain[1].numpy(), "domain variance" + where, biased)
-        assert state.hold_off == reference.quiet
-        assert state.pool_images == sum(map(len, reference.pool))
+            close(state.domain.statistics[1], reference.domain[1].numpy(), "domain variance" + where, biased)
+        assert state.domain.hold_off == reference.quiet
+        assert state.domain.pool_images == sum(map(len, reference.pool))
     return reference
 
 

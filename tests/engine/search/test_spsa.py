@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import draw_images
+from doubles import draw_images, step_on
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray
 from fozo.engine.search import spsa
@@ -35,8 +35,7 @@ def same_state(left: FozoState, right: FozoState) -> bool:
     return (
         left.prompts.tobytes() == right.prompts.tobytes()
         and left.center.tobytes() == right.center.tobytes()
-        and (left.step, left.seed, left.epsilon, left.rate, left.loss_average)
-        == (right.step, right.seed, right.epsilon, right.rate, right.loss_average)
+        and (left.step, left.seed, left.schedule) == (right.step, right.seed, right.schedule)
     )
 
 
@@ -162,10 +161,10 @@ def test_initial_prompts_are_uniform_within_their_bound() -> None:
 )
 def test_forwards_are_counted(stand_in: StandIn, changes: dict[str, Any], expected: int) -> None:
     network, method = stand_in(), replace(Fozo(), **changes)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     assert network.forwards == 0
     for count in (1, 2):
-        prediction, state = method.step(state, draw_images(4), network)
+        prediction, state = step_on(network, method, state, draw_images(4))
         assert network.forwards == count * expected
         assert prediction.forwards == method.forwards == expected
 
@@ -176,13 +175,13 @@ def test_swapping_plus_and_minus_changes_nothing(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, samples: int, output: Any
 ) -> None:
     method, network = Fozo(samples=samples, output=output), stand_in()
-    state = method.init(network.info, 3)
+    state = method.bind(network.info).init(3)
     slopes = []
     for batch in range(6):
-        usual, following = method.step(state, draw_images(5, batch), network)
+        usual, following = step_on(network, method, state, draw_images(5, batch))
         with monkeypatch.context() as patch:
             patch.setattr(spsa, "gaussian_direction", lambda *place: -gaussian_direction(*place))
-            swapped, other = method.step(state, draw_images(5, batch), network)
+            swapped, other = step_on(network, method, state, draw_images(5, batch))
         assert swapped.loss == usual.loss
         assert swapped.diagnostics["slope"] == -usual.diagnostics["slope"]
         if output == "best":
@@ -198,18 +197,18 @@ def test_swapping_plus_and_minus_changes_nothing(
 def test_a_rate_of_zero_leaves_the_prompts_bit_for_bit(stand_in: StandIn) -> None:
     network = stand_in()
     method = Fozo(rate=0.0, rate_min=0.0, rate_max=0.0, rate_increase=0.0)
-    state = method.init(network.info, 0)
+    state = method.bind(network.info).init(0)
     before = state.prompts.tobytes()
     for batch in range(100):
-        prediction, state = method.step(state, draw_images(3, batch), network)
+        prediction, state = step_on(network, method, state, draw_images(3, batch))
         assert prediction.diagnostics["slope"] != 0
         assert state.prompts.tobytes() == before
 
 
 def test_an_epsilon_of_zero_compares_equals(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(epsilon=0.0, epsilon_min=0.0)
-    state = method.init(network.info, 0)
-    prediction, following = method.step(state, draw_images(4), network)
+    state = method.bind(network.info).init(0)
+    prediction, following = step_on(network, method, state, draw_images(4))
     still = network(draw_images(4), prompts=state.prompts[None])
     assert prediction.logits.tobytes() == still.logits.tobytes()
     assert prediction.diagnostics["slope"] == 0
@@ -218,16 +217,20 @@ def test_an_epsilon_of_zero_compares_equals(stand_in: StandIn) -> None:
 
 def test_the_candidate_of_smallest_loss_is_returned(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(samples=4)
-    state = method.init(network.info, 1)
+    state = method.bind(network.info).init(1)
     batch = draw_images(6)
-    prediction, _ = method.step(state, batch, network)
+    prediction, _ = step_on(network, method, state, batch)
     alone = []
     for j in range(4):
         for sign in (1, -1):
             z = gaussian_direction(1, 0, j, state.prompts.shape)
             # A single candidate of zero perturbation has this loss and these logits.
-            only = replace(state, epsilon=0.0, prompts=state.prompts + sign * np.float32(0.5) * z)
-            alone.append(Fozo().step(only, batch, network)[0])
+            only = replace(
+                state,
+                schedule=state.schedule._replace(epsilon=0.0),
+                prompts=state.prompts + sign * np.float32(0.5) * z,
+            )
+            alone.append(step_on(network, Fozo(), only, batch)[0])
     best = min(alone, key=lambda each: each.loss or 0.0)
     assert prediction.loss == best.loss
     assert prediction.logits.tobytes() == best.logits.tobytes()
@@ -237,22 +240,22 @@ def test_the_candidate_of_smallest_loss_is_returned(stand_in: StandIn) -> None:
 def test_a_permutation_of_the_images_permutes_the_logits(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(samples=2)
     order = np.random.default_rng(0).permutation(7)
-    straight = permuted = method.init(network.info, 0)
+    straight = permuted = method.bind(network.info).init(0)
     for batch in range(5):
         given = draw_images(7, batch)
-        usual, straight = method.step(straight, given, network)
-        other, permuted = method.step(permuted, given[order], network)
+        usual, straight = step_on(network, method, straight, given)
+        other, permuted = step_on(network, method, permuted, given[order])
         np.testing.assert_allclose(other.logits, usual.logits[order], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(permuted.prompts, straight.prompts, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(permuted.center, straight.center, rtol=1e-9)
-        assert permuted.loss_average == pytest.approx(straight.loss_average, rel=1e-6)
+        assert permuted.schedule.loss_average == pytest.approx(straight.schedule.loss_average, rel=1e-6)
 
 
 def test_a_duplicated_batch(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo(discrepancy_weight=0.0)
-    state = method.init(network.info, 0)
-    once, after_once = method.step(state, draw_images(5), network)
-    twice, after_twice = method.step(state, draw_images(5).repeat(2, axis=0), network)
+    state = method.bind(network.info).init(0)
+    once, after_once = step_on(network, method, state, draw_images(5))
+    twice, after_twice = step_on(network, method, state, draw_images(5).repeat(2, axis=0))
     assert once.loss is not None
     assert twice.loss == pytest.approx(2 * once.loss, rel=1e-12)  # the entropies are summed
     np.testing.assert_allclose(after_twice.center, after_once.center, rtol=1e-12)  # the mean is the same
@@ -264,9 +267,9 @@ def test_a_duplicated_batch(stand_in: StandIn) -> None:
 def test_a_duplicated_batch_takes_the_same_step_per_image(stand_in: StandIn) -> None:
     network = stand_in()
     method = Fozo(discrepancy_weight=0.0, loss_scale="per_image")
-    state = method.init(network.info, 0)
-    once, after_once = method.step(state, draw_images(5), network)
-    twice, after_twice = method.step(state, draw_images(5).repeat(2, axis=0), network)
+    state = method.bind(network.info).init(0)
+    once, after_once = step_on(network, method, state, draw_images(5))
+    twice, after_twice = step_on(network, method, state, draw_images(5).repeat(2, axis=0))
     assert twice.loss == pytest.approx(once.loss, rel=1e-12)
     np.testing.assert_allclose(after_twice.prompts, after_once.prompts, rtol=1e-5, atol=1e-7)
 
@@ -279,13 +282,13 @@ def test_reset_restores_everything(stand_in: StandIn) -> None:
     used = adapter.state
     assert isinstance(used, FozoState)
     assert not np.array_equal(used.prompts, fresh.prompts)
-    assert used.loss_average is not None and used.center is not None
+    assert used.schedule.loss_average is not None and used.center is not None
     adapter.reset()
     again = adapter.state
     assert isinstance(again, FozoState)
     assert again.prompts.tobytes() == fresh.prompts.tobytes()
-    assert (again.step, again.epsilon, again.rate) == (0, 0.5, 0.08)
-    assert again.loss_average is None and again.center is None
+    assert (again.step, again.schedule.epsilon, again.schedule.rate) == (0, 0.5, 0.08)
+    assert again.schedule.loss_average is None and again.center is None
     second = [adapter.step(draw_images(5, batch)).logits for batch in range(6)]
     assert all(left.tobytes() == right.tobytes() for left, right in zip(first, second, strict=True))
 
@@ -293,25 +296,25 @@ def test_reset_restores_everything(stand_in: StandIn) -> None:
 def test_epsilon_in_use_is_the_one_before_the_adjustment(stand_in: StandIn) -> None:
     """§6.4, steps 2, 5 and 8: the update combines the new rate with slopes at the old epsilon."""
     network, method = stand_in(), Fozo(discrepancy_weight=0.0)
-    state = method.init(network.info, 2)
+    state = method.bind(network.info).init(2)
     for batch in range(4):
-        prediction, following = method.step(state, draw_images(5, batch), network)
+        prediction, following = step_on(network, method, state, draw_images(5, batch))
         z = gaussian_direction(2, state.step, 0, state.prompts.shape)
-        expected = descend(state.prompts, [z], [prediction.diagnostics["slope"]], following.rate)
+        expected = descend(state.prompts, [z], [prediction.diagnostics["slope"]], following.schedule.rate)
         assert following.prompts.tobytes() == expected.tobytes()
-        assert prediction.diagnostics["epsilon"] == state.epsilon
-        assert prediction.diagnostics["rate"] == following.rate
+        assert prediction.diagnostics["epsilon"] == state.schedule.epsilon
+        assert prediction.diagnostics["rate"] == following.schedule.rate
         state = following
 
 
 def test_states_are_values(stand_in: StandIn) -> None:
     """Two steps from one state agree, and the state that was passed in is as it was."""
     network, method = stand_in(), Fozo()
-    state = method.init(network.info, 0)
-    _, state = method.step(state, draw_images(5), network)
+    state = method.bind(network.info).init(0)
+    _, state = step_on(network, method, state, draw_images(5))
     prompts = state.prompts.copy()
-    _, left = method.step(state, draw_images(5, 1), network)
-    _, right = method.step(state, draw_images(5, 1), network)
+    _, left = step_on(network, method, state, draw_images(5, 1))
+    _, right = step_on(network, method, state, draw_images(5, 1))
     assert same_state(left, right)
     assert not same_state(left, state)
     assert np.array_equal(state.prompts, prompts)

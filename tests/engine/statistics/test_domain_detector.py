@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fozo.engine.model import FloatArray
 from fozo.engine.statistics.domain_detector import (
-    Domain,
+    DomainEstimate,
     DomainRules,
     channel_distances,
     channel_statistics,
@@ -91,27 +91,27 @@ def test_pooled_statistics_are_those_of_both() -> None:
 
 
 def test_the_first_batch_is_taken_over() -> None:
-    seen = observe(Domain(), batch(8), RULES)
+    seen = observe(DomainEstimate(), batch(8), RULES)
     assert (seen.changed, seen.distance) == (False, None)
     np.testing.assert_array_equal(seen.domain.statistics, channel_statistics(batch(8)))
 
 
 def test_the_same_domain_moves_the_statistics() -> None:
     first, second = channel_statistics(batch(8, 1)), channel_statistics(batch(8, 2))
-    seen = observe(Domain(first), batch(8, 2), RULES)
+    seen = observe(DomainEstimate(first), batch(8, 2), RULES)
     assert not seen.changed
     assert seen.distance == pytest.approx(distance(first, second))
     np.testing.assert_allclose(seen.domain.statistics, 0.8 * first + 0.2 * second, rtol=1e-12)
 
 
 def test_another_domain_starts_anew() -> None:
-    seen = observe(Domain(channel_statistics(batch(8))), batch(8, 1, mean=2.0), RULES)
+    seen = observe(DomainEstimate(channel_statistics(batch(8))), batch(8, 1, mean=2.0), RULES)
     assert seen.changed and seen.distance is not None and seen.distance > 0.1
     np.testing.assert_array_equal(seen.domain.statistics, channel_statistics(batch(8, 1, mean=2.0)))
 
 
 def test_the_threshold_itself_is_no_change() -> None:
-    known = Domain(channel_statistics(batch(8)))
+    known = DomainEstimate(channel_statistics(batch(8)))
     apart = observe(known, batch(8, 1), RULES).distance
     assert apart is not None and apart > 0
     assert not observe(known, batch(8, 1), replace(RULES, threshold=apart)).changed
@@ -122,7 +122,7 @@ def test_the_threshold_itself_is_no_change() -> None:
 
 
 def test_skipped_batches_leave_no_trace() -> None:
-    known = Domain(channel_statistics(batch(8)))
+    known = DomainEstimate(channel_statistics(batch(8)))
     seen = observe(known, batch(7, 1, mean=5.0), replace(RULES, small_batches="skip"))
     assert seen.domain is known and not seen.changed and seen.distance is None
 
@@ -130,7 +130,7 @@ def test_skipped_batches_leave_no_trace() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
 def test_small_batches_are_checked_together(size: int) -> None:
     values = positions(24, mean=2.0)
-    domain = Domain(channel_statistics(batch(8)))
+    domain = DomainEstimate(channel_statistics(batch(8)))
     taken = 0
     while True:
         part = values[taken : taken + size]
@@ -151,7 +151,7 @@ def test_small_batches_are_checked_together(size: int) -> None:
 
 def test_a_large_batch_is_checked_alone() -> None:
     """What was left of the domain before does not spoil the comparison."""
-    waiting = observe(Domain(channel_statistics(batch(8))), batch(7, 1), RULES).domain
+    waiting = observe(DomainEstimate(channel_statistics(batch(8))), batch(7, 1), RULES).domain
     assert waiting.pool_images == 7
     seen = observe(waiting, batch(8, 2, mean=2.0), RULES)
     np.testing.assert_array_equal(seen.domain.statistics, channel_statistics(batch(8, 2, mean=2.0)))
@@ -163,7 +163,7 @@ def test_a_large_batch_is_checked_alone() -> None:
 
 def test_hold_off() -> None:
     rules = replace(RULES, hold_off=2, keep=1.0)
-    domain, reported = Domain(channel_statistics(batch(8))), []
+    domain, reported = DomainEstimate(channel_statistics(batch(8))), []
     for mean in (2.0, -2.0, 4.0, -4.0, 6.0):
         seen = observe(domain, batch(8, 1, mean=mean), rules)
         domain = seen.domain
@@ -173,7 +173,7 @@ def test_hold_off() -> None:
 
 
 def test_arrays_are_not_changed() -> None:
-    known = Domain(channel_statistics(batch(8)), channel_statistics(batch(3, 5)), 3)
+    known = DomainEstimate(channel_statistics(batch(8)), channel_statistics(batch(3, 5)), 3)
     given = batch(6, 1)
     for array in (known.statistics, known.pool, given):
         array.setflags(write=False)

@@ -8,7 +8,7 @@ from fozo.engine.model import FloatArray
 from fozo.engine.statistics.monitor import (
     MIN_IMAGES,
     POOL_IMAGES,
-    Pool,
+    PredictionPool,
     agreement,
     estimate_loss,
     has_jumped,
@@ -24,7 +24,7 @@ def sure(labels: object, confidence: float = 0.9, classes: int = 10) -> FloatArr
 
 
 def diversity(probabilities: FloatArray) -> float:
-    found = Pool.of(probabilities).diversity
+    found = PredictionPool.of(probabilities).diversity
     assert found is not None
     return found
 
@@ -52,31 +52,30 @@ def test_unsure_predictions_may_be_diverse() -> None:
 
 
 def test_too_little_to_judge() -> None:
-    assert Pool.of(sure([3] * (MIN_IMAGES - 1))).diversity is None
-    assert Pool.of(sure([3] * MIN_IMAGES)).diversity is not None
-    assert Pool.of(np.ones((20, 1))).diversity is None
+    assert PredictionPool.of(sure([3] * (MIN_IMAGES - 1))).diversity is None
+    assert PredictionPool.of(sure([3] * MIN_IMAGES)).diversity is not None
+    assert PredictionPool.of(np.ones((20, 1))).diversity is None
 
 
 def test_small_batches_are_pooled() -> None:
     labels = np.random.default_rng(0).integers(0, 10, POOL_IMAGES)
-    pool = None
+    pool = PredictionPool.empty(10)
     for label in labels:
-        pool = Pool.of(sure([label])).after(pool)
-    assert pool is not None
-    whole = Pool.of(sure(labels))
+        pool = PredictionPool.of(sure([label])).after(pool)
+    whole = PredictionPool.of(sure(labels))
     assert pool.images == whole.images
     np.testing.assert_allclose(pool.mean, whole.mean, rtol=1e-12)
     assert pool.entropy == pytest.approx(whole.entropy)
     for _ in range(200):
-        pool = Pool.of(sure([3])).after(pool)
+        pool = PredictionPool.of(sure([3])).after(pool)
     assert pool.images == POOL_IMAGES
     assert pool.diversity == pytest.approx(0, abs=0.01)
 
 
 def test_a_large_batch_speaks_for_itself() -> None:
-    alike = Pool.of(sure([3] * POOL_IMAGES))
-    assert alike.after(Pool.of(sure(range(10), 1.0))) is alike
-    assert alike.after(None) is alike
+    alike = PredictionPool.of(sure([3] * POOL_IMAGES))
+    assert alike.after(PredictionPool.of(sure(range(10), 1.0))) is alike
+    assert alike.after(PredictionPool.empty(10)) is alike
 
 
 # --- jumps

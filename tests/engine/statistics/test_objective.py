@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from doubles import step_on
 from fozo.engine.errors import InputError
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
@@ -64,10 +65,10 @@ def constant(features: FloatArray = FEATURES) -> Constant:
 def fozo_loss(method: Fozo, features: FloatArray = FEATURES) -> float:
     """The loss that FOZO reports when the shift in use is that of TV-1: source mean minus batch mean."""
     network = constant(features)
-    state: FozoState = replace(
-        method.init(network.info, 0), center=FEATURES[:, -1].mean(axis=0), loss_average=5.0
-    )
-    loss = method.step(state, np.zeros((len(features), 2, 2, 3), np.uint8), network)[0].loss
+    initial = method.bind(network.info).init(0)
+    schedule = initial.schedule._replace(loss_average=5.0)
+    state: FozoState = replace(initial, center=FEATURES[:, -1].mean(axis=0), schedule=schedule)
+    loss = step_on(network, method, state, np.zeros((len(features), 2, 2, 3), np.uint8))[0].loss
     assert loss is not None
     return loss
 

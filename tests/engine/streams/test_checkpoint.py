@@ -8,17 +8,18 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import state_bits
 from fozo.engine.errors import InputError, OutputError, StateError
-from fozo.engine.interface.method import State
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS, AnyMethod, Fozo, Shift, method
+from fozo.engine.state import State
 from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
@@ -30,15 +31,9 @@ def images(count: int, seed: int = 0) -> ImageArray:
 
 
 def same(left: State, right: State) -> bool:
-    """Every field bit for bit, and of the same type."""
+    """Return whether two states of one type agree in every bit."""
     assert type(left) is type(right)
-    pairs = [(getattr(left, f.name), getattr(right, f.name)) for f in fields(left)]
-    return all(
-        a.tobytes() == b.tobytes() and (a.dtype, a.shape) == (b.dtype, b.shape)
-        if isinstance(a, np.ndarray)
-        else type(a) is type(b) and a == b
-        for a, b in pairs
-    )
+    return bool(state_bits(left) == state_bits(right))
 
 
 def running(stand_in: StandIn, method: AnyMethod | None = None, batches: int = 3) -> Adapter:
@@ -117,12 +112,12 @@ def test_loading_an_early_state_forgets_what_it_did_not_have(stand_in: StandIn, 
     adapter.load(tmp_path / "initial.npz")
     assert isinstance(adapter.state, type(Adapter(stand_in(), Fozo()).state))
     assert getattr(adapter.state, "center", 0) is None
-    assert getattr(adapter.state, "loss_average", 0) is None
+    assert adapter.state.schedule.loss_average is None  # type: ignore[attr-defined]
 
 
 def test_count_of_guarded_batches_is_kept(stand_in: StandIn, tmp_path: Path) -> None:
     adapter = running(stand_in)
-    adapter.guarded = 3
+    adapter.restore(replace(adapter.snapshot(), guarded=3))
     adapter.save(tmp_path / "state.npz")
     other = running(stand_in, batches=0)
     other.load(tmp_path / "state.npz")
@@ -194,7 +189,9 @@ class Payload:
         return (setattr, (Payload, "ran", True))
 
 
-@pytest.mark.parametrize("name", ["header", "prompts", "center", "loss_average", "extra"])
+@pytest.mark.parametrize(
+    "name", ["header", "method.prompts", "method.center", "method.schedule.loss_average", "extra"]
+)
 def test_pickled_content_is_never_read(adapter: Adapter, saved: Path, name: str) -> None:
     poison = np.empty(1, object)
     poison[0] = Payload()
@@ -250,10 +247,15 @@ def test_another_seed(stand_in: StandIn, saved: Path) -> None:
     assert_refused(saved, Adapter(stand_in(), Fozo(), seed=12), "seed")
 
 
-@pytest.mark.parametrize("header", [{}, [], 3, None, {"schema": 2}])
+@pytest.mark.parametrize("header", [{}, [], 3, None, {"schema": 3}, {"schema": 1}])
 def test_a_header_of_another_kind(adapter: Adapter, saved: Path, header: Any) -> None:
     rewrite(saved, header=np.frombuffer(json.dumps(header).encode(), np.uint8))
     assert_refused(saved, adapter, "schema")
+
+
+def test_an_older_schema_says_to_start_again(adapter: Adapter, saved: Path) -> None:
+    rewrite(saved, header=np.frombuffer(json.dumps({"schema": 1}).encode(), np.uint8))
+    assert_refused(saved, adapter, "older version of fozo.*start again")
 
 
 @pytest.mark.parametrize("header", [b"", b"{", b"\xff\xfe"])
@@ -295,7 +297,8 @@ WRONG: list[tuple[str, Any]] = [
     ("name", "value"), WRONG, ids=[f"{name}-{index}" for index, (name, _) in enumerate(WRONG)]
 )
 def test_a_field_that_does_not_fit(adapter: Adapter, saved: Path, name: str, value: Any) -> None:
-    rewrite(saved, **{name: value})
+    nested = "schedule." if name in ("epsilon", "rate", "loss_average") else ""
+    rewrite(saved, **{f"method.{nested}{name}": value})
     assert_refused(saved, adapter, name)
 
 
@@ -391,7 +394,14 @@ def test_the_file_is_plain(saved: Path) -> None:
     with zipfile.ZipFile(saved) as archive:
         assert archive.testzip() is None
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    assert {"header", "step", "seed", "prompts", "epsilon", "rate"} <= set(members(saved))
+    assert {
+        "header",
+        "guarded",
+        "method.step",
+        "method.seed",
+        "method.prompts",
+        "method.schedule.rate",
+    } <= set(members(saved))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "1", True, None])

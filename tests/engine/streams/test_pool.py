@@ -18,9 +18,13 @@ import pytest
 from doubles import state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, ComputeError, InputError, StateError
+from fozo.engine.interface.method import Step
+from fozo.engine.interface.request import Request
+from fozo.engine.methods.no_adapt import BoundNoAdapt
+from fozo.engine.methods.shift import BoundShift
 from fozo.engine.model import ImageArray, Outputs, Tunables
 from fozo.engine.registry import METHODS as ALL_METHODS
-from fozo.engine.registry import Fozo, NoAdapt, Shift, State, method
+from fozo.engine.registry import Fozo, State, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
@@ -337,15 +341,15 @@ def test_a_stream_that_fails(
     streams = one_of_three(pool, "shift")
     before = [state_bits(stream.state) for stream in streams.values()]
 
-    def step(self: Shift, state: State, images: ImageArray, network: Any) -> Any:
+    def step(self: BoundShift, state: State, images: ImageArray) -> Step[State]:
         for _ in range(forwards):
-            network(images)
+            yield Request(images)
         raise error
 
     message = {InputError: "^stream 'b': no$", ValueError: "^stream 'b': ValueError: no$", SystemExit: "^no$"}
     expected = RuntimeError if isinstance(error, ValueError) else type(error)
     with monkeypatch.context() as patch:
-        patch.setattr(Shift, "step", step)
+        patch.setattr(BoundShift, "step", step)
         with pytest.raises(expected, match=message[type(error)]) as caught:
             pool.step(dict.fromkeys("abc", images))
     assert error in (caught.value, caught.value.__cause__)
@@ -360,17 +364,19 @@ def test_a_step_that_is_given_up_is_no_failure_to_its_method(
     pool.open("b", "no_adapt")
     caught: list[Exception] = []
 
-    def fail(self: NoAdapt, state: State, images: ImageArray, network: Any) -> Any:
+    def fail(self: BoundNoAdapt, state: State, images: ImageArray) -> Step[State]:
+        yield from ()
         raise InputError("no")
 
-    def careful(self: Shift, state: State, images: ImageArray, network: Any) -> Any:
+    def careful(self: BoundShift, state: State, images: ImageArray) -> Step[State]:
         try:
-            network(images)
+            yield Request(images)
         except Exception as error:
             caught.append(error)
+        pytest.fail("the step went on")
 
-    monkeypatch.setattr(NoAdapt, "step", fail)
-    monkeypatch.setattr(Shift, "step", careful)
+    monkeypatch.setattr(BoundNoAdapt, "step", fail)
+    monkeypatch.setattr(BoundShift, "step", careful)
     with pytest.raises(InputError, match=r"^stream 'b': no$"):
         pool.step(dict.fromkeys("ab", random_images(1)))
     assert caught == []
@@ -414,19 +420,19 @@ def test_interrupt_while_methods_compute(
     pool, images = Pool(network), random_images(2)
     streams = one_of_three(pool, "no_adapt")
     before = [state_bits(stream.state) for stream in streams.values()]
-    original = NoAdapt.step
+    original = BoundNoAdapt.step
 
-    def step(self: NoAdapt, state: State, images: ImageArray, network: Any) -> Any:
+    def step(self: BoundNoAdapt, state: State, images: ImageArray) -> Step[State]:
         interrupt()
         time.sleep(0.2)
-        network(images)
+        yield Request(images)
         pytest.fail("the step went on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(NoAdapt, "step", step)
+        patch.setattr(BoundNoAdapt, "step", step)
         with pytest.raises(KeyboardInterrupt):
             pool.step(dict.fromkeys("abc", images))
-    assert NoAdapt.step is original
+    assert BoundNoAdapt.step is original
     assert_unchanged_and_usable(pool, streams, before, images)
 
 
@@ -440,7 +446,7 @@ def test_interrupt_while_the_streams_advance(
 
     def setattr_(self: Adapter, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        if name == "state":
+        if name == "_state":
             advanced.append(name)
             if len(advanced) == 2:
                 raise KeyboardInterrupt

@@ -11,15 +11,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError, InputError, StateError
-from fozo.engine.interface.method import Prediction, State, growing_array
-from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from fozo.engine.interface.method import Prediction, Step
+from fozo.engine.interface.request import Request, Requests
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, method, options_of
 from fozo.engine.runtime.network import Network
-from fozo.engine.streams.adapter import Adapter
+from fozo.engine.state import State, variable_length_array
+from fozo.engine.streams.adapter import Adapter, StreamState
 from fozo.engine.streams.pool import Pool
-from fozo.engine.wrappers.domain_states import DomainsState, nearest
+from fozo.engine.wrappers.domain_states import BoundDomains, DomainsState, find_nearest
 from fozo.eval.results import partial_results as progress
 
 MakeImages = Callable[..., ImageArray]
@@ -68,7 +70,7 @@ class TallyState(State):
     """Images learnt from, by letter, and the step numbers of the steps that made the state."""
 
     learnt: FloatArray
-    drawn: FloatArray = growing_array()  # noqa: RUF009
+    drawn: FloatArray = variable_length_array()  # noqa: RUF009
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,21 @@ class Tally:
     def forwards(self) -> int:
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> TallyState:
+    def bind(self, model: ModelInfo) -> Tally:
+        return self
+
+    def init(self, seed: int) -> TallyState:
         return TallyState(0, seed, np.zeros(4), np.zeros(0))
 
-    def step(self, state: TallyState, images: ImageArray, network: Forward) -> tuple[Prediction, TallyState]:
+    def step(self, state: TallyState, images: ImageArray) -> Step[TallyState]:
         learnt = state.learnt + np.bincount(images[:, 0, 0, 0], minlength=4)
         drawn = np.append(state.drawn, float(state.step))
         following = replace(state, step=state.step + 1, learnt=learnt, drawn=drawn)
-        return self.predict(state, images, network), following
+        prediction = yield from self.predict(state, images)
+        return prediction, following
 
-    def predict(self, state: TallyState, images: ImageArray, network: Forward) -> Prediction:
-        network(images, prompts=np.zeros((1, 0, 3), np.float32))
+    def predict(self, state: TallyState, images: ImageArray) -> Requests[Prediction]:
+        yield Request(images, [{"prompts": np.zeros((1, 0, 3), np.float32)}])
         logits = np.tile(state.learnt.astype(np.float32), (len(images), 1))
         logits[images[:, 0, 0, 0] == self.breaks] = np.nan
         return Prediction(logits, 1, loss=1.0)
@@ -148,7 +154,9 @@ def test_each_domain_has_what_was_learnt_in_it(limit: int, seed: int) -> None:
         learnt += 64
         assert tally(state.inner) == {letter: learnt}
         assert [tally(each) for each in state.earlier] == [{name: n} for name, n in left.items()]
-        assert len(state.known) == len(left) and prediction.diagnostics["domains"] == len(left) + 1
+        assert (
+            len(state.earlier_statistics) == len(left) and prediction.diagnostics["domains"] == len(left) + 1
+        )
         assert prediction.loss == 1
         drawn = [step for each in (state.inner, *state.earlier) for step in each.drawn]
         assert len(set(drawn)) == len(drawn)  # no step number, hence no random direction, comes twice
@@ -158,18 +166,18 @@ def test_each_domain_has_what_was_learnt_in_it(limit: int, seed: int) -> None:
 def test_a_state_that_is_taken_up_is_the_one_that_was_left() -> None:
     """To the bit, except its step numbers."""
     wrapped, network = Domains(Interval(Tally(), 100)), Scripted()
-    state = wrapped.init(network.info, 3)
+    state = wrapped.bind(network.info).init(3)
     for letter in "AAAB":
         before = state
-        _, state = wrapped.step(state, batch(64 * letter), network)
+        _, state = step_on(network, wrapped, state, batch(64 * letter))
     (left,) = state.earlier
     assert left is before.inner
     assert len(left.images) == 64  # type: ignore[attr-defined]
     # Another step in the wrong domain comes first, and is an update.
     numbers = (state.inner.step + 1, state.inner.inner.step + 1)  # type: ignore[attr-defined]
     back: Any = replace(left, step=numbers[0], inner=replace(left.inner, step=numbers[1]))  # type: ignore[attr-defined, call-arg]
-    _, expected = wrapped.method.step(back, batch(64 * "A"), network)
-    _, state = wrapped.step(state, batch(64 * "A"), network)
+    _, expected = step_on(network, wrapped.method, back, batch(64 * "A"))
+    _, state = step_on(network, wrapped, state, batch(64 * "A"))
     assert state_bits(state.inner) == state_bits(expected)
     assert tally(expected.inner) == {"A": 256}
 
@@ -178,8 +186,8 @@ def test_a_larger_batch_is_checked_alone() -> None:
     """What was left over of smaller ones is not mixed with it."""
     predictions, states = run(Domains(Tally()), [100 * "A", 16 * "A", 100 * "B", 16 * "B", 100 * "A"])
     assert changes(predictions) == [2, 4]
-    assert states[1].pool_images == 16 and states[2].pool_images == 0
-    np.testing.assert_array_equal(states[2].known[0], states[0].domain)
+    assert states[1].domain.pool_images == 16 and states[2].domain.pool_images == 0
+    np.testing.assert_array_equal(states[2].earlier_statistics[0], states[0].domain.statistics)
     assert ["domain_distance" in each.diagnostics for each in predictions] == [
         False,
         False,
@@ -193,7 +201,7 @@ def test_predictions_without_learning_are_those_of_the_current_domain() -> None:
     wrapped, network = Domains(Tally()), Scripted()
     _, states = run(wrapped, [64 * "A", 64 * "B", 64 * "B", 16 * "B"])
     before = state_bits(states[-1])
-    prediction = wrapped.predict(states[-1], batch("AC"), network)
+    prediction = predict_on(network, wrapped, states[-1], batch("AC"))
     assert prediction.logits.tolist() == [[0, 144, 0, 0]] * 2 and prediction.forwards == 1
     assert state_bits(states[-1]) == before
 
@@ -202,10 +210,10 @@ def test_the_nearest_of_the_known_domains() -> None:
     known = np.stack([[np.full(3, mean), np.ones(3)] for mean in (0.0, 1.0, 1.2)])
     close = np.stack([np.full(3, 1.15), np.ones(3)])
     # between means δ apart, of variance 1, the distance is δ²
-    assert nearest(known, close, 0.003) == 2
-    assert nearest(known, close, 0.002) is None
-    assert nearest(known[:2], close, 0.03) == 1
-    assert nearest(np.zeros((0, 0, 0)), close, 1e9) is None
+    assert find_nearest(known, close, 0.003) == 2
+    assert find_nearest(known, close, 0.002) is None
+    assert find_nearest(known[:2], close, 0.03) == 1
+    assert find_nearest(np.zeros((0, 0, 0)), close, 1e9) is None
 
 
 # --- smaller batches
@@ -275,14 +283,18 @@ def test_an_embedding_that_is_not_finite_changes_nothing(size: int) -> None:
 def test_a_state_that_is_not_finite_is_found_among_the_earlier_ones() -> None:
     """No method can make one; one that did would be stopped."""
 
-    @dataclass(frozen=True)
-    class Spoilt(Domains):
-        def step(self, *arguments: Any) -> tuple[Prediction, DomainsState]:
-            prediction, state = super().step(*arguments)
+    class Spoilt(BoundDomains):
+        def step(self, *arguments: Any) -> Step[DomainsState]:
+            prediction, state = yield from super().step(*arguments)
             bad = replace(state.inner, learnt=np.full(4, np.nan))  # type: ignore[call-arg]
             return prediction, replace(state, earlier=(state.inner, bad))
 
-    adapter = Adapter(Scripted(), Spoilt(Tally()))
+    @dataclass(frozen=True)
+    class SpoiltDomains(Domains):
+        def bind(self, model: ModelInfo) -> Spoilt:
+            return Spoilt(self, model, self.method.bind(model))
+
+    adapter = Adapter(Scripted(), SpoiltDomains(Tally()))
     assert adapter.step(batch("A")).guarded
     assert adapter.state.earlier == ()  # type: ignore[attr-defined]
 
@@ -303,12 +315,12 @@ def test_a_batch_that_teaches_nothing_is_no_domain() -> None:
     """To the guard, a method that answers every image alike does harm; then nothing has happened."""
     guarded = Guarded(Domains(Tally()))
     network = Scripted()
-    state = guarded.init(network.info, 0)
+    state = guarded.bind(network.info).init(0)
     for letter in "AB":
-        prediction, state = guarded.step(state, batch(64 * letter), network)
+        prediction, state = step_on(network, guarded, state, batch(64 * letter))
         assert prediction.guarded and prediction.diagnostics["alarm"] == 1
         inner: Any = state.inner
-        assert inner.known.size == inner.domain.size == len(inner.earlier) == 0
+        assert inner.earlier_statistics.size == inner.domain.statistics.size == len(inner.earlier) == 0
         assert tally(inner.inner) == {}
     assert (state.inner.step, inner.inner.step) == (2, 2)
 
@@ -360,7 +372,7 @@ def test_equals_an_adapter_for_each_domain(
         changed = at > 0 and letter != STREAM[at - 1]
         number += changed
         own = apart.setdefault(letter, Adapter(served, METHODS[name], seed=5))
-        own.state = replace(own.state, step=number)
+        own.restore(StreamState(replace(own.state, step=number)))
         expected, before = own.step(looks(letter, at)), counted.images
         found = together.step(looks(letter, at))
         assert found.logits.tobytes() == expected.logits.tobytes(), at
@@ -417,11 +429,10 @@ def test_pooled_streams_equal_those_served_alone(
     """Their domains change at different times, so that a step of one has twice the forwards of another's."""
     pool = Pool(network)
     streams = {"ABBA": "fozo", "AABB": "fozo", "DCDC": "zoa"}
-    alone = {}
+    inside, alone = {}, {}
     for key, name in streams.items():
-        pool.open(key, name, seed=1, domains=4)
+        inside[key] = pool.open(key, name, seed=1, domains=4)
         alone[key] = Adapter(network, method(name, domains=4), seed=1)
-    inside = {key: pool._find(key) for key in streams}
     for at in range(4):
         batches = {key: looks(key[at], at) for key in streams}
         for key, prediction in pool.step(batches).items():
@@ -458,50 +469,62 @@ def test_what_a_checkpoint_holds(saved: Path) -> None:
     adapter.load(saved)
     assert [tally(each) for each in adapter.state.earlier] == [{"A": 64}, {"B": 64}]  # type: ignore[attr-defined]
     with np.load(saved, allow_pickle=False) as archive:
-        assert {name for name in archive.files if name.startswith("earlier")} == {
-            f"earlier.{place}.{name}" for place in (0, 1) for name in ("step", "seed", "learnt", "drawn")
+        assert {name for name in archive.files if name.startswith("method.earlier.")} == {
+            f"method.earlier.{place}.{name}"
+            for place in (0, 1)
+            for name in ("step", "seed", "learnt", "drawn")
         }
 
 
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a state less": (
-        lambda content: [content.pop(name) for name in list(content) if name.startswith("earlier.1")],
-        r"field earlier\.1\.step does not fit",
+        lambda content: [content.pop(name) for name in list(content) if name.startswith("method.earlier.1")],
+        r"field method\.earlier\.1\.step does not fit",
     ),
     "the first state less": (
-        lambda content: [content.pop(name) for name in list(content) if name.startswith("earlier.0")],
-        r"field earlier\.0\.step does not fit",
+        lambda content: [content.pop(name) for name in list(content) if name.startswith("method.earlier.0")],
+        r"field method\.earlier\.0\.step does not fit",
     ),
     "a domain less": (
-        lambda content: content.update(known=content["known"][:1]),
-        r"more states earlier than known has entries, 1",
+        lambda content: content.update(
+            {"method.earlier_statistics": content["method.earlier_statistics"][:1]}
+        ),
+        r"more states method\.earlier than method\.earlier_statistics has entries, 1",
     ),
     "no domain": (
-        lambda content: content.update(known=np.zeros((0, 0, 0))),
-        r"more states earlier than known has entries, 0",
+        lambda content: content.update({"method.earlier_statistics": np.zeros((0, 0, 0))}),
+        r"more states method\.earlier than method\.earlier_statistics has entries, 0",
     ),
     "a domain more": (
-        lambda content: content.update(known=content["known"][[0, 1, 1]]),
-        r"field earlier\.2\.step does not fit",
+        lambda content: content.update(
+            {"method.earlier_statistics": content["method.earlier_statistics"][[0, 1, 1]]}
+        ),
+        r"field method\.earlier\.2\.step does not fit",
     ),
-    "no statistics at all": (lambda content: content.pop("known"), "field known does not fit"),
+    "no statistics at all": (
+        lambda content: content.pop("method.earlier_statistics"),
+        "field method.earlier_statistics does not fit",
+    ),
     "statistics that are no numbers": (
-        lambda content: content.update(known=np.full((2, 2, 4), np.nan)),
-        "field known does not fit",
+        lambda content: content.update({"method.earlier_statistics": np.full((2, 2, 4), np.nan)}),
+        "field method.earlier_statistics does not fit",
     ),
     "half a state": (
-        lambda content: content.pop("earlier.1.learnt"),
-        r"field earlier\.1\.learnt does not fit",
+        lambda content: content.pop("method.earlier.1.learnt"),
+        r"field method\.earlier\.1\.learnt does not fit",
     ),
     "a state of another shape": (
-        lambda content: content.update({"earlier.0.learnt": np.zeros(5)}),
-        r"field earlier\.0\.learnt does not fit",
+        lambda content: content.update({"method.earlier.0.learnt": np.zeros(5)}),
+        r"field method\.earlier\.0\.learnt does not fit",
     ),
     "a state that is no number": (
-        lambda content: content.update({"earlier.0.learnt": np.full(4, np.inf)}),
-        r"field earlier\.0\.learnt does not fit",
+        lambda content: content.update({"method.earlier.0.learnt": np.full(4, np.inf)}),
+        r"field method\.earlier\.0\.learnt does not fit",
     ),
-    "no last check": (lambda content: content.pop("checked.learnt"), r"field checked\.learnt does not fit"),
+    "no last check": (
+        lambda content: content.pop("method.checked.learnt"),
+        r"field method\.checked\.learnt does not fit",
+    ),
 }
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fozo.engine.interface.method import Prediction, State
+from doubles import fallback_step_on, step_on
+from fozo.engine.interface.method import Prediction
 from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
 from fozo.engine.registry import METHODS, AnyMethod, Fozo, Shift
+from fozo.engine.state import State
 from fozo.engine.streams.adapter import Adapter
-from fozo.engine.wrappers.fallback import guarded_step
 
 StandIn = Callable[..., Any]
 
@@ -237,9 +238,9 @@ def test_directions_go_on_after_a_bad_batch(stand_in: StandIn) -> None:
 
 def test_a_good_step_passes_through(stand_in: StandIn) -> None:
     network, method = stand_in(), Fozo()
-    state = method.init(network.info, 0)
-    alone, expected = method.step(state, images(6), network)
-    guarded, found = guarded_step(method, state, images(6), network)
+    state = method.bind(network.info).init(0)
+    alone, expected = step_on(network, method, state, images(6))
+    guarded, found = fallback_step_on(network, method, state, images(6))
     assert isinstance(guarded, Prediction) and not guarded.guarded
     assert guarded.logits.tobytes() == alone.logits.tobytes()
     assert guarded.loss == alone.loss

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
-from fozo.engine.interface.method import Prediction, State, renumbered
-from fozo.engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, Tunables
+from fozo.engine.interface.method import Prediction, Step
+from fozo.engine.interface.request import Request, Requests
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.registry import METHODS, Fozo, Guarded, Interval, Shift, method, options_of
+from fozo.engine.state import State, with_step_counts_of
 from fozo.engine.statistics.monitor import Alarm
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.wrappers.guard import FOREVER
@@ -79,17 +81,20 @@ class Drift:
     def forwards(self) -> int:
         return 1
 
-    def init(self, info: ModelInfo, seed: int) -> DriftState:
+    def bind(self, model: ModelInfo) -> Drift:
+        return self
+
+    def init(self, seed: int) -> DriftState:
         return DriftState(0, seed)
 
-    def step(self, state: DriftState, images: ImageArray, network: Forward) -> tuple[Prediction, DriftState]:
-        return self.predict(state, images, network), replace(
-            state, step=state.step + 1, learnt=state.learnt + 1
-        )
+    def step(self, state: DriftState, images: ImageArray) -> Step[DriftState]:
+        prediction = yield from self.predict(state, images)
+        return prediction, replace(state, step=state.step + 1, learnt=state.learnt + 1)
 
-    def predict(self, state: DriftState, images: ImageArray, network: Forward) -> Prediction:
+    def predict(self, state: DriftState, images: ImageArray) -> Requests[Prediction]:
         tunables = {} if self.open else {"prompts": np.zeros((1, 0, 4), np.float32)}
-        logits = network(images, **tunables).logits
+        (outputs,) = yield Request(images, [tunables])
+        logits = outputs.logits
         if state.learnt >= self.after:
             if self.wrong == "other":
                 logits = np.roll(logits, 1, axis=1)
@@ -233,8 +238,8 @@ def test_after_a_long_good_time_pauses_are_short_again() -> None:
 def test_a_good_state_that_fails_at_once_is_not_trusted_again(verified: int, learnt: int) -> None:
     guarded, network = Guarded(Drift(after=6)), Scripted()
     spoilt = DriftState(5, 0, 99)
-    state = replace(guarded.init(network.info, 0), inner=spoilt, good=spoilt, verified=verified)
-    prediction, following = guarded.step(state, MIXED, network)
+    state = replace(guarded.bind(network.info).init(0), inner=spoilt, good=spoilt, verified=verified)
+    prediction, following = step_on(network, guarded, state, MIXED)
     assert prediction.guarded
     assert (following.inner.learnt, following.good.learnt) == (learnt, learnt)  # type: ignore[attr-defined]
 
@@ -251,7 +256,7 @@ def test_stop_is_for_good() -> None:
     assert frozen_answers(predictions, stream) == [False] * 6 + [True] * 24
     assert states[-1].pause == FOREVER
     assert states[-1].inner.learnt == 6
-    assert Guarded(Drift(after=6), guard="stop").predict(states[-1], MIXED, network).guarded
+    assert predict_on(network, Guarded(Drift(after=6), guard="stop"), states[-1], MIXED).guarded
 
 
 def test_warn_warns_once_and_touches_nothing() -> None:
@@ -280,11 +285,11 @@ def test_slight_harm_adds_up() -> None:
 
     @dataclass(frozen=True)
     class Slight(Drift):
-        def predict(self, state: DriftState, images: ImageArray, network: Forward) -> Prediction:
-            found = super().predict(state, images, network)
-            logits = found.logits.copy()
+        def predict(self, state: DriftState, images: ImageArray) -> Requests[Prediction]:
+            prediction = yield from super().predict(state, images)
+            logits = prediction.logits.copy()
             logits[0] = np.roll(logits[0], 1)
-            return replace(found, logits=logits)
+            return replace(prediction, logits=logits)
 
     predictions, _, _ = run(Guarded(Slight()), [MIXED] * 6)
     found = alarms(predictions)
@@ -303,13 +308,13 @@ def test_what_is_not_finite_is_left_to_the_other_guard() -> None:
     assert states[-1].alarms == 0
 
 
-def test_renumbered_reaches_states_inside_states() -> None:
+def test_with_step_counts_of_reaches_states_inside_states() -> None:
     network, outer = Scripted(), Interval(Drift(), interval=2)
-    start = outer.init(network.info, 1)
+    start = outer.bind(network.info).init(1)
     later = start
     for _ in range(5):
-        _, later = outer.step(later, batch([1]), network)
-    again = renumbered(start, later)
+        _, later = step_on(network, outer, later, batch([1]))
+    again = with_step_counts_of(start, later)
     assert (again.step, again.inner.step) == (later.step, later.inner.step) == (5, 2)
     assert again.inner.learnt == 0  # type: ignore[attr-defined]
 

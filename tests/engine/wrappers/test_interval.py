@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
 from fozo.engine.registry import METHODS, Fozo, Interval, Shift, method, options_of
@@ -30,16 +30,16 @@ def images(count: int, seed: int = 0) -> ImageArray:
 def test_equals_the_method_stepped_by_hand(stand_in: StandIn, inner: Any, sizes: tuple[int, ...]) -> None:
     network = stand_in()
     wrapped = Interval(inner, interval=4)
-    state = wrapped.init(network.info, 7)
-    by_hand, kept = inner.init(network.info, 7), []
+    state = wrapped.bind(network.info).init(7)
+    by_hand, kept = inner.bind(network.info).init(7), []
     for index, size in enumerate(sizes):
         batch = images(size, index)
-        expected = inner.predict(by_hand, batch, network).logits
-        prediction, state = wrapped.step(state, batch, network)
+        expected = predict_on(network, inner, by_hand, batch).logits
+        prediction, state = step_on(network, wrapped, state, batch)
         assert prediction.logits.tobytes() == expected.tobytes()
         kept.append(batch)
         if updated := sum(map(len, kept)) >= 4:
-            _, by_hand = inner.step(by_hand, np.concatenate(kept), network)
+            _, by_hand = step_on(network, inner, by_hand, np.concatenate(kept))
             kept = []
         assert prediction.diagnostics["updated"] == updated
         assert len(state.images) == sum(map(len, kept))
@@ -51,36 +51,36 @@ def test_equals_the_method_stepped_by_hand(stand_in: StandIn, inner: Any, sizes:
 def test_forwards_are_those_of_the_images(stand_in: StandIn) -> None:
     """One image at a time pays at the end of the interval for all of it."""
     network, wrapped = stand_in(), Interval(Fozo(), interval=4)
-    state, spent = wrapped.init(network.info, 0), []
+    state, spent = wrapped.bind(network.info).init(0), []
     for index in range(8):
-        prediction, state = wrapped.step(state, images(1, index), network)
+        prediction, state = step_on(network, wrapped, state, images(1, index))
         spent.append(prediction.forwards)
     assert spent == [1, 1, 1, 1 + 2 * 4] * 2
     assert sum(spent) == 8 * wrapped.forwards
-    prediction, _ = wrapped.step(state, images(6), network)
+    prediction, _ = step_on(network, wrapped, state, images(6))
     assert prediction.forwards == wrapped.forwards == 3
-    prediction, state = wrapped.step(state, images(3), network)
-    prediction, _ = wrapped.step(state, images(2), network)
+    prediction, state = step_on(network, wrapped, state, images(3))
+    prediction, _ = step_on(network, wrapped, state, images(2))
     assert prediction.forwards == 1 + 5  # 2 · 5 / 2
-    prediction, _ = wrapped.step(state, images(4), network)
+    prediction, _ = step_on(network, wrapped, state, images(4))
     assert prediction.forwards == 1 + 4  # 2 · 7 / 4, rounded up
 
 
 def test_the_callers_images_may_be_filled_again(stand_in: StandIn) -> None:
     network, wrapped = stand_in(), Interval(Fozo(), interval=4)
-    left, right = wrapped.init(network.info, 0), wrapped.init(network.info, 0)
+    left, right = wrapped.bind(network.info).init(0), wrapped.bind(network.info).init(0)
     camera = np.empty((2, 2, 2, 3), np.uint8)
     for index in range(4):
         camera[:] = images(2, index)
-        _, left = wrapped.step(left, camera, network)
+        _, left = step_on(network, wrapped, left, camera)
         camera[:] = 0
-        _, right = wrapped.step(right, images(2, index), network)
+        _, right = step_on(network, wrapped, right, images(2, index))
     assert state_bits(left) == state_bits(right)
 
 
 def test_an_empty_buffer_holds_no_images(stand_in: StandIn) -> None:
     wrapped, network = Interval(Shift(), interval=2), stand_in()
-    _, state = wrapped.step(wrapped.init(network.info, 0), images(3), network)
+    _, state = step_on(network, wrapped, wrapped.bind(network.info).init(0), images(3))
     assert state.images.base is None and state.images.nbytes == 0
 
 
