@@ -8,7 +8,7 @@ From ZOA (ACM MM 2025), official code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -37,7 +37,7 @@ class Bank:
 
     coefficients: FloatArray = variable_length_array()
     entries: FloatArray = variable_length_array()
-    residual: FloatArray = field()
+    residual: FloatArray = variable_length_array(axes=0)
     similarity: FloatArray = variable_length_array(axes=2)
 
 

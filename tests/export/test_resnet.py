@@ -469,7 +469,9 @@ def test_a_state_for_each_domain(method: str, bundle: Bundle, tmp_path: Path) ->
         plain = Adapter(opened, fozo_method(method))
         found = [adapter.step(each) for each in (images, images // 4, images // 4, images)]
         plain.step(images)
-        plain.state = replace(plain.state, step=5)  # two steps at each of the two changes
+        plain.restore(
+            replace(plain.snapshot(), method=replace(plain.state, step=5))
+        )  # two steps at each of the two changes
         expected = plain.step(images)
     assert [each.diagnostics["domain_changed"] for each in found] == [0, 1, 0, 1]
     assert [each.forwards / adapter.method.forwards for each in found] == [1, 2, 1, 2]

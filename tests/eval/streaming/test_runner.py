@@ -76,6 +76,12 @@ class Counting:
     def reset(self) -> None:
         self.events.append("reset")
 
+    def snapshot(self) -> int:
+        return self.state
+
+    def restore(self, state: int) -> None:
+        self.state = state
+
 
 EVERYTHING = range(70_000)
 
