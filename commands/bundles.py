@@ -27,7 +27,7 @@ def add_source(
     """Add source statistics to some graphs of a bundle, or to all, and return the changed bundle."""
     from ..data.loader import count_batches, load_batches
     from ..data.source import clean_images
-    from ..engine.statistics.source_statistics import plan_source_batches, store_source
+    from ..engine.runtime.source_statistics import plan_source_batches, store_source
 
     images = clean_images(bundle, folder, count, seed)
     plan = plan_source_batches(bundle, images.count)

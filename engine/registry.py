@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from .errors import InputError
-from .interface.method import AnyMethod, Method, Prediction
+from .interface.method import AnyMethod, Method, Prediction, State
 from .interface.options import Option, configure, describe, options_of
 from .methods.bn_adapt import BnAdapt
 from .methods.foa import Foa
@@ -18,7 +18,6 @@ from .methods.pizo import Pizo
 from .methods.shift import Shift
 from .methods.t3a import T3a
 from .methods.zoa import Zoa
-from .state import State
 from .wrappers.common import common_options, wrapped
 from .wrappers.domain_states import Domains
 from .wrappers.guard import Guarded

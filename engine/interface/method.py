@@ -8,7 +8,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..model import FloatArray, ImageArray, ModelInfo
 from ..state import State as State
-from ..state import StateT
+from ..state import StateT as StateT
+from ..state import iterate_values as iterate_values
+from ..state import optional_array as optional_array
+from ..state import record_fields as record_fields
+from ..state import state_list as state_list
+from ..state import variable_length_array as variable_length_array
+from ..state import with_step_counts_of as with_step_counts_of
 from ..statistics.objective import softmax
 from .request import Requests
 

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import ImageArray, ModelInfo
-from ..state import State
 from ..statistics.objective import entropy
 
 

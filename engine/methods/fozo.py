@@ -12,13 +12,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
 from ..search.schedule import Constants, Schedule, advance
-from ..state import State, optional_array, variable_length_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.moments import Moments
 from ..statistics.objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step
 from ..interface.request import Request, Requests
 from ..model import ImageArray, ModelInfo
-from ..state import State
 
 
 @dataclass(frozen=True)

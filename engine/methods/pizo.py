@@ -14,13 +14,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step, variable_length_array
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from ..search.adapted_norms import adapted_norms
 from ..search.spsa import uniform
-from ..state import State, variable_length_array
 from ..statistics.activation_shift import logit_offset, shift_vector
 from ..statistics.moments import Moments
 from ..statistics.objective import (

@@ -7,11 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step, optional_array
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs
-from ..state import State, optional_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.objective import entropy
 

@@ -8,11 +8,10 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step, variable_length_array
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs
-from ..state import State, variable_length_array
 from ..statistics.objective import entropy
 
 TINY_NORM = 1e-12

@@ -14,14 +14,13 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Binding, Prediction, Step
+from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
 from ..interface.options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from ..search import spsa
 from ..search.adapted_norms import adapted_norms
 from ..search.bank import Bank, Offsets, Similarity, effective, save
-from ..state import State, optional_array, variable_length_array
 from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
 from ..statistics.domain_detector import DomainEstimate, DomainRules, Observation, SmallBatches, observe
 from ..statistics.moments import Moments

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..interface.method import AnyBoundMethod, AnyMethod, Prediction
+from ..interface.method import AnyBoundMethod, AnyMethod, Prediction, State
 from ..interface.request import answer_with, drive
 from ..model import Forward, ImageArray
 from ..registry import method as configured_method
 from ..registry import options_of
 from ..runtime.network import Network
-from ..state import State
 from ..wrappers.fallback import step_with_fallback
 from . import checkpoint
 

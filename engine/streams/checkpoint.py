@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..arrays import from_npz, to_npz
 from ..errors import StateError
 from ..files import write_atomic
+from ..interface.method import iterate_values, record_fields
 from ..model import ModelInfo
-from ..state import iterate_values, record_fields
 
 SCHEMA = 2
 RecordT = TypeVar("RecordT")

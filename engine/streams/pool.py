@@ -14,12 +14,11 @@ from typing import NoReturn, TypeVar
 import numpy as np
 
 from ..errors import FozoError, InputError
-from ..interface.method import AnyMethod, Prediction, Step
+from ..interface.method import AnyMethod, Prediction, State, Step
 from ..interface.request import Request
 from ..model import ImageArray, Outputs
 from ..registry import method as configured_method
 from ..runtime.network import Network
-from ..state import State
 from ..wrappers.fallback import step_with_fallback
 from .adapter import DEFAULT_METHOD, DEFAULT_SEED, Adapter, StreamState
 from .stacking import group_requests, run_stacked

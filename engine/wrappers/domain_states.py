@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Prediction, Step
+from ..interface.method import Prediction, State, Step, state_list, variable_length_array, with_step_counts_of
 from ..interface.options import option
 from ..interface.request import Requests
 from ..model import FloatArray, ImageArray, ModelInfo
-from ..state import State, state_list, variable_length_array, with_step_counts_of
 from ..statistics.domain_detector import DomainEstimate, DomainRules, distance, observe
 from .fallback import step_with_fallback
 from .recorder import RequestRecorder

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..interface.method import AnyBoundMethod, Prediction, Step
+from ..interface.method import AnyBoundMethod, Prediction, State, Step, record_fields
 from ..interface.request import Request
 from ..model import ImageArray
-from ..state import State, record_fields
 
 
 def step_with_fallback(method: AnyBoundMethod, state: State, images: ImageArray) -> Step[State]:

@@ -10,11 +10,10 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..interface.method import Prediction, Step
+from ..interface.method import Prediction, State, Step, with_step_counts_of
 from ..interface.options import option
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo
-from ..state import State, with_step_counts_of
 from ..statistics.monitor import Alarm, PredictionPool, agreement, estimate_loss, has_jumped
 from ..statistics.objective import softmax
 from .fallback import step_with_fallback

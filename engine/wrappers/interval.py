@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..interface.method import Prediction, Step
+from ..interface.method import Prediction, State, Step, variable_length_array
 from ..interface.options import option
 from ..interface.request import Requests
 from ..model import ImageArray, ModelInfo
-from ..state import State, variable_length_array
 from .fallback import step_with_fallback
 from .wrapper import BoundWrapper, Wrapper
 

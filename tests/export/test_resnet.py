@@ -22,10 +22,10 @@ from fozo.engine.errors import BundleError, ExportError, InputError
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
 from fozo.engine.registry import method as fozo_method
 from fozo.engine.runtime.network import Network
+from fozo.engine.runtime.source_statistics import plan_source_batches, store_source
 from fozo.engine.runtime.tuning import tune
 from fozo.engine.statistics.moments import Moments
 from fozo.engine.statistics.objective import discrepancy
-from fozo.engine.statistics.source_statistics import plan_source_batches, store_source
 from fozo.engine.streams.adapter import Adapter
 from fozo.quant.quantizer import Options, Quantizer
 

@@ -23,6 +23,7 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.registry import METHODS as ALL_METHODS
 from fozo.engine.registry import AnyMethod, Fozo, Prediction, Shift, State, describe, method
 from fozo.engine.runtime.network import Network
+from fozo.engine.state import record_fields
 from fozo.engine.streams.adapter import Adapter
 
 MakeImages = Callable[..., ImageArray]
@@ -146,16 +147,16 @@ def stream(random_images: MakeImages) -> list[ImageArray]:
 
 
 def values(state: State) -> Iterator[tuple[str, Any]]:
-    """Name and content of every field, those of the states inside it too."""
-    for f in fields(state):
-        value = getattr(state, f.name)
-        if isinstance(value, State):
-            yield from ((f"{f.name}.{name}", inner) for name, inner in values(value))
+    """Name and content of every field, those of nested records too."""
+    for f in record_fields(state) or ():
+        value = getattr(state, f)
+        if record_fields(value) is not None:
+            yield from ((f"{f}.{name}", inner) for name, inner in values(value))
         elif isinstance(value, tuple):
-            for place, each in enumerate(value):
-                yield from ((f"{f.name}.{place}.{name}", inner) for name, inner in values(each))
+            for index, entry in enumerate(value):
+                yield from ((f"{f}.{index}.{name}", inner) for name, inner in values(entry))
         else:
-            yield f.name, value
+            yield f, value
 
 
 def lock(state: State) -> State:

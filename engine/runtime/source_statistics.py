@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..model import FloatArray, ImageArray
-from ..runtime.network import Network
-from .moments import source_statistics
+from ..statistics.moments import source_statistics
+from .network import Network
 
 SOURCE_BATCH = 32
 # ZOA's values, for networks whose batch norms use the statistics of the batch.
