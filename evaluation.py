@@ -6,6 +6,7 @@ Everything here may be imported as `fozo.evaluation.NAME`. Modules below `fozo.e
 from .eval.corruptions.by_name import corrupt
 from .eval.datasets.by_name import open_dataset
 from .eval.datasets.domain import Domain, imagefolder
+from .eval.datasets.request import DatasetRequest
 from .eval.datasets.subset import choose_subset
 from .eval.predict.class_list import read_class_list
 from .eval.predict.image_paths import resolve_inputs
@@ -23,12 +24,15 @@ from .eval.results.results_file import of_run as results_of_run
 from .eval.results.results_file import read as read_results
 from .eval.streaming.experiment import Experiment, prepare
 from .eval.streaming.runner import evaluate
+from .eval.streaming.spec import EvaluationSpec
 from .eval.streaming.stream import shuffled
 
 __all__ = [
     "SETTINGS",
+    "DatasetRequest",
     "Domain",
     "DomainResult",
+    "EvaluationSpec",
     "Experiment",
     "Guess",
     "MethodResult",

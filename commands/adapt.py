@@ -93,11 +93,12 @@ def adapt(
     from ..engine.files import check_writable
     from ..eval.streaming.experiment import prepare
     from ..eval.streaming.saved_run import Start, start_run
+    from ..eval.streaming.spec import EvaluationSpec
 
     if out.suffix != ".json":
         raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
     check_writable(out)  # fails now and not after the work
-    experiment = prepare(bundle, methods, **options)
+    experiment = prepare(EvaluationSpec.from_options(bundle, methods, **options))
     with experiment.network:
         start = start_run(experiment, out, resume=resume, overwrite=overwrite)
         _print_start(experiment, out, start)

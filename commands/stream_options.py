@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..eval.datasets.names import TAKES
+from ..eval.datasets.by_name import DATASETS
 from .options import (
     BATCH_SIZE,
     CORRUPTIONS,
@@ -24,7 +24,7 @@ DEFAULT_METHODS = ("no_adapt", "shift", "fozo", "pizo")
 _DATA = (
     click.option(
         "--dataset",
-        type=click.Choice(list(TAKES)),
+        type=click.Choice(list(DATASETS)),
         default="imagenet-c",
         show_default=True,
         help="Data set, see docs/datasets.md; demo is embedded and needs no --data.",

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 def sweep(
     bundles: tuple[Path, ...],
     methods: tuple[str, ...],
+    precisions: tuple[str, ...],
     out: Path,
     processes: int | None,
     workers: int,
@@ -93,11 +94,13 @@ def sweep(
       fozo sweep vit deit --precision fp32 --precision int8 -m no_adapt -m fozo --subset 5000
       fozo sweep --dataset imagenet-c --data /shared/IMAGENET_C --ray auto
     """
+    from ..eval.streaming.spec import EvaluationSpec
     from ..eval.sweep.folder import Sweep
     from ..eval.sweep.plan import plan
 
     runner = _runner(processes, workers, retries, address, environment)
-    jobs = plan(bundles or (Path("bundle"),), methods, **grid)
+    folders = bundles or (Path("bundle"),)
+    jobs = plan(EvaluationSpec.from_options(folders[0], methods, **grid), folders, precisions)
     stored = Sweep.open(out, jobs)
     for note in stored.notes:
         click.echo(f"Warning: {note}", err=True)

@@ -1,145 +1,100 @@
-"""Data sets by name: which domains they have, and what goes with what on the command line."""
+"""The data sets. To add one, write its file in this folder and its line in `DATASETS`.
+
+This module imports no data set before it is opened, so that `--help` can list them at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
-from ..corruptions.by_name import FROST
-from .cifar import cifar_c
-from .domain import CLEAN, IMAGENET_C, Domain, check_severities, demo, generated, imagefolder
-from .imagenet import RELATIVES, VALIDATION_IMAGES, imagenet, imagenet_v2, relative, validation
-from .imagenet_c import generated_label, imagenet_c
-from .names import TAKES
+from .request import DatasetRequest, format_options
 
-DEMO_CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "contrast",
-    "pixelate",
-    "jpeg_compression",
-    CLEAN,
-)
-CIFAR = {"cifar10-c": 10, "cifar100-c": 100}
+if TYPE_CHECKING:
+    from ...engine.bundle.manifest import Manifest
+    from .domain import Domain
+
+    Opener = Callable[[DatasetRequest, Manifest, int], tuple[str, list[Domain]]]
 
 
-def open_dataset(
-    manifest: Manifest,
-    dataset: str,
-    *,
-    data: Path | None,
-    clean: Path | None = None,
-    labels: Path | None = None,
-    generate_from: Path | None = None,
-    frost_textures: Path | None = None,
-    severities: Sequence[int] = (5,),
-    corruptions: Sequence[str] | None = None,
-    seed: int = 0,
-) -> tuple[str, list[Domain]]:
-    """The data set's name for the protocol, and its domains in the order of the stream.
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that can be asked for by name.
+
+    Attributes:
+        module: the file in this folder.
+        opener: its function, which takes a request, the manifest of the bundle and the seed of generated
+            corruptions. It returns what tables call the data set, and its domains in order of the stream.
+        options: optional fields of `DatasetRequest` that it takes; others are refused.
+        generates: its corruptions are always computed, so that `clean` is one of their names.
+    """
+
+    module: str
+    opener: str
+    options: tuple[str, ...] = ("data",)
+    generates: bool = False
+
+
+_IMAGENET_C = ("data", "clean", "labels", "generate_from", "frost_textures", "corruptions")
+DATASETS = {
+    "imagenet-c": Dataset("imagenet_c", "open_imagenet_c", _IMAGENET_C),
+    "imagenet": Dataset("imagenet", "open_imagenet", ("data", "labels")),
+    "imagenet-r": Dataset("imagenet", "open_relative"),
+    "imagenet-a": Dataset("imagenet", "open_relative"),
+    "imagenet-v2": Dataset("imagenet", "open_imagenet_v2"),
+    "imagenet-sketch": Dataset("imagenet", "open_relative"),
+    "cifar10-c": Dataset("cifar", "open_cifar10_c", ("data", "corruptions")),
+    "cifar100-c": Dataset("cifar", "open_cifar100_c", ("data", "corruptions")),
+    "imagefolder": Dataset("image_folder", "open_image_folder"),
+    "demo": Dataset("digits", "open_digits", ("frost_textures", "corruptions"), generates=True),
+}
+
+
+def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> tuple[str, list[Domain]]:
+    """Return the data set's name for the protocol, and its domains in the order of the stream.
 
     Args:
+        request: the data set and its location.
         manifest: of the bundle: its classes and how images are prepared.
-        dataset: its name, one of `TAKES`.
-        data: its folder, in the official layout.
-        clean: for imagenet-c, clean images by class folder, which become the last domain.
-        labels: the classes of clean images that lie in one folder.
-        generate_from: clean images to be corrupted instead.
-        frost_textures: what the corruption frost needs.
-        severities: of the corruptions, 1 to 5; the first with every corruption, then the next.
-        corruptions: their names; None is all that there are.
         seed: of generated corruptions.
 
     Raises:
-        InputError: arguments that do not go together, or data that is not as it should be.
+        InputError: options that do not go together, or data that is not as it should be.
     """
-    given = {
-        "data": data,
-        "clean": clean,
-        "labels": labels,
-        "generate_from": generate_from,
-        "frost_textures": frost_textures,
-        "corruptions": corruptions,
-    }
-    _check_options(dataset, [name for name, value in given.items() if value is not None])
-    check_severities(severities)
-    if dataset == "demo":
-        names = DEMO_CORRUPTIONS if corruptions is None else corruptions
-        domains = _at_severities(demo(manifest), severities, names, seed, frost_textures)
-        return "demo (generated corruptions)", domains
-    if generate_from is not None:
-        originals = replace(validation(generate_from, manifest, labels), name=CLEAN)
-        names = _to_generate(frost_textures) if corruptions is None else corruptions
-        return generated_label(names), _at_severities(originals, severities, names, seed, frost_textures)
-    if data is None:
-        raise InputError(f"--dataset {dataset} needs --data DIR")
-    if dataset == "imagenet-c":
-        label, domains = imagenet_c(data, manifest, severities, corruptions)
-        return label, [*domains, *_clean(clean, manifest, labels, official=not domains[0].generated)]
-    if dataset in CIFAR:
-        return dataset, cifar_c(CIFAR[dataset], data, manifest, severities, corruptions)
-    return dataset, _whole(dataset, data, manifest, labels)
+    from .domain import check_severities
 
-
-def _check_options(dataset: str, given: Sequence[str]) -> None:
-    if dataset not in TAKES:
+    dataset = find_dataset(request.name)
+    if useless := [name for name in request.options if name not in dataset.options]:
         raise InputError(
-            f"expected a data set out of {', '.join(TAKES)}, found {dataset!r}; pick one of these"
+            f"{format_options(useless)} would do nothing with --dataset {request.name}, which takes "
+            f"{format_options(dataset.options)}; leave it out"
         )
-    if wrong := [name for name in given if name not in TAKES[dataset]]:
+    check_severities(request.severities)
+    return load_opener(dataset)(request, manifest, seed)
+
+
+def find_dataset(name: str) -> Dataset:
+    """Return the data set with a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in DATASETS:
         raise InputError(
-            f"{_options(wrong)} would do nothing with --dataset {dataset}, which takes "
-            f"{_options(TAKES[dataset])}; leave it out"
+            f"expected a data set out of {', '.join(DATASETS)}, found {name!r}; pick one of these"
         )
-    if "generate_from" in given and (other := [name for name in given if name in ("data", "clean")]):
-        raise InputError(f"--generate-from stands in place of {_options(other)}; leave one of them out")
-    if "frost_textures" in given and dataset != "demo" and "generate_from" not in given:
-        raise InputError("--frost-textures goes with --generate-from or with --dataset demo")
-    if "labels" in given and dataset == "imagenet-c" and not {"clean", "generate_from"} & set(given):
-        raise InputError("--labels goes with --clean, with --generate-from, or with --dataset imagenet")
+    return DATASETS[name]
 
 
-def _options(names: Sequence[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+def load_opener(dataset: Dataset) -> Opener:
+    """Import the function that opens a data set."""
+    opener: Opener = getattr(import_module(f".{dataset.module}", __package__), dataset.opener)
+    return opener
 
 
-def _to_generate(textures: Path | None) -> tuple[str, ...]:
-    return (*(name for name in IMAGENET_C if name != FROST or textures is not None), CLEAN)
-
-
-def _at_severities(
-    clean: Domain, severities: Sequence[int], names: Sequence[str], seed: int, textures: Path | None
-) -> list[Domain]:
-    """Every corruption at each severity in turn; clean images, which have none, once, in the last turn."""
-    turns = [generated(clean, severity, names, seed, textures) for severity in severities]
-    return [domain for turn in turns for domain in turn if domain.name != CLEAN or turn is turns[-1]]
-
-
-def _clean(folder: Path | None, manifest: Manifest, labels: Path | None, official: bool) -> list[Domain]:
-    if folder is None:
-        return []
-    if not official:
-        return [replace(validation(folder, manifest, labels), name=CLEAN)]
-    try:
-        return [replace(validation(folder, manifest, labels), name=CLEAN, expected=VALIDATION_IMAGES)]
-    except InputError as error:
-        side_by_side = "" if labels else ", or where they lie side by side, with --labels FILE"
-        raise InputError(
-            f"{error}. --clean names the folder of ImageNet's validation images, from which ImageNet-C was "
-            f"made: <wnid>/ILSVRC2012_val_*.JPEG{side_by_side}"
-        ) from error
-
-
-def _whole(dataset: str, data: Path, manifest: Manifest, labels: Path | None) -> list[Domain]:
-    if dataset in RELATIVES:
-        return [relative(dataset, data, manifest)]
-    if dataset == "imagenet-v2":
-        return imagenet_v2(data, manifest)
-    if dataset == "imagenet":
-        return [imagenet(data, manifest, labels)]
-    return [imagefolder(data, manifest, dataset)]
+def generates_corruptions(request: DatasetRequest) -> bool:
+    """Return whether corruptions are computed while streaming."""
+    return find_dataset(request.name).generates or request.generate_from is not None

@@ -17,6 +17,7 @@ from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError, reason
 from ..corruptions.by_name import SEVERITIES
 from .domain import EXTRA, IMAGENET_C, Domain, Pixels, arrays, check_names, check_severities, numbered
+from .request import DatasetRequest
 
 IMAGES = 10_000
 LABELS = "labels.npy"
@@ -32,6 +33,16 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+
+
+def open_cifar10_c(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open CIFAR-10-C; the seed has no effect."""
+    return request.name, cifar_c(10, request.folder, manifest, request.severities, request.corruptions)
+
+
+def open_cifar100_c(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open CIFAR-100-C; the seed has no effect."""
+    return request.name, cifar_c(100, request.folder, manifest, request.severities, request.corruptions)
 
 
 def cifar_c(

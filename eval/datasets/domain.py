@@ -237,6 +237,14 @@ def generated(
     ]
 
 
+def generate_at_severities(
+    clean: Domain, severities: Sequence[int], corruptions: Sequence[str], seed: int, textures: Path | None
+) -> list[Domain]:
+    """Corrupt clean images at each severity in turn; clean images, which have none, come once, at the end."""
+    turns = [generated(clean, severity, corruptions, seed, textures) for severity in severities]
+    return [domain for turn in turns for domain in turn if domain.name != CLEAN or turn is turns[-1]]
+
+
 def demo(manifest: Manifest) -> Domain:
     """The demonstration's test images (handwritten digits), clean.
 

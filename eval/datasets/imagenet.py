@@ -15,6 +15,7 @@ from .class_folders import IMAGENET_CLASSES as CLASSES
 from .class_folders import class_folders, class_index, entries
 from .domain import Domain, imagefolder, prepared, reader
 from .imagenet_subsets import IMAGENET_A, IMAGENET_R
+from .request import DatasetRequest
 from .validation_labels import FORMS, read_labels, stem
 
 VALIDATION_IMAGES = 50_000
@@ -49,6 +50,21 @@ RELATIVES = {
     "imagenet-a": Relative(7_500, IMAGENET_A, "imagenet-a.tar unpacks to imagenet-a"),
     "imagenet-sketch": Relative(50_889, tuple(range(CLASSES)), "ImageNet-Sketch.zip unpacks to sketch"),
 }
+
+
+def open_relative(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open one of `RELATIVES`; the seed has no effect."""
+    return request.name, [relative(request.name, request.folder, manifest)]
+
+
+def open_imagenet_v2(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open the variants of ImageNet-V2 in a folder; the seed has no effect."""
+    return request.name, imagenet_v2(request.folder, manifest)
+
+
+def open_imagenet(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open ImageNet's validation images; the seed has no effect."""
+    return request.name, [imagenet(request.folder, manifest, request.labels)]
 
 
 def relative(name: str, folder: Path, manifest: Manifest) -> Domain:

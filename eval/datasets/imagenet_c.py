@@ -15,7 +15,19 @@ from ...engine.errors import InputError
 from ..corruptions.by_name import FROST
 from .class_folders import class_folders, class_index, official_classes
 from .corrupted_folder import RECORD, Record, read_record
-from .domain import CLEAN, EXTRA, IMAGENET_C, Domain, Pixels, check_names, check_severities, reader
+from .domain import (
+    CLEAN,
+    EXTRA,
+    IMAGENET_C,
+    Domain,
+    Pixels,
+    check_names,
+    check_severities,
+    generate_at_severities,
+    reader,
+)
+from .imagenet import VALIDATION_IMAGES, validation
+from .request import DatasetRequest, format_options
 
 IMAGES = 50_000
 SIZE = 224
@@ -26,6 +38,60 @@ ARCHIVES = {
     "digital.tar": IMAGENET_C[11:],
     "extra.tar": EXTRA,
 }
+
+
+def open_imagenet_c(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open ImageNet-C, or generate its corruptions from clean images.
+
+    Args:
+        request: with `data` or `generate_from`.
+        manifest: of the bundle.
+        seed: of generated corruptions.
+
+    Raises:
+        InputError: options that do not go together, or data that is not as it should be.
+    """
+    _check_options(request)
+    if request.generate_from is not None:
+        originals = replace(validation(request.generate_from, manifest, request.labels), name=CLEAN)
+        names = _default_names(request) if request.corruptions is None else request.corruptions
+        domains = generate_at_severities(originals, request.severities, names, seed, request.frost_textures)
+        return generated_label(names), domains
+    label, domains = imagenet_c(request.folder, manifest, request.severities, request.corruptions)
+    return label, [*domains, *_open_clean(request, manifest, official=not domains[0].generated)]
+
+
+def _check_options(request: DatasetRequest) -> None:
+    replaced = [name for name in ("data", "clean") if getattr(request, name) is not None]
+    if request.generate_from is not None and replaced:
+        raise InputError(
+            f"--generate-from stands in place of {format_options(replaced)}; leave one of them out"
+        )
+    if request.frost_textures is not None and request.generate_from is None:
+        raise InputError("--frost-textures goes with --generate-from or with --dataset demo")
+    if request.labels is not None and request.clean is None and request.generate_from is None:
+        raise InputError("--labels goes with --clean, with --generate-from, or with --dataset imagenet")
+
+
+def _default_names(request: DatasetRequest) -> tuple[str, ...]:
+    textures = request.frost_textures
+    return (*(name for name in IMAGENET_C if name != FROST or textures is not None), CLEAN)
+
+
+def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> list[Domain]:
+    if request.clean is None:
+        return []
+    if not official:
+        return [replace(validation(request.clean, manifest, request.labels), name=CLEAN)]
+    try:
+        domain = validation(request.clean, manifest, request.labels)
+    except InputError as error:
+        side_by_side = "" if request.labels else ", or where they lie side by side, with --labels FILE"
+        raise InputError(
+            f"{error}. --clean names the folder of ImageNet's validation images, from which ImageNet-C was "
+            f"made: <wnid>/ILSVRC2012_val_*.JPEG{side_by_side}"
+        ) from error
+    return [replace(domain, name=CLEAN, expected=VALIDATION_IMAGES)]
 
 
 def imagenet_c(

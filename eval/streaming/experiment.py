@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.errors import InputError
 from ...engine.files import sha256_of_parts
 from ...engine.registry import AnyMethod, options_of, parse_methods
 from ...engine.runtime.network import Network
@@ -20,11 +19,12 @@ from ...engine.streams.adapter import Adapter
 from ..datasets.by_name import open_dataset
 from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
-from ..protocol import Protocol, Setting
+from ..protocol import Protocol
 from ..results import partial_results as progress
 from ..results import results_file as results
 from ..results.outcome import Run, Trace
 from .runner import advance
+from .spec import EvaluationSpec
 from .stream import Integers, segments
 
 DEFAULT_ROUNDS = 10  # ZOA's long protocol
@@ -143,112 +143,64 @@ class Experiment:
         return {label: Adapter(self.network, each, seed) for label, each in self.methods.items()}
 
 
-def prepare(
-    bundle: Path,
-    methods: Sequence[str],
-    *,
-    dataset: str,
-    setting: Setting,
-    severities: Sequence[int],
-    corruptions: Sequence[str] | None,
-    subset: str,
-    subset_list: Path | None,
-    classes: Literal["auto", "all", "present"],
-    batch_size: int,
-    seed: int,
-    seeds: int,
-    rounds: int | None,
-    concentration: float | None,
-    precision: str,
-    workers: int | None,
-    micro_batch: int | None,
-    provider: str,
-    data: Path | None,
-    clean: Path | None = None,
-    labels: Path | None = None,
-    generate_from: Path | None = None,
-    frost_textures: Path | None = None,
-) -> Experiment:
-    """Opens and checks everything, so that what can fail fails before the work begins.
-
-    Args:
-        bundle: path of the bundle.
-        methods: each as for `parse_method`.
-        dataset, data, clean, labels, generate_from, frost_textures: as for `open_dataset`.
-        setting, rounds, concentration, batch_size: as in `Protocol`; rounds None is the default.
-        severities, corruptions: which; None is all corruptions.
-        subset, subset_list: as for `choose_subset`.
-        classes: to predict among: those of the data set (`auto`), all of the bundle's, or those that occur.
-        seed: the first seed.
-        seeds: how many, counting up.
-        precision, workers, micro_batch, provider: as for `Network.open`.
+def prepare(spec: EvaluationSpec) -> Experiment:
+    """Open and check everything, so that what can fail fails before the work begins.
 
     Raises:
         FozoError: anything that cannot be used, with what to do about it.
     """
-    if rounds is not None and setting != "rounds":
-        raise InputError("--rounds goes with --setting rounds")
-    if concentration is not None and setting != "label_shift":
-        raise InputError("--concentration goes with --setting label_shift")
-    configured, opened = parse_methods(methods), Bundle.open(bundle)
+    methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle)
+    label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
 
-    load = partial(
-        open_dataset,
-        opened.manifest,
-        dataset,
-        data=data,
-        clean=clean,
-        labels=labels,
-        generate_from=generate_from,
-        frost_textures=frost_textures,
-        severities=severities,
-        corruptions=corruptions,
-    )
-    label, whole = load(seed=seed)
+    def choose_domains(seed: int) -> list[Domain]:
+        same = seed == spec.seed
+        domains = all_domains if same else open_dataset(spec.dataset, bundle.manifest, seed)[1]
+        return choose_subset(domains, spec.subset, seed, spec.subset_list)[0]
 
-    def domains(of: int) -> list[Domain]:
-        return choose_subset(whole if of == seed else load(seed=of)[1], subset, of, subset_list)[0]
-
-    name, columns, selected = _classes(classes, whole, opened.manifest.classes)
-    subset_name = choose_subset(whole, subset, seed, subset_list)[1]
-    graded = tuple(dict.fromkeys(domain.severity for domain in whole if domain.severity is not None))
-    turns = (rounds or DEFAULT_ROUNDS) if setting == "rounds" else 1
+    classes, columns, selected = _select_classes(spec.classes, all_domains, bundle.manifest.classes)
+    severities = dict.fromkeys(domain.severity for domain in all_domains if domain.severity is not None)
     protocol = Protocol(
-        label,
-        setting,
-        graded,
-        subset_name,
-        tuple(range(seed, seed + seeds)),
-        batch_size,
-        name,
-        turns,
-        concentration,
+        dataset=label,
+        setting=spec.setting,
+        severities=tuple(severities),
+        subset=choose_subset(all_domains, spec.subset, spec.seed, spec.subset_list)[1],
+        seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
+        batch_size=spec.batch_size,
+        classes=classes,
+        rounds=(spec.rounds or DEFAULT_ROUNDS) if spec.setting == "rounds" else 1,
+        concentration=spec.concentration,
     )
-    network = Network.open(opened, precision, workers=workers, micro_batch=micro_batch, provider=provider)
+    network = Network.open(
+        bundle,
+        spec.precision,
+        workers=spec.workers,
+        micro_batch=spec.micro_batch,
+        provider=spec.provider,
+    )
     return Experiment(
-        opened,
-        precision,
+        bundle,
+        spec.precision,
         network if selected is None else network.select(selected),
-        configured,
+        methods,
         protocol,
-        domains,
+        choose_domains,
         columns,
-        tuple(describe_deviations(whole)),
+        tuple(describe_deviations(all_domains)),
     )
 
 
-def _classes(
+def _select_classes(
     kind: str, domains: Sequence[Domain], count: int
 ) -> tuple[str, Integers | None, list[int] | None]:
-    """How the classes to predict among are called, each class's column in the logits, and which they are."""
+    """Return the name of the classes to predict among, each class's column in the logits, and the classes."""
     if kind == "present":
-        chosen = np.unique(np.concatenate([domain.labels for domain in domains])).tolist()
-        name = f"{len(chosen)} present"
+        classes = np.unique(np.concatenate([domain.labels for domain in domains])).tolist()
+        name = f"{len(classes)} present"
     elif kind == "auto" and all(domain.classes is not None for domain in domains):
-        chosen = sorted({each for domain in domains for each in domain.classes or ()})
-        name = f"{len(chosen)} of the data set"
+        classes = sorted({label for domain in domains for label in domain.classes or ()})
+        name = f"{len(classes)} of the data set"
     else:
         return "all", None, None
     columns = np.full(count, -1, np.int64)
-    columns[chosen] = np.arange(len(chosen))
-    return name, columns, chosen
+    columns[classes] = np.arange(len(classes))
+    return name, columns, classes

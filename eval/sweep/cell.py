@@ -13,9 +13,8 @@ from ...engine.errors import BundleError, InputError
 from ...engine.files import sha256_of_parts
 from ..datasets.domain import Domain
 from ..streaming.experiment import Experiment, prepare
+from ..streaming.spec import EvaluationSpec
 
-# Arguments of `prepare` that are paths: as texts in a job, so that it can be sent.
-PATHS = ("data", "clean", "labels", "generate_from", "frost_textures", "subset_list")
 _NAME_LENGTH = 120
 _HASH_LENGTH = 12
 
@@ -96,26 +95,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell, and where to find what it needs.
+    """A cell, and the evaluation that computes it.
 
     Attributes:
         cell: what to compute.
-        bundle: folder of the bundle.
-        arguments: the others of `prepare`, except how the work is split; paths as texts.
+        spec: the evaluation, with absolute paths.
     """
 
     cell: Cell
-    bundle: str
-    arguments: Mapping[str, Any]
+    spec: EvaluationSpec
+
+    @property
+    def bundle(self) -> str:
+        """Folder of the bundle."""
+        return str(self.spec.bundle)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, to send it to another process."""
-        return {"cell": self.cell.to_json(), "bundle": self.bundle, "arguments": dict(self.arguments)}
+        """Return everything as JSON values, to send it to another process."""
+        return {"cell": self.cell.to_json(), "spec": self.spec.to_dict()}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Job:
-        """The same again."""
-        return Job(Cell.from_json(content["cell"]), content["bundle"], content["arguments"])
+        """Return the job of a dictionary that `to_json` has made."""
+        return Job(Cell.from_json(content["cell"]), EvaluationSpec.from_dict(content["spec"]))
 
 
 def compute(
@@ -127,7 +129,7 @@ def compute(
     """Streams a cell from beginning to end.
 
     Args:
-        job: the cell and its arguments.
+        job: the cell and its evaluation.
         threads: that compute; the result does not depend on it.
         bundle: a copy of the bundle to use instead.
         on_images: called with the number of images after every batch.
@@ -138,8 +140,7 @@ def compute(
     Raises:
         FozoError: bundle, data or method cannot be used, or are not those of the cell.
     """
-    arguments = {name: _argument(name, value) for name, value in job.arguments.items()}
-    opened = prepare(bundle or Path(job.bundle), **arguments, workers=threads, micro_batch=None)
+    opened = prepare(replace(job.spec, bundle=bundle or job.spec.bundle, workers=threads))
     with opened.network:
         experiment = _restricted(opened, job.cell)
         for images in experiment.run():
@@ -147,10 +148,6 @@ def compute(
     document = experiment.results.to_json()
     document["bundle"]["path"] = job.bundle
     return {**document, "cell": job.cell.to_json()}
-
-
-def _argument(name: str, value: Any) -> Any:
-    return Path(value) if name in PATHS and value is not None else value
 
 
 def _restricted(experiment: Experiment, cell: Cell) -> Experiment:

@@ -17,7 +17,7 @@ from typing import Any
 from ..._version import __version__
 from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.errors import FozoError, reason
-from .cell import PATHS, Job
+from .cell import Job
 from .events import Event, Failed, Finished
 
 PATIENCE = 60.0  # seconds to wait for the machines of a cluster to report what they lack
@@ -178,7 +178,7 @@ def _check_nodes(ray: Any, jobs: Sequence[Job], threads: int) -> None:
 
 def _list_data(jobs: Sequence[Job]) -> list[str]:
     """Return the paths of the data of jobs."""
-    return sorted({str(job.arguments[name]) for job in jobs for name in PATHS if job.arguments.get(name)})
+    return sorted({str(path) for job in jobs for path in job.spec.input_paths})
 
 
 def _pack_bundle(folder: Path) -> dict[str, bytes]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
 from ...engine.registry import options_of, parse_method
+from ..datasets.by_name import generates_corruptions
 from ..datasets.domain import Domain
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol
 from ..streaming.experiment import prepare
-from .cell import PATHS, Cell, Job
-
-# How one stream runs; what else `prepare` takes is asked for.
-_STREAM = {"setting": "reset", "seeds": 1, "rounds": None, "concentration": None}
+from ..streaming.spec import EvaluationSpec
+from .cell import Cell, Job
 
 
 @dataclass(frozen=True)
@@ -30,51 +28,38 @@ class _Graph:
     protocol: Protocol
 
 
-def plan(
-    bundles: Sequence[Path],
-    methods: Sequence[str],
-    *,
-    precisions: Sequence[str],
-    severities: Sequence[int],
-    corruptions: Sequence[str] | None,
-    seed: int,
-    seeds: int,
-    **data: Any,
-) -> list[Job]:
-    """A job for every cell of the grid, after checking what can be checked before the work.
+def plan(spec: EvaluationSpec, bundles: Sequence[Path], precisions: Sequence[str]) -> list[Job]:
+    """Return a job for every cell of the grid, after checking what can be checked before the work.
 
-    What the data set has without a severity (clean images, a plain folder) is there once, not per severity.
-    Seeds are outermost, so that an interrupted sweep has whole tables of the first ones; then come the
+    What the data set has without a severity (clean images, a plain folder) is in it once, not per severity.
+    Seeds are outermost, so that an interrupted sweep has complete tables of the first ones; then come the
     domains, as the others read the same files.
 
     Args:
-        bundles: their folders.
-        methods: each as for `parse_method`.
+        spec: methods, data and seeds; its bundle and precision are not used.
+        bundles: folders of the bundles.
         precisions: graphs that every bundle has.
-        severities, corruptions: which; None is all corruptions.
-        seed, seeds: the first seed, and how many, counting up.
-        data: what else `prepare` takes, but for `setting`, `rounds`, `concentration`, `workers` and
-            `micro_batch`.
 
     Raises:
         FozoError: anything that cannot be used, with what to do about it.
     """
-    data = {name: _absolute(name, value) for name, value in {**_STREAM, **data}.items()}
-    chosen = {**data, "severities": tuple(severities), "corruptions": corruptions}
-    domains = _domains(bundles[0], methods, {**chosen, "precision": precisions[0], "seed": seed})
+    spec = replace(spec, bundle=Path(bundles[0]), precision=precisions[0], workers=1).with_absolute_paths()
+    seeds = range(spec.seed, spec.seed + spec.seeds)
+    spec = replace(spec, seeds=1)
+    domains = _open_domains(spec)
     graphs = [
-        _checked(Path(bundle).absolute(), precision, methods, domains[0], {**chosen, "seed": seed})
+        _check_graph(replace(spec, bundle=Path(bundle).absolute(), precision=precision), domains[0])
         for bundle in bundles
         for precision in precisions
     ]
     jobs = []
-    for number in range(seed, seed + seeds):
-        for domain in choose_subset(domains, data["subset"], number, data["subset_list"])[0]:
+    for seed in seeds:
+        for domain in choose_subset(domains, spec.subset, seed, spec.subset_list)[0]:
             images = domain.ids_sha256()
             jobs += [
-                _job(graph, spec, domain, images, {**chosen, "seed": number})
+                _make_job(graph, replace(spec, seed=seed, methods=(method,)), domain, images)
                 for graph in graphs
-                for spec in methods
+                for method in spec.methods
             ]
     twice = len(jobs) - len({job.cell.key for job in jobs})
     if twice:
@@ -82,60 +67,53 @@ def plan(
     return jobs
 
 
-def _absolute(name: str, value: Any) -> Any:
-    return Path(value).absolute() if name in PATHS and value is not None else value
-
-
-def _domains(bundle: Path, methods: Sequence[str], arguments: Mapping[str, Any]) -> list[Domain]:
-    """All domains with all of their images."""
-    whole = {**arguments, "subset": "all", "subset_list": None}
-    experiment = prepare(bundle, methods, **whole, workers=1, micro_batch=None)
+def _open_domains(spec: EvaluationSpec) -> list[Domain]:
+    """Return all domains with all of their images."""
+    experiment = prepare(replace(spec, subset="all", subset_list=None))
     with experiment.network:
-        return experiment.domains(arguments["seed"])
+        return experiment.domains(spec.seed)
 
 
-def _checked(
-    bundle: Path, precision: str, methods: Sequence[str], domain: Domain, options: Mapping[str, Any]
-) -> _Graph:
-    """Opens a graph with all methods on one domain: what fails in a cell of it fails here."""
-    arguments = {**_narrow(domain, options), "precision": precision}
-    experiment = prepare(bundle, methods, **arguments, workers=1, micro_batch=None)
+def _check_graph(spec: EvaluationSpec, domain: Domain) -> _Graph:
+    """Open a graph with all methods on one domain, so that what fails in one of its cells fails now."""
+    experiment = prepare(_narrow(spec, domain))
     with experiment.network:
-        return _Graph(experiment.bundle, precision, experiment.protocol)
+        return _Graph(experiment.bundle, spec.precision, experiment.protocol)
 
 
-def _narrow(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `prepare` with which a domain is there, and as few others as possible."""
+def _narrow(spec: EvaluationSpec, domain: Domain) -> EvaluationSpec:
+    """Return the evaluation with a domain and as few others as possible."""
+    data = spec.dataset
     if domain.severity is not None:
-        one = {"severities": (domain.severity,), "corruptions": (domain.name,), "clean": None}
-        return {**options, **one, "labels": options["labels"] if options["generate_from"] else None}
-    narrow = {**options, "severities": tuple(options["severities"][:1])}
-    if options["dataset"] == "demo" or options["generate_from"] is not None:  # then it is the clean images
-        narrow["corruptions"] = (domain.name,)
-    return narrow
+        labels = data.labels if data.generate_from else None
+        severities, corruptions = (domain.severity,), (domain.name,)
+        dataset = replace(data, severities=severities, corruptions=corruptions, clean=None, labels=labels)
+    else:
+        names = (domain.name,) if generates_corruptions(data) else data.corruptions
+        dataset = replace(data, severities=data.severities[:1], corruptions=names)
+    return replace(spec, dataset=dataset)
 
 
-def _job(graph: _Graph, spec: str, domain: Domain, images: str, options: Mapping[str, Any]) -> Job:
-    label, method = parse_method(spec)
+def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) -> Job:
+    label, method = parse_method(spec.methods[0])
     cell = Cell(
         bundle=graph.bundle.sha256,
         model=graph.bundle.manifest.model,
         precision=graph.precision,
-        provider=options["provider"],
+        provider=spec.provider,
         label=label,
         method=method.name,
         options=tuple(options_of(method).items()),
         dataset=graph.protocol.dataset,
         domain=domain.name,
         severity=domain.severity,
-        seed=options["seed"],
+        seed=spec.seed,
         subset=graph.protocol.subset,
         images=len(domain),
         images_sha256=images,
-        classes=options["classes"],
-        batch_size=options["batch_size"],
+        classes=spec.classes,
+        batch_size=spec.batch_size,
         fozo=__version__,
     )
-    arguments = {**_narrow(domain, options), "precision": graph.precision, "methods": [spec]}
-    texts = {name: str(value) for name, value in arguments.items() if name in PATHS and value is not None}
-    return Job(cell, str(graph.bundle.path), {**arguments, **texts})
+    narrow = _narrow(spec, domain)
+    return Job(cell, replace(narrow, bundle=graph.bundle.path, precision=graph.precision))

@@ -20,16 +20,23 @@ import numpy as np
 import pytest
 from doubles import WNIDS, child_environment, draw_picture, fozo_command, run_fozo, vit_manifest
 from fozo.data.images import preprocess, read_image
+from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import ComputeError, InputError, OutputError
 from fozo.eval.corruptions.by_name import corrupt
 from fozo.eval.datasets.by_name import open_dataset
 from fozo.eval.datasets.corrupt_dataset import Recipe, Work, corrupt_image, prepare, write
-from fozo.eval.datasets.domain import IMAGENET_C
+from fozo.eval.datasets.domain import IMAGENET_C, Domain
+from fozo.eval.datasets.request import DatasetRequest
 from fozo.eval.processes.workers import in_processes
 from PIL import Image
 
 SMALL = Recipe(("gaussian_noise", "contrast"), (5, 3), seed=11, resize=40, size=32)
 ENVIRONMENT = child_environment(PYTHONWARNINGS="default")
+
+
+def open_named(bundle: Manifest, name: str, *, seed: int = 0, **options: Any) -> tuple[str, list[Domain]]:
+    """Open a data set by the fields of its request."""
+    return open_dataset(DatasetRequest(name, **options), bundle, seed)
 
 
 def clean(folder: Path, names: tuple[str, ...] = (), size: tuple[int, int] = (48, 60)) -> Path:
@@ -89,10 +96,10 @@ def test_png_files_are_what_generate_from_streams(interpolation: str, tmp_path: 
     recipe = Recipe(names, (4,), seed=3, resize=40, size=32, interpolation=interpolation, format="png")
     made(folder, tmp_path / "out", recipe)
     bundle = vit_manifest(32, 40, interpolation)
-    _, streamed = open_dataset(
+    _, streamed = open_named(
         bundle, "imagenet-c", data=None, generate_from=folder, severities=(4,), corruptions=names, seed=3
     )
-    label, stored = open_dataset(bundle, "imagenet-c", data=tmp_path / "out", severities=(4,))
+    label, stored = open_named(bundle, "imagenet-c", data=tmp_path / "out", severities=(4,))
     assert label == "generated corruptions without frost (not the official ImageNet-C)"
     assert [d.name for d in stored] == [d.name for d in streamed] == list(names)
     for one, other in zip(streamed, stored, strict=True):
@@ -164,7 +171,7 @@ def test_the_record_comes_first(tmp_path: Path) -> None:
     prepare(clean(tmp_path / "clean"), tmp_path / "out", SMALL)
     assert set(files(tmp_path / "out")) == {"generated.json"}
     with pytest.raises(InputError, match="repeat the command fozo corrupt"):
-        open_dataset(vit_manifest(32, 40), "imagenet-c", data=tmp_path / "out")
+        open_named(vit_manifest(32, 40), "imagenet-c", data=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.by_name import corrupt
-from fozo.eval.datasets.by_name import DEMO_CORRUPTIONS, open_dataset
+from fozo.eval.datasets.by_name import DATASETS, load_opener, open_dataset
 from fozo.eval.datasets.cifar import CIFAR10_CLASSES
+from fozo.eval.datasets.digits import DEMO_CORRUPTIONS
 from fozo.eval.datasets.domain import IMAGENET_C, Domain
 from fozo.eval.datasets.imagenet_subsets import IMAGENET_A, IMAGENET_R
-from fozo.eval.datasets.names import TAKES
+from fozo.eval.datasets.request import DatasetRequest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,15 +44,20 @@ def put(path: Path, array: NDArray[np.uint8] | None = None) -> Path:
     return path
 
 
+def open_named(bundle: Manifest, name: str, *, seed: int = 0, **options: Any) -> tuple[str, list[Domain]]:
+    """Open a data set by the fields of its request."""
+    return open_dataset(DatasetRequest(name, **options), bundle, seed)
+
+
 def opened(dataset: str, bundle: Manifest, data: Path | None = None, **options: Any) -> list[Domain]:
-    label, domains = open_dataset(bundle, dataset, data=data, **options)
+    label, domains = open_named(bundle, dataset, data=data, **options)
     assert label == dataset
     return domains
 
 
 def refused(message: str, dataset: str, bundle: Manifest, data: Path | None = None, **options: Any) -> str:
     with pytest.raises(InputError, match=message) as caught:
-        open_dataset(bundle, dataset, data=data, **options)
+        open_named(bundle, dataset, data=data, **options)
     assert "\n" not in str(caught.value)
     assert "://" not in str(caught.value)
     return str(caught.value)
@@ -210,7 +216,7 @@ def marked(tree: Path, **changes: Any) -> Path:
 
 
 def test_generated_folders_are_labelled(tree: Path) -> None:
-    label, domains = open_dataset(vit_manifest(), "imagenet-c", data=marked(tree), severities=(3, 5))
+    label, domains = open_named(vit_manifest(), "imagenet-c", data=marked(tree), severities=(3, 5))
     assert label == GENERATED
     found = [(d.name, d.severity, d.generated, d.expected) for d in domains]
     names = ("gaussian_noise", "fog")
@@ -220,7 +226,7 @@ def test_generated_folders_are_labelled(tree: Path) -> None:
 
 def test_clean_images_beside_generated_ones_have_no_official_number(tree: Path, tmp_path: Path) -> None:
     put(tmp_path / "val" / WNIDS[2] / "1.png")
-    _, domains = open_dataset(vit_manifest(), "imagenet-c", data=marked(tree), clean=tmp_path / "val")
+    _, domains = open_named(vit_manifest(), "imagenet-c", data=marked(tree), clean=tmp_path / "val")
     assert (domains[-1].name, domains[-1].generated, domains[-1].expected) == ("clean", False, None)
 
 
@@ -229,7 +235,7 @@ def test_frost_that_was_left_out_is_said(tmp_path: Path) -> None:
     for name in names:
         put(tmp_path / name / "5" / WNIDS[0] / "1.png")
     marked(tmp_path, corruptions=names, severities=[5], size=20, images=1)
-    label, _ = open_dataset(vit_manifest(16, 16), "imagenet-c", data=tmp_path)
+    label, _ = open_named(vit_manifest(16, 16), "imagenet-c", data=tmp_path)
     assert label == "generated corruptions without frost (not the official ImageNet-C)"
 
 
@@ -282,7 +288,7 @@ def test_a_damaged_record_is_refused(content: str, tree: Path) -> None:
 def test_generating_at_several_severities(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[1] / "a.png", draw_picture(3))
     options: dict[str, Any] = {"generate_from": tmp_path, "severities": (4, 2), "seed": 7}
-    label, domains = open_dataset(
+    label, domains = open_named(
         vit_manifest(), "imagenet-c", data=None, corruptions=["contrast", "clean", "fog"], **options
     )
     assert label == GENERATED
@@ -297,7 +303,7 @@ def test_generating_at_several_severities(tmp_path: Path) -> None:
 
 def test_generating_everything(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[1] / "a.png")
-    label, domains = open_dataset(
+    label, domains = open_named(
         vit_manifest(), "imagenet-c", data=None, generate_from=tmp_path, severities=(1, 5)
     )
     names = [name for name in IMAGENET_C if name != "frost"]
@@ -410,7 +416,7 @@ def test_labels_go_with_clean_images_and_generation_too(flat: Path, tree: Path, 
     bundle = vit_manifest(16, 16)
     *_, clean = opened("imagenet-c", bundle, tree, corruptions=["fog"], clean=flat, labels=labels)
     assert (clean.name, clean.labels.tolist()) == ("clean", [1, 2, 3])
-    _, (fog,) = open_dataset(
+    _, (fog,) = open_named(
         bundle, "imagenet-c", data=None, generate_from=flat, labels=labels, corruptions=["fog"]
     )
     assert fog.ids == clean.ids
@@ -747,7 +753,7 @@ def test_arrays_of_cifar_that_cannot_be_used(file: str, content: Any, message: s
 def test_the_demonstration_at_several_severities() -> None:
     pytest.importorskip("sklearn")
     digits = vit_manifest(32, 32, classes=10, class_ids=tuple("0123456789"))
-    label, domains = open_dataset(digits, "demo", data=None, severities=(1, 3))
+    label, domains = open_named(digits, "demo", data=None, severities=(1, 3))
     assert label == "demo (generated corruptions)"
     names = list(DEMO_CORRUPTIONS[:-1])
     assert [d.name for d in domains] == [*names, *names, "clean"]
@@ -791,5 +797,6 @@ def test_options_that_do_not_go_together(dataset: str, options: dict[str, Any], 
 
 def test_every_data_set_can_be_opened() -> None:
     """Without its data each is asked for it, and none is unknown."""
-    for dataset in set(TAKES) - {"demo"}:
+    for dataset in set(DATASETS) - {"demo"}:
         refused(f"{dataset} needs --data", dataset, vit_manifest())
+    assert all(callable(load_opener(dataset)) for dataset in DATASETS.values())

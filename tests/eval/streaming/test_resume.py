@@ -22,6 +22,7 @@ from fozo.engine.errors import StateError
 from fozo.eval.results import partial_results as progress
 from fozo.eval.streaming import experiment
 from fozo.eval.streaming.experiment import Experiment
+from fozo.eval.streaming.spec import EvaluationSpec
 from PIL import Image
 
 KILLS = 20
@@ -62,9 +63,8 @@ def prepare(bundle_path: Path, images: Path) -> Callable[..., Experiment]:
     """`prepare(**changes)`: a small experiment of two seeds, ten batches each."""
 
     def made(**changes: Any) -> Experiment:
-        options = {"data": images, **OPTIONS, **changes}
-        methods = options.pop("methods", METHODS)
-        return experiment.prepare(options.pop("bundle", bundle_path), methods, **options)
+        options = {"bundle": bundle_path, "methods": METHODS, "data": images, **OPTIONS, **changes}
+        return experiment.prepare(EvaluationSpec.from_options(**options))
 
     return made
 

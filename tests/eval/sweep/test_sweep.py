@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from doubles import child_environment, fozo_command, run_fozo, save_class_folders
 from fozo.cli import cli
 from fozo.engine.errors import ComputeError, InputError
+from fozo.eval.datasets.request import DatasetRequest
 from fozo.eval.protocol import Protocol
 from fozo.eval.report.digest.sources import collect
 from fozo.eval.results import results_file as results
@@ -34,6 +35,7 @@ from fozo.eval.results.metrics import Tally
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.results.table import summary
 from fozo.eval.streaming.experiment import prepare
+from fozo.eval.streaming.spec import EvaluationSpec
 from fozo.eval.sweep import sweep_table as table
 from fozo.eval.sweep.cell import Cell, Job, compute
 from fozo.eval.sweep.cell_results import CellResults, read_cell_results
@@ -84,6 +86,12 @@ CELL = Cell(
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 
+def plan_named(bundles: Sequence[Path], methods: Sequence[str], **options: Any) -> list[Job]:
+    """Plan a sweep by the options of the command line."""
+    precisions = options.pop("precisions")
+    return plan(EvaluationSpec.from_options(bundles[0], list(methods), **options), bundles, precisions)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory, random_images: Callable[..., Any]) -> Path:
     """40 clean images in 20 classes, which is what the small bundles predict."""
@@ -95,7 +103,7 @@ def jobs(bundle_path: Path, pictures: Path) -> Callable[..., list[Job]]:
     """`jobs(methods=…, **options)`: a grid over generated corruptions of the pictures."""
 
     def make(methods: Sequence[str] = ("no_adapt", "fozo"), **options: Any) -> list[Job]:
-        return plan([bundle_path], methods, **{**OPTIONS, "generate_from": pictures, **options})
+        return plan_named([bundle_path], methods, **{**OPTIONS, "generate_from": pictures, **options})
 
     return make
 
@@ -185,7 +193,9 @@ def test_the_grid_is_the_product(
         "severities": (1, 4),
         "seeds": 2,
     }
-    made = plan([int8_bundle_path], ["no_adapt", "x=shift"], **{**options, "precisions": ("fp32", "int8")})
+    made = plan_named(
+        [int8_bundle_path], ["no_adapt", "x=shift"], **{**options, "precisions": ("fp32", "int8")}
+    )
     cells = [(c.seed, c.domain, c.severity, c.precision, c.label) for c in (job.cell for job in made)]
     domains = [("fog", 1), ("fog", 4), ("clean", None)]
     assert cells == [
@@ -199,7 +209,7 @@ def test_the_grid_is_the_product(
     assert {job.cell.method for job in made} == {"no_adapt", "shift"}
     assert {job.cell.dataset for job in made} == {"generated corruptions (not the official ImageNet-C)"}
 
-    both = plan([bundle_paths[64], bundle_paths[192]], ["no_adapt"], **options)
+    both = plan_named([bundle_paths[64], bundle_paths[192]], ["no_adapt"], **options)
     assert [job.cell.model for job in both[:2]] == ["random-64-3-64", "random-192-2-192"]
     assert len(both) == 12
 
@@ -213,7 +223,7 @@ def test_a_subset_is_chosen_anew_for_each_seed(jobs: Callable[..., list[Job]]) -
 
 def test_a_plain_folder_is_one_domain_whatever_the_severities(bundle_path: Path, pictures: Path) -> None:
     options = {**OPTIONS, "dataset": "imagefolder", "data": pictures, "corruptions": None}
-    (job,) = plan([bundle_path], ["no_adapt"], **{**options, "severities": (1, 2, 3)})
+    (job,) = plan_named([bundle_path], ["no_adapt"], **{**options, "severities": (1, 2, 3)})
     assert (job.cell.domain, job.cell.severity, job.cell.images) == ("imagefolder", None, 40)
     assert compute(job, 1)["runs"][0]["domains"][0]["methods"]["no_adapt"]["images"] == 40
 
@@ -224,7 +234,7 @@ def test_clean_images_of_another_folder_are_a_domain_too(
     for severity in (1, 5):
         save_class_folders(tmp_path / "fog" / str(severity), random_images(20, severity))
     options = {**OPTIONS, "data": tmp_path, "clean": pictures, "corruptions": ("fog",)}
-    made = plan([bundle_path], ["no_adapt"], **{**options, "severities": (1, 5)})
+    made = plan_named([bundle_path], ["no_adapt"], **{**options, "severities": (1, 5)})
     assert [(job.cell.domain, job.cell.severity, job.cell.images) for job in made] == [
         ("fog", 1, 20),
         ("fog", 5, 20),
@@ -239,7 +249,7 @@ def test_clean_images_of_another_folder_are_a_domain_too(
 
 def test_a_bundle_given_twice_is_refused(bundle_path: Path, pictures: Path) -> None:
     with pytest.raises(InputError, match="2 cells of the sweep are there twice"):
-        plan([bundle_path, bundle_path], ["no_adapt"], **{**OPTIONS, "generate_from": pictures})
+        plan_named([bundle_path, bundle_path], ["no_adapt"], **{**OPTIONS, "generate_from": pictures})
 
 
 def test_what_cannot_be_used_fails_before_the_work(jobs: Callable[..., list[Job]]) -> None:
@@ -272,17 +282,8 @@ def test_cells_are_what_one_run_of_all_gives(
     assert not sweep.pending
     options = {**OPTIONS, "generate_from": pictures, **grid}
     del options["precisions"]
-    whole = prepare(
-        bundle_path,
-        ["no_adapt", "fozo"],
-        **options,
-        precision="fp32",
-        setting="reset",
-        rounds=None,
-        concentration=None,
-        workers=2,
-        micro_batch=None,
-    )
+    spec = EvaluationSpec.from_options(bundle_path, ["no_adapt", "fozo"], **options, workers=2)
+    whole = prepare(spec)
     with whole.network:
         assert sum(whole.run()) == 2 * 3 * 24
     expected = {
@@ -428,7 +429,8 @@ def test_images_are_counted_once(tmp_path: Path) -> None:
         Finished(other, {"no": "results"}),
     ]
     said: list[str] = []
-    sweep = Sweep.open(tmp_path, [Job(CELL, "", {}), Job(other, "", {})])
+    spec = EvaluationSpec(Path(), ("fozo",), DatasetRequest("imagenet-c"))
+    sweep = Sweep.open(tmp_path, [Job(CELL, spec), Job(other, spec)])
     assert list(sweep.run(lambda jobs: (event for event in events), said.append)) == [4, 4, 0, 0, 4, 2, 6]
     assert said[0].startswith("Again: a model/ü fp32, calm=fozo:rate=0.1, fog 5, seed 1: it died")
     assert sweep.failed[CELL] == "too bad"

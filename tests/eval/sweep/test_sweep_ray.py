@@ -24,6 +24,7 @@ from doubles import child_environment, fozo_command, save_class_folders
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
 from fozo.eval.results.outcome import MethodResult
+from fozo.eval.streaming.spec import EvaluationSpec
 from fozo.eval.sweep import cluster
 from fozo.eval.sweep.cell import Job
 from fozo.eval.sweep.cluster import RayError, run_on_ray
@@ -57,6 +58,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def plan_named(bundles: Sequence[Path], methods: Sequence[str], **options: Any) -> list[Job]:
+    """Plan a sweep by the options of the command line."""
+    precisions = options.pop("precisions")
+    return plan(EvaluationSpec.from_options(bundles[0], list(methods), **options), bundles, precisions)
+
+
 @pytest.fixture(scope="module")
 def jobs(
     bundle_path: Path, random_images: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
@@ -64,7 +71,7 @@ def jobs(
     """Eight cells of 60 images, one by one: about a second each."""
     folder = save_class_folders(tmp_path_factory.mktemp("pictures"), random_images(60))
     options = {**OPTIONS, "generate_from": folder, "corruptions": ("contrast", "fog"), "seeds": 2}
-    return plan([bundle_path], ["no_adapt", "fozo:samples=8"], **options)
+    return plan_named([bundle_path], ["no_adapt", "fozo:samples=8"], **options)
 
 
 def counts(part: MethodResult) -> tuple[Any, ...]:
@@ -248,7 +255,8 @@ def test_what_cannot_run_is_said_with_the_machine(
         one_node.address, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="error"
     )
     try:
-        absent = replace(job, arguments={**job.arguments, "labels": "/absent/labels.txt"})
+        dataset = replace(job.spec.dataset, labels=Path("/absent/labels.txt"))
+        absent = replace(job, spec=replace(job.spec, dataset=dataset))
         with pytest.raises(
             RayError, match=r"the machine \S+ has no /absent/labels.txt; make it visible there"
         ):
@@ -291,8 +299,8 @@ def failure(event: Event) -> str:
 def test_the_command_is_interrupted_and_goes_on(
     one_node: Any, jobs: list[Job], variables: dict[str, str], tmp_path: Path
 ) -> None:
-    given = jobs[0].arguments
-    arguments = [jobs[0].bundle, "--generate-from", given["generate_from"], "--corruptions", "contrast,fog"]
+    originals = jobs[0].spec.dataset.generate_from
+    arguments = [jobs[0].bundle, "--generate-from", originals, "--corruptions", "contrast,fog"]
     arguments += ["--severities", "3", "--seed", "0", "--seeds", "2", "--batch-size", "1", "--json"]
     arguments += ["-m", "no_adapt", "-m", "fozo:samples=8", "--out", tmp_path / "out"]
     arguments += ["--ray", one_node.address]

@@ -1,0 +1,12 @@
+"""Any images in class folders."""
+
+from __future__ import annotations
+
+from ...engine.bundle.manifest import Manifest
+from .domain import Domain, imagefolder
+from .request import DatasetRequest
+
+
+def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
+    """Open the images of a folder as one domain; the seed has no effect."""
+    return request.name, [imagefolder(request.folder, manifest, request.name)]

@@ -1,0 +1,58 @@
+"""The data that an evaluation asks for: a data set by name, where it lies, and which corruptions of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...engine.errors import InputError
+
+PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures")
+# What only some data sets take; the name and severities go with all.
+OPTION_FIELDS = (*PATH_FIELDS, "corruptions")
+
+
+@dataclass(frozen=True)
+class DatasetRequest:
+    """A data set, its location and its corruptions.
+
+    Attributes:
+        name: one of `by_name.DATASETS`.
+        data: folder of the data set, in the official layout.
+        clean: for imagenet-c, clean images by class folder, which become the last domain.
+        labels: file with the classes of clean images that lie in one folder.
+        generate_from: clean images that are corrupted instead of reading a data set.
+        frost_textures: folder with the textures of the corruption frost.
+        severities: of the corruptions, 1 to 5; the first with every corruption, then the next.
+        corruptions: names of the corruptions; None is all that the data set has.
+    """
+
+    name: str
+    data: Path | None = None
+    clean: Path | None = None
+    labels: Path | None = None
+    generate_from: Path | None = None
+    frost_textures: Path | None = None
+    severities: tuple[int, ...] = (5,)
+    corruptions: tuple[str, ...] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the data set.
+
+        Raises:
+            InputError: none was given.
+        """
+        if self.data is None:
+            raise InputError(f"--dataset {self.name} needs --data DIR")
+        return self.data
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the optional fields that are set."""
+        return tuple(name for name in OPTION_FIELDS if getattr(self, name) is not None)
+
+
+def format_options(names: tuple[str, ...] | list[str]) -> str:
+    """Return field names as the command line spells them."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
