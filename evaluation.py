@@ -17,7 +17,7 @@ from .eval.protocol import SETTINGS, Protocol
 from .eval.report.digest.sources import collect as collect_results
 from .eval.report.html.page import render as render_page
 from .eval.report.markdown import render as render_markdown
-from .eval.results.average import averages, mean_corruption_error
+from .eval.results.average import MethodAverage, averages, mean_corruption_error
 from .eval.results.outcome import DomainResult, MethodResult, Run
 from .eval.results.results_file import Results
 from .eval.results.results_file import of_run as results_of_run
@@ -35,6 +35,7 @@ __all__ = [
     "EvaluationSpec",
     "Experiment",
     "Guess",
+    "MethodAverage",
     "MethodResult",
     "Protocol",
     "Results",

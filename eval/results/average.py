@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,24 +25,61 @@ ALEXNET = dict(
 RATES = ("accuracy", "top5_accuracy", "nll", "ece")
 
 
-def averages(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Per method: unweighted means of the rates over the corruptions, then over seeds; and the cost.
+@dataclass(frozen=True)
+class MethodAverage:
+    """One method's rates, averaged over domains and then over seeds, and its cost over everything.
+
+    Attributes:
+        accuracy, top5_accuracy, nll, ece: unweighted means.
+        accuracy_std, top5_accuracy_std, nll_std, ece_std: their standard deviations over seeds; None for one.
+        gain: mean of the accuracy's differences to the first method; None for the first method.
+        gain_error: standard error of the gain, or None.
+        gain_is_noise: 0 is within `CONFIDENCE` standard errors of the gain; None for the first method.
+        mce: mean corruption error in %, or None where `mean_corruption_error` is not defined.
+        forwards_per_batch, images_per_second, peak_bytes, guarded: cost over all that was processed.
+    """
+
+    accuracy: float
+    top5_accuracy: float
+    nll: float
+    ece: float
+    accuracy_std: float | None
+    top5_accuracy_std: float | None
+    nll_std: float | None
+    ece_std: float | None
+    gain: float | None
+    gain_error: float | None
+    gain_is_noise: bool | None
+    mce: float | None
+    forwards_per_batch: float
+    images_per_second: float
+    peak_bytes: int
+    guarded: float
+
+    def value(self, name: str) -> float | None:
+        """Return a value by its name."""
+        value: float | None = getattr(self, name)
+        return value
+
+    def spread(self, name: str) -> float | None:
+        """Return the standard deviation of a value over seeds; None for one seed, and for costs."""
+        return self.value(f"{name}_std") if name in RATES else None
+
+
+def averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
+    """Average the rates of each method over the corruptions, then over seeds, and add up its cost.
 
     Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else. Of
     several interrupted runs only those do that have the same domains.
 
     Returns:
-        By label: each of `RATES`, with `…_std` over seeds (None for one seed); `gain`, the mean of the
-        accuracy's differences to the first method, its standard error `gain_error`, and `gain_is_noise`,
-        whether 0 is within `CONFIDENCE` of these (None for the first method); `mce`, the mean corruption
-        error (None where `mean_corruption_error` is not defined); and over all that was seen
-        `forwards_per_batch`, `images_per_second`, `peak_bytes` and `guarded`.
+        The average of each method by label.
     """
     begun = [run for run in runs if counted(run)]
     labels = list(begun[0].traces) if begun else []
     # A run that was interrupted has other domains than the others.
     whole = [run for run in begun if run.complete] or _alike(begun)
-    return {label: _of_method(whole, label, label == labels[0]) for label in labels}
+    return {label: _average_method(whole, label, label == labels[0]) for label in labels}
 
 
 def _alike(runs: Sequence[Run]) -> list[Run]:
@@ -106,23 +143,29 @@ def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
     return float(np.mean([100 * errors[name] / (ALEXNET[name] / 100) for name in ALEXNET]))
 
 
-def _of_method(runs: Sequence[Run], label: str, first: bool) -> dict[str, Any]:
+def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAverage:
     rates = {rate: [mean(counted(run), label, rate) for run in runs] for rate in RATES}
     gain, error = _gain(runs, label)
     parts = [domain.methods[label] for run in runs for domain in run.domains]
     seconds = sum(part.seconds for part in parts)
-    return {
-        **{rate: float(np.mean(values)) for rate, values in rates.items()},
-        **{f"{rate}_std": spread(values) for rate, values in rates.items()},
-        "gain": None if first else gain,
-        "gain_error": None if first else error,
-        "gain_is_noise": None if first else is_noise(gain, error),
-        "mce": mean_corruption_error(runs, label),
-        "forwards_per_batch": sum(part.forwards for part in parts) / _batches(parts),
-        "images_per_second": sum(part.tally.images for part in parts) / seconds if seconds else 0.0,
-        "peak_bytes": max(part.peak_bytes for part in parts),
-        "guarded": sum(part.guarded for part in parts),
-    }
+    return MethodAverage(
+        accuracy=float(np.mean(rates["accuracy"])),
+        top5_accuracy=float(np.mean(rates["top5_accuracy"])),
+        nll=float(np.mean(rates["nll"])),
+        ece=float(np.mean(rates["ece"])),
+        accuracy_std=spread(rates["accuracy"]),
+        top5_accuracy_std=spread(rates["top5_accuracy"]),
+        nll_std=spread(rates["nll"]),
+        ece_std=spread(rates["ece"]),
+        gain=None if first else gain,
+        gain_error=None if first else error,
+        gain_is_noise=None if first else is_noise(gain, error),
+        mce=mean_corruption_error(runs, label),
+        forwards_per_batch=sum(part.forwards for part in parts) / _batches(parts),
+        images_per_second=sum(part.tally.images for part in parts) / seconds if seconds else 0.0,
+        peak_bytes=max(part.peak_bytes for part in parts),
+        guarded=sum(part.guarded for part in parts),
+    )
 
 
 def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:

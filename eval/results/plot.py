@@ -47,16 +47,15 @@ def save_plot(path: Path, runs: Sequence[Run], title: str) -> None:
 
 def _draw_bars(axes: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
     """A group of bars per domain and one for the average, a bar per method."""
-    found = averages(runs)
-    width = 0.8 / max(1, len(found))
-    for place, (label, values) in enumerate(found.items()):
-        seen = [[d for run in runs for d in run.domains if d.name == name] for name in names]
-        heights = [
-            100 * value for value in [*(mean(each, label, "accuracy") for each in seen), values["accuracy"]]
-        ]
-        offset = (place - (len(found) - 1) / 2) * width
+    by_label = averages(runs)
+    width = 0.8 / max(1, len(by_label))
+    results = [[d for run in runs for d in run.domains if d.name == name] for name in names]
+    for number, (label, average) in enumerate(by_label.items()):
+        rates = [*(mean(domains, label, "accuracy") for domains in results), average.accuracy]
+        heights = [100 * rate for rate in rates]
+        offset = (number - (len(by_label) - 1) / 2) * width
         positions = [index + offset for index in range(len(heights))]
-        bars = axes.bar(positions, heights, width * 0.92, label=label, color=_COLOURS[place % len(_COLOURS)])
+        bars = axes.bar(positions, heights, width * 0.92, label=label, color=_COLOURS[number % len(_COLOURS)])
         axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
     axes.axvline(len(names) - 0.5, color="0.8", linewidth=1)
     ticks = [name.replace("_", "\n") for name in names] + ["average"]

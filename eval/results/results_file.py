@@ -71,7 +71,7 @@ class Results:
             "key_sha256": self.key_sha256,
             "protocol": asdict(self.protocol),
             **{name: getattr(self, name) for name in _FACTS},
-            "average": averages(self.runs),
+            "average": {label: asdict(average) for label, average in averages(self.runs).items()},
             "runs": [run.to_json() for run in self.runs],
         }
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from ..protocol import Protocol
-from .average import averages, difference, is_noise
+from .average import MethodAverage, averages, difference, is_noise
 from .outcome import DomainResult, Run
 
 _NAME = 20
@@ -64,37 +63,42 @@ def summary(runs: Sequence[Run]) -> str:
 
     Columns that say nothing (no guard stepped in, no mean corruption error) are left out.
     """
-    found = averages(runs)
-    width = max(map(len, found), default=0) + 2
-    columns = [each for each in _COLUMNS if any(_says(values, each[1]) for values in found.values())]
-    lines = ["method".ljust(width) + "".join(name.rjust(_width(found, key)) for name, key, *_ in columns)]
-    for label, values in found.items():
+    by_label = averages(runs)
+    width = max(map(len, by_label), default=0) + 2
+    columns = [
+        column for column in _COLUMNS if any(_has_value(average, column[1]) for average in by_label.values())
+    ]
+    widths = [_column_width(by_label.values(), key) for _, key, *_ in columns]
+    headings = (name.rjust(size) for (name, *_), size in zip(columns, widths, strict=True))
+    lines = ["method".ljust(width) + "".join(headings)]
+    for label, average in by_label.items():
         cells = (
-            _value(values, key, factor, kind).rjust(_width(found, key)) for _, key, factor, kind in columns
+            _format_value(average, key, factor, form).rjust(size)
+            for (_, key, factor, form), size in zip(columns, widths, strict=True)
         )
         lines.append(label.ljust(width) + "".join(cells))
-    first = next(iter(found), "")
-    lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(found) > 1 else "")
+    first = next(iter(by_label), "")
+    lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(by_label) > 1 else "")
     return "\n".join(lines).rstrip()
 
 
-def _says(values: Mapping[str, Any], key: str) -> bool:
-    return values[key] is not None and (key != "guarded" or bool(values[key]))
+def _has_value(average: MethodAverage, key: str) -> bool:
+    value = average.value(key)
+    return value is not None and (key != "guarded" or bool(value))
 
 
-def _value(values: Mapping[str, Any], key: str, factor: float, kind: str) -> str:
-    if values[key] is None:
+def _format_value(average: MethodAverage, key: str, factor: float, form: str) -> str:
+    value, deviation = average.value(key), average.spread(key)
+    if value is None:
         return "–"
-    text = format(values[key] * factor, kind)
+    text = format(value * factor, form)
     if key == "gain":
-        return f"{text}{'~' if values['gain_is_noise'] else ' '}"
-    spread = values.get(f"{key}_std")
-    return text if spread is None else f"{text} ± {format(spread * factor, kind)}"
+        return f"{text}{'~' if average.gain_is_noise else ' '}"
+    return text if deviation is None else f"{text} ± {format(deviation * factor, form)}"
 
 
-def _width(found: Mapping[str, Mapping[str, Any]], key: str) -> int:
-    spread = any(values.get(f"{key}_std") is not None for values in found.values())
-    return 17 if spread else 12
+def _column_width(rows: Iterable[MethodAverage], key: str) -> int:
+    return 17 if any(average.spread(key) is not None for average in rows) else 12
 
 
 def _cell(label: str, text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..results.average import averages, rate_of
+from ..results.average import MethodAverage, averages, rate_of
 from ..results.outcome import Run
 from ..results.table import marks, summary
 from .cell import Cell
@@ -76,8 +76,8 @@ class Summary:
     cells: int
     finished: int
     compared: int
-    domains: Mapping[str, Mapping[str, Any]]
-    average: Mapping[str, Any] | None
+    domains: Mapping[str, MethodAverage]
+    average: MethodAverage | None
 
 
 def summaries(graphs: Sequence[Graph]) -> list[Summary]:
@@ -95,7 +95,7 @@ def summaries(graphs: Sequence[Graph]) -> list[Summary]:
     return rows
 
 
-def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, MethodAverage]]:
     """Return averages by name of the domain and by method, over severities and then seeds."""
     names = dict.fromkeys(domain.name for run in runs for domain in run.domains)
     selected = {
@@ -144,15 +144,15 @@ def _format_accuracies(runs: Sequence[Run]) -> str:
     by_name = average_by_domain(runs)
     rows = [["top-1 accuracy, %", *(f"{label}  " for label in averages(runs))]]
     for name, values in by_name.items():
-        best = max(rates["accuracy"] for rates in values.values())
+        best = max(rates.accuracy for rates in values.values())
         rows.append([name, *(_format_accuracy(rates, best, len(values)) for rates in values.values())])
     return _align(rows)
 
 
-def _format_accuracy(values: Mapping[str, Any], best: float, methods: int) -> str:
-    spread = values["accuracy_std"]
-    text = f"{100 * values['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
-    return text + marks(best=values["accuracy"] == best and methods > 1, noise=bool(values["gain_is_noise"]))
+def _format_accuracy(values: MethodAverage, best: float, methods: int) -> str:
+    spread = values.accuracy_std
+    text = f"{100 * values.accuracy:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+    return text + marks(best=values.accuracy == best and methods > 1, noise=bool(values.gain_is_noise))
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:

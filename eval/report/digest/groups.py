@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from ...datasets.domain import CLEAN
-from ...results.average import averages, counted
+from ...results.average import MethodAverage, averages, counted
 from ...results.metrics import Tally
 from ...results.outcome import DomainResult, Run
 from ...results.results_file import Results
@@ -28,12 +28,12 @@ class Group:
     """
 
     name: str
-    averages: Mapping[str, Mapping[str, Any]]
+    averages: Mapping[str, MethodAverage]
     kind: Kind = "part"
     note: str = ""
 
 
-def overall(results: Results) -> Mapping[str, Mapping[str, Any]]:
+def overall(results: Results) -> Mapping[str, MethodAverage]:
     """Return averages over all complete domains."""
     return averages(results.runs)
 
@@ -68,9 +68,9 @@ def by_severity(results: Results) -> list[Group]:
     return [_with(results, "severity", severity) for severity in severities]
 
 
-def by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapping[str, Mapping[str, Any]]]]:
+def by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapping[str, MethodAverage]]]:
     """Return averages by name and severity; empty if there is only one severity."""
-    by_name: dict[str, dict[int, Mapping[str, Mapping[str, Any]]]] = {}
+    by_name: dict[str, dict[int, Mapping[str, MethodAverage]]] = {}
     if by_severity(results):
         for domain in seen(results):
             if domain.severity is not None and domain.severity not in by_name.setdefault(domain.name, {}):

@@ -57,17 +57,17 @@ def _list_deviating_counts(source: Source) -> list[str]:
 def headline(source: Source) -> str:
     """Return a sentence with the most accurate method and its gain."""
     averages = groups.overall(source.results)
-    best = max(averages, key=lambda label: averages[label]["accuracy"])
+    best = max(averages, key=lambda label: averages[label].accuracy)
     first, values = source.labels[0], averages[best]
-    accuracy = f"{100 * values['accuracy']:.2f}"
-    if values["accuracy_std"] is not None:
-        accuracy += f" ± {100 * values['accuracy_std']:.2f}"
+    accuracy = f"{100 * values.accuracy:.2f}"
+    if values.accuracy_std is not None:
+        accuracy += f" ± {100 * values.accuracy_std:.2f}"
     if len(averages) == 1:
         return f"{best} has an accuracy of {accuracy} %."
-    if best == first:
+    if best == first or values.gain is None or values.gain_error is None:
         return f"No method is more accurate than {first}, which has {accuracy} %."
-    gain = f"{100 * values['gain']:.2f} ± {100 * values['gain_error']:.2f} points"
-    if values["gain_is_noise"]:
+    gain = f"{100 * values.gain:.2f} ± {100 * values.gain_error:.2f} points"
+    if values.gain_is_noise:
         return (
             f"{best} is the most accurate with {accuracy} %, but {gain} above {first} are within the noise."
         )

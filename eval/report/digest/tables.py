@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ...results.average import MethodAverage
 from . import groups
 from .groups import Group, Kind
 from .sources import Source
 
 NONE = "–"
-Averages = Mapping[str, Mapping[str, Any]]
+Averages = Mapping[str, MethodAverage]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def summary(source: Source) -> Table:
     """Return a row per method with its rates and its cost."""
     averages = groups.overall(source.results)
     values = list(averages.values())
-    columns = [c for c in _SUMMARY if not c.optional or any(rates[c.key] is not None for rates in values)]
+    columns = [
+        c for c in _SUMMARY if not c.optional or any(rates.value(c.key) is not None for rates in values)
+    ]
     if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]
     cells = zip(*(_column(column, values) for column in columns), strict=True)
@@ -135,10 +137,9 @@ def accuracies(averages: Averages, form: str = ".1f") -> tuple[Cell, ...]:
     return _column(_Column("", "accuracy", 100, form, best=1), list(averages.values()), mark_noise=True)
 
 
-def _column(
-    column: _Column, values: Sequence[Mapping[str, Any]], mark_noise: bool = False
-) -> tuple[Cell, ...]:
-    scaled = [None if rates[column.key] is None else rates[column.key] * column.factor for rates in values]
+def _column(column: _Column, values: Sequence[MethodAverage], mark_noise: bool = False) -> tuple[Cell, ...]:
+    numbers = [rates.value(column.key) for rates in values]
+    scaled = [None if number is None else number * column.factor for number in numbers]
     texts = [NONE if value is None else _format_sign(format(value, column.form)) for value in scaled]
     best = _best(column, [value for value in scaled if value is not None], len(values))
     return tuple(
@@ -146,7 +147,7 @@ def _column(
             text,
             _spread(column, rates),
             text == best,
-            bool(rates["gain_is_noise"]) and (mark_noise or column.key == "gain"),
+            bool(rates.gain_is_noise) and (mark_noise or column.key == "gain"),
         )
         for text, rates in zip(texts, values, strict=True)
     )
@@ -158,13 +159,13 @@ def _best(column: _Column, values: Sequence[float], methods: int) -> str | None:
     return _format_sign(format(column.best * max(column.best * value for value in values), column.form))
 
 
-def _spread(column: _Column, values: Mapping[str, Any]) -> str:
-    spread = values["gain_error"] if column.key == "gain" else values.get(f"{column.key}_std")
+def _spread(column: _Column, values: MethodAverage) -> str:
+    spread = values.gain_error if column.key == "gain" else values.spread(column.key)
     return "" if spread is None else f"± {format(spread * column.factor, column.form.lstrip('+'))}"
 
 
-def _format_accuracy(values: Mapping[str, Any]) -> Cell:
-    return Cell(f"{100 * values['accuracy']:.1f}", noise=bool(values["gain_is_noise"]))
+def _format_accuracy(values: MethodAverage) -> Cell:
+    return Cell(f"{100 * values.accuracy:.1f}", noise=bool(values.gain_is_noise))
 
 
 def _format_sign(text: str) -> str:

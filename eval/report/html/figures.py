@@ -20,7 +20,7 @@ from .markup import Html, element, join
 def steps(source: Source, shown_groups: Sequence[Group], prefix: str, title: str) -> Html:
     """Draw accuracy by severity or by round."""
     lines = [
-        (index, [100 * group.averages[label]["accuracy"] for group in shown_groups])
+        (index, [100 * group.averages[label].accuracy for group in shown_groups])
         for index, label in enumerate(source.labels)
     ]
     name = f"Mean accuracy by {title}"
@@ -50,8 +50,9 @@ def gains(source: Source, prefix: str) -> Html:
 
 def _make_bar(group: Group, label: str) -> Bar:
     values = group.averages[label]
-    reach = CONFIDENCE * values["gain_error"]
-    return Bar(group.name, 100 * values["gain"], 100 * reach, values["gain_is_noise"], group.kind)
+    assert values.gain is not None and values.gain_error is not None, "the first method has no bar"
+    reach = CONFIDENCE * values.gain_error
+    return Bar(group.name, 100 * values.gain, 100 * reach, bool(values.gain_is_noise), group.kind)
 
 
 def along_the_stream(source: Source, prefix: str) -> Html:
@@ -110,11 +111,11 @@ def speed(sources: Sequence[Source], name: str) -> Html:
     points = []
     for marker, source in enumerate(sources):
         for label, values in groups.overall(source.results).items():
-            rate, spread = values["images_per_second"], 100 * (values["accuracy_std"] or 0.0)
+            rate, spread = values.images_per_second, 100 * (values.accuracy_std or 0.0)
             text = f"{shorten(label, 16)}, {shorten(source.name, 16)}" if len(sources) > 1 else label
             series = (labels.index(label), marker)
             if rate:
-                points.append(Point(text, 1000 / rate, 100 * values["accuracy"], spread, *series))
+                points.append(Point(text, 1000 / rate, 100 * values.accuracy, spread, *series))
     if not points:
         return element("p", "No time was measured.")
     title = "Accuracy against time per image"

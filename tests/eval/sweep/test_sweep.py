@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -310,7 +310,8 @@ def test_cells_are_what_one_run_of_all_gives(
     assert together.bundle == whole.results.bundle
     document = json.loads(path.read_text())
     assert timeless(document["runs"]) == timeless(json.loads(json.dumps(whole.results.to_json()))["runs"])
-    assert timeless(document["average"]) == timeless(averages(whole.runs))
+    expected_averages = {label: asdict(average) for label, average in averages(whole.runs).items()}
+    assert timeless(document["average"]) == timeless(expected_averages)
     assert document["average"]["fozo"]["gain"] is not None
     (_, summary) = table.summaries([graph])
     assert summary.average == averages(together.runs)["fozo"]
@@ -601,19 +602,19 @@ def test_averages_by_hand(finished: dict[Cell, CellResults]) -> None:
     (summary,) = table.summaries(merge_cells(list(finished), finished))
     assert summary.average is not None
     # Seeds: fog (.9 + .5) / 2 and (.7 + .3) / 2; rain .1 and .5; clean 1. The spread of .7 and .5 is .2 / √2.
-    assert summary.domains["fog"]["accuracy"] == pytest.approx(0.6)
-    assert summary.domains["fog"]["accuracy_std"] == pytest.approx(0.2 / np.sqrt(2))
-    assert summary.domains["rain"]["accuracy"] == pytest.approx(0.3)
-    assert summary.domains["rain"]["accuracy_std"] == pytest.approx(0.4 / np.sqrt(2))
-    assert [summary.domains["clean"][name] for name in ("accuracy", "accuracy_std")] == [1.0, 0.0]
+    assert summary.domains["fog"].accuracy == pytest.approx(0.6)
+    assert summary.domains["fog"].accuracy_std == pytest.approx(0.2 / np.sqrt(2))
+    assert summary.domains["rain"].accuracy == pytest.approx(0.3)
+    assert summary.domains["rain"].accuracy_std == pytest.approx(0.4 / np.sqrt(2))
+    assert [summary.domains["clean"].value(name) for name in ("accuracy", "accuracy_std")] == [1.0, 0.0]
     # Without clean: (.9 + .5 + .1) / 3 = .5 and (.7 + .3 + .5) / 3 = .5.
-    assert summary.average["accuracy"] == pytest.approx(0.5)
-    assert summary.average["accuracy_std"] == pytest.approx(0, abs=1e-12)
-    assert summary.average["ece"] == pytest.approx(np.mean([0, 0.4, 0.8, 0.2, 0.6, 0.4]))
-    assert summary.average["forwards_per_batch"] == 2
-    assert summary.average["images_per_second"] == pytest.approx(5)
+    assert summary.average.accuracy == pytest.approx(0.5)
+    assert summary.average.accuracy_std == pytest.approx(0, abs=1e-12)
+    assert summary.average.ece == pytest.approx(np.mean([0, 0.4, 0.8, 0.2, 0.6, 0.4]))
+    assert summary.average.forwards_per_batch == 2
+    assert summary.average.images_per_second == pytest.approx(5)
     assert (summary.cells, summary.finished, summary.compared) == (8, 8, 8)
-    assert summary.average["gain"] is None
+    assert summary.average.gain is None
 
 
 def test_the_table_for_people(finished: dict[Cell, CellResults]) -> None:
@@ -669,8 +670,8 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     assert gains[0, "rain", 5] == (3, 1)
     average = table.summaries([graph])[1].average
     assert average is not None
-    assert average["gain"] == pytest.approx((0 + 0 + 0.2) / 3)
-    assert average["gain_is_noise"]
+    assert average.gain == pytest.approx((0 + 0 + 0.2) / 3)
+    assert average.gain_is_noise
     surer = with_another(finished, "b", {"fog": 1})
     (found,) = [
         each.average for each in table.summaries(merge_cells(list(surer), surer)) if each.method == "b"
@@ -678,8 +679,8 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     assert found is not None
     # Fog gains 0.1 of 10 images at both severities, rain nothing; the seeds have the same images and gains.
     one, none = np.sqrt((3 / 10 - 0.1**2) / 10), np.sqrt((2 / 10) / 10)
-    assert found["gain"] == pytest.approx(0.2 / 3)
-    assert found["gain_error"] == pytest.approx(np.sqrt((2 * one) ** 2 + none**2) / 3)
+    assert found.gain == pytest.approx(0.2 / 3)
+    assert found.gain_error == pytest.approx(np.sqrt((2 * one) ** 2 + none**2) / 3)
 
 
 # --- what is compared when not all is finished ---
@@ -728,9 +729,9 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
     a, b = (each.average for each in table.summaries([graph]))
     assert a is not None and b is not None
     # Seed 1 alone, as without rain seed 0 has another mean: (.7 + .3 + .5) / 3, and with .7 for .5.
-    assert (a["accuracy"], a["accuracy_std"]) == (pytest.approx(0.5), None)
-    assert b["accuracy"] == pytest.approx(1.7 / 3)
-    assert b["gain"] == pytest.approx(0.2 / 3)
+    assert (a.accuracy, a.accuracy_std) == (pytest.approx(0.5), None)
+    assert b.accuracy == pytest.approx(1.7 / 3)
+    assert b.gain == pytest.approx(0.2 / 3)
     said = "7 of 8 streams are finished with all of these methods; means are over 1 of 2 seeds"
     assert table.format_tables([graph]).splitlines()[1] == said
 
@@ -750,8 +751,8 @@ def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell,
         del finished[next(c for c in cells if (c.domain, c.severity, c.seed) == (name, severity, seed))]
     (summary,) = table.summaries(merge_cells(cells, finished))
     assert summary.average is not None
-    assert summary.average["accuracy"] == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
-    assert summary.average["accuracy_std"] is None
+    assert summary.average.accuracy == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
+    assert summary.average.accuracy_std is None
     assert "5 of 8 streams are finished with all of these methods; no seed is whole" in table.format_tables(
         merge_cells(cells, finished)
     )
