@@ -1,12 +1,18 @@
-"""Files that are either whole or absent: atomic writes, and content hashes."""
+"""Files that are either complete or absent: atomic writes, content hashes, and arrays without pickle."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
+import zipfile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import OutputError
 
@@ -60,6 +66,31 @@ def sha256_of(path: Path) -> str:
 def sha256_of_parts(*parts: str) -> str:
     """One SHA-256, in hexadecimal, of several texts in order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def to_npz(**arrays: NDArray[Any]) -> bytes:
+    """Return arrays as the content of an uncompressed `.npz` file; equal arrays give equal bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+            # A fixed date: numpy.savez would write the time of day into the file, and so into its hash.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue())
+    return stream.getvalue()
+
+
+def from_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return all arrays of an `.npz` file.
+
+    Raises:
+        ValueError: the file cannot be read or is no `.npz` of plain arrays; the message says why.
+    """
+    try:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _beside(path: Path) -> Path:

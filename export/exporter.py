@@ -18,14 +18,13 @@ from timm.data import resolve_model_data_config
 
 from .._version import __version__
 from ..data.demo import DEMO_CLASSES
-from ..engine.arrays import to_npz
 from ..engine.bundle import bundle as bundles
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import check_writable, create, folder_beside
 from ..engine.bundle.manifest import GraphEntry, Manifest
 from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError, reason
-from ..engine.files import sha256_of
+from ..engine.files import sha256_of, to_npz
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
 from .family import Family, read_family

@@ -13,11 +13,11 @@ import pytest
 import torch
 from doubles import PROMPT_BOUND, StandIn
 from fozo.data.source import SourceImages
-from fozo.engine.arrays import to_npz
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
 from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
+from fozo.engine.files import to_npz
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.moments import source_statistics

@@ -50,7 +50,6 @@ LAYERS = {
     "engine": (
         "names",
         "errors",
-        "arrays",
         "files",
         "records",
         "state",

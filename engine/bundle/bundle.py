@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import from_npz, to_npz
 from ..errors import BundleError, OutputError
-from ..files import sha256_of, sha256_of_parts, write_atomic
+from ..files import from_npz, sha256_of, sha256_of_parts, to_npz, write_atomic
 from ..model import FloatArray, ModelInfo, SourceStatistics
 from .manifest import FileEntry, GraphEntry, Manifest, SourceEntry
 

@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import from_npz, to_npz
 from ..errors import StateError
-from ..files import write_atomic
+from ..files import from_npz, to_npz, write_atomic
 from ..interface.method import iterate_values, record_fields
 from ..model import ModelInfo
 

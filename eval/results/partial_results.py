@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.arrays import from_npz, to_npz
 from ...engine.errors import StateError
-from ...engine.files import write_atomic
+from ...engine.files import from_npz, to_npz, write_atomic
 from ...engine.streams.adapter import Adapter
 from ...engine.streams.checkpoint import flatten, unflatten
 from .outcome import Run

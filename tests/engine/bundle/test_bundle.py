@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fozo.engine import files
-from fozo.engine.arrays import to_npz
 from fozo.engine.bundle import bundle as bundles
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create, folder_beside
 from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import BundleError, InputError, OutputError
+from fozo.engine.files import to_npz
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.moments import source_statistics

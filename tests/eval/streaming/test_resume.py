@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from doubles import child_environment, fozo_command, run_fozo
-from fozo.engine.arrays import from_npz, to_npz
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import StateError
+from fozo.engine.files import from_npz, to_npz
 from fozo.eval.results import partial_results as progress
 from fozo.eval.streaming import experiment
 from fozo.eval.streaming.experiment import Experiment
