@@ -43,15 +43,16 @@ def drive(requests: Requests[ResultT], answer: Answer) -> ResultT:
         requests: what a method's `step` or `predict` returns.
         answer: computes the outputs of a request, one per set of tunables.
     """
-    outputs: list[Outputs] | None = None
+    request = None
     with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are looked for afterwards
         while True:
+            outputs = None if request is None else answer(request)
             try:
                 request = requests.send(outputs)  # type: ignore[arg-type]  # None starts a generator
             except StopIteration as end:
                 result: ResultT = end.value
                 return result
-            outputs = answer(request)
+            del outputs  # so that the generator alone decides how long they live
 
 
 def answer_with(network: Forward) -> Answer:

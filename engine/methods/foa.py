@@ -231,6 +231,7 @@ class BoundFoa(Binding[Foa]):
                 means.append(candidate.mean)
                 if best is None or candidate.loss < best.loss:  # of equals, the first is the best
                     best = candidate
+            del answers, outputs  # before the next ones are computed
         assert best is not None
         return best, losses, means
 

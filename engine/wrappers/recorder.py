@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ..interface.request import Request, Requests
-from ..model import FloatArray, ImageArray
+from ..model import FloatArray, ImageArray, Outputs
 
 ResultT = TypeVar("ResultT")
 
@@ -34,16 +34,20 @@ class RequestRecorder:
             while True:
                 outputs = yield request
                 if request.images is self._images:
-                    for tunables, output in zip(request.tunables, outputs, strict=True):
-                        self.embedding = output.embedding
-                        if not tunables:
-                            self.logits = output.logits
+                    self._listen(request, outputs)
                 request = requests.send(outputs)
+                del outputs  # so that the method alone decides how long they live
         except StopIteration as end:
             result: ResultT = end.value
             return result
         finally:
             requests.close()
+
+    def _listen(self, request: Request, answers: list[Outputs]) -> None:
+        for tunables, outputs in zip(request.tunables, answers, strict=True):
+            self.embedding = outputs.embedding
+            if not tunables:
+                self.logits = outputs.logits
 
     def request_frozen(self) -> Requests[FloatArray]:
         """Return the frozen network's logits, `[N, K]`; request them if they were not recorded."""

@@ -23,7 +23,7 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.registry import METHODS as ALL_METHODS
 from fozo.engine.registry import AnyMethod, Fozo, Prediction, Shift, State, describe, method
 from fozo.engine.runtime.network import Network
-from fozo.engine.state import record_fields
+from fozo.engine.state import iterate_values
 from fozo.engine.streams.adapter import Adapter
 
 MakeImages = Callable[..., ImageArray]
@@ -146,22 +146,9 @@ def stream(random_images: MakeImages) -> list[ImageArray]:
     return [random_images(size, seed=index) for index, size in enumerate(SIZES)]
 
 
-def values(state: State) -> Iterator[tuple[str, Any]]:
-    """Name and content of every field, those of nested records too."""
-    for f in record_fields(state) or ():
-        value = getattr(state, f)
-        if record_fields(value) is not None:
-            yield from ((f"{f}.{name}", inner) for name, inner in values(value))
-        elif isinstance(value, tuple):
-            for index, entry in enumerate(value):
-                yield from ((f"{f}.{index}.{name}", inner) for name, inner in values(entry))
-        else:
-            yield f, value
-
-
 def lock(state: State) -> State:
     """Makes the state's arrays read-only."""
-    for _, value in values(state):
+    for _, value in iterate_values(state):
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
     return state
@@ -193,7 +180,7 @@ def test_predictions_and_states(either_network: Network, stream: list[ImageArray
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, rtol=1e-12)
         assert prediction.loss is None or np.isfinite(prediction.loss)
         assert all(type(value) is float and np.isfinite(value) for value in prediction.diagnostics.values())
-        assert all(np.isfinite(v).all() for _, v in values(adapter.state) if v is not None)
+        assert all(np.isfinite(v).all() for _, v in iterate_values(adapter.state) if v is not None)
         assert (adapter.state.step, adapter.state.seed) == (index + 1, adapter.seed)
     assert adapter.guarded == 0 or name in WRAPPED
 

@@ -378,7 +378,7 @@ def test_without_rates_and_changes_nothing_is_learnt(stand_in: StandIn) -> None:
     _, state = step_on(network, method, state, images(6, 20, 0))
     _, following = step_on(network, method, state, images(6, 21, 0))
     for name in ("residual", "coefficients", "entries"):
-        assert getattr(following, name).tobytes() == getattr(state, name).tobytes()
+        assert getattr(following.bank, name).tobytes() == getattr(state.bank, name).tobytes()
 
 
 def test_an_empty_bank_has_no_influence(stand_in: StandIn) -> None:
