@@ -17,6 +17,11 @@ ImageArray = NDArray[np.uint8]
 # What adaptation may change of a network, by name of the graph's input.
 Tunables = Mapping[str, FloatArray]
 
+# Names of the graph's inputs that adaptation may change.
+PROMPTS = "prompts"
+NORMS = "norms"
+BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
+
 
 @dataclass(frozen=True)
 class SourceStatistics:
@@ -62,7 +67,7 @@ class ModelInfo:
     head_weight: FloatArray
     head_bias: FloatArray
     source: SourceStatistics | None = None
-    tunables: tuple[str, ...] = ("prompts",)
+    tunables: tuple[str, ...] = (PROMPTS,)
     norms: Mapping[str, int] = field(default_factory=dict)
     feature_widths: tuple[int, ...] = ()
 

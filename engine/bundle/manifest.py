@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import BundleError
-from ..model import FloatArray, ModelInfo
+from ..model import PROMPTS, FloatArray, ModelInfo
+from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
 
 SCHEMA = 2
 READABLE = (1, 2)  # in 1 there were no norms to tune, and no widths of features
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
-        return (json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps({"schema": SCHEMA, **to_dict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @staticmethod
     def from_json(content: bytes, where: Path) -> Manifest:
@@ -152,77 +149,52 @@ class Manifest:
                 "export the model again, or install the version of fozo that wrote it"
             )
         try:
-            return _parse(raw)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BundleError(
-                f"{where}: a field is missing or malformed ({type(error).__name__}: {error}); "
-                "export the model again"
-            ) from error
+            return _parse(raw, where)
+        except RecordError as error:
+            raise BundleError(f"{error}; export the model again") from error
 
 
-def _parse(raw: dict[str, Any]) -> Manifest:
-    """Return the manifest of a JSON object, its values checked."""
+def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
+    """Return the manifest of a JSON object, its values checked.
 
-    def entries(name: str, kind: Callable[..., T]) -> dict[str, T]:
-        return {str(key): _check_types(kind(**value)) for key, value in raw[name].items()}
+    Raises:
+        RecordError: a field is missing or of the wrong kind, or two of them contradict each other.
+    """
+    names = [field.name for field in fields(Manifest)]
+    data = {name: raw[name] for name in names if name in raw}  # others may come from later versions
+    if raw["schema"] == 1:
+        data |= {"norms": {}, "feature_widths": []}
+    for name in names:  # defaults are for the code that makes bundles, not for files
+        if name not in data:
+            raise RecordError(f"{where}: {name}: expected this field, found nothing")
+    manifest = load_record(Manifest, data, where)
+    if problem := _find_contradiction(manifest):
+        raise RecordError(f"{where}: {problem}")
+    return manifest
 
-    def strings(name: str) -> tuple[str, ...] | None:
-        values = raw[name]
-        if values is None:
-            return None
-        if len(values) != raw["classes"]:
-            raise ValueError(f"{name} has {len(values)} entries for {raw['classes']} classes")
-        return tuple(str(value) for value in values)
 
-    preprocessing = dict(raw["preprocessing"])
-    height, width = preprocessing.pop("size")
-    manifest = Manifest(
-        model=str(raw["model"]),
-        preprocessing=Preprocessing(size=(int(height), int(width)), **preprocessing),
-        layers=int(raw["layers"]),
-        width=int(raw["width"]),
-        tokens=int(raw["tokens"]),
-        feature_width=int(raw["feature_width"]),
-        classes=int(raw["classes"]),
-        prompt_bound=float(raw["prompt_bound"]),
-        tunables={str(name): tuple(axes) for name, axes in raw["tunables"].items()},
-        norms={str(name): int(n) for name, n in (raw["norms"] if raw["schema"] > 1 else {}).items()},
-        feature_widths=tuple(int(n) for n in (raw["feature_widths"] if raw["schema"] > 1 else ())),
-        class_ids=strings("class_ids"),
-        class_names=strings("class_names"),
-        graphs=entries("graphs", GraphEntry),
-        source=entries("source", SourceEntry),
-        files=entries("files", FileEntry),
-        provenance=dict(raw["provenance"]),
-    )
+def _find_contradiction(manifest: Manifest) -> str | None:
+    """Return what is wrong with a manifest whose fields have the right types; None if nothing is."""
+    for name, labels in (("class_ids", manifest.class_ids), ("class_names", manifest.class_names)):
+        if labels is not None and len(labels) != manifest.classes:
+            return f"{name}: expected {manifest.classes} entries, one per class, found {len(labels)}"
+    if "fp32" not in manifest.graphs:
+        return f"graphs: expected an fp32 graph, found {', '.join(manifest.graphs) or 'none'}"
     bound = manifest.prompt_bound
-    if "fp32" not in manifest.graphs or not 0 <= bound < math.inf:
-        raise ValueError("it must have an fp32 graph and a prompt_bound of at least 0")
-    if "prompts" in manifest.tunables and bound == 0:
-        raise ValueError("it must have a positive prompt_bound for its prompts")
+    if bound < 0 or (bound == 0 and PROMPTS in manifest.tunables):
+        least = "above 0 for its prompts" if PROMPTS in manifest.tunables else "of at least 0"
+        return f"prompt_bound: expected a number {least}, found {bound}"
     widths = manifest.feature_widths
     if widths and (
         len(widths) != manifest.layers or not 0 < min(widths) <= max(widths) <= manifest.feature_width
     ):
-        raise ValueError("feature_widths must have a width of at most feature_width for each layer")
-    needed = [graph.file for graph in manifest.graphs.values()]
-    needed += [source.file for source in manifest.source.values()]
-    unlisted = [name for name in needed if name not in manifest.files]
+        return (
+            f"feature_widths: expected {manifest.layers} widths, one per layer, in "
+            f"1..{manifest.feature_width}, found {list(widths)}"
+        )
+    names = [graph.file for graph in manifest.graphs.values()]
+    names += [source.file for source in manifest.source.values()]
+    unlisted = [name for name in names if name not in manifest.files]
     if unlisted:
-        raise ValueError(f"files does not list {unlisted[0]}")
-    return manifest
-
-
-def _check_types(entry: T) -> T:
-    """Return a record after checking that its values are of the declared types."""
-    kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "int": (int,),
-        "float": (int, float),
-        "dict[str, Any]": (dict,),
-    }
-    for f in fields(entry):  # type: ignore[arg-type]
-        value = getattr(entry, f.name)
-        if not isinstance(value, kinds[str(f.type)]):
-            raise TypeError(f"{f.name} must be {f.type}, found {value!r}")
-    return entry
+        return f"files: expected an entry for {unlisted[0]}, found none"
+    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,19 @@ import onnxruntime as ort
 
 from ..errors import InputError, OutputError
 from ..files import write_atomic
+from ..records import RecordError, load_record, to_dict
 from .cpu import available_cpus, cpu_features
 
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
 MICRO_BATCH_VALUES = 100_000
+SCHEMA = 1
+CACHE_FILE = "arrangements.json"
 
 
 def default_micro_batch(values_per_image: int) -> int:
     """Return the default number of images per call, for so many activations per image and layer."""
     return max(2, min(32, MICRO_BATCH_VALUES // max(1, values_per_image)))
-
-
-SCHEMA = 1
-
-
-CACHE_FILE = "arrangements.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def store_arrangement(graph_sha256: str, provider: str, arrangement: Arrangement
     try:
         path = cache_folder() / CACHE_FILE
         stored = {**_read(path), _key(graph_sha256, provider): arrangement}
-        entries = {key: asdict(value) for key, value in stored.items()}
+        entries = {key: to_dict(value) for key, value in stored.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"schema": SCHEMA, "arrangements": entries}, indent=1).encode())
     except (OSError, RuntimeError, OutputError) as error:
@@ -122,6 +119,6 @@ def _read(path: Path) -> dict[str, Arrangement]:
 
 def _parse_entry(raw: Any) -> Arrangement | None:
     try:
-        return Arrangement(**raw)
-    except (TypeError, InputError):
+        return load_record(Arrangement, raw, CACHE_FILE)
+    except (RecordError, InputError):
         return None

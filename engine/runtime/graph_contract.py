@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError, InputError
-from ..model import FloatArray, ModelInfo, Tunables
+from ..model import BATCH_STATISTICS as BATCH_STATISTICS
+from ..model import NORMS, PROMPTS, FloatArray, ModelInfo, Tunables
 
 IMAGES = "images"
-PROMPTS = "prompts"
-NORMS = "norms"
-BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
 OUTPUTS = ("logits", "features", "embedding")
 
 
