@@ -16,6 +16,7 @@ import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,10 +26,19 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..errors import ComputeError, InputError, reason
-from ..model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
+from ..model import (
+    BATCH_STATISTICS,
+    NORMS,
+    FloatArray,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    SourceStatistics,
+    Tunables,
+)
 from .arrangement import Arrangement, default_micro_batch, load_arrangement
 from .cpu import available_cpus, cpu_features
-from .graph_contract import BATCH_STATISTICS, IMAGES, NORMS, check_contract, complete_feed, read_tunables
+from .graph_contract import IMAGES, check_contract, complete_feed, read_tunables
 from .onnx_file import check_graph_file
 from .session import check_provider, open_session
 
@@ -133,6 +143,16 @@ class Network:
         view.info = self.info.select(classes)
         indices = np.asarray(classes, dtype=np.int64)
         view._classes = indices if self._classes is None else self._classes[indices]
+        view._owns_threads = False
+        return view
+
+    def with_source(self, source: SourceStatistics) -> Network:
+        """Return a view of this network whose model has these source statistics.
+
+        The view shares session and threads with this network, as one made by `select` does.
+        """
+        view = copy.copy(self)
+        view.info = replace(self.info, source=source)
         view._owns_threads = False
         return view
 
@@ -261,7 +281,8 @@ class Network:
     def close(self) -> None:
         """Stop the worker threads; called at the end of a `with` block too.
 
-        A view made by `select` has no threads of its own, and leaves those of its network running.
+        A view made by `select` or `with_source` has no threads of its own, and leaves those of its network
+        running.
         """
         if self._pool is not None and self._owns_threads:
             self._pool.shutdown(cancel_futures=True)

@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,7 @@ def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray)
         bundle, request["precision"], workers=request["threads"], provider=request["provider"]
     )
     if network.info.source is None:
-        network.info = replace(network.info, source=_compute_random_statistics(network))
+        network = network.with_source(_compute_random_statistics(network))
     adapter = Adapter(network, parse_method(request["method"])[1])
     return lambda: adapter.step(images), network.micro_batch
 

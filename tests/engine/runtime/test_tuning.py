@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import InputError, OutputError
-from fozo.engine.model import ImageArray
+from fozo.engine.model import ImageArray, SourceStatistics
 from fozo.engine.names import PROVIDERS
 from fozo.engine.registry import method
 from fozo.engine.runtime import arrangement as arrangement_module
@@ -114,6 +114,19 @@ def test_closing_a_restricted_view_leaves_the_network_running(
         with pytest.raises(RuntimeError):
             rearranged(images)  # its own threads have ended
         assert network(images).logits.tobytes() == expected.tobytes()
+
+
+def test_a_view_with_other_source_statistics(bundle_path: Path, random_images: MakeImages) -> None:
+    images = random_images(6)
+    with Network.open(bundle_path, workers=2, micro_batch=2) as network:
+        info, expected = network.info, network(images).logits.tobytes()
+        shape = (info.layers, info.feature_width)
+        source = SourceStatistics(np.zeros(shape, np.float32), np.ones(shape, np.float32), 9)
+        with network.with_source(source) as view:
+            assert view.info.source is source
+            assert view(images).logits.tobytes() == expected
+        assert network.info is info
+        assert network(images).logits.tobytes() == expected  # its threads are still running
 
 
 def test_views_have_threads_of_their_own(bundle_path: Path, random_images: MakeImages) -> None:
