@@ -63,9 +63,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_parts(*parts: str) -> str:
+def sha256_of_parts(*texts: str) -> str:
     """One SHA-256, in hexadecimal, of several texts in order."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def to_npz(**arrays: NDArray[Any]) -> bytes:

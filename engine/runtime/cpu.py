@@ -82,4 +82,4 @@ def _common_features(cpus: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
         for key, value in cpu.items()
         if key in ("flags", "Features")  # x86, ARM
     ]
-    return tuple(name for name in INT8_FEATURES if flags and all(name in each for each in flags))
+    return tuple(name for name in INT8_FEATURES if flags and all(name in core for core in flags))

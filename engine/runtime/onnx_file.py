@@ -80,10 +80,10 @@ class _Checker:
         self.fields = 0
 
     def check(self) -> None:
-        whole = _Field(0, _BYTES, 0, len(self.content))
-        if not any(field.number == 7 for field in self._fields(whole)):
+        model = _Field(0, _BYTES, 0, len(self.content))
+        if not any(field.number == 7 for field in self._fields(model)):
             raise ValueError("it has no graph")
-        self._message("model", whole, 0)
+        self._message("model", model, 0)
 
     def _message(self, kind: str, message: _Field, depth: int) -> None:
         """Check one message and everything in it.
@@ -114,9 +114,9 @@ class _Checker:
             )
         foreign = sorted(domains.difference(DOMAINS))
         if foreign:
-            what = "it imports operators" if kind == "opset" else f"the {kind} {name!r} is"
+            subject = "it imports operators" if kind == "opset" else f"the {kind} {name!r} is"
             raise BundleError(
-                f"{self.path}: {what} of the domain {foreign[0]!r}; expected ONNX's own operators or ONNX "
+                f"{self.path}: {subject} of the domain {foreign[0]!r}; expected ONNX's own operators or ONNX "
                 f"Runtime's ({DOMAINS[-1]}); {_AGAIN}"
             )
         if kind == "operator" and name in REFUSED_OPERATORS:

@@ -85,7 +85,7 @@ def most_similar(similarity: FloatArray, rule: Similarity) -> int:
 
 
 def remove(bank: Bank, index: int, similarity: Similarity) -> Bank:
-    """Takes entry `index` out; the residual makes up for it.
+    """Return the bank without entry `index`; the residual makes up for it.
 
     Args:
         bank: as it is, with N ≥ 1 entries.

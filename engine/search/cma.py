@@ -48,7 +48,7 @@ SearchT = TypeVar("SearchT", bound=Search)
 
 @dataclass(frozen=True)
 class Constants:
-    """What follows from the dimension and the population.
+    """The constants that dimension and population determine.
 
     Attributes:
         weights: of the solutions from best to worst, `[λ]`: the positive ones sum to 1.
@@ -73,12 +73,12 @@ class Constants:
     chi: float
 
     def period(self, dimension: int) -> int:
-        """Generations between two decompositions of C: it hardly changes in between."""
+        """Return the generations between two decompositions of C, which hardly changes in between."""
         return math.ceil(1 / ((self.c_1 + self.c_mu) * 10 * dimension))
 
 
 def constants(dimension: int, population: int, *, separable: bool = False) -> Constants:
-    """The constants for N = `dimension` ≥ 1 and λ = `population` ≥ 2.
+    """Return the constants for N = `dimension` ≥ 1 and λ = `population` ≥ 2.
 
     A diagonal has N numbers to learn and not N²: with `separable`, c_1 and c_µ are (N + 2)/3 times as large
     (Ros and Hansen, "A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity", PPSN 2008).
@@ -109,7 +109,7 @@ def constants(dimension: int, population: int, *, separable: bool = False) -> Co
 
 
 def initial(dimension: int, sigma: float, covariance: CovarianceForm) -> Search:
-    """A standard normal around the origin, scaled by `sigma`.
+    """Return a search that starts as a standard normal around the origin, scaled by `sigma`.
 
     Args:
         dimension: N.
@@ -128,7 +128,7 @@ def initial(dimension: int, sigma: float, covariance: CovarianceForm) -> Search:
 
 
 def ask(search: Search, seed: int, step: int, population: int) -> FloatArray:
-    """Solutions drawn from the distribution, float64 `[λ, N]`.
+    """Draw solutions from the distribution, float64 `[λ, N]`.
 
     The normal numbers behind each are a pure function of the seed, the step and its index.
 
@@ -142,11 +142,11 @@ def ask(search: Search, seed: int, step: int, population: int) -> FloatArray:
     normals = [
         np.random.default_rng([seed, step + 1, index]).standard_normal(n) for index in range(population)
     ]
-    return search.mean + search.sigma * _coloured(search, np.stack(normals))
+    return search.mean + search.sigma * _color(search, np.stack(normals))
 
 
 def tell(search: SearchT, solutions: FloatArray, fitness: FloatArray, population: int) -> SearchT:
-    """One generation: the search after its solutions have been ranked; fields that are not its own stay.
+    """Return the search after one generation; fields that a subclass adds stay.
 
     Only the order of `fitness` matters; of equals the first counts as better.
 
@@ -160,11 +160,11 @@ def tell(search: SearchT, solutions: FloatArray, fitness: FloatArray, population
     n = len(search.mean)
     is_diagonal = search.covariance is not None and search.covariance.ndim == 1
     k = constants(n, population, separable=is_diagonal)
-    moves, lengths = _ranked(search, solutions, fitness, population)
+    moves, lengths = _rank_moves(search, solutions, fitness, population)
 
     move = k.weights[: k.parents] @ moves[: k.parents]
     rate = math.sqrt(k.c_sigma * (2 - k.c_sigma) * k.mu_eff)
-    path_sigma = (1 - k.c_sigma) * search.path_sigma + rate * _whitened(search, move)
+    path_sigma = (1 - k.c_sigma) * search.path_sigma + rate * _whiten(search, move)
     generation = search.generation + 1
     # While σ has far to grow, the path of C waits for it.
     expected = n * (1 - (1 - k.c_sigma) ** (2 * generation))
@@ -174,7 +174,7 @@ def tell(search: SearchT, solutions: FloatArray, fitness: FloatArray, population
         path_c = path_c + math.sqrt(k.c_c * (2 - k.c_c) * k.mu_eff) * move
     growth = (float(np.linalg.norm(path_sigma)) / k.chi - 1) * k.c_sigma / k.d_sigma
 
-    following = replace(
+    next_search = replace(
         search,
         generation=generation,
         mean=search.mean + search.sigma * move,
@@ -183,21 +183,21 @@ def tell(search: SearchT, solutions: FloatArray, fitness: FloatArray, population
         path_c=path_c,
     )
     if search.covariance is None:
-        return following
-    covariance = _learnt(search.covariance, k, moves, lengths, path_c, waits)
+        return next_search
+    covariance = _update_covariance(search.covariance, k, moves, lengths, path_c, waits)
     if is_diagonal or generation % k.period(n):
-        return replace(following, covariance=covariance)
-    basis, scales = decomposed(covariance)
-    return replace(following, covariance=covariance, basis=basis, scales=scales)
+        return replace(next_search, covariance=covariance)
+    basis, scales = decompose(covariance)
+    return replace(next_search, covariance=covariance, basis=basis, scales=scales)
 
 
-def _ranked(
+def _rank_moves(
     search: Search, solutions: FloatArray, fitness: FloatArray, population: int
 ) -> tuple[FloatArray, FloatArray]:
-    """From best to worst: the moves from mean to solution in units of σ, `[Λ, N]`, and their lengths in C."""
+    """Return moves from the mean in units of σ, `[Λ, N]`, and their lengths in C, from best to worst."""
     n = len(search.mean)
     moves = (solutions - search.mean) / search.sigma
-    lengths = np.linalg.norm(_whitened(search, moves), axis=1)
+    lengths = np.linalg.norm(_whiten(search, moves), axis=1)
     longest = math.sqrt(n) + 2 * n / (n + 2)
     shrinking = np.ones(len(solutions))
     shrinking[population:] = longest / np.maximum(longest, lengths[population:])
@@ -205,7 +205,7 @@ def _ranked(
     return (shrinking[:, None] * moves)[order], (shrinking * lengths)[order]
 
 
-def _learnt(
+def _update_covariance(
     covariance: FloatArray,
     k: Constants,
     moves: FloatArray,
@@ -213,28 +213,28 @@ def _learnt(
     path_c: FloatArray,
     waits: bool,
 ) -> FloatArray:
-    """C, or the diagonal of it, after a generation."""
+    """Return C, or the diagonal of it, after a generation."""
     middle = np.zeros(len(moves) - len(k.weights))
     weights = np.concatenate([k.weights[: k.parents], middle, k.weights[k.parents :]])
     c_1 = k.c_1 * (1 - k.c_c * (2 - k.c_c)) if waits else k.c_1
-    kept = 1 - c_1 - k.c_mu * weights.sum()
+    retention = 1 - c_1 - k.c_mu * weights.sum()
     # However long a bad move is, it takes no more variance than one of the expected length.
     weights = np.where(weights < 0, weights * moves.shape[1] / (lengths + 1e-9) ** 2, weights)
     weights, rows = np.append(k.c_mu * weights, k.c_1), np.vstack([moves, path_c])
-    learnt: FloatArray = weights @ np.square(rows) if covariance.ndim == 1 else (rows.T * weights) @ rows
-    learnt += kept * covariance
-    return learnt
+    updated: FloatArray = weights @ np.square(rows) if covariance.ndim == 1 else (rows.T * weights) @ rows
+    updated += retention * covariance
+    return updated
 
 
-def decomposed(covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Eigenvectors `[N, N]`, one a column, and roots of the eigenvalues `[N]` of a covariance `[N, N]`."""
+def decompose(covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return eigenvectors `[N, N]`, one a column, and roots of eigenvalues `[N]` of a covariance `[N, N]`."""
     variances, basis = np.linalg.eigh(covariance)
     # Rounding may leave an eigenvalue at or below zero, along which nothing could ever be drawn again.
     return basis, np.sqrt(np.maximum(variances, 1e-14 * variances[-1]))
 
 
-def _coloured(search: Search, vectors: FloatArray) -> FloatArray:
-    """`C^(1/2) v` up to a rotation, for rows `[n, N]`."""
+def _color(search: Search, vectors: FloatArray) -> FloatArray:
+    """Return `C^(1/2) v` up to a rotation, for rows `[n, N]`."""
     result: FloatArray = vectors
     if search.basis is not None and search.scales is not None:
         result = (vectors * search.scales) @ search.basis.T
@@ -243,8 +243,8 @@ def _coloured(search: Search, vectors: FloatArray) -> FloatArray:
     return result
 
 
-def _whitened(search: Search, vectors: FloatArray) -> FloatArray:
-    """`C^(-1/2) v`, for a vector `[N]` or rows `[n, N]`."""
+def _whiten(search: Search, vectors: FloatArray) -> FloatArray:
+    """Return `C^(-1/2) v`, for a vector `[N]` or rows `[n, N]`."""
     result: FloatArray = vectors
     if search.basis is not None and search.scales is not None:
         result = (vectors @ search.basis / search.scales) @ search.basis.T

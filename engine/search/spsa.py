@@ -41,7 +41,9 @@ def directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> fl
 
 
 def quotients(difference: float, direction: FloatArray, distance: float) -> FloatArray:
-    """`difference / (distance · direction)` entry by entry, float64: unbiased as (slope · direction) is.
+    """Return `difference / (distance · direction)` entry by entry, float64.
+
+    Like (slope · direction), it estimates the gradient without bias.
 
     Args:
         difference: of the losses at two points.
@@ -56,7 +58,7 @@ def quotients(difference: float, direction: FloatArray, distance: float) -> Floa
 def descend(
     values: FloatArray, directions: Sequence[FloatArray], slopes: Sequence[float], rate: float
 ) -> FloatArray:
-    """One step against the average of `slope * direction` over the samples; a new array, float32.
+    """Return `values` after one step against the averaged `slope * direction`; a new array, float32.
 
     Args:
         values: what is tuned, any shape.

@@ -27,7 +27,7 @@ def bowl(solutions: FloatArray) -> FloatArray:
 
 
 def with_covariance(search: Search, covariance: FloatArray) -> Search:
-    basis, scales = cma.decomposed(covariance)
+    basis, scales = cma.decompose(covariance)
     return replace(search, covariance=covariance, basis=basis, scales=scales)
 
 
@@ -361,6 +361,6 @@ def test_progress_on_a_bowl_and_on_a_ridge() -> None:
 
 
 def test_a_covariance_that_rounding_made_singular() -> None:
-    basis, scales = cma.decomposed(np.array([[1.0, 1.0], [1.0, 1.0 - 1e-15]]))
+    basis, scales = cma.decompose(np.array([[1.0, 1.0], [1.0, 1.0 - 1e-15]]))
     assert (scales > 0).all()
     np.testing.assert_allclose((basis * scales**2) @ basis.T, np.ones((2, 2)), atol=1e-12)
