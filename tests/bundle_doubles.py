@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fozo.engine.files import to_npz
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
 from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
+from fozo.engine.files import to_npz
 from fozo.engine.model import SourceStatistics
 
 onnx = pytest.importorskip("onnx", reason="small graphs are written with onnx")

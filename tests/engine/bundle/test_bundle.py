@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from bundle_doubles import edit, graph, listing, make, replace_file, statistics
 from fozo.engine import files
-from fozo.engine.files import to_npz
 from fozo.engine.bundle import bundle as bundles
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import folder_beside
 from fozo.engine.bundle.manifest import GraphEntry
 from fozo.engine.errors import BundleError, OutputError
+from fozo.engine.files import to_npz
 from fozo.engine.model import SourceStatistics
 from fozo.engine.runtime.network import Network
 

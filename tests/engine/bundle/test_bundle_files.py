@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle_doubles import BIAS, HEAD, edit, graph, make, manifest, replace_file
-from fozo.engine.files import to_npz
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
 from fozo.engine.errors import BundleError, OutputError
+from fozo.engine.files import to_npz
 from fozo.engine.runtime.network import Network
 
 
