@@ -18,6 +18,7 @@ _TYPE_NAMES: dict[object, str] = {
     int: "an integer",
     float: "a finite number",
     bool: "true or false",
+    Path: "a path",
     type(None): "null",
 }
 
@@ -29,9 +30,9 @@ class RecordError(ValueError):
 def load_record(cls: type[T], value: object, where: str | Path) -> T:
     """Build a dataclass from JSON data, as `json.loads` returns it.
 
-    Fields may be `str`, `int`, `float`, `bool`, `None`, `Any`, literals, lists, tuples, mappings with text
-    keys, other dataclasses, and unions of these. Nothing is converted, except that an integer is taken where
-    a float is expected. Fields with a default may be missing.
+    Fields may be `str`, `int`, `float`, `bool`, `Path`, `None`, `Any`, literals, lists, tuples, mappings with
+    text keys, other dataclasses, and unions of these. Nothing is converted, except that an integer is taken
+    where a float is expected, and a text where a path is. Fields with a default may be missing.
 
     Args:
         cls: the dataclass.
@@ -64,7 +65,7 @@ def _to_data(value: object) -> Any:
         return {key: _to_data(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_data(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +193,8 @@ def _load_scalar(kind: Any, value: object, at: _Location) -> Any:
         number = _to_float(value)
         if math.isfinite(number):
             return number
+    elif kind is Path and type(value) is str:
+        return Path(value)
     elif type(value) is kind:
         return value
     raise at.mismatch(_describe(kind), value)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError, InputError
-from ..model import BATCH_STATISTICS as BATCH_STATISTICS
-from ..model import NORMS, PROMPTS, FloatArray, ModelInfo, Tunables
+from ..model import BATCH_STATISTICS, NORMS, PROMPTS, FloatArray, ModelInfo, Tunables
 
 IMAGES = "images"
 OUTPUTS = ("logits", "features", "embedding")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..model import FloatArray, ImageArray
+from ..model import BATCH_STATISTICS, FloatArray, ImageArray
 from ..statistics.moments import source_statistics
 from .network import Network
 
@@ -40,7 +40,7 @@ def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
     batch. Its images are therefore shuffled and taken in full batches of 64. Those that do not fill a batch
     are dropped, but fewer than 64 images form one batch.
     """
-    if "batch_statistics" not in bundle.manifest.tunables:
+    if BATCH_STATISTICS not in bundle.manifest.tunables:
         return SourcePlan(np.arange(images), SOURCE_BATCH)
     order = np.random.default_rng(NORMALISED_SEED).permutation(images)
     used = images - images % NORMALISED_BATCH or images
@@ -64,8 +64,8 @@ def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], 
         OutputError: the bundle's folder cannot be written.
     """
     tunables: dict[str, FloatArray] = {}
-    if "batch_statistics" in bundle.manifest.tunables:
-        tunables["batch_statistics"] = np.ones(1, np.float32)
+    if BATCH_STATISTICS in bundle.manifest.tunables:
+        tunables[BATCH_STATISTICS] = np.ones(1, np.float32)
     with Network.open(bundle, precision) as network:
         statistics = source_statistics(network, batches, **tunables)
     return bundle.with_source(precision, statistics, origin)

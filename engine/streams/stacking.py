@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..interface.request import Request
-from ..model import FloatArray, Outputs
-from ..runtime.graph_contract import BATCH_STATISTICS
+from ..model import BATCH_STATISTICS, FloatArray, Outputs
 from ..runtime.network import Network
 
 # More images at once save no time, only cost memory, unless there are many workers to keep busy.

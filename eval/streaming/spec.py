@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...engine.errors import InputError, reason
+from ...engine.errors import InputError
+from ...engine.records import RecordError, load_record, to_dict
+from ...engine.streams.adapter import DEFAULT_SEED
 from ..datasets.request import OPTION_FIELDS, PATH_FIELDS, DatasetRequest
 from ..protocol import Setting
 
@@ -38,7 +40,7 @@ class EvaluationSpec:
     subset_list: Path | None = None
     classes: Literal["auto", "all", "present"] = "auto"
     batch_size: int = 64
-    seed: int = 2000
+    seed: int = DEFAULT_SEED
     seeds: int = 1
     rounds: int | None = None
     concentration: float | None = None
@@ -85,7 +87,7 @@ class EvaluationSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {**_to_json(self), "dataset": _to_json(self.dataset)}
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> EvaluationSpec:
@@ -95,21 +97,6 @@ class EvaluationSpec:
             InputError: it is something else.
         """
         try:
-            values = _from_json(content, ("bundle", "subset_list"), ("methods",))
-            data = _from_json(content["dataset"], PATH_FIELDS, ("severities", "corruptions"))
-            return cls(**{**values, "dataset": DatasetRequest(**data)})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"expected an evaluation, found something else ({reason(error)})") from error
-
-
-def _to_json(record: Any) -> dict[str, Any]:
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    texts = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
-    lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-    return {**values, **texts, **lists}
-
-
-def _from_json(content: Mapping[str, Any], paths: tuple[str, ...], lists: tuple[str, ...]) -> dict[str, Any]:
-    values = {**content}
-    values |= {name: Path(values[name]) for name in paths if values[name] is not None}
-    return values | {name: tuple(values[name]) for name in lists if values[name] is not None}
+            return load_record(cls, content, "evaluation")
+        except RecordError as error:
+            raise InputError(f"expected an evaluation, found something else ({error})") from error

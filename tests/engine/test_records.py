@@ -154,3 +154,18 @@ def test_only_records_are_written() -> None:
     for value in (Point, 3, {"x": 1}):
         with pytest.raises(TypeError, match="instance of a dataclass"):
             to_dict(value)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    folder: Path
+    labels: Path | None = None
+
+
+def test_paths_are_texts_in_the_data() -> None:
+    inputs = Inputs(Path("data") / "clean")
+    assert to_dict(inputs) == {"folder": str(Path("data") / "clean"), "labels": None}
+    assert load_record(Inputs, to_dict(inputs), "job") == inputs
+    assert load_record(Inputs, {"folder": "a", "labels": "b"}, "job") == Inputs(Path("a"), Path("b"))
+    with pytest.raises(RecordError, match=r"job: folder: expected a path, found 3"):
+        load_record(Inputs, {"folder": 3}, "job")

@@ -33,6 +33,14 @@ def test_something_else_is_refused(content: dict[str, Any]) -> None:
         EvaluationSpec.from_dict(content)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", "64"), ("seed", 1.5), ("setting", "never"), ("bundle", None)]
+)
+def test_values_of_another_type_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"expected an evaluation.*{name}: expected "):
+        EvaluationSpec.from_dict({**SPEC.to_dict(), name: value})
+
+
 def test_options_of_the_data_set_lie_beside_the_others() -> None:
     options = {"data": Path("data"), "severities": [1, 5], "corruptions": ["fog"], "clean": None}
     spec = EvaluationSpec.from_options(
