@@ -1,4 +1,4 @@
-"""The methods, by name. The command line and the documentation are made from this one dictionary."""
+"""The methods by name. The command line and the documentation are made from this one dictionary."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import MappingProxyType
 from .errors import InputError
 from .interface.method import AnyMethod, Method, Prediction, State
 from .interface.options import Option, configure, describe, options_of
+from .interface.plugins import load_plugin_methods
 from .methods.bn_adapt import BnAdapt
 from .methods.foa import Foa
 from .methods.fozo import Fozo
@@ -18,32 +19,31 @@ from .methods.pizo import Pizo
 from .methods.shift import Shift
 from .methods.t3a import T3a
 from .methods.zoa import Zoa
-from .wrappers.common import common_options, wrapped
+from .wrappers.common import common_options, wrap_method
 from .wrappers.domain_states import Domains
 from .wrappers.guard import Guarded
 from .wrappers.interval import Interval
 
-METHODS: Mapping[str, AnyMethod] = MappingProxyType(
-    {
-        "no_adapt": NoAdapt(),
-        "bn_adapt": BnAdapt(),
-        "shift": Shift(),
-        "shift_origin": Shift(target="origin"),
-        "neo": Shift(target="origin", update="inclusive", average="global"),
-        "moments": MomentMatching(),
-        "lame": Lame(),
-        "t3a": T3a(),
-        "foa": Foa(),
-        "foa_2": Foa(population=2, carry_best=False),
-        "fozo": Fozo(),
-        "zoa": Zoa(),
-        "pizo": Pizo(),
-    }
-)
+_methods: dict[str, AnyMethod] = {
+    "no_adapt": NoAdapt(),
+    "bn_adapt": BnAdapt(),
+    "shift": Shift(),
+    "shift_origin": Shift(target="origin"),
+    "neo": Shift(target="origin", update="inclusive", average="global"),
+    "moments": MomentMatching(),
+    "lame": Lame(),
+    "t3a": T3a(),
+    "foa": Foa(),
+    "foa_2": Foa(population=2, carry_best=False),
+    "fozo": Fozo(),
+    "zoa": Zoa(),
+    "pizo": Pizo(),
+}
+METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
 
 def method(name: str, **options: object) -> AnyMethod:
-    """The method of this name, with some of its options or of those that every method has changed.
+    """Return the method of this name, with some of its own or of the common options changed.
 
     Raises:
         InputError: there is no such method or option, or a value cannot be used.
@@ -51,20 +51,20 @@ def method(name: str, **options: object) -> AnyMethod:
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; there are: {', '.join(METHODS)}")
     common = [option.name for option in common_options()]
-    own = {key: value for key, value in options.items() if key not in common}
-    rest = {key: value for key, value in options.items() if key in common}
-    return wrapped(configure(METHODS[name], own, common), rest)
+    method_options = {key: value for key, value in options.items() if key not in common}
+    wrapper_options = {key: value for key, value in options.items() if key in common}
+    return wrap_method(configure(METHODS[name], method_options, common), wrapper_options)
 
 
 def parse_method(spec: str) -> tuple[str, AnyMethod]:
-    """Label and method from `[label=]name[:option=value,…]`; without a label, the whole is the label.
+    """Return label and method of `[label=]name[:option=value,…]`; the label defaults to the whole text.
 
     Raises:
         InputError: not of this form, there is no such method or option, or a value cannot be used.
     """
     head, _, text = spec.partition(":")
     label, _, name = head.rpartition("=")
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
     broken = [key for key, equals, _ in pairs if not equals]
     if broken:
         raise InputError(f"expected {name}:OPTION=VALUE,…, found {broken[0]!r} in {spec!r}")
@@ -72,7 +72,7 @@ def parse_method(spec: str) -> tuple[str, AnyMethod]:
 
 
 def parse_methods(specs: Sequence[str]) -> dict[str, AnyMethod]:
-    """Methods by label, each as for `parse_method`.
+    """Return methods by label, each as for `parse_method`.
 
     Raises:
         InputError: as there, or two have the same label.
@@ -114,3 +114,6 @@ __all__ = [
     "parse_method",
     "parse_methods",
 ]
+
+# At the end, because a plugin may import this module.
+_methods.update(load_plugin_methods(reserved=frozenset(_methods)))

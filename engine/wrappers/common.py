@@ -1,4 +1,4 @@
-"""Options that every method has: each wraps the method in one that adds something to it."""
+"""The common options of all methods: each wraps the method in one that adds something to it."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from .domain_states import Domains
 from .guard import Guarded
 from .interval import Interval
 
-# What wraps a method, from the inside out; each is named by the option that switches it on.
+# Wrappers from the inside out, by the option that switches each on.
 _WRAPPERS: Mapping[str, Callable[[AnyMethod], AnyMethod]] = {
     "interval": Interval,
     "domains": Domains,
     "guard": Guarded,
 }
-# Values of these that wrap nothing.
+# Values of these options that wrap nothing.
 OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off"}
 
 
 def common_options() -> list[Option]:
-    """The options that every method has, with their defaults."""
-    every: AnyMethod = NoAdapt()
+    """Return the options that every method has, with their defaults."""
+    method: AnyMethod = NoAdapt()
     for wrap in _WRAPPERS.values():
-        every = wrap(every)
+        method = wrap(method)
     return [
-        replace(each, kind=_kind_with_off(each), default=OFF.get(each.name, each.default))
-        for each in describe(every)
+        replace(option, kind=_describe_kind(option), default=OFF.get(option.name, option.default))
+        for option in describe(method)
     ]
 
 
-def wrapped(method: AnyMethod, options: Mapping[str, object]) -> AnyMethod:
-    """The method with what some of the common options add: interval updates, domains, and outside the guard.
+def wrap_method(method: AnyMethod, options: Mapping[str, object]) -> AnyMethod:
+    """Return the method wrapped as some of the common options say: interval, domains, and outside the guard.
 
     Raises:
         InputError: a value cannot be used, or is for something that is not switched on.
     """
     for switch, wrap in _WRAPPERS.items():
-        own = {each.name for each in describe(wrap(NoAdapt()))}
-        given = {name: value for name, value in options.items() if name in own}
-        if switch in given and not _is_off(switch, given[switch]):
-            method = configure(wrap(method), given)
-        elif details := [name for name in given if name != switch]:
+        names = {option.name for option in describe(wrap(NoAdapt()))}
+        changes = {name: value for name, value in options.items() if name in names}
+        if switch in changes and not _is_off(switch, changes[switch]):
+            method = configure(wrap(method), changes)
+        elif details := [name for name in changes if name != switch]:
             example = {"guard": "guard=rollback, reset, stop or warn"}.get(switch, f"{switch}=16")
             raise InputError(f"{method.name}: {', '.join(details)} needs {switch}; add {example}")
     return method
 
 
-def _kind_with_off(each: Option) -> str:
-    return f"off|{each.kind}" if OFF.get(each.name) == "off" else each.kind
+def _describe_kind(option: Option) -> str:
+    return f"off|{option.kind}" if OFF.get(option.name) == "off" else option.kind
 
 
 def _is_off(name: str, value: object) -> bool:

@@ -70,7 +70,7 @@ class TallyState(State):
     """Images learnt from, by letter, and the step numbers of the steps that made the state."""
 
     learnt: FloatArray
-    drawn: FloatArray = variable_length_array()  # noqa: RUF009
+    drawn: FloatArray = variable_length_array()
 
 
 @dataclass(frozen=True)
