@@ -12,7 +12,7 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are streamed; printed with every table.
+    """The way images are streamed; printed with every table.
 
     Attributes:
         dataset: its name; generated corruptions say so in it.
@@ -41,18 +41,20 @@ class Protocol:
 
     def describe(self) -> str:
         """One line for people."""
-        parts = [self.dataset]
+        phrases = [self.dataset]
         if self.severities:
-            parts.append(f"severit{'y' if len(self.severities) == 1 else 'ies'} {_listed(self.severities)}")
+            phrases.append(
+                f"severit{'y' if len(self.severities) == 1 else 'ies'} {_join_numbers(self.severities)}"
+            )
         setting = f"setting {self.setting}"
         if self.setting == "rounds":
             setting += f" ({self.rounds})"
         if self.setting == "label_shift":
             setting += " (sorted)" if self.concentration is None else f" (Dirichlet {self.concentration:g})"
-        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {_listed(self.seeds)}"
-        parts += [setting, f"subset {self.subset}", f"batch {self.batch_size}", seeds]
-        return ", ".join([*parts, f"classes {self.classes}"])
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {_join_numbers(self.seeds)}"
+        phrases += [setting, f"subset {self.subset}", f"batch {self.batch_size}", seeds]
+        return ", ".join([*phrases, f"classes {self.classes}"])
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _join_numbers(numbers: Sequence[int]) -> str:
     return "+".join(map(str, numbers))

@@ -104,8 +104,8 @@ def convolve(pixels: Array, kernel: Array) -> Array:
     padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="reflect").transpose(2, 0, 1)
     size = (_fast_length(height + 2 * reach), _fast_length(width + 2 * reach))
     product = np.fft.rfft2(padded, size) * np.fft.rfft2(kernel, size)
-    whole: Array = np.fft.irfft2(product, size)
-    inner: Array = whole[:, 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+    filtered: Array = np.fft.irfft2(product, size)
+    inner: Array = filtered[:, 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
     return np.moveaxis(inner, 0, 2)
 
 
@@ -135,11 +135,11 @@ def scattered(
     margin = max(int(np.ceil((reach + 0.5) * scale - 0.5)), 0)
     moved = (row > margin) & (row <= height - margin) & (column > margin) & (column <= width - margin)
     here = row * width + column
-    there = np.clip(row + offset[0], 0, height - 1) * width + np.clip(column + offset[1], 0, width - 1)
+    source = np.clip(row + offset[0], 0, height - 1) * width + np.clip(column + offset[1], 0, width - 1)
     # Nodes 0..count-1 are pixels after their turn, and count..2*count-1 the same pixels before it.
     count = height * width
-    later = moved & (there > here) & moved.ravel()[there]
-    turn = np.where(moved, np.where(later, there, there + count), here + count).ravel()
+    later = moved & (source > here) & moved.ravel()[source]
+    turn = np.where(moved, np.where(later, source, source + count), here + count).ravel()
     follow = np.concatenate([turn, np.arange(count, 2 * count)])
     while follow[:count].min(initial=count) < count:
         follow = follow[follow]
@@ -157,10 +157,10 @@ def _span(length: int, factor: float) -> tuple[float, float]:
 def _fast_length(length: int) -> int:
     """The next length whose only prime factors are 2, 3 and 5."""
     while True:
-        rest = length
+        cofactor = length
         for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
+            while cofactor % prime == 0:
+                cofactor //= prime
+        if cofactor == 1:
             return length
         length += 1

@@ -1,4 +1,4 @@
-"""What the corruptions share: pixels to 8 bits, lengths, borders, sampling and smoothing."""
+"""Shared tools of the corruptions: pixels to 8 bits, lengths, borders, sampling and smoothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def to_uint8(pixels: NDArray[np.floating]) -> Pixels:
 
 
 def scale(image: Pixels) -> float:
-    """What a length in pixels is multiplied by."""
+    """Return the factor of lengths in pixels."""
     shorter: int = min(image.shape[:2])
     return shorter / REFERENCE_SIZE
 
@@ -75,7 +75,7 @@ def _gaussian_taps(reach: int, sigma: float) -> Array:
 
 
 @lru_cache(maxsize=16)
-def _mirrored_gaussian(length: int, sigma: float) -> Array:
+def _build_mirrored_gaussian(length: int, sigma: float) -> Array:
     """Gaussian smoothing of a signal, cut off at three standard deviations."""
     return reflecting_blur(length, _gaussian_taps(int(3 * sigma + 0.5), sigma), edge=0)
 
@@ -83,7 +83,7 @@ def _mirrored_gaussian(length: int, sigma: float) -> Array:
 def smooth(field: Array, sigma: float) -> Array:
     """Smooths [H, W] by a Gaussian up to three standard deviations, mirroring at the border."""
     height, width = field.shape
-    result: Array = _mirrored_gaussian(height, sigma) @ field @ _mirrored_gaussian(width, sigma).T
+    result: Array = _build_mirrored_gaussian(height, sigma) @ field @ _build_mirrored_gaussian(width, sigma).T
     return result
 
 

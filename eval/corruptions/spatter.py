@@ -71,12 +71,12 @@ def edges(layer: Pixels) -> NDArray[np.bool_]:
     slope = np.tan(np.pi / 8)
     level, steep = np.abs(down) < slope * np.abs(across), np.abs(across) < slope * np.abs(down)
     slanted = np.where((across < 0) == (down < 0), ridge(1, 1, 0), ridge(1, -1, 0))
-    kept = np.where(level, ridge(0, 1, 1), np.where(steep, ridge(1, 0, 1), slanted)) & (strength > weak)
-    found, count = kept & (strength > strong), -1
-    while count != (count := int(found.sum())):
-        found = found | _neighbour(found, 0, -1) | _neighbour(found, 0, 1)
-        found = kept & (found | _neighbour(found, -1, 0) | _neighbour(found, 1, 0))
-    return found
+    ridges = np.where(level, ridge(0, 1, 1), np.where(steep, ridge(1, 0, 1), slanted)) & (strength > weak)
+    edge_pixels, count = ridges & (strength > strong), -1
+    while count != (count := int(edge_pixels.sum())):
+        edge_pixels = edge_pixels | _neighbour(edge_pixels, 0, -1) | _neighbour(edge_pixels, 0, 1)
+        edge_pixels = ridges & (edge_pixels | _neighbour(edge_pixels, -1, 0) | _neighbour(edge_pixels, 1, 0))
+    return edge_pixels
 
 
 def distances(marked: NDArray[np.bool_]) -> Array:
@@ -93,8 +93,8 @@ def distances(marked: NDArray[np.bool_]) -> Array:
                     np.minimum(row[right:], before[: len(row) - right] + length, out=row[right:])
                     np.minimum(row[: len(row) - right], before[right:] + length, out=row[: len(row) - right])
             for way in (row, row[::-1]):
-                place = np.arange(len(way))
-                way[:] = np.minimum.accumulate(way - place) + place
+                position = np.arange(len(way))
+                way[:] = np.minimum.accumulate(way - position) + position
     return away
 
 

@@ -47,7 +47,7 @@ FOG_ROUGHNESS = 100.0
 
 def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Whitens the image and adds flakes, smeared within 45 degrees of the vertical, and again upside down."""
-    mean, std, size, threshold, radius, sigma, own = SNOW[severity - 1]
+    mean, std, size, threshold, radius, sigma, image_share = SNOW[severity - 1]
     down, across = (zoom_grid(side, size) for side in reference_shape(image))
     noise = rng.normal(mean, std, (down[0], across[0], 1))
     rows, columns = (
@@ -61,21 +61,22 @@ def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     layer = fit(weighted_shifts(flakes, *streak(radius, sigma, angle))[..., 0], image)
     pixels = image / 255
     white = np.maximum(pixels, (pixels @ GREY * 1.5 + 0.5)[..., None])
-    return to_uint8(own * pixels + (1 - own) * white + (layer + layer[::-1, ::-1])[..., None])
+    return to_uint8(image_share * pixels + (1 - image_share) * white + (layer + layer[::-1, ::-1])[..., None])
 
 
 def frost(image: Pixels, severity: int, rng: np.random.Generator, textures: tuple[Pixels, ...]) -> Pixels:
     """Adds a random piece of one of the textures; one that is smaller than the piece is stretched."""
-    own, share = FROST_IMAGE_TEXTURE[severity - 1]
+    image_share, share = FROST_IMAGE_TEXTURE[severity - 1]
     texture = textures[rng.integers(len(textures))]
     sides = [min(pair) for pair in zip(reference_shape(image), texture.shape[:2], strict=True)]
     top, left = (
-        int(rng.integers(max(whole - side, 1))) for whole, side in zip(texture.shape[:2], sides, strict=True)
+        int(rng.integers(max(length - side, 1)))
+        for length, side in zip(texture.shape[:2], sides, strict=True)
     )
     piece = Image.fromarray(texture[top : top + sides[0], left : left + sides[1]])
     if tuple(sides) != image.shape[:2]:
         piece = piece.resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR)
-    return to_uint8((own * image + share * np.asarray(piece)) / 255)
+    return to_uint8((image_share * image + share * np.asarray(piece)) / 255)
 
 
 def fog(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
@@ -122,13 +123,13 @@ def frost_textures(folder: Path | None) -> tuple[Pixels, ...]:
     """
     if folder is None:
         raise InputError(f"frost needs textures that do not come with fozo: {FROST_SOURCE}")
-    found = [
+    candidates = [
         next((path for suffix in SUFFIXES if (path := folder / f"frost{number}{suffix}").is_file()), None)
         for number in range(1, FROST_TEXTURES + 1)
     ]
-    paths = [path for path in found if path is not None]
+    paths = [path for path in candidates if path is not None]
     if len(paths) < FROST_TEXTURES:
-        missing = ", ".join(f"frost{number}" for number, path in enumerate(found, 1) if path is None)
+        missing = ", ".join(f"frost{number}" for number, path in enumerate(candidates, 1) if path is None)
         raise InputError(
             f"expected frost's textures in {folder}, missing: {missing} (as .png or .jpg); {FROST_SOURCE}"
         )

@@ -67,24 +67,26 @@ def cifar_c(
             bundle has other classes.
     """
     name = f"CIFAR-{classes}-C"
-    chosen = IMAGENET_C if corruptions is None else corruptions
-    check_names(chosen, (*IMAGENET_C, *EXTRA), name)
+    names = IMAGENET_C if corruptions is None else corruptions
+    check_names(names, (*IMAGENET_C, *EXTRA), name)
     check_severities(severities)
     _check_classes(classes, manifest)
-    files = [f"{each}.npy" for each in chosen]
+    files = [f"{corruption}.npy" for corruption in names]
     if missing := [file for file in (*files, LABELS) if not (folder / file).is_file()]:
         raise InputError(
             f"expected {folder}/<corruption>.npy and {LABELS}, as {name}.tar unpacks; missing: "
             f"{', '.join(missing)}. Name that folder with --data, or choose what you have with --corruptions"
         )
     labels = _labels(folder / LABELS, classes)
-    stacks = {each: _images(folder / file, len(labels)) for each, file in zip(chosen, files, strict=True)}
+    stacks = {
+        corruption: _images(folder / file, len(labels)) for corruption, file in zip(names, files, strict=True)
+    }
     per_severity = len(labels) // len(SEVERITIES)
     ids = numbered(per_severity)
     return [
-        _domain(each, severity, stacks[each], labels, ids, manifest)
+        _domain(corruption, severity, stacks[corruption], labels, ids, manifest)
         for severity in severities
-        for each in chosen
+        for corruption in names
     ]
 
 
@@ -98,11 +100,11 @@ def _domain(
 ) -> Domain:
     block = slice((severity - 1) * len(ids), severity * len(ids))
     domain = arrays(name, images[block], labels[block], ids)
-    load = partial(_prepared, domain.load, manifest)
+    load = partial(_prepare_image, domain.load, manifest)
     return replace(domain, load=load, severity=severity, expected=IMAGES)
 
 
-def _prepared(load: Any, manifest: Manifest, index: int) -> Pixels:
+def _prepare_image(load: Any, manifest: Manifest, index: int) -> Pixels:
     return preprocess(Image.fromarray(load(index)), manifest.preprocessing)
 
 
@@ -113,23 +115,24 @@ def _check_classes(classes: int, manifest: Manifest) -> None:
     else:
         fits, order = ids is None or list(ids) == sorted(ids), "in alphabetical order"
     if manifest.classes != classes or not fits:
-        found = f", named {', '.join(ids[:3])}, …" if ids else ""
+        description = f", named {', '.join(ids[:3])}, …" if ids else ""
         raise InputError(
             f"CIFAR-{classes}-C needs a model of its {classes} classes, {order}; {manifest.model} has "
-            f"{manifest.classes}{found}. Export one that was trained on CIFAR-{classes}, with --classes FILE"
+            f"{manifest.classes}{description}. "
+            f"Export one that was trained on CIFAR-{classes}, with --classes FILE"
         )
 
 
 def _labels(path: Path, classes: int) -> NDArray[np.int64]:
     labels = _read(path)
-    whole = (
+    well_formed = (
         labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) and len(labels) % len(SEVERITIES) == 0
     )
-    if not whole or labels.min() < 0 or labels.max() >= classes:
+    if not well_formed or labels.min() < 0 or labels.max() >= classes:
         raise InputError(
             f"expected whole numbers from 0 to {classes - 1} in {path}, a multiple of {len(SEVERITIES)} of "
             f"them, found {labels.dtype} of shape {list(labels.shape)}"
-            f"{f' from {labels.min()} to {labels.max()}' if whole else ''}; unpack the archive again"
+            f"{f' from {labels.min()} to {labels.max()}' if well_formed else ''}; unpack the archive again"
         )
     return labels.astype(np.int64)
 

@@ -36,9 +36,9 @@ class ClassFolders:
         return np.array([index[identifier.partition("/")[0]] for identifier in self.ids], np.int64)
 
     def without(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the names that no class folder has."""
-        found = set(self.classes)
-        return tuple(name for name in names if name not in found)
+        """Return the names that no class folder has."""
+        present = set(self.classes)
+        return tuple(name for name in names if name not in present)
 
 
 def class_folders(folder: Path) -> ClassFolders:
@@ -83,8 +83,8 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     """
     try:
         if not folder.is_dir():
-            found = "a file" if folder.exists() else "nothing"
-            raise InputError(f"expected a folder of images, found {found}: {folder}; check the path")
+            kind = "a file" if folder.exists() else "nothing"
+            raise InputError(f"expected a folder of images, found {kind}: {folder}; check the path")
         return _entries(folder)
     except OSError as error:
         raise InputError(
@@ -96,28 +96,29 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
         ) from error
 
 
-def class_index(found: Sequence[str], manifest: Manifest, folder: Path) -> dict[str, int]:
+def class_index(folders: Sequence[str], manifest: Manifest, folder: Path) -> dict[str, int]:
     """The index of each class folder: by the bundle's class identifiers, or by position if it has none.
 
     Raises:
         InputError: a folder is no class of the bundle, or positions do not tell.
     """
     if manifest.class_ids is None:
-        if len(found) != manifest.classes:
+        if len(folders) != manifest.classes:
             raise InputError(
                 f"the bundle does not know its classes' names, so {folder} must have one folder for each "
-                f"of its {manifest.classes} classes, found {len(found)}; export the model with --classes FILE"
+                f"of its {manifest.classes} classes, found {len(folders)}; export the model with "
+                "--classes FILE"
             )
-        return {name: index for index, name in enumerate(sorted(found))}
-    known = {name: index for index, name in enumerate(manifest.class_ids)}
-    unknown = [name for name in found if name not in known]
+        return {name: index for index, name in enumerate(sorted(folders))}
+    index = {name: index for index, name in enumerate(manifest.class_ids)}
+    unknown = [name for name in folders if name not in index]
     if unknown:
         raise InputError(
             f"{folder} has {len(unknown)} folders that are no class of {manifest.model}: "
             f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}; its classes are named like "
             f"{', '.join(manifest.class_ids[:2])}"
         )
-    return known
+    return index
 
 
 def official_classes(manifest: Manifest) -> Sequence[str]:
@@ -140,8 +141,8 @@ def _images_of_class(folder: Path) -> list[str]:
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
     """No `Path` for each entry, and no question to the file system that the entry itself answers."""
     folders, images = [], []
-    with os.scandir(folder) as found:
-        for entry in found:
+    with os.scandir(folder) as scan:
+        for entry in scan:
             if entry.name.startswith("."):
                 continue
             entry.name.encode()  # bytes that are no text could be neither hashed nor printed

@@ -24,7 +24,7 @@ LAYOUT = "<corruption>/<severity>/<class>/<image>"
 
 @dataclass(frozen=True)
 class Record:
-    """What an evaluation has to know of generated images.
+    """Facts about generated images that an evaluation needs.
 
     Attributes:
         corruptions: their names.
@@ -40,7 +40,7 @@ class Record:
 
 
 def read_record(folder: Path) -> Record | None:
-    """What was generated in a folder, or None if it has no such record.
+    """Return the record of a folder of generated images, or None if it has none.
 
     Raises:
         InputError: the record is damaged.
@@ -53,30 +53,30 @@ def read_record(folder: Path) -> Record | None:
             tuple(content["corruptions"]), tuple(content["severities"]), content["size"], content["images"]
         )
         names, severities = set(record.corruptions), set(record.severities)
-        whole = names and severities and names <= set(NAMES) and severities <= set(SEVERITIES)
-        if not whole or not all(type(n) is int and n > 0 for n in (record.size, record.images)):
+        well_formed = names and severities and names <= set(NAMES) and severities <= set(SEVERITIES)
+        if not well_formed or not all(type(n) is int and n > 0 for n in (record.size, record.images)):
             raise ValueError("with values that fozo does not write")
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder / RECORD, error) from error
+        raise _build_error(folder / RECORD, error) from error
     return record
 
 
-def begin_record(folder: Path, how: Mapping[str, Any]) -> None:
+def begin_record(folder: Path, facts: Mapping[str, Any]) -> None:
     """Writes the record, or makes sure that the one that is there is of the same work.
 
     Args:
         folder: to be filled; created if it is missing.
-        how: everything that the images depend on, as JSON values.
+        facts: everything that the images depend on, as JSON values.
 
     Raises:
         InputError: there is other content, or images that were made in another way.
         OutputError: it cannot be written.
     """
-    how = {"fozo": __version__, **how}
-    there = _read(folder / RECORD)
-    if there is not None:
+    facts = {"fozo": __version__, **facts}
+    recorded = _read(folder / RECORD)
+    if recorded is not None:
         different = [
-            _difference(key, there.get(key), now) for key, now in how.items() if there.get(key) != now
+            _difference(key, recorded.get(key), now) for key, now in facts.items() if recorded.get(key) != now
         ]
         if different:
             raise InputError(
@@ -87,7 +87,7 @@ def begin_record(folder: Path, how: Mapping[str, Any]) -> None:
     if any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and has no {RECORD}; choose a new folder")
     versions = {"numpy": np.__version__, "pillow": PIL.__version__, "python": platform.python_version()}
-    content = {"note": NOTE, "layout": LAYOUT, **how, "versions": versions}
+    content = {"note": NOTE, "layout": LAYOUT, **facts, "versions": versions}
     write_atomic(folder / RECORD, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
@@ -97,22 +97,22 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise _build_error(path, error) from error
     if not isinstance(content, dict):
-        raise _damaged(path, TypeError("no JSON object"))
+        raise _build_error(path, TypeError("no JSON object"))
     return content
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def _build_error(path: Path, error: Exception) -> InputError:
     return InputError(
         f"expected the record of generated images in {path}, found something else ({error}); generate the "
         "images again in a new folder"
     )
 
 
-def _difference(key: str, there: Any, now: Any) -> str:
-    if isinstance(there, list) and isinstance(now, list):
-        sides = (("now without", there, now), ("now also", now, there))
-        parts = (f"{side} {', '.join(str(x) for x in one if x not in other)}" for side, one, other in sides)
-        return f"{key} {', '.join(part for part in parts if not part.endswith(' '))}"
-    return f"{key} {str(there)[:16]}, now {str(now)[:16]}"
+def _difference(key: str, recorded: Any, now: Any) -> str:
+    if isinstance(recorded, list) and isinstance(now, list):
+        sides = (("now without", recorded, now), ("now also", now, recorded))
+        changes = (f"{side} {', '.join(str(x) for x in one if x not in other)}" for side, one, other in sides)
+        return f"{key} {', '.join(change for change in changes if not change.endswith(' '))}"
+    return f"{key} {str(recorded)[:16]}, now {str(now)[:16]}"

@@ -80,17 +80,17 @@ class Domain:
 
     @property
     def whole(self) -> int:
-        """How many images the data has that these are from."""
+        """Number of images of the data that these are from."""
         return len(self) if self.found is None else self.found
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Domain:
         """The domain restricted to some images, in the given order."""
-        chosen = [int(index) for index in indices]
+        positions = [int(index) for index in indices]
         return replace(
             self,
-            ids=tuple(self.ids[i] for i in chosen),
-            labels=self.labels[chosen],
-            load=lambda index: self.load(chosen[index]),
+            ids=tuple(self.ids[i] for i in positions),
+            labels=self.labels[positions],
+            load=lambda index: self.load(positions[index]),
             found=self.whole,
         )
 
@@ -119,8 +119,8 @@ class Domain:
         """Name the first missing class folders and count the others."""
         if not self.missing:
             return ""
-        others = len(self.missing) - _NAMED_FOLDERS
-        more = f" and {others:,} other{'s' if others > 1 else ''}" if others > 0 else ""
+        unnamed = len(self.missing) - _NAMED_FOLDERS
+        more = f" and {unnamed:,} other{'s' if unnamed > 1 else ''}" if unnamed > 0 else ""
         folders = "folders" if len(self.missing) > 1 else "folder"
         return f", without class {folders} {', '.join(self.missing[:_NAMED_FOLDERS])}{more}"
 
@@ -141,8 +141,8 @@ def describe_deviations(domains: Sequence[Domain]) -> list[str]:
 def _join_names(names: Sequence[str]) -> str:
     if len(names) <= _NAMED_DOMAINS:
         return f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}"
-    others = len(names) - _NAMED_DOMAINS
-    return f"each of {', '.join(names[:_NAMED_DOMAINS])} and {others} other{'s' if others > 1 else ''}"
+    unnamed = len(names) - _NAMED_DOMAINS
+    return f"each of {', '.join(names[:_NAMED_DOMAINS])} and {unnamed} other{'s' if unnamed > 1 else ''}"
 
 
 def arrays(
@@ -233,7 +233,8 @@ def generated(
     if FROST in corruptions:
         frost_textures(textures)
     return [
-        clean if name == CLEAN else _corrupted(clean, name, severity, seed, textures) for name in corruptions
+        clean if name == CLEAN else _corrupt_domain(clean, name, severity, seed, textures)
+        for name in corruptions
     ]
 
 
@@ -261,7 +262,7 @@ def demo(manifest: Manifest) -> Domain:
     return arrays(CLEAN, images, labels, [f"digit-{index:04d}" for index in range(len(labels))])
 
 
-def check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
+def check_names(names: Sequence[str], choices: Sequence[str], where: str) -> None:
     """Refuses corruptions that do not exist or are named twice, and naming none.
 
     Raises:
@@ -269,10 +270,10 @@ def check_names(names: Sequence[str], known: Sequence[str], where: str) -> None:
     """
     if len(set(names)) != len(names):
         raise InputError(f"a corruption is named twice: {', '.join(names)}")
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in choices]
     if unknown or not names:
         raise InputError(
-            f"{where} has no corruption {', '.join(unknown) or '(none given)'}; it has: {', '.join(known)}"
+            f"{where} has no corruption {', '.join(unknown) or '(none given)'}; it has: {', '.join(choices)}"
         )
 
 
@@ -289,7 +290,7 @@ def check_severities(severities: Sequence[int]) -> None:
         )
 
 
-def _corrupted(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
+def _corrupt_domain(clean: Domain, name: str, severity: int, seed: int, textures: Path | None) -> Domain:
     def load(index: int) -> Pixels:
         image_id = clean.ids[index]
         return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)

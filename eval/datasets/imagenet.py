@@ -113,7 +113,7 @@ def imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
         InputError: no variant is there, a class folder is not a number from 0 to 999, or the bundle is not
             one of ImageNet's 1,000 classes.
     """
-    index = _numbered(manifest)
+    index = _index_by_number(manifest)
     variants = {name: folder / inside for name, inside in V2_VARIANTS.items() if (folder / inside).is_dir()}
     if not variants:
         names = {inside: name for name, inside in V2_VARIANTS.items()}
@@ -132,16 +132,16 @@ def validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> 
     if labels is None:
         return imagefolder(folder, manifest)
     files = _flat_images(folder)
-    known = read_labels(labels)
-    if missing := [name for name in files if stem(name) not in known]:
+    file_labels = read_labels(labels)
+    if missing := [name for name in files if stem(name) not in file_labels]:
         raise InputError(
             f"{len(missing):,} of the {len(files):,} images in {folder} have no label in {labels}: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
-    found = {name: known[stem(name)] for name in files}
-    names = sorted(set(found.values()))
-    index = _numbered(manifest) if names[0].isdecimal() else class_index(names, manifest, labels)
-    return _flat(folder, {name: index[label] for name, label in found.items()}, manifest)
+    labels_by_name = {name: file_labels[stem(name)] for name in files}
+    names = sorted(set(labels_by_name.values()))
+    index = _index_by_number(manifest) if names[0].isdecimal() else class_index(names, manifest, labels)
+    return _flat(folder, {name: index[label] for name, label in labels_by_name.items()}, manifest)
 
 
 def imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
@@ -186,7 +186,7 @@ def _variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest)
     )
 
 
-def _numbered(manifest: Manifest) -> dict[str, int]:
+def _index_by_number(manifest: Manifest) -> dict[str, int]:
     """The bundle's index of each class, given its number among ImageNet's sorted WNIDs as text."""
     wnids = manifest.class_ids
     if manifest.classes != CLASSES or (wnids is not None and not all(map(_WNID.fullmatch, wnids))):
@@ -202,16 +202,16 @@ def _numbered(manifest: Manifest) -> dict[str, int]:
 def _flat_images(folder: Path) -> list[str]:
     deeper, files = entries(folder)
     if deeper or not files:
-        found = f"the folder {deeper[0]}" if deeper else "no image"
+        content = f"the folder {deeper[0]}" if deeper else "no image"
         raise InputError(
-            f"labels are for images that lie side by side in one folder, found {found} in {folder}; leave "
+            f"labels are for images that lie side by side in one folder, found {content} in {folder}; leave "
             "--labels out if there is one folder per class"
         )
     return files
 
 
 def _flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
-    wnids, place = manifest.class_ids, str(folder)
+    wnids, directory = manifest.class_ids, str(folder)
     ids = {f"{wnids[label]}/{name}" if wnids else name: label for name, label in labels.items()}
     ordered = tuple(sorted(ids))
     read = prepared(manifest)
@@ -219,5 +219,5 @@ def _flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
         folder.resolve().name,
         ordered,
         np.array([ids[identifier] for identifier in ordered], np.int64),
-        lambda index: read(f"{place}/{ordered[index].rpartition('/')[2]}"),
+        lambda index: read(f"{directory}/{ordered[index].rpartition('/')[2]}"),
     )

@@ -117,48 +117,50 @@ def imagenet_c(
         raise InputError(f"there is no folder {root}; --data names the folder that holds gaussian_noise/, …")
     check_severities(severities)
     if record := read_record(root):
-        return _generated(root, record, manifest, severities, corruptions)
-    chosen = IMAGENET_C if corruptions is None else corruptions
-    check_names(chosen, (*IMAGENET_C, *EXTRA), "ImageNet-C")
+        return _open_generated(root, record, manifest, severities, corruptions)
+    names = IMAGENET_C if corruptions is None else corruptions
+    check_names(names, (*IMAGENET_C, *EXTRA), "ImageNet-C")
     _check_size(manifest, SIZE, "ImageNet-C")
-    _check_folders(root, severities, chosen)
-    domains = _domains(root, manifest, severities, chosen)
-    return "imagenet-c", [replace(each, expected=IMAGES, benchmark="imagenet-c") for each in domains]
+    _check_folders(root, severities, names)
+    domains = _domains(root, manifest, severities, names)
+    return "imagenet-c", [replace(domain, expected=IMAGES, benchmark="imagenet-c") for domain in domains]
 
 
 def generated_label(names: Sequence[str]) -> str:
-    """What generated corruptions are called, so that nobody takes them for the official ones."""
+    """Return a name for generated corruptions that nobody takes for the official ones."""
     only_frost_missing = set(names) - {CLEAN} == set(IMAGENET_C) - {FROST}
     return (
         f"generated corruptions{' without frost' if only_frost_missing else ''} (not the official ImageNet-C)"
     )
 
 
-def _generated(
+def _open_generated(
     root: Path,
     record: Record,
     manifest: Manifest,
     severities: Sequence[int],
     corruptions: Sequence[str] | None,
 ) -> tuple[str, list[Domain]]:
-    chosen = record.corruptions if corruptions is None else corruptions
-    check_names(chosen, record.corruptions, f"the generated data in {root}")
+    names = record.corruptions if corruptions is None else corruptions
+    check_names(names, record.corruptions, f"the generated data in {root}")
     if absent := [severity for severity in severities if severity not in record.severities]:
         raise InputError(
             f"{root} was generated at severity {', '.join(map(str, record.severities))}, not at "
             f"{', '.join(map(str, absent))}; ask for what is there, or generate the others elsewhere"
         )
     _check_size(manifest, record.size, f"the generated data in {root}")
-    begun = all((root / name / str(severity)).is_dir() for severity in severities for name in chosen)
-    domains = _domains(root, manifest, severities, chosen) if begun else []
+    complete_folders = all(
+        (root / name / str(severity)).is_dir() for severity in severities for name in names
+    )
+    domains = _domains(root, manifest, severities, names) if complete_folders else []
     short = [len(domain) for domain in domains if len(domain) != record.images]
-    if not begun or short:
-        found = f"{short[0]:,} in one of them" if begun else "none of some of them"
+    if not complete_folders or short:
+        content = f"{short[0]:,} in one of them" if complete_folders else "none of some of them"
         raise InputError(
-            f"expected {record.images:,} images of each corruption in {root}, as {RECORD} says, found {found}"
-            "; repeat the command fozo corrupt, which goes on where it was interrupted"
+            f"expected {record.images:,} images of each corruption in {root}, as {RECORD} says, "
+            f"found {content}; repeat the command fozo corrupt, which goes on where it was interrupted"
         )
-    return generated_label(chosen), [replace(domain, generated=True) for domain in domains]
+    return generated_label(names), [replace(domain, generated=True) for domain in domains]
 
 
 def _domains(
@@ -199,10 +201,10 @@ def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[
     )
 
 
-def _check_size(manifest: Manifest, found: int, what: str) -> None:
+def _check_size(manifest: Manifest, side: int, source: str) -> None:
     size = manifest.preprocessing.size
-    if max(size) > found:
+    if max(size) > side:
         raise InputError(
-            f"images of {what} have {found} pixels a side and this model reads {size[0]} × {size[1]}; "
-            f"export it with --image-size {found}"
+            f"images of {source} have {side} pixels a side and this model reads {size[0]} × {size[1]}; "
+            f"export it with --image-size {side}"
         )

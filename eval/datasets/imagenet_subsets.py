@@ -1,4 +1,4 @@
-"""Which of ImageNet's classes its relatives have: numbers from 0 to 999 among the sorted WNIDs."""
+"""The classes of ImageNet that its relatives have: numbers from 0 to 999 among the sorted WNIDs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images of a data set are used: all, a published list, or a seeded choice."""
+"""The images of a data set that are used: all, a published list, or a seeded choice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def choose_subset(
         label = "5k" if len(names) == SMALL else str(len(names))
         if subset != "all" and _count(subset) != len(names):
             raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
-        return [_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
+        return [_take_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
     if subset in ("all", "50k"):
         short = [domain for domain in domains if subset == "50k" and len(domain) != FULL]
         if short:
@@ -52,7 +52,7 @@ def choose_subset(
             f"subset {subset}: {small[0].name} has only {len(small[0]):,} images; choose a smaller "
             "subset, or all"
         )
-    return [_seeded(domain, count, seed) for domain in domains], f"{subset}-seeded"
+    return [_take_seeded(domain, count, seed) for domain in domains], f"{subset}-seeded"
 
 
 def _count(subset: str) -> int:
@@ -63,7 +63,7 @@ def _count(subset: str) -> int:
     return int(subset)
 
 
-def _seeded(domain: Domain, count: int, seed: int) -> Domain:
+def _take_seeded(domain: Domain, count: int, seed: int) -> Domain:
     picks = np.random.default_rng([seed, count]).choice(len(domain), count, replace=False)
     return domain.take(np.sort(picks))
 
@@ -81,7 +81,7 @@ def _read_list(path: Path) -> list[str]:
     return names
 
 
-def _listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
+def _take_listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
     index: dict[str, list[int]] = {}
     for i, identifier in enumerate(domain.ids):
         for name in {identifier, identifier.split("/")[-1]}:
@@ -92,10 +92,10 @@ def _listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
             f"{len(missing)} of the {len(names)} images listed in {path} are not in {domain.name}: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
-    found = [i for name in names for i in index[name]]
-    if len(found) != len(names) or len(set(found)) != len(found):
+    positions = [i for name in names for i in index[name]]
+    if len(positions) != len(names) or len(set(positions)) != len(positions):
         raise InputError(
             f"{path} does not name every image once: its {len(names)} lines stand for "
-            f"{len(set(found))} images of {domain.name}; list them as <class>/<file>"
+            f"{len(set(positions))} images of {domain.name}; list them as <class>/<file>"
         )
-    return domain.take(found)
+    return domain.take(positions)

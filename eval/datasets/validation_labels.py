@@ -72,8 +72,8 @@ def _entry(fields: list[str], where: str) -> tuple[str, str]:
 def _check_kind(labels: dict[str, str], path: Path) -> None:
     numbers = [int(label) for label in labels.values() if label.isdecimal()]
     if not labels or len(numbers) not in (0, len(labels)):
-        found = "both" if labels else "no line"
-        raise InputError(f"expected numbers or WNIDs in {path}, found {found}; lines are {FORMS}")
+        content = "both" if labels else "no line"
+        raise InputError(f"expected numbers or WNIDs in {path}, found {content}; lines are {FORMS}")
     if max(numbers, default=0) > 999:
         raise InputError(
             f"expected numbers from 0 to 999 in {path}, found {max(numbers)}: numbers from 1 to 1000 are "

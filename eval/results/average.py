@@ -75,24 +75,24 @@ def averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
     Returns:
         The average of each method by label.
     """
-    begun = [run for run in runs if counted(run)]
-    labels = list(begun[0].traces) if begun else []
+    started = [run for run in runs if counted(run)]
+    labels = list(started[0].traces) if started else []
     # A run that was interrupted has other domains than the others.
-    whole = [run for run in begun if run.complete] or _alike(begun)
-    return {label: _average_method(whole, label, label == labels[0]) for label in labels}
+    comparable = [run for run in started if run.complete] or _select_equal_domains(started)
+    return {label: _average_method(comparable, label, label == labels[0]) for label in labels}
 
 
-def _alike(runs: Sequence[Run]) -> list[Run]:
+def _select_equal_domains(runs: Sequence[Run]) -> list[Run]:
     """The runs with the same domains as the one that has most: others have other means for that alone."""
-    found = [[(each.name, each.severity, each.round) for each in counted(run)] for run in runs]
-    most = max(found, key=len, default=[])
-    return [run for run, domains in zip(runs, found, strict=True) if domains == most]
+    compositions = [[(domain.name, domain.severity, domain.round) for domain in counted(run)] for run in runs]
+    most = max(compositions, key=len, default=[])
+    return [run for run, domains in zip(runs, compositions, strict=True) if domains == most]
 
 
 def counted(run: Run) -> list[DomainResult]:
     """The domains that enter a run's averages."""
-    seen = [domain for domain in run.domains if _batches(domain.methods.values())]
-    return [domain for domain in seen if domain.complete and domain.name != CLEAN] or seen
+    processed = [domain for domain in run.domains if _batches(domain.methods.values())]
+    return [domain for domain in processed if domain.complete and domain.name != CLEAN] or processed
 
 
 def mean(domains: Iterable[DomainResult], label: str, rate: str) -> float:
@@ -100,9 +100,9 @@ def mean(domains: Iterable[DomainResult], label: str, rate: str) -> float:
     return float(np.mean([rate_of(domain.methods[label], rate) for domain in domains]))
 
 
-def rate_of(part: MethodResult, rate: str) -> float:
+def rate_of(result: MethodResult, rate: str) -> float:
     """One of `RATES`."""
-    value: float = getattr(part.tally, "mean_nll" if rate == "nll" else rate)
+    value: float = getattr(result.tally, "mean_nll" if rate == "nll" else rate)
     return value
 
 
@@ -120,7 +120,7 @@ def difference(domain: DomainResult, label: str) -> tuple[float, float]:
 
 
 def is_noise(gain: float, error: float) -> bool:
-    """Whether a difference cannot be told from none at all."""
+    """Return whether a difference cannot be told from none at all."""
     return abs(gain) <= CONFIDENCE * error
 
 
@@ -129,25 +129,28 @@ def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
 
     Defined for the official 15 corruptions at all five severities, all complete and passed once; else None.
     """
-    found: dict[str, dict[int, list[float]]] = {}
+    by_name: dict[str, dict[int, list[float]]] = {}
     for domain in (domain for run in runs for domain in run.domains):
         if domain.round > 1:
             return None
         official = domain.benchmark == "imagenet-c" and domain.name in ALEXNET
         if official and domain.complete and domain.severity:
             error = 1 - domain.methods[label].tally.accuracy
-            found.setdefault(domain.name, {}).setdefault(domain.severity, []).append(error)
-    if len(found) < len(ALEXNET) or any(len(severities) < 5 for severities in found.values()):
+            by_name.setdefault(domain.name, {}).setdefault(domain.severity, []).append(error)
+    if len(by_name) < len(ALEXNET) or any(len(severities) < 5 for severities in by_name.values()):
         return None
-    errors = {name: np.mean([np.mean(each) for each in found[name].values()]) for name in ALEXNET}
+    errors = {
+        name: np.mean([np.mean(severity_errors) for severity_errors in by_name[name].values()])
+        for name in ALEXNET
+    }
     return float(np.mean([100 * errors[name] / (ALEXNET[name] / 100) for name in ALEXNET]))
 
 
 def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAverage:
     rates = {rate: [mean(counted(run), label, rate) for run in runs] for rate in RATES}
     gain, error = _gain(runs, label)
-    parts = [domain.methods[label] for run in runs for domain in run.domains]
-    seconds = sum(part.seconds for part in parts)
+    results = [domain.methods[label] for run in runs for domain in run.domains]
+    seconds = sum(result.seconds for result in results)
     return MethodAverage(
         accuracy=float(np.mean(rates["accuracy"])),
         top5_accuracy=float(np.mean(rates["top5_accuracy"])),
@@ -161,10 +164,10 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         gain_error=None if first else error,
         gain_is_noise=None if first else is_noise(gain, error),
         mce=mean_corruption_error(runs, label),
-        forwards_per_batch=sum(part.forwards for part in parts) / _batches(parts),
-        images_per_second=sum(part.tally.images for part in parts) / seconds if seconds else 0.0,
-        peak_bytes=max(part.peak_bytes for part in parts),
-        guarded=sum(part.guarded for part in parts),
+        forwards_per_batch=sum(result.forwards for result in results) / _batches(results),
+        images_per_second=sum(result.tally.images for result in results) / seconds if seconds else 0.0,
+        peak_bytes=max(result.peak_bytes for result in results),
+        guarded=sum(result.guarded for result in results),
     )
 
 
@@ -177,12 +180,12 @@ def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
     """
     gains, errors = [], []
     for run in runs:
-        found: dict[str, list[tuple[float, float]]] = {}
+        by_name: dict[str, list[tuple[float, float]]] = {}
         for domain in counted(run):
-            found.setdefault(domain.name, []).append(difference(domain, label))
-        pairs = [pair for each in found.values() for pair in each]
+            by_name.setdefault(domain.name, []).append(difference(domain, label))
+        pairs = [pair for differences in by_name.values() for pair in differences]
         gains.append(float(np.mean([gain for gain, _ in pairs])))
-        together = [sum(error for _, error in each) for each in found.values()]
+        together = [sum(error for _, error in differences) for differences in by_name.values()]
         errors.append(math.sqrt(sum(error**2 for error in together)) / len(pairs))
     choices = {tuple(domain.ids_sha256 for domain in counted(run)) for run in runs}
     by_images = float(np.mean(errors)) / math.sqrt(len(choices))
@@ -196,5 +199,5 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _batches(parts: Iterable[MethodResult]) -> float:
-    return sum(part.batches for part in parts)
+def _batches(results: Iterable[MethodResult]) -> float:
+    return sum(result.batches for result in results)

@@ -31,9 +31,9 @@ class Bits:
 
     def append(self, flags: NDArray[np.bool_]) -> None:
         """Adds `flags` `[N]` at the end."""
-        whole = self._count // 8  # bytes that are full
-        begun = self.array(whole * 8)
-        self._packed[whole:] = np.packbits(np.concatenate([begun, flags])).tobytes()
+        full_bytes = self._count // 8  # bytes that are full
+        last_bits = self.array(full_bytes * 8)
+        self._packed[full_bytes:] = np.packbits(np.concatenate([last_bits, flags])).tobytes()
         self._count += len(flags)
 
     def array(self, start: int = 0) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What a run came to: per domain and method, and along the stream; all of it survives JSON to the bit."""
+"""The outcome of a run, per domain and method and along the stream; it survives JSON to the bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from .metrics import Tally
 
 @dataclass
 class MethodResult:
-    """What one method did on one domain. A batch of several domains counts for each by its share of images.
+    """The outcome of one method on one domain.
+
+    A batch of several domains counts for each by its share of images.
 
     Attributes:
         tally: counts of right and wrong predictions.
@@ -97,13 +99,13 @@ class DomainResult:
 
     @property
     def odd_count(self) -> str:
-        """In words, where the data has not as many images as the official data set; else nothing."""
+        """Note that the data has not as many images as the official data set; else empty."""
         if self.expected in (None, self.found):
             return ""
         return f"{self.found:,} of {self.expected:,} official images"
 
     def gained_and_lost(self, label: str) -> tuple[int, int]:
-        """How many images a method got right where the first one did not, and the other way round.
+        """Count the images that a method got right and the first one did not, and the other way round.
 
         Counted over the images that both have seen: an interruption can leave one of them a batch ahead.
         """
@@ -116,21 +118,21 @@ class DomainResult:
         """Everything, methods last."""
         facts = {name: value for name, value in vars(self).items() if name != "methods"}
         methods = {}
-        for label, part in self.methods.items():
+        for label, result in self.methods.items():
             gained, lost = self.gained_and_lost(label)
-            methods[label] = {**part.to_json(), "gained": gained, "lost": lost}
+            methods[label] = {**result.to_json(), "gained": gained, "lost": lost}
         return {**facts, "methods": methods}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> DomainResult:
         """The same again."""
-        methods = {label: MethodResult.from_json(part) for label, part in content["methods"].items()}
+        methods = {label: MethodResult.from_json(result) for label, result in content["methods"].items()}
         return DomainResult(**{**content, "methods": methods})
 
 
 @dataclass
 class Trace:
-    """What a method did along the stream, in points of one or more batches.
+    """The course of a method along the stream, in points of one or more batches.
 
     Attributes:
         images: images of each point.
@@ -152,10 +154,10 @@ class Trace:
                 values.append(None)
         self.images[-1] += len(correct)
         self.correct[-1] += int(correct.sum())
-        said = dict(prediction.diagnostics)
+        reported = dict(prediction.diagnostics)
         if prediction.loss is not None:
-            said["loss"] = prediction.loss
-        for name, value in said.items():
+            reported["loss"] = prediction.loss
+        for name, value in reported.items():
             column = self.values.setdefault(name, [None] * len(self.images))
             column[-1] = float(value)
 

@@ -1,4 +1,4 @@
-"""How far an interrupted evaluation came: one file with all results and all states, written atomically."""
+"""Progress of an interrupted evaluation: one file with all results and states, written atomically."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
         header = json.loads(arrays.pop("header").tobytes())
         if header["schema"] != SCHEMA:
             raise ValueError(f"schema {header['schema']}")
-        found = header["key"]
+        saved_key = header["key"]
         runs = [Run.from_json(run) for run in header["runs"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StateError(
             f"{path} is not readable progress of a run ({error}); remove it, and start without --resume"
         ) from error
     now = json.loads(json.dumps(key))  # tuples are lists there
-    differing = [name for name in {**now, **found} if now.get(name) != found.get(name)]
+    differing = [name for name in {**now, **saved_key} if now.get(name) != saved_key.get(name)]
     if differing:
         raise StateError(
             f"{path} is the progress of another run: "
-            f"{'; '.join(_difference(name, now, found) for name in differing)}. "
+            f"{'; '.join(_difference(name, now, saved_key) for name in differing)}. "
             "Give the same options as then, or start without --resume"
         )
     return runs, Saved(path, arrays)
@@ -102,9 +102,9 @@ def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
 
 
 def _difference(name: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """What differs in one entry of the keys; of dictionaries only the entries that do."""
+    """Describe the difference in one entry of the keys; of dictionaries only the entries that differ."""
     now, then = expected.get(name), found.get(name)
     if isinstance(now, dict) and isinstance(then, dict):
-        names = [each for each in {**now, **then} if now.get(each) != then.get(each)]
-        now, then = ({each: side.get(each) for each in names} for side in (now, then))
+        names = [entry for entry in {**now, **then} if now.get(entry) != then.get(entry)]
+        now, then = ({entry: side.get(entry) for entry in names} for side in (now, then))
     return f"{name} is {now!r} now and was {then!r}"

@@ -59,7 +59,7 @@ class Results:
 
     @property
     def complete(self) -> bool:
-        """Whether every image of every domain was seen, for every seed."""
+        """True if every image of every domain was processed, for every seed."""
         return len(self.runs) == len(self.protocol.seeds) and all(run.complete for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,8 +90,8 @@ _FACTS = ("bundle", "engine", "methods", "versions", "machine")
 _NUMBERS = re.compile(r"\[\n\s+(?:(?:-?\d[\d.e+-]*|null),?\s+)+\]")
 
 
-def _on_one_line(found: re.Match[str]) -> str:
-    return " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]")
+def _on_one_line(match: re.Match[str]) -> str:
+    return " ".join(match.group().split()).replace("[ ", "[").replace(" ]", "]")
 
 
 def of_run(
@@ -143,7 +143,7 @@ def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
             f"expected adapters with the seed {run.seed}, found {', '.join(map(str, seeds))}; results are of "
             "one seed, so open all adapters with the same"
         )
-    networks = [each.network for each in adapters.values() if isinstance(each.network, Network)]
+    networks = [adapter.network for adapter in adapters.values() if isinstance(adapter.network, Network)]
     kinds = {(network.info.identity, network.provider) for network in networks}
     if len(networks) < len(adapters) or len(kinds) != 1:
         raise InputError(
@@ -184,7 +184,7 @@ def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of fozo and of what its results depend on."""
+    """Return the versions of fozo and of the packages that its results depend on."""
     return {
         "fozo": __version__,
         "onnxruntime": onnxruntime.__version__,
@@ -233,9 +233,9 @@ def from_json(content: Mapping[str, Any]) -> Results:
     protocol = dict(content["protocol"])
     for name in ("severities", "seeds"):
         protocol[name] = tuple(protocol[name])
-    known = {f.name for f in fields(Protocol)}
+    names = {f.name for f in fields(Protocol)}
     return Results(
-        Protocol(**{name: value for name, value in protocol.items() if name in known}),
+        Protocol(**{name: value for name, value in protocol.items() if name in names}),
         **{name: content[name] for name in _FACTS},
         runs=[Run.from_json(run) for run in content["runs"]],
         created=content["created"],

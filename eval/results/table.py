@@ -34,21 +34,21 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
 
     The best one has a `*`, and a `~` stands behind what differs from the first method by no more than noise.
     """
-    accuracies = {label: part.tally.accuracy for label, part in domain.methods.items()}
+    accuracies = {label: result.tally.accuracy for label, result in domain.methods.items()}
     best, first = max(accuracies.values()), next(iter(accuracies))
     cells = []
     for label, value in accuracies.items():
         noise = label != first and is_noise(*difference(domain, label))
         star = value == best and len(accuracies) > 1
         cells.append(_cell(label, f"{100 * value:.1f}{marks(best=star, noise=noise)}"))
-    seen = next(iter(domain.methods.values())).tally.images
-    note = "" if domain.complete else f"  (first {seen} images)"
+    images = next(iter(domain.methods.values())).tally.images
+    note = "" if domain.complete else f"  (first {images} images)"
     note += f"  ({domain.odd_count})" if domain.odd_count else ""
     return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 
 def marks(*, best: bool, noise: bool) -> str:
-    """What stands behind an accuracy: always two characters, so that columns stay aligned."""
+    """Return the marks behind an accuracy: always two characters, so that columns stay aligned."""
     return f"{'*' if best else ' '}{'~' if noise else ' '}"
 
 

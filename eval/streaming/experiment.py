@@ -58,7 +58,7 @@ class Experiment:
     _saved: progress.Saved | None = None
 
     def __post_init__(self) -> None:
-        """What can fail fails now: the data of the first seed, and every method on this bundle."""
+        """Open the data of the first seed and every method on this bundle, so that errors come first."""
         self._first = self.domains(self.protocol.seeds[0])
         self.adapters = self._adapters(self.protocol.seeds[0])
 
@@ -74,7 +74,7 @@ class Experiment:
 
     @property
     def results(self) -> results.Results:
-        """What was measured so far."""
+        """Results measured so far."""
         return results.Results(
             self.protocol,
             **results.describe(self.bundle, self.precision, self.network),
@@ -85,12 +85,12 @@ class Experiment:
 
     def run(self) -> Iterator[int]:
         """Runs from where it is to the end; yields the number of images after every batch."""
-        for place, seed in enumerate(self.protocol.seeds):
-            domains = self._first if not place else self.domains(seed)
-            if place >= len(self.runs):
+        for number, seed in enumerate(self.protocol.seeds):
+            domains = self._first if not number else self.domains(seed)
+            if number >= len(self.runs):
                 self.adapters, self._saved = self._adapters(seed), None
                 self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))
-            elif self.runs[place].complete:
+            elif self.runs[number].complete:
                 continue
             elif self._saved is not None:
                 self.adapters = self._adapters(seed)
@@ -98,7 +98,7 @@ class Experiment:
                 self._saved = None
             stream = segments(domains, self.protocol, seed)
             yield from advance(
-                self.runs[place], stream, self.adapters, self.protocol.batch_size, self.columns
+                self.runs[number], stream, self.adapters, self.protocol.batch_size, self.columns
             )
 
     def save_progress(self, path: Path) -> None:
@@ -120,14 +120,14 @@ class Experiment:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """What makes two runs the same: code, model, methods, protocol and images."""
+        """Identity of a run: code, model, methods, protocol and images."""
         return {
             "versions": results.versions(),
             "bundle": self.bundle.sha256,
             "precision": self.precision,
             "provider": self.network.provider,
             "protocol": asdict(self.protocol),
-            "methods": {label: [each.name, options_of(each)] for label, each in self.methods.items()},
+            "methods": {label: [method.name, options_of(method)] for label, method in self.methods.items()},
             "images": self._images_sha256(),
         }
 
@@ -140,7 +140,7 @@ class Experiment:
         return sha256_of_parts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
 
     def _adapters(self, seed: int) -> dict[str, Adapter]:
-        return {label: Adapter(self.network, each, seed) for label, each in self.methods.items()}
+        return {label: Adapter(self.network, method, seed) for label, method in self.methods.items()}
 
 
 def prepare(spec: EvaluationSpec) -> Experiment:

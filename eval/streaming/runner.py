@@ -80,8 +80,8 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
     domain = DomainResult("stream", {label: MethodResult() for label in adapters})
     run = Run(first.seed, [domain], {label: Trace() for label in adapters})
     pixels, targets = hashlib.sha256(), hashlib.sha256()
-    for images, given in batches:
-        labels = _checked(given, images, first)
+    for images, batch_labels in batches:
+        labels = _check_labels(batch_labels, images, first)
         _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64)), [domain], 1)
         domain.images += len(labels)
         pixels.update(np.ascontiguousarray(images).data)
@@ -94,7 +94,7 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
     return run
 
 
-def _checked(labels: Any, images: ImageArray, adapter: Adapter) -> Integers:
+def _check_labels(labels: Any, images: ImageArray, adapter: Adapter) -> Integers:
     """Labels as `[N]` integers; what is wrong with them is said before anything is learnt."""
     array, classes = np.asarray(labels), adapter.network.info.classes
     if array.dtype.kind not in "iu" or array.shape != images.shape[:1]:
@@ -143,8 +143,8 @@ def _step(
     stepped = _predictions(adapters, batch.images, run.batch)
     run.consistent = False
     for label, (prediction, seconds, peak) in stepped.items():
-        parts = [domain.methods[label] for domain in current]
-        correct = _count(parts, batch, prediction, seconds, peak)
+        results = [domain.methods[label] for domain in current]
+        correct = _count(results, batch, prediction, seconds, peak)
         run.traces[label].add(prediction, correct, new=run.batch % stride == 0)
     run.batch += 1
     run.consistent = True
@@ -156,20 +156,20 @@ def _predictions(
     """Every method's step, its seconds and its peak of memory: all of them, or none if one is interrupted."""
     before = {label: adapter.snapshot() for label, adapter in adapters.items()}
     try:
-        return {label: _timed(adapters[label], images) for label in _rotated(list(adapters), index)}
+        return {label: _time_step(adapters[label], images) for label in _rotate_labels(list(adapters), index)}
     except BaseException:
         for label, adapter in adapters.items():
             adapter.restore(before[label])
         raise
 
 
-def _rotated(labels: list[str], index: int) -> list[str]:
-    """Each method is first in its turn: the threads that load ahead disturb whichever runs first."""
+def _rotate_labels(labels: list[str], index: int) -> list[str]:
+    """Rotate `labels` so that each method is first in turn: threads that load ahead disturb the first."""
     start = index % len(labels)
     return labels[start:] + labels[:start]
 
 
-def _timed(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
+def _time_step(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
     """A step, its seconds, and the largest resident memory meanwhile."""
     reset_peak()
     begin = time.perf_counter()
@@ -178,18 +178,18 @@ def _timed(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int
 
 
 def _count(
-    parts: Sequence[MethodResult], batch: Batch, prediction: Prediction, seconds: float, peak: int
+    results: Sequence[MethodResult], batch: Batch, prediction: Prediction, seconds: float, peak: int
 ) -> NDArray[np.bool_]:
     """Adds a step to the results of the domains that its images belong to; which images it got right."""
     correct = np.zeros(len(batch.labels), bool)
     for index in np.unique(batch.members):
-        part, here = parts[index], batch.members == index
-        correct[here] = part.tally.add(prediction.logits[here], batch.labels[here])
-        part.right.append(correct[here])
+        result, here = results[index], batch.members == index
+        correct[here] = result.tally.add(prediction.logits[here], batch.labels[here])
+        result.right.append(correct[here])
         share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
-        part.batches += share
-        part.forwards += share * prediction.forwards
-        part.guarded += share * prediction.guarded
-        part.seconds += share * seconds
-        part.peak_bytes = max(part.peak_bytes, peak)
+        result.batches += share
+        result.forwards += share * prediction.forwards
+        result.guarded += share * prediction.guarded
+        result.seconds += share * seconds
+        result.peak_bytes = max(result.peak_bytes, peak)
     return correct

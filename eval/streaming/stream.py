@@ -68,8 +68,8 @@ class Segment:
 
         with closing(load_batches(load, range(len(order)), size)) as loaded:
             for index, images in enumerate(loaded):
-                part = slice(index * size, index * size + len(images))
-                yield Batch(images, labels[part], members[part])
+                batch = slice(index * size, index * size + len(images))
+                yield Batch(images, labels[batch], members[batch])
 
 
 def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:
@@ -78,7 +78,7 @@ def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[S
     Under `mixed` and `rounds`, clean images come once, at the end: they tell what adaptation costs.
     """
     if protocol.setting == "mixed":
-        return _mixed(domains, seed)
+        return _mix_domains(domains, seed)
     forget = protocol.setting in ("reset", "label_shift")
     return [
         Segment((domain,), _order(domain, protocol, seed, turn), forget, turn)
@@ -88,7 +88,7 @@ def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[S
     ]
 
 
-def _mixed(domains: Sequence[Domain], seed: int) -> list[Segment]:
+def _mix_domains(domains: Sequence[Domain], seed: int) -> list[Segment]:
     mixed = tuple(domain for domain in domains if domain.name != CLEAN)
     stream = [Segment(mixed, partial(shuffled, sum(map(len, mixed)), "mixed", seed), True)] if mixed else []
     for domain in (domain for domain in domains if domain.name == CLEAN):
