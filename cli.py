@@ -10,17 +10,17 @@ from typing import NoReturn
 import click
 
 from ._version import __version__
-from .commands.adapt import adapt
-from .commands.bench import bench
-from .commands.corrupt import corrupt
-from .commands.export import export
-from .commands.inspect import inspect
-from .commands.methods import list_methods
-from .commands.predict import predict
-from .commands.quantize import quantize
-from .commands.report import report
-from .commands.source import source
-from .commands.sweep import sweep
+from .commands.adapt_command import adapt
+from .commands.bench_command import bench
+from .commands.corrupt_command import corrupt
+from .commands.export_command import export
+from .commands.inspect_command import inspect
+from .commands.methods_command import list_methods
+from .commands.predict_command import predict
+from .commands.quantize_command import quantize
+from .commands.report_command import report
+from .commands.source_command import source
+from .commands.sweep_command import sweep
 from .engine.errors import FozoError
 
 

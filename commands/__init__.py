@@ -1,1 +1,1 @@
-"""The commands of the command line, one per file. They import rooms only when they run."""
+"""The commands of the command line, one per `*_command.py`. They import rooms only when they run."""

@@ -712,7 +712,7 @@ def test_command_without_onnx(
 def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn", reason="the demonstration's images come with scikit-learn")
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))
-    monkeypatch.setattr("fozo.commands.export.CALIBRATION_IMAGES", 64)
+    monkeypatch.setattr("fozo.commands.export_command.CALIBRATION_IMAGES", 64)
 
 
 @pytest.mark.usefixtures("quick_export", "fast")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fozo.cli import cli
-from fozo.commands.report import report
+from fozo.commands.report_command import report
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import FozoError, InputError, OutputError
 from fozo.engine.streams.adapter import Adapter
