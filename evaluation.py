@@ -3,10 +3,10 @@
 Everything here may be imported as `fozo.evaluation.NAME`. Modules below `fozo.eval` are internal.
 """
 
-from .eval.corruptions.by_name import corrupt
-from .eval.datasets.by_name import open_dataset
+from .eval.corruptions.corruption_registry import corrupt
+from .eval.datasets.dataset_registry import open_dataset
+from .eval.datasets.dataset_request import DatasetRequest
 from .eval.datasets.domain import Domain, imagefolder
-from .eval.datasets.request import DatasetRequest
 from .eval.datasets.subset import choose_subset
 from .eval.predict.class_list import read_class_list
 from .eval.predict.image_paths import resolve_inputs

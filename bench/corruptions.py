@@ -24,7 +24,7 @@ import numpy as np
 from fozo.data.images import list_images, read_image
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.network import Network
-from fozo.eval.corruptions.by_name import FROST, NAMES, SEVERITIES, corrupt
+from fozo.eval.corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt
 from fozo.eval.datasets.domain import imagefolder
 from numpy.typing import NDArray
 

@@ -21,7 +21,7 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.registry import parse_methods
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
-from fozo.eval.corruptions.by_name import corrupt
+from fozo.eval.corruptions.corruption_registry import corrupt
 from fozo.eval.datasets.domain import imagefolder
 from numpy.typing import NDArray
 

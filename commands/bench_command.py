@@ -88,9 +88,9 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
         _tune(bundle, quiet, **options)
         return
     from ..engine.files import check_writable, write_atomic
-    from ..eval.bench.bench import prepare
     from ..eval.bench.bench_document import format_document
     from ..eval.bench.bench_table import format_table
+    from ..eval.bench.benchmark import prepare
     from ..eval.bench.samples import BenchError
 
     check_writable(out)  # fails now and not after the work

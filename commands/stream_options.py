@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..eval.datasets.by_name import DATASETS
+from ..eval.datasets.dataset_registry import DATASETS
 from .options import (
     BATCH_SIZE,
     CORRUPTIONS,

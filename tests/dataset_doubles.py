@@ -11,9 +11,9 @@ import pytest
 from doubles import draw_picture, vit_manifest
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import InputError
-from fozo.eval.datasets.by_name import open_dataset
+from fozo.eval.datasets.dataset_registry import open_dataset
+from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.eval.datasets.domain import Domain
-from fozo.eval.datasets.request import DatasetRequest
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -26,7 +26,7 @@ LIGHT_MODULES = {
     "engine.bundle.preprocessing",
     "engine.errors",
     "engine.names",
-    "eval.datasets.by_name",
+    "eval.datasets.dataset_registry",
     "eval.protocol",
     "quant.names",
 }

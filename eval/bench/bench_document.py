@@ -12,7 +12,7 @@ from typing import Any
 from ..._version import __version__
 from ...engine.runtime.cpu import available_cpus, cpu_features
 from .backends import TORCH
-from .bench import BASELINE, Benchmark
+from .benchmark import BASELINE, Benchmark
 from .samples import Measurement, Sample
 
 SCHEMA = 2

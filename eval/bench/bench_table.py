@@ -6,8 +6,8 @@ from itertools import groupby
 
 from ...engine.runtime.cpu import available_cpus, cpu_features
 from .backends import describe_threads
-from .bench import BASELINE, Benchmark
 from .bench_document import describe_bundle, package_versions
+from .benchmark import BASELINE, Benchmark
 from .samples import Measurement
 
 # Columns of the table: heading, width and format of the values of `_format_row`.

@@ -15,9 +15,9 @@ from PIL import Image
 from ...data.images import preprocess
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError, reason
-from ..corruptions.by_name import SEVERITIES
+from ..corruptions.corruption_registry import SEVERITIES
+from .dataset_request import DatasetRequest
 from .domain import EXTRA, IMAGENET_C, Domain, Pixels, arrays, check_names, check_severities, numbered
-from .request import DatasetRequest
 
 IMAGES = 10_000
 LABELS = "labels.npy"

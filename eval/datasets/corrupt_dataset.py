@@ -20,7 +20,7 @@ from ...data.images import preprocess, read_image
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ...engine.errors import InputError, OutputError
 from ...engine.files import sha256_of_parts, write_atomic
-from ..corruptions.by_name import FROST, corrupt, frost_textures
+from ..corruptions.corruption_registry import FROST, corrupt, frost_textures
 from ..processes.workers import in_processes
 from .class_folders import ClassFolders, class_folders
 from .corrupted_folder import begin_record

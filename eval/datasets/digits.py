@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...engine.bundle.manifest import Manifest
+from .dataset_request import DatasetRequest
 from .domain import CLEAN, Domain, demo, generate_at_severities
-from .request import DatasetRequest
 
 DEMO_CORRUPTIONS = (
     "gaussian_noise",

@@ -14,7 +14,7 @@ from ...data.images import preprocess, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.files import sha256_of_parts
-from ..corruptions.by_name import FROST, NAMES, SEVERITIES, corrupt, frost_textures
+from ..corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt, frost_textures
 from .class_folders import ClassFolders, class_folders, class_index, official_classes
 
 IMAGENET_C = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...engine.bundle.manifest import Manifest
+from .dataset_request import DatasetRequest
 from .domain import Domain, imagefolder
-from .request import DatasetRequest
 
 
 def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:

@@ -13,9 +13,9 @@ from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .class_folders import IMAGENET_CLASSES as CLASSES
 from .class_folders import class_folders, class_index, entries
+from .dataset_request import DatasetRequest
 from .domain import Domain, imagefolder, prepared, reader
 from .imagenet_subsets import IMAGENET_A, IMAGENET_R
-from .request import DatasetRequest
 from .validation_labels import FORMS, read_labels, stem
 
 VALIDATION_IMAGES = 50_000

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from ...data.images import center_crop, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
-from ..corruptions.by_name import FROST
+from ..corruptions.corruption_registry import FROST
 from .class_folders import class_folders, class_index, official_classes
 from .corrupted_folder import RECORD, Record, read_record
+from .dataset_request import DatasetRequest, format_options
 from .domain import (
     CLEAN,
     EXTRA,
@@ -27,7 +28,6 @@ from .domain import (
     reader,
 )
 from .imagenet import VALIDATION_IMAGES, validation
-from .request import DatasetRequest, format_options
 
 IMAGES = 50_000
 SIZE = 224

@@ -16,7 +16,7 @@ from ...engine.files import sha256_of_parts
 from ...engine.registry import AnyMethod, options_of, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
-from ..datasets.by_name import open_dataset
+from ..datasets.dataset_registry import open_dataset
 from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ...engine.errors import InputError
 from ...engine.records import RecordError, load_record, to_dict
 from ...engine.streams.adapter import DEFAULT_SEED
-from ..datasets.request import OPTION_FIELDS, PATH_FIELDS, DatasetRequest
+from ..datasets.dataset_request import OPTION_FIELDS, PATH_FIELDS, DatasetRequest
 from ..protocol import Setting
 
 _DATASET_OPTIONS = (*OPTION_FIELDS, "severities")

@@ -10,7 +10,7 @@ from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
 from ...engine.registry import options_of, parse_method
-from ..datasets.by_name import generates_corruptions
+from ..datasets.dataset_registry import generates_corruptions
 from ..datasets.domain import Domain
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol

@@ -22,11 +22,11 @@ from doubles import WNIDS, child_environment, draw_picture, fozo_command, run_fo
 from fozo.data.images import preprocess, read_image
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import ComputeError, InputError, OutputError
-from fozo.eval.corruptions.by_name import corrupt
-from fozo.eval.datasets.by_name import open_dataset
+from fozo.eval.corruptions.corruption_registry import corrupt
 from fozo.eval.datasets.corrupt_dataset import Recipe, Work, corrupt_image, prepare, write
+from fozo.eval.datasets.dataset_registry import open_dataset
+from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.eval.datasets.domain import IMAGENET_C, Domain
-from fozo.eval.datasets.request import DatasetRequest
 from fozo.eval.processes.workers import in_processes
 from PIL import Image
 
@@ -144,7 +144,7 @@ def test_frost_is_made_from_its_textures(tmp_path: Path) -> None:
     found = np.asarray(Image.open(tmp_path / "out" / "frost" / "2" / WNIDS[0] / "b.png"))
     np.testing.assert_array_equal(found, expected)
     Image.fromarray(draw_picture(9, (240, 260))).save(tmp_path / "frost3.png")
-    from fozo.eval.corruptions.by_name import frost_textures
+    from fozo.eval.corruptions.corruption_registry import frost_textures
 
     frost_textures.cache_clear()
     with pytest.raises(InputError, match="frost_textures_sha256"):

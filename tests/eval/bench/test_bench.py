@@ -22,11 +22,11 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.runtime.arrangement import load_arrangement
 from fozo.engine.runtime.tuning import arrangements
-from fozo.eval.bench import backends, bench, samples
+from fozo.eval.bench import backends, benchmark, samples
 from fozo.eval.bench.backends import Backend, Cell, list_cells
-from fozo.eval.bench.bench import Benchmark, prepare
 from fozo.eval.bench.bench_document import to_document
 from fozo.eval.bench.bench_table import format_table
+from fozo.eval.bench.benchmark import Benchmark, prepare
 from fozo.eval.bench.samples import BenchError, Measurement, Sample, take_sample, time_ratio
 from fozo.eval.bench.worker import time_steps
 
@@ -208,7 +208,7 @@ def test_defaults_and_what_is_given_twice(bundle_path: Path) -> None:
     twice = {"methods": ("fozo", "fozo"), "batch_sizes": (4, 4), "threads": ()}
     cells = [m.cell for m in prepare(bundle_path, **{**OPTIONS, **twice}).measurements]
     assert {(c.backend, c.method, c.batch_size) for c in cells} == {(FP32, "fozo", 4)}
-    assert [c.threads for c in cells] == list(dict.fromkeys((1, bench.available_cpus())))
+    assert [c.threads for c in cells] == list(dict.fromkeys((1, benchmark.available_cpus())))
 
 
 # --- real processes ---
@@ -369,13 +369,13 @@ def test_interrupt(bundle_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     program = (
         # The third sample never ends, and says so.
-        "from fozo.eval.bench import bench; from fozo.cli import main; import time\n"
-        "take, taken = bench.take_sample, []\n"
+        "from fozo.eval.bench import benchmark; from fozo.cli import main; import time\n"
+        "take, taken = benchmark.take_sample, []\n"
         "def slow(*arguments):\n"
         "    taken.append(1)\n"
         "    if len(taken) == 3: print('slow', flush=True); time.sleep(100)\n"
         "    return take(*arguments)\n"
-        "bench.take_sample = slow; main()"
+        "benchmark.take_sample = slow; main()"
     )
     arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--rounds", "5")]
     with subprocess.Popen(

@@ -15,7 +15,7 @@ from doubles import real_data
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions import spatter as drops
 from fozo.eval.corruptions.blur import scattered
-from fozo.eval.corruptions.by_name import (
+from fozo.eval.corruptions.corruption_registry import (
     CORRUPTIONS,
     DEFOCUS_RADIUS_ALIAS,
     NAMES,

@@ -13,7 +13,7 @@ from dataset_doubles import (
     refused,
 )
 from doubles import WNIDS, vit_manifest
-from fozo.eval.datasets.by_name import DATASETS, load_opener
+from fozo.eval.datasets.dataset_registry import DATASETS, load_opener
 from fozo.eval.datasets.digits import DEMO_CORRUPTIONS
 
 

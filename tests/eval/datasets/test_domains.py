@@ -15,7 +15,7 @@ import pytest
 from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.data.demo import DEMO_CLASSES, demo_images
 from fozo.engine.errors import InputError
-from fozo.eval.corruptions.by_name import NAMES, corrupt
+from fozo.eval.corruptions.corruption_registry import NAMES, corrupt
 from fozo.eval.datasets.domain import (
     EXTRA,
     IMAGENET_C,

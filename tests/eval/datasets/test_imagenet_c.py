@@ -19,7 +19,7 @@ from dataset_doubles import (
 )
 from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.engine.errors import InputError
-from fozo.eval.corruptions.by_name import corrupt
+from fozo.eval.corruptions.corruption_registry import corrupt
 from fozo.eval.datasets.domain import IMAGENET_C
 from PIL import Image
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fozo.engine.errors import InputError
-from fozo.eval.datasets.request import DatasetRequest
+from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.eval.streaming.spec import EvaluationSpec
 
 SPEC = EvaluationSpec(

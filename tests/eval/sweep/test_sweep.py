@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from doubles import child_environment, fozo_command, run_fozo, save_class_folders
 from fozo.cli import cli
 from fozo.engine.errors import ComputeError, InputError
-from fozo.eval.datasets.request import DatasetRequest
+from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.eval.protocol import Protocol
 from fozo.eval.report.digest.sources import collect
 from fozo.eval.results import results_file as results

@@ -17,7 +17,7 @@ class DatasetRequest:
     """A data set, its location and its corruptions.
 
     Attributes:
-        name: one of `by_name.DATASETS`.
+        name: one of `dataset_registry.DATASETS`.
         data: folder of the data set, in the official layout.
         clean: for imagenet-c, clean images by class folder, which become the last domain.
         labels: file with the classes of clean images that lie in one folder.

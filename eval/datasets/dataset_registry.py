@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ...engine.errors import InputError
-from .request import DatasetRequest, format_options
+from .dataset_request import DatasetRequest, format_options
 
 if TYPE_CHECKING:
     from ...engine.bundle.manifest import Manifest
