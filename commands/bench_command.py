@@ -54,11 +54,11 @@ from .progress import Progress
     help="Compare with the same model in eager PyTorch, float32 and bfloat16.",
 )
 @click.option(
-    "--rounds",
+    "--samples",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Samples of every cell, taken in turn.",
+    help="Samples to take of every cell, in rounds over all cells.",
 )
 @click.option(
     "--min-seconds",
@@ -81,7 +81,7 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
     \b
     Every sample is taken in a process of its own, one after the other. Examples:
       fozo bench --batch-size 64 --torch
-      fozo bench tiny --precision int8 --workers 1 --rounds 9
+      fozo bench tiny --precision int8 --workers 1 --samples 9
       fozo bench tiny --tune --batch-size 8
     """
     if tune:
@@ -96,7 +96,7 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
     check_writable(out)  # fails now and not after the work
     benchmark = prepare(bundle, **options)
     try:
-        with Progress(benchmark.samples, quiet, "samples") as advance:
+        with Progress(benchmark.sample_count, quiet, "samples") as advance:
             benchmark.run(advance)
     finally:
         if benchmark.started:
@@ -116,7 +116,7 @@ def _tune(
     precisions: tuple[str, ...],
     providers: tuple[str, ...],
     batch_sizes: tuple[int, ...],
-    rounds: int,
+    samples: int,
     **ignored: Any,
 ) -> None:
     """Tune every selected graph on every selected provider, and refuse options that would have no effect."""
@@ -129,13 +129,13 @@ def _tune(
     if unused:
         flags = [option.opts[-1] for option in context.command.params if option.name in unused]
         raise InputError(
-            "--tune goes with --precision, --provider, --batch-size, --rounds and --quiet; "
+            "--tune goes with --precision, --provider, --batch-size, --samples and --quiet; "
             f"leave out {', '.join(flags)}"
         )
     opened = Bundle.open(bundle)
     for provider in dict.fromkeys(providers):
         for precision in dict.fromkeys(precisions or opened.manifest.graphs):
-            tuning = Tuning(opened, precision, provider, max(batch_sizes), rounds)
+            tuning = Tuning(opened, precision, provider, max(batch_sizes), samples)
             with Progress(tuning.images, quiet) as advance:
                 measured = tuning.run(advance)
             click.echo(tuning.table(measured))

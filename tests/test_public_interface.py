@@ -90,6 +90,7 @@ def test_evaluation_loads_neither_torch_nor_drawing() -> None:
         ("results", "eval.results.results_file"),
         ("progress of a run", "eval.results.partial_results"),
         ("sweep", "eval.sweep.folder"),
+        ("samples", "eval.bench.bench_document"),
     ],
 )
 def test_schema_versions_are_those_of_the_code(file: str, module: str) -> None:

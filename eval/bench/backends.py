@@ -12,7 +12,7 @@ from ...engine.registry import parse_method
 TORCH = "torch"  # the provider that is PyTorch instead of one of ONNX Runtime's
 TORCH_METHODS = ("no_adapt", "fozo")
 TORCH_PRECISIONS = ("fp32", "bf16")
-TORCH_PARTS = (None, 8)
+TORCH_CHUNK_SIZES = (None, 8)
 
 
 @dataclass(frozen=True)
@@ -22,25 +22,26 @@ class Backend:
     Attributes:
         precision: a graph of the bundle, or the data type of PyTorch.
         provider: `cpu` or `openvino` of ONNX Runtime, or `torch`.
-        part: images per forward in PyTorch; None is the entire batch. ONNX Runtime has its own micro-batches.
+        chunk_size: images per forward in PyTorch; None is the entire batch. ONNX Runtime has its own
+            micro-batches.
     """
 
     precision: str
     provider: str = "cpu"
-    part: int | None = None
+    chunk_size: int | None = None
 
     @property
     def label(self) -> str:
         """Name in the table."""
         if self.provider == TORCH:
-            return f"torch {self.precision}" + (f", {self.part} at a time" if self.part else "")
+            return f"torch {self.precision}" + (f", {self.chunk_size} at a time" if self.chunk_size else "")
         return self.precision if self.provider == "cpu" else f"{self.precision} {self.provider}"
 
     def supports(self, method: str, batch_size: int) -> bool:
-        """Return true if it has the method, and if `part` is smaller than the batch."""
+        """Return whether it has the method, and its chunks are smaller than the batch."""
         if self.provider != TORCH:
             return True
-        return method in TORCH_METHODS and (self.part is None or self.part < batch_size)
+        return method in TORCH_METHODS and (self.chunk_size is None or self.chunk_size < batch_size)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def list_torch_backends() -> list[Backend]:
             f"--torch compares with PyTorch models of timm, but {' and '.join(missing)} cannot be found; "
             'install both with: pip install "fozo[export]"'
         )
-    return [Backend(precision, TORCH, part) for precision in TORCH_PRECISIONS for part in TORCH_PARTS]
+    return [Backend(precision, TORCH, size) for precision in TORCH_PRECISIONS for size in TORCH_CHUNK_SIZES]
 
 
 def describe_threads(count: int) -> str:

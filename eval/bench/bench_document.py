@@ -15,7 +15,7 @@ from .backends import TORCH
 from .benchmark import BASELINE, Benchmark
 from .samples import Measurement, Sample
 
-SCHEMA = 2
+SCHEMA = 3
 _PACKAGES = ("onnxruntime", "onnxruntime-openvino", "numpy", "torch", "timm")
 
 
@@ -29,7 +29,7 @@ def to_document(benchmark: Benchmark) -> dict[str, Any]:
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "complete": benchmark.complete,
-        "rounds": benchmark.rounds,
+        "samples_per_cell": benchmark.samples_per_cell,
         "min_seconds": benchmark.min_seconds,
         "bundle": describe_bundle(benchmark),
         "machine": {

@@ -52,7 +52,7 @@ def _format_heading(benchmark: Benchmark) -> list[str]:
         f"for int8: {' '.join(cpu.features) or 'nothing known'}",
         ", ".join(f"{name} {number}" for name, number in package_versions().items()),
         f"load average {_format_number(before, '.2f')} before, {_format_number(after, '.2f')} after{busy}",
-        f"medians of {benchmark.rounds} rounds; "
+        f"medians of {benchmark.samples_per_cell} samples per cell, taken in rounds over all cells; "
         f"a sample: a new process, {benchmark.min_seconds:g} s of steps",
         f"/ {BASELINE}, / first: time by that of {BASELINE}, and by that of {first}, within a round",
     ]

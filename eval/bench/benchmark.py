@@ -30,7 +30,7 @@ class Benchmark:
         bundle: the measured bundle.
         backends: in the order of the table; others are compared with the first.
         measurements: one per cell.
-        rounds: samples per cell.
+        samples_per_cell: number of samples to take of every cell.
         min_seconds: minimal total time of the steps of a sample.
         load: average number of running processes on the machine, before and after; None where unknown.
     """
@@ -38,14 +38,14 @@ class Benchmark:
     bundle: Bundle
     backends: list[Backend]
     measurements: list[Measurement]
-    rounds: int
+    samples_per_cell: int
     min_seconds: float
     load: list[float | None] = field(default_factory=lambda: [None, None])
 
     @property
-    def samples(self) -> int:
-        """Number of samples to take."""
-        return self.rounds * len(self.measurements)
+    def sample_count(self) -> int:
+        """Number of samples of all cells together."""
+        return self.samples_per_cell * len(self.measurements)
 
     @property
     def started(self) -> bool:
@@ -55,7 +55,7 @@ class Benchmark:
     @property
     def complete(self) -> bool:
         """True if every cell has all its samples or has failed."""
-        return all(m.failure or len(m.samples) == self.rounds for m in self.measurements)
+        return all(m.failure or len(m.samples) == self.samples_per_cell for m in self.measurements)
 
     @property
     def failures(self) -> list[str]:
@@ -76,7 +76,7 @@ class Benchmark:
         take = sample or take_sample
         self.load[0] = _load_average()
         try:
-            for _ in range(self.rounds):
+            for _ in range(self.samples_per_cell):
                 for measurement in self.measurements:
                     self._measure(measurement, take)
                     on_sample(1)
@@ -108,7 +108,7 @@ def prepare(
     threads: Sequence[int],
     providers: Sequence[str],
     with_torch: bool,
-    rounds: int,
+    samples: int,
     min_seconds: float,
 ) -> Benchmark:
     """Return a benchmark after checking all arguments.
@@ -121,7 +121,7 @@ def prepare(
         threads: numbers of threads; empty means one, and all processors.
         providers: `cpu`, `openvino`.
         with_torch: also measure eager PyTorch.
-        rounds: samples per cell.
+        samples: number of samples to take of every cell.
         min_seconds: minimal total time of the steps of a sample.
 
     Raises:
@@ -138,7 +138,7 @@ def prepare(
         backends += list_torch_backends()
     counts = _distinct(threads) or _distinct((1, available_cpus()))
     cells = list_cells(backends, _distinct(methods), _distinct(batch_sizes), counts)
-    return Benchmark(opened, backends, [Measurement(cell) for cell in cells], rounds, min_seconds)
+    return Benchmark(opened, backends, [Measurement(cell) for cell in cells], samples, min_seconds)
 
 
 def _load_average() -> float | None:

@@ -13,11 +13,9 @@ from dataclasses import asdict, dataclass, field
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import FozoError
 from ..processes.children import child_environment
-from .backends import TORCH, Cell
+from .backends import Cell
 
-# Programs that take one sample. PyTorch's is outside of this package, which must not load PyTorch.
-WORKER = "fozo.eval.bench.worker"
-TORCH_WORKER = "fozo.commands.bench_torch"
+WORKER = "fozo.eval.bench.worker"  # the program that takes one sample
 
 
 class BenchError(FozoError):
@@ -85,12 +83,7 @@ def take_sample(bundle: Bundle, cell: Cell, min_seconds: float) -> Sample:
         "min_seconds": min_seconds,
         "started": time.perf_counter(),
     }
-    command = [
-        sys.executable,
-        "-m",
-        TORCH_WORKER if cell.backend.provider == TORCH else WORKER,
-        json.dumps(request),
-    ]
+    command = [sys.executable, "-m", WORKER, json.dumps(request)]
     environment = child_environment(cell.threads)
     completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:

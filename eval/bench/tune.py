@@ -22,19 +22,19 @@ class Tuning:
         precision: name of the graph.
         provider: `cpu` or `openvino`.
         batch_size: images per forward.
-        rounds: measurements per arrangement.
+        samples: measurements per arrangement.
     """
 
     bundle: Bundle
     precision: str
     provider: str
     batch_size: int
-    rounds: int
+    samples: int
 
     @property
     def images(self) -> int:
         """Number of images to compute."""
-        return self.rounds * len(tuning.arrangements()) * self.batch_size
+        return self.samples * len(tuning.arrangements()) * self.batch_size
 
     def run(self, on_step: Callable[[int], None] = lambda images: None) -> list[Measured]:
         """Measure all arrangements, and save the fastest, which is returned first.
@@ -50,7 +50,7 @@ class Tuning:
         images = random_images(self.batch_size, self.bundle.manifest.preprocessing.size)
         cpus = available_cpus()
         with Network.open(self.bundle, self.precision, workers=cpus, provider=self.provider) as network:
-            measured = tuning.tune(network, images, rounds=self.rounds, on_step=on_step)
+            measured = tuning.tune(network, images, rounds=self.samples, on_step=on_step)
         graph = self.bundle.graph_sha256(self.precision)
         arrangement.store_arrangement(graph, self.provider, measured[0].arrangement)
         return measured
@@ -58,7 +58,7 @@ class Tuning:
     def table(self, measured: Sequence[Measured]) -> str:
         """Return the measurements as a table, and where the fastest arrangement is saved."""
         title = f"{self.bundle.manifest.model} {self.precision} on {self.provider}, batch {self.batch_size}"
-        lines = [f"{title}, medians of {self.rounds} rounds", "  workers  micro-batch     img/s   / best"]
+        lines = [f"{title}, medians of {self.samples} samples", "  workers  micro-batch     img/s   / best"]
         lines += [_format_row(row, measured[0]) for row in measured]
         best = measured[0].arrangement
         where = arrangement.cache_folder() / arrangement.CACHE_FILE

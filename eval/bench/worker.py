@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,21 @@ from ...engine.bundle.bundle import Bundle
 from ...engine.errors import FozoError
 from ...engine.model import ImageArray
 from ..processes.memory import peak_bytes
+from .backends import TORCH
 
 SOURCE_IMAGES = 4
 
-# A function that makes one step on its images, and the number of images per forward.
+# A function that adapts to its images once, and the number of images per forward.
 Step = tuple[Callable[[], object], int]
-Load = Callable[[Mapping[str, Any], Bundle, ImageArray], Step]
 
 
-def measure(request: Mapping[str, Any], load: Load) -> dict[str, Any]:
+def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load a backend, make one step, and time the following steps.
 
     Args:
-        request: `bundle` (path), `provider`, `precision`, `part` (PyTorch: images at a time, or None),
-            `method`, `batch_size`, `threads`, `min_seconds` (of timed steps; at least one is made), and
-            `started` (`time.perf_counter()`, which all processes share, at the start of this process).
-        load: loads the backend of a request.
+        request: `bundle` (path), `provider`, `precision`, `chunk_size` (PyTorch: images per forward,
+            or None), `method`, `batch_size`, `threads`, `min_seconds` (of timed steps; at least one is made),
+            and `started` (`time.perf_counter()`, which all processes share, at the start of this process).
 
     Returns:
         `seconds` per step (median), `steps`, `micro_batch`, `peak_mb` of the whole process, `load_seconds`
@@ -45,6 +45,7 @@ def measure(request: Mapping[str, Any], load: Load) -> dict[str, Any]:
     """
     bundle = Bundle.open(request["bundle"])
     images = random_images(request["batch_size"], bundle.manifest.preprocessing.size)
+    load = load_torch if request["provider"] == TORCH else load_adapter
     step, micro_batch = load(request, bundle, images)
     loaded = time.perf_counter()
     step()
@@ -90,6 +91,14 @@ def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray)
     return lambda: adapter.step(images), network.micro_batch
 
 
+def load_torch(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:
+    """Load a method in eager PyTorch."""
+    eager = import_module("fozo.export.eager")  # by name, as the evaluation does not depend on PyTorch
+    options = {name: request[name] for name in ("method", "precision", "threads")}
+    step = eager.make_step(bundle, images, part=request["chunk_size"], **options)
+    return step, request["chunk_size"] or len(images)
+
+
 def _compute_random_statistics(network: Any) -> Any:
     """Return source statistics of random images; the time of a step does not depend on their values."""
     from ...engine.model import SourceStatistics
@@ -100,14 +109,10 @@ def _compute_random_statistics(network: Any) -> Any:
     return SourceStatistics(features.mean(axis=0), features.std(axis=0, ddof=1), len(images))
 
 
-def main(load: Load = load_adapter) -> None:
-    """Answer the request in the first argument; print one line and exit with code 1 on an error.
-
-    Args:
-        load: loads the backend of the request.
-    """
+def main() -> None:
+    """Answer the request in the first argument; print one line and exit with code 1 on an error."""
     try:
-        print(json.dumps(measure(json.loads(sys.argv[1]), load)))
+        print(json.dumps(measure(json.loads(sys.argv[1]))))
     except FozoError as error:
         sys.exit(str(error))
 

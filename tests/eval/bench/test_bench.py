@@ -32,7 +32,7 @@ from fozo.eval.bench.worker import time_steps
 
 FP32, INT8 = Backend("fp32"), Backend("int8")
 WHOLE, PARTS = Backend("fp32", "torch"), Backend("bf16", "torch", 8)
-QUICK: list[str] = ["--batch-size", "2", "--workers", "1", "--rounds", "1", "--min-seconds", "0", "--quiet"]
+QUICK: list[str] = ["--batch-size", "2", "--workers", "1", "--samples", "1", "--min-seconds", "0", "--quiet"]
 OPTIONS: dict[str, Any] = {
     "methods": ("no_adapt", "fozo"),
     "precisions": (),
@@ -40,7 +40,7 @@ OPTIONS: dict[str, Any] = {
     "threads": (1,),
     "providers": ("cpu",),
     "with_torch": False,
-    "rounds": 2,
+    "samples": 2,
     "min_seconds": 0.0,
 }
 
@@ -136,7 +136,7 @@ def test_rounds_visit_all_cells_in_turn(quick: Benchmark) -> None:
     quick.run(counted.append, take)
     cells = [m.cell for m in quick.measurements]
     assert visited == cells * 2
-    assert sum(counted) == quick.samples == 8
+    assert sum(counted) == quick.sample_count == 8
     assert quick.complete
     first = quick.measurements[0]
     assert first.median("seconds") == 3  # of 1 and 5
@@ -277,7 +277,7 @@ def test_command(bundle_path: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     document = json.loads(out.read_text(encoding="utf-8"))
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["complete"] is True
     assert document["bundle"]["model"] == Bundle.open(bundle_path).manifest.model
     assert document["bundle"]["graphs"]["fp32"]["mb"] == (bundle_path / "model.onnx").stat().st_size / 1e6
@@ -336,7 +336,7 @@ def test_failed_cells_end_in_an_error(bundle_path: Path, tmp_path: Path) -> None
 
 def test_tune(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOZO_CACHE_DIR", str(tmp_path))
-    arguments = ["bench", str(bundle_path), "--tune", "--rounds", "1", "--batch-size", "4", "--quiet"]
+    arguments = ["bench", str(bundle_path), "--tune", "--samples", "1", "--batch-size", "4", "--quiet"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     title, _, *rows, last = result.stdout.splitlines()
@@ -377,7 +377,7 @@ def test_interrupt(bundle_path: Path, tmp_path: Path) -> None:
         "    return take(*arguments)\n"
         "benchmark.take_sample = slow; main()"
     )
-    arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--rounds", "5")]
+    arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--samples", "5")]
     with subprocess.Popen(
         arguments,
         env=child_environment(),
