@@ -23,6 +23,8 @@ types: $(VENV)/.dev
 	mkdir -p $(VENV)/src && ln -sfn $(CURDIR) $(VENV)/src/fozo
 	cd $(VENV)/src && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
 	  --cache-dir $(abspath $(VENV))/mypy $(ROOMS:%=-p fozo.%) -m fozo.cli -m fozo.methods -m fozo.testing -m fozo.evaluation
+	cd $(VENV)/src && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
+	  --cache-dir $(abspath $(VENV))/mypy $(wildcard $(CURDIR)/examples/*.py $(CURDIR)/examples/own_method/fozo_*.py)
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope

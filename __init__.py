@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .data.images import preprocess, read_image
     from .engine.bundle.bundle import Bundle
     from .engine.errors import (
         BundleError,
@@ -52,6 +53,8 @@ __all__ = [
     "__version__",
     "available_cpus",
     "method",
+    "preprocess",
+    "read_image",
     "store_arrangement",
     "tune",
 ]
@@ -73,6 +76,8 @@ _MODULES = {
     "StateError": "engine.errors",
     "available_cpus": "engine.runtime.cpu",
     "method": "engine.registry",
+    "preprocess": "data.images",
+    "read_image": "data.images",
     "store_arrangement": "engine.runtime.arrangement",
     "tune": "engine.runtime.tuning",
 }

@@ -1,0 +1,161 @@
+"""Every example runs, on public interfaces only."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fozo
+import numpy as np
+import pytest
+from doubles import child_environment, draw_picture
+from fozo.methods import Outputs, Request, answer_with, drive
+from fozo.testing import StandInNetwork, check_method, draw_images
+from PIL import Image
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+OWN_METHOD = EXAMPLES / "own_method"
+SCRIPTS = sorted(EXAMPLES.rglob("*.py"))
+
+
+def load(path: Path) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
+
+
+def run_example(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    result = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def save_frames(folder: Path, count: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for index in range(count):
+        Image.fromarray(draw_picture(index)).save(folder / f"{index:03d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_examples_import_public_modules_only(path: Path) -> None:
+    public = {"fozo", "fozo.methods", "fozo.testing", "fozo.evaluation"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        else:
+            names = {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+        assert {name for name in names if name.split(".")[0] == "fozo"} <= public
+
+
+def test_every_example_is_listed() -> None:
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.iterdir():
+        assert path.name in ("README.md", "__pycache__") or f"]({path.name}" in page
+
+
+def test_own_method_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(OWN_METHOD)
+    load(OWN_METHOD / "test_fozo_one_plus_one.py").test_contract()
+
+
+def test_own_method_learns() -> None:
+    """A mutant that survives makes the state another one, and the step size follows the successes."""
+    method = load(OWN_METHOD / "fozo_one_plus_one.py").OnePlusOne()
+    check_method(method)
+    network = StandInNetwork()
+    bound, images = method.bind(network.info), draw_images(16)
+    state, losses, sigmas = bound.init(seed=0), [], [method.sigma]
+    for _ in range(40):
+        prediction, state = drive(bound.step(state, images), answer_with(network))
+        losses.append(prediction.loss)
+        sigmas.append(state.sigma)
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
+    growth = {round(after / before, 6) for before, after in itertools.pairwise(sigmas)}
+    assert growth == {1.5, round(1.5**-0.25, 6)}
+
+
+def test_own_method_is_found_by_its_entry_point(tmp_path: Path) -> None:
+    project = tomllib.loads((OWN_METHOD / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    information = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    entries = project["entry-points"]["fozo.methods"]
+    lines = ["[fozo.methods]", *(f"{name} = {value}" for name, value in entries.items())]
+    (information / "entry_points.txt").write_text("\n".join(lines))
+    environment = child_environment()
+    environment["PYTHONPATH"] += os.pathsep + os.pathsep.join([str(tmp_path), str(OWN_METHOD)])
+    command = [sys.executable, "-m", "fozo.cli", "methods", "one_plus_one", "--json"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    options = [option["name"] for option in json.loads(result.stdout)["one_plus_one"]]
+    assert options == ["sigma", "discrepancy_weight"]
+
+
+def test_camera_loop_resumes_where_it_stopped(tmp_path: Path, bundle_path: Path) -> None:
+    frames = save_frames(tmp_path / "frames", 16)
+    first = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "resumed.npz")
+    save_frames(frames, 27)
+    second = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "resumed.npz")
+    at_once = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "at_once.npz")
+    assert len(first.splitlines()) == 16 and len(second.splitlines()) == 11
+    assert first + second == at_once
+    assert (tmp_path / "resumed.npz").read_bytes() == (tmp_path / "at_once.npz").read_bytes()
+
+
+def test_camera_loop_leaves_a_state_that_does_not_fit(tmp_path: Path, bundle_path: Path) -> None:
+    state = tmp_path / "state.npz"
+    state.write_bytes(b"of something else")
+    command = [sys.executable, str(EXAMPLES / "camera_loop.py"), str(bundle_path), str(tmp_path)]
+    result = subprocess.run(
+        [*command, "--state", str(state)], env=child_environment(), capture_output=True, text=True
+    )
+    assert result.returncode == 1 and result.stderr.startswith("camera_loop: ")
+    assert state.read_bytes() == b"of something else"
+
+
+def test_foreign_runtime_answers_as_the_adapter(tmp_path: Path, bundle_path: Path) -> None:
+    frames = save_frames(tmp_path / "frames", 11)
+    printed = run_example("foreign_runtime.py", bundle_path, frames).split()
+    adapter = fozo.Adapter.open(bundle_path, method="pizo", seed=0)
+    preprocessing = fozo.Bundle.open(bundle_path).manifest.preprocessing
+    images = np.stack(
+        [fozo.preprocess(fozo.read_image(path), preprocessing) for path in sorted(frames.iterdir())]
+    )
+    expected = [*adapter.step(images[:8]).logits.argmax(1), *adapter.step(images[8:]).logits.argmax(1)]
+    assert printed == [str(index) for index in expected]
+
+
+def test_awaited_answers_give_the_same_step() -> None:
+    drive_async = load(EXAMPLES / "foreign_runtime.py").drive_async
+    network, images = StandInNetwork(), draw_images(5)
+    bound = fozo.method("fozo").bind(network.info)
+    answer = answer_with(network)
+
+    async def answer_later(request: Request) -> list[Outputs]:
+        await asyncio.sleep(0)
+        return answer(request)
+
+    expected, _ = drive(bound.step(bound.init(0), images), answer)
+    prediction: Any
+    prediction, state = asyncio.run(drive_async(bound.step(bound.init(0), images), answer_later))
+    assert prediction.logits.tobytes() == expected.logits.tobytes()
+    assert state.step == 1
