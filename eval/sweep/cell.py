@@ -1,16 +1,17 @@
-"""A cell of a sweep: one method on one stream; a value that says all that decides on its result."""
+"""A cell of a sweep: one method on one stream, with everything that decides on its result."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import BundleError, InputError
 from ...engine.files import sha256_of_parts
+from ...engine.records import to_dict
 from ..datasets.domain import Domain
 from ..streaming.experiment import Experiment, prepare
 from ..streaming.spec import EvaluationSpec
@@ -19,32 +20,35 @@ _NAME_LENGTH = 120
 _HASH_LENGTH = 12
 
 
-def readable(*parts: str) -> str:
-    """Parts of a file's name that anyone can type, cut where they are very long."""
-    return "-".join(re.sub(r"[^A-Za-z0-9_.=,]+", "_", part) for part in parts)[:_NAME_LENGTH]
+def readable_name(*words: str) -> str:
+    """Return words as a file name that anyone can type, cut to a length that file systems accept."""
+    return "-".join(re.sub(r"[^A-Za-z0-9_.=,]+", "_", word) for word in words)[:_NAME_LENGTH]
 
 
 @dataclass(frozen=True)
 class Cell:
     """One method on one stream, from its initial state: equal cells have equal results.
 
-    Images are told apart by their identifiers; what is in the files is not looked at.
+    Images are distinguished by their identifiers; the content of the files is not read.
 
     Attributes:
-        bundle: SHA-256 of its manifest, and through it of everything in it.
-        model: what the bundle calls it.
-        precision, provider: which graph, and who computes.
-        label: what the method is called in tables.
-        method, options: its name, and all its options.
+        bundle: SHA-256 of the bundle's manifest, which has the hashes of all other files.
+        model: name of the model in the bundle.
+        precision: graph of the bundle.
+        provider: execution provider.
+        label: name of the method in tables.
+        method: registered name of the method.
+        options: all options of the method by name.
         dataset: as in `Protocol`.
-        domain, severity: of the data set.
-        seed: of the subset, the order, the generated corruptions and the method.
+        domain: name of the domain.
+        severity: severity of the corruption, or None.
+        seed: seed of the subset, the order, the generated corruptions and the method.
         subset: as in `Protocol`.
-        images: how many.
-        images_sha256: of their identifiers in order.
-        classes: which to predict among, as it was asked for.
+        images: number of images.
+        images_sha256: SHA-256 of the images' identifiers in order.
+        classes: classes to predict among, as in `EvaluationSpec`.
         batch_size: images per batch.
-        fozo: version.
+        fozo: version of fozo.
     """
 
     bundle: str
@@ -53,7 +57,7 @@ class Cell:
     provider: str
     label: str
     method: str
-    options: tuple[tuple[str, Any], ...]
+    options: Mapping[str, Any] = field(hash=False)
     dataset: str
     domain: str
     severity: int | None
@@ -67,30 +71,21 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all of it."""
-        return sha256_of_parts(json.dumps(self.to_json(), sort_keys=True))
+        """SHA-256 of all attributes."""
+        return sha256_of_parts(json.dumps(to_dict(self), sort_keys=True))
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Description of the cell for messages."""
         severity = "" if self.severity is None else f" {self.severity}"
         return f"{self.model} {self.precision}, {self.label}, {self.domain}{severity}, seed {self.seed}"
 
     @property
     def name(self) -> str:
-        """Of its file: readable, and no other cell has it."""
+        """Readable and unique name of the cell's file, without the suffix."""
         severity = "" if self.severity is None else f"{self.severity}"
-        parts = (self.model, self.precision, self.label, f"{self.domain}{severity}", str(self.seed))
-        return f"{readable(*parts)}-{self.key[:_HASH_LENGTH]}"
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it."""
-        return {**asdict(self), "options": dict(self.options)}
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Cell:
-        """The same again; raises what dictionaries and constructors raise if it is something else."""
-        return Cell(**{**content, "options": tuple(content["options"].items())})
+        words = (self.model, self.precision, self.label, f"{self.domain}{severity}", str(self.seed))
+        return f"{readable_name(*words)}-{self.key[:_HASH_LENGTH]}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Job:
     """A cell, and the evaluation that computes it.
 
     Attributes:
-        cell: what to compute.
+        cell: the cell to compute.
         spec: the evaluation, with absolute paths.
     """
 
@@ -110,15 +105,6 @@ class Job:
         """Folder of the bundle."""
         return str(self.spec.bundle)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON values, to send it to another process."""
-        return {"cell": self.cell.to_json(), "spec": self.spec.to_dict()}
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Job:
-        """Return the job of a dictionary that `to_json` has made."""
-        return Job(Cell.from_json(content["cell"]), EvaluationSpec.from_dict(content["spec"]))
-
 
 def compute(
     job: Job,
@@ -126,11 +112,11 @@ def compute(
     bundle: Path | None = None,
     on_images: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Streams a cell from beginning to end.
+    """Compute a cell from beginning to end.
 
     Args:
         job: the cell and its evaluation.
-        threads: that compute; the result does not depend on it.
+        threads: number of threads; results do not depend on it.
         bundle: a copy of the bundle to use instead.
         on_images: called with the number of images after every batch.
 
@@ -138,20 +124,20 @@ def compute(
         The document of its results (docs/results.md), with the cell itself under `cell`.
 
     Raises:
-        FozoError: bundle, data or method cannot be used, or are not those of the cell.
+        FozoError: the bundle, data or method cannot be used, or differs from that of the cell.
     """
     opened = prepare(replace(job.spec, bundle=bundle or job.spec.bundle, workers=threads))
     with opened.network:
-        experiment = _restricted(opened, job.cell)
+        experiment = _restrict_to_cell(opened, job.cell)
         for images in experiment.run():
             on_images(images)
     document = experiment.results.to_json()
     document["bundle"]["path"] = job.bundle
-    return {**document, "cell": job.cell.to_json()}
+    return {**document, "cell": to_dict(job.cell)}
 
 
-def _restricted(experiment: Experiment, cell: Cell) -> Experiment:
-    """The experiment with the one domain of the cell, after checking that it is the one that was meant."""
+def _restrict_to_cell(experiment: Experiment, cell: Cell) -> Experiment:
+    """Return the experiment on the domain of the cell, after checking the bundle and the images."""
     if experiment.bundle.sha256 != cell.bundle:
         raise BundleError(
             f"the bundle {experiment.bundle.path} has changed since the sweep began; start the sweep again"

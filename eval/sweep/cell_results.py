@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import InputError, reason
+from ...engine.records import load_record, to_dict
 from ..results import results_file as results
 from ..results.outcome import DomainResult, MethodResult, Run
 from ..results.results_file import Results
@@ -38,7 +39,7 @@ class CellResults(Results):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document, with the cell."""
-        return {**super().to_json(), "cell": None if self.cell is None else self.cell.to_json()}
+        return {**super().to_json(), "cell": None if self.cell is None else to_dict(self.cell)}
 
 
 def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
@@ -51,7 +52,7 @@ def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
         if content["schema"] != results.SCHEMA:
             raise ValueError(f"schema {content['schema']}, and not {results.SCHEMA}")
         parsed = results.from_json(content)
-        recorded = Cell.from_json(content["cell"])
+        recorded = load_record(Cell, content["cell"], "cell")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"expected the results of a cell, found something else ({reason(error)})") from error
     if recorded != cell:

@@ -2,7 +2,7 @@
 
 It reads and writes one JSON object per line.
 
-A request is a job with `threads`. The answers to it are any number of `{"images": N}`, and at last
+A request is a `Request`. The answers to it are any number of `{"images": N}`, and at last
 `{"document": …}` or `{"error": "…", "again": true or false}`. The process ends when its input does, even in
 the middle of a cell, because nobody waits for the answer then.
 """
@@ -16,26 +16,35 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ...engine.errors import ComputeError, FozoError, reason
+from ...engine.records import load_record
 from .cell import Job, compute
 
 Send = Callable[[Mapping[str, Any]], None]
 
 
-def answer(request: Mapping[str, Any], send: Send) -> None:
+@dataclass(frozen=True)
+class Request:
+    """A job, and the number of threads to compute it with."""
+
+    job: Job
+    threads: int
+
+
+def answer(request: Request, send: Send) -> None:
     """Compute a cell, and send progress and the result.
 
     A cell that failed for lack of memory may succeed later, when other processes have finished.
 
     Args:
-        request: a job, with `threads`.
-        send: takes an answer.
+        request: the job.
+        send: receives each answer.
     """
     try:
-        job = Job.from_json(request)
-        document = compute(job, request["threads"], on_images=lambda images: send({"images": images}))
+        document = compute(request.job, request.threads, on_images=lambda count: send({"images": count}))
         send({"document": document})
     except (ComputeError, MemoryError) as error:
         send({"error": reason(error), "again": True})
@@ -52,9 +61,8 @@ def main() -> None:
     requests: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_requests, args=(sys.stdin, requests), daemon=True).start()
     while True:
-        answer(
-            json.loads(requests.get()), lambda content: print(json.dumps(content), file=answers, flush=True)
-        )
+        request = load_record(Request, json.loads(requests.get()), "request")
+        answer(request, lambda content: print(json.dumps(content), file=answers, flush=True))
 
 
 def _read_requests(stream: TextIO, requests: queue.Queue[str]) -> None:

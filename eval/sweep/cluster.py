@@ -17,6 +17,7 @@ from typing import Any
 from ..._version import __version__
 from ...engine.bundle.bundle import MANIFEST, Bundle
 from ...engine.errors import FozoError, reason
+from ...engine.records import to_dict
 from .cell import Job
 from .events import Event, Failed, Finished
 
@@ -66,7 +67,7 @@ def run_on_ray(
         task = ray.remote(_make_task()).options(num_cpus=threads, max_retries=retries, retry_exceptions=True)
         for job in jobs:
             # Inside a list, Ray does not resolve the reference, so only machines without the bundle fetch it.
-            request = (job.to_json(), threads, [bundles[job.bundle]])
+            request = (to_dict(job), threads, [bundles[job.bundle]])
             pending[task.remote(__version__, _list_data([job]), *request)] = job
         while pending:
             (reference,), _ = ray.wait(list(pending), num_returns=1)

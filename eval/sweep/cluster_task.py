@@ -11,6 +11,7 @@ from typing import Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import BundleError, ComputeError, FozoError, reason
+from ...engine.records import load_record
 from .cell import Job, compute
 
 
@@ -31,7 +32,7 @@ def compute_on(host: str, request: Mapping[str, Any], threads: int, shared: Sequ
     """
     import ray
 
-    job = Job.from_json(request)
+    job = load_record(Job, request, "job")
     try:
         return {"document": compute(job, threads, unpack_bundle(job.cell.bundle, lambda: ray.get(shared[0])))}
     except ComputeError:

@@ -9,22 +9,23 @@ DIR/results/<name>.json  for each graph, its cells as one results file
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..._version import __version__
 from ...engine.errors import FozoError, InputError, OutputError, reason
 from ...engine.files import write_atomic
+from ...engine.records import load_record, to_dict
 from .cell import Cell, Job
 from .cell_results import CellResults, parse_cell_results, read_cell_results
 from .events import Failed, Finished, Processed, Retried, Runner
-from .graph import Graph, merge_cells
+from .graph_results import GraphResults, merge_cells
 from .sweep_table import csv_rows
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 GRID_FILE = "sweep.json"
 TABLE_FILE = "sweep.csv"
 CELLS_FOLDER = "cells"
@@ -33,6 +34,23 @@ RESULTS_FOLDER = "results"
 
 class SweepError(FozoError):
     """Cells of a sweep failed."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The content of `sweep.json`.
+
+    Attributes:
+        schema: version of the file's format.
+        fozo: version of fozo that wrote the file.
+        grid: distinct values along each axis, for people.
+        cells: names of all cells.
+    """
+
+    schema: Literal[1]
+    fozo: str
+    grid: Mapping[str, Any]
+    cells: tuple[str, ...]
 
 
 @dataclass
@@ -44,7 +62,7 @@ class Sweep:
         jobs: one per cell.
         finished: results by cell.
         failed: reasons by cell that was given up.
-        notes: warnings about existing files, for people.
+        notes: warnings about existing files.
     """
 
     folder: Path
@@ -68,8 +86,9 @@ class Sweep:
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder}: {reason(error)}; choose another") from error
-        document = {"schema": SCHEMA, "fozo": __version__, "grid": _axes(jobs), "cells": _names(jobs)}
-        write_atomic(folder / GRID_FILE, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+        grid = Grid(SCHEMA, __version__, _axes(jobs), tuple(job.cell.name for job in jobs))
+        text = json.dumps(to_dict(grid), indent=1, ensure_ascii=False)
+        write_atomic(folder / GRID_FILE, f"{text}\n".encode())
         sweep._read_finished()
         return sweep
 
@@ -78,7 +97,7 @@ class Sweep:
         """Jobs that are neither finished nor given up."""
         return [job for job in self.jobs if job.cell not in self.finished and job.cell not in self.failed]
 
-    def save_tables(self) -> list[Graph]:
+    def save_tables(self) -> list[GraphResults]:
         """Write the finished cells as one table and as results per graph, and return the graphs.
 
         Raises:
@@ -175,23 +194,18 @@ def _check_grid(path: Path, names: set[str]) -> None:
     if not path.exists():
         return
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        old, version = set(content["cells"]), content["fozo"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        grid = load_record(Grid, json.loads(path.read_text(encoding="utf-8")), path.name)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is not the grid of a sweep ({reason(error)}); remove it, or name another folder"
         ) from error
-    missing = sorted(old - names)
+    missing = sorted(set(grid.cells) - names)
     if missing:
-        other = f" (it was made by fozo {version})" if version != __version__ else ""
+        other = f" (it was made by fozo {grid.fozo})" if grid.fozo != __version__ else ""
         raise InputError(
             f"{path.parent} holds a sweep with {len(missing):,} cells that are not in this one, such as "
             f"{missing[0]}{other}; name another folder with --out, or include all of the old grid"
         )
-
-
-def _names(jobs: Sequence[Job]) -> list[str]:
-    return [job.cell.name for job in jobs]
 
 
 def _axes(jobs: Sequence[Job]) -> dict[str, list[Any]]:
@@ -209,7 +223,7 @@ def _axes(jobs: Sequence[Job]) -> dict[str, list[Any]]:
             lambda job: {
                 "label": job.cell.label,
                 "method": job.cell.method,
-                "options": dict(job.cell.options),
+                "options": job.cell.options,
             }
         ),
         "domains": values(lambda job: {"name": job.cell.domain, "severity": job.cell.severity}),

@@ -19,9 +19,11 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Any
 
 from ...engine.errors import ComputeError, reason
+from ...engine.records import to_dict
 from ...engine.runtime.cpu import available_cpus
 from ..processes.children import child_environment
 from .cell import Job
+from .cell_worker import Request
 from .events import Event, Failed, Finished, Processed, Retried
 
 RETRIES = 2
@@ -118,7 +120,7 @@ class _Supervisor:
 
     def _compute(self, worker: _Worker, job: Job) -> str | None:
         """Compute a job and report its events; return the reason if it should be retried, else None."""
-        for answer in worker.request({**job.to_json(), "threads": self._threads}):
+        for answer in worker.compute(Request(job, self._threads)):
             if "images" in answer:
                 self.events.put(Processed(job.cell, answer["images"]))
             elif "document" in answer:
@@ -165,12 +167,12 @@ class _Worker:
                 f"cannot start another process ({reason(error)}); use fewer of them with --processes"
             ) from error
 
-    def request(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def compute(self, request: Request) -> Iterator[dict[str, Any]]:
         """Send a request, and yield the answers until the process ends."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # the process has died, so there is no answer either
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps(to_dict(request)) + "\n")
             self._process.stdin.flush()
         for line in self._process.stdout:
             if not line.endswith("\n"):  # the process died while it wrote

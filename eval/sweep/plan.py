@@ -61,9 +61,12 @@ def plan(spec: EvaluationSpec, bundles: Sequence[Path], precisions: Sequence[str
                 for graph in graphs
                 for method in spec.methods
             ]
-    twice = len(jobs) - len({job.cell.key for job in jobs})
-    if twice:
-        raise InputError(f"{twice} cells of the sweep are there twice; name each bundle and precision once")
+    repeated = len(jobs) - len({job.cell.key for job in jobs})
+    if repeated:
+        raise InputError(
+            f"expected every cell of the sweep once, found {repeated:,} of them again; name each bundle and "
+            "precision once"
+        )
     return jobs
 
 
@@ -103,7 +106,7 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         provider=spec.provider,
         label=label,
         method=method.name,
-        options=tuple(options_of(method).items()),
+        options=options_of(method),
         dataset=graph.protocol.dataset,
         domain=domain.name,
         severity=domain.severity,

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from .folder import RESULTS_FOLDER, TABLE_FILE, Sweep
-from .graph import Graph
+from .graph_results import GraphResults
 from .sweep_table import format_tables, summaries
 
 
-def summary_document(sweep: Sweep, graphs: Sequence[Graph]) -> dict[str, Any]:
+def summary_document(sweep: Sweep, graphs: Sequence[GraphResults]) -> dict[str, Any]:
     """Return counts, failures and averages as a JSON document."""
     return {
         "folder": str(sweep.folder),
@@ -22,7 +22,7 @@ def summary_document(sweep: Sweep, graphs: Sequence[Graph]) -> dict[str, Any]:
     }
 
 
-def summary_text(sweep: Sweep, graphs: Sequence[Graph]) -> str:
+def summary_text(sweep: Sweep, graphs: Sequence[GraphResults]) -> str:
     """Return tables of the finished cells, and where the files are."""
     finished, total = len(sweep.finished), len(sweep.jobs)
     cells = "All cells" if finished == total else f"{finished:,} of {total:,} cells"

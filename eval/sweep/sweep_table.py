@@ -13,7 +13,7 @@ from ..results.outcome import Run
 from ..results.table import marks, summary
 from .cell import Cell
 from .cell_results import CellResults
-from .graph import HASH_LENGTH, Graph
+from .graph_results import HASH_LENGTH, GraphResults
 
 
 def csv_rows(finished: Mapping[Cell, CellResults]) -> str:
@@ -80,7 +80,7 @@ class Summary:
     average: MethodAverage | None
 
 
-def summaries(graphs: Sequence[Graph]) -> list[Summary]:
+def summaries(graphs: Sequence[GraphResults]) -> list[Summary]:
     """Return a summary for every method on every graph with a finished cell."""
     rows = []
     for graph in graphs:
@@ -107,7 +107,7 @@ def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, MethodAverage]
     return {name: averages(selection) for name, selection in selected.items()}
 
 
-def format_tables(graphs: Sequence[Graph]) -> str:
+def format_tables(graphs: Sequence[GraphResults]) -> str:
     """Return tables for a terminal: for each graph, accuracy by domain and method, then a summary."""
     models = [(graph.bundle, graph.model) for graph in graphs]
     blocks = []
@@ -122,7 +122,7 @@ def format_tables(graphs: Sequence[Graph]) -> str:
     return "\n\n".join(blocks)
 
 
-def _list_notes(graph: Graph) -> list[str]:
+def _list_notes(graph: GraphResults) -> list[str]:
     """Return notes on what the tables lack because cells are not finished."""
     omitted = [label for label in graph.cells if label not in graph.labels]
     notes = []

@@ -23,8 +23,6 @@ import pytest
 from doubles import child_environment, fozo_command, save_class_folders
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
-from fozo.eval.results.outcome import MethodResult
-from fozo.eval.streaming.spec import EvaluationSpec
 from fozo.eval.sweep import cluster
 from fozo.eval.sweep.cell import Job
 from fozo.eval.sweep.cluster import RayError, run_on_ray
@@ -32,7 +30,7 @@ from fozo.eval.sweep.cluster_task import unpack_bundle
 from fozo.eval.sweep.events import Event, Failed, Finished
 from fozo.eval.sweep.folder import Sweep
 from fozo.eval.sweep.local import run_locally
-from fozo.eval.sweep.plan import plan
+from sweep_doubles import OPTIONS, counts, plan_named
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install 'fozo[ray]'"
@@ -41,27 +39,6 @@ SOURCES = {"PYTHONPATH": child_environment()["PYTHONPATH"]}
 # The second has Ray use the loopback interface, as it does elsewhere than on Linux.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
-OPTIONS: dict[str, Any] = {
-    "precisions": ("fp32",),
-    "dataset": "imagenet-c",
-    "data": None,
-    "clean": None,
-    "labels": None,
-    "frost_textures": None,
-    "severities": (3,),
-    "subset": "all",
-    "subset_list": None,
-    "classes": "auto",
-    "batch_size": 1,
-    "seed": 0,
-    "provider": "cpu",
-}
-
-
-def plan_named(bundles: Sequence[Path], methods: Sequence[str], **options: Any) -> list[Job]:
-    """Plan a sweep by the options of the command line."""
-    precisions = options.pop("precisions")
-    return plan(EvaluationSpec.from_options(bundles[0], list(methods), **options), bundles, precisions)
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +48,8 @@ def jobs(
     """Eight cells of 60 images, one by one: about a second each."""
     folder = save_class_folders(tmp_path_factory.mktemp("pictures"), random_images(60))
     options = {**OPTIONS, "generate_from": folder, "corruptions": ("contrast", "fog"), "seeds": 2}
+    options |= {"batch_size": 1, "seed": 0}
     return plan_named([bundle_path], ["no_adapt", "fozo:samples=8"], **options)
-
-
-def counts(part: MethodResult) -> tuple[Any, ...]:
-    """All that must not depend on how the work was done: to the bit."""
-    tally = part.tally
-    bins = (tally.bin_images.tolist(), tally.bin_confidence.tolist(), tally.bin_correct.tolist())
-    return tally.images, tally.top1, tally.top5, tally.nll, *bins, part.batches, part.forwards, part.guarded
 
 
 # --- bundles on workers, without Ray ---
@@ -183,7 +154,7 @@ def test_the_function_that_is_sent_needs_no_fozo() -> None:
 
 @pytest.fixture(scope="module")
 def one_node() -> Iterator[Any]:
-    """A cluster of one processor, on the loopback interface alone."""
+    """Start a cluster with one processor, on the loopback interface alone."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'fozo[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUIET.items():
@@ -200,7 +171,7 @@ def one_node() -> Iterator[Any]:
 
 @pytest.fixture
 def two_nodes(one_node: Any) -> Iterator[tuple[Any, Any]]:
-    """The cluster with a second node, and that node."""
+    """Return the cluster with a second node, and that node."""
     second = one_node.add_node(**NODE)
     yield one_node, second
     if second in one_node.worker_nodes:
@@ -209,7 +180,7 @@ def two_nodes(one_node: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What workers find fozo with, and where they unpack bundles."""
+    """Return the variables that tell workers where fozo is and where to unpack bundles."""
     return {**SOURCES, "TMPDIR": str(tmp_path_factory.mktemp("unpacked"))}
 
 

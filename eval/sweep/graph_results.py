@@ -13,7 +13,7 @@ from typing import Any
 from ...engine.files import sha256_of_parts
 from ..results.outcome import DomainResult, Run, Trace
 from ..results.results_file import Results
-from .cell import Cell, readable
+from .cell import Cell, readable_name
 from .cell_results import CellResults
 
 HASH_LENGTH = 8
@@ -21,7 +21,7 @@ Stream = tuple[int, str, int | None]  # seed, domain, severity
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphResults:
     """One graph of a sweep.
 
     Attributes:
@@ -46,7 +46,7 @@ class Graph:
     @property
     def name(self) -> str:
         """Name of its results file: readable, and unique even when the sweep grows."""
-        return f"{readable(self.model, self.precision)}-{self.bundle[:HASH_LENGTH]}"
+        return f"{readable_name(self.model, self.precision)}-{self.bundle[:HASH_LENGTH]}"
 
     @property
     def labels(self) -> list[str]:
@@ -59,8 +59,8 @@ class Graph:
         return sum(len(run.domains) for run in self.results.runs) if self.results else 0
 
 
-def merge_cells(cells: Sequence[Cell], finished: Mapping[Cell, CellResults]) -> list[Graph]:
-    """Return a `Graph` for every graph of every bundle, in the order of the cells."""
+def merge_cells(cells: Sequence[Cell], finished: Mapping[Cell, CellResults]) -> list[GraphResults]:
+    """Return a `GraphResults` for every graph of every bundle, in the order of the cells."""
     members: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         members.setdefault((cell.bundle, cell.model, cell.precision), []).append(cell)
@@ -88,14 +88,14 @@ def choose_comparable(done: Mapping[str, set[Stream]]) -> tuple[list[str], set[S
 
 def _merge_graph(
     bundle: str, model: str, precision: str, cells: Sequence[Cell], finished: Mapping[Cell, CellResults]
-) -> Graph:
+) -> GraphResults:
     streams = dict.fromkeys(map(_stream_of, cells))
     cell_of = {(_stream_of(cell), cell.label): cell for cell in cells}
     names = list(dict.fromkeys(cell.label for cell in cells))
     done = {name: {_stream_of(c) for c in cells if c.label == name and c in finished} for name in names}
     labels, shared = choose_comparable(done)
     rows = {stream: [cell_of[stream, label] for label in labels] for stream in streams if stream in shared}
-    return Graph(
+    return GraphResults(
         bundle,
         model,
         precision,
