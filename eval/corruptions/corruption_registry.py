@@ -2,12 +2,13 @@
 
 Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 ICLR 2019. The parameters are those for 224x224 pixels. At another size every length in pixels (the radius of
-a blur, the reach of a distortion) is multiplied by min(H, W) / 224, so that the picture looks the same; the
-layers of snow, frost, fog and spatter are made at 224 pixels and resized. What is not a length (noise,
-contrast, JPEG quality, and pixelate's ratio of the image's own grid) stays.
+a blur, the reach of a distortion) is multiplied by min(H, W) / 224, so that the picture looks the same. The
+layers of snow, frost, fog and spatter are made at 224 pixels and resized. Other parameters (noise, contrast,
+JPEG quality, and the ratio of pixelate) do not depend on the size.
 
-Results are rounded down to 8 bits as in the paper's code. They are not the benchmark's files: the random
-numbers differ, and the published images went through JPEG once more. Report them as "ImageNet-C style".
+Results are rounded down to 8 bits as in the paper's code. They differ from the files of the benchmark: the
+random numbers are others, and the published images were compressed as JPEG once more. Report them as
+"ImageNet-C style".
 """
 
 from __future__ import annotations
@@ -22,27 +23,12 @@ import numpy as np
 
 from ...engine.errors import InputError
 from . import blur, digital, noise, spatter, weather
-from .blur import DEFOCUS_RADIUS_ALIAS, convolve, disk
 from .pixels import Pixels
-from .weather import frost_textures
-
-__all__ = [
-    "CORRUPTIONS",
-    "DEFOCUS_RADIUS_ALIAS",
-    "FROST",
-    "NAMES",
-    "SEVERITIES",
-    "convolve",
-    "corrupt",
-    "disk",
-    "frost_textures",
-    "generator",
-]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 FROST = "frost"
 
-# All but frost, which needs its textures. The last four are the paper's extra ones.
+# All but frost, which needs textures. The last four are the paper's extra ones.
 CORRUPTIONS: Mapping[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = MappingProxyType(
     {
         "gaussian_noise": noise.gaussian_noise,
@@ -71,22 +57,22 @@ NAMES = (*CORRUPTIONS, FROST)
 def corrupt(
     image: Pixels, name: str, severity: int, *, image_id: str, seed: int, textures: Path | None = None
 ) -> Pixels:
-    """Corrupts one image; the same arguments give the same result in any order, process or thread.
+    """Corrupt one image; equal arguments give equal results in any order, process or thread.
 
     Args:
         image: uint8 RGB of shape [H, W, 3]; not changed.
         name: one of `NAMES`.
         severity: 1 (mild) to 5 (strong).
-        image_id: what tells this image from the others, such as its relative path.
-        seed: of the whole corrupted data set.
-        textures: the folder with frost's textures; the others need none.
+        image_id: text that identifies the image in its data set, such as its relative path.
+        seed: seed of the corrupted data set.
+        textures: folder with the textures of frost; other corruptions need none.
 
     Returns:
         A new uint8 array of shape [H, W, 3].
 
     Raises:
-        InputError: the name or the severity does not exist, the image is not uint8 [H, W, 3], or frost's
-            textures are not there.
+        InputError: the name or the severity does not exist, the image is not uint8 [H, W, 3], or a texture
+            of frost is missing.
     """
     if name not in NAMES:
         raise InputError(
@@ -99,13 +85,13 @@ def corrupt(
             f"expected a uint8 image of shape [H, W, 3], found {image.dtype} of shape {image.shape} "
             f"for {image_id!r}; convert it to 8-bit RGB first"
         )
-    rng = generator(name, severity, image_id, seed)
+    rng = make_generator(name, severity, image_id, seed)
     if name == FROST:
-        return weather.frost(image, severity, rng, frost_textures(textures))
+        return weather.frost(image, severity, rng, weather.load_frost_textures(textures))
     return CORRUPTIONS[name](image, severity, rng)
 
 
-def generator(name: str, severity: int, image_id: str, seed: int) -> np.random.Generator:
-    """The random numbers that belong to one corrupted image: PCG64, seeded by a hash of the arguments."""
+def make_generator(name: str, severity: int, image_id: str, seed: int) -> np.random.Generator:
+    """Return the random generator of one corrupted image: PCG64, seeded by a hash of the arguments."""
     key = json.dumps([int(seed), name, int(severity), image_id]).encode()
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key).digest(), "little")))

@@ -7,11 +7,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from .pixels import Array, Pixels, bilinear, scale, smooth, to_uint8
+from .pixels import Array, Pixels, compute_scale, sample_bilinear, smooth, to_uint8
 
 BRIGHTNESS_SHIFT = (0.1, 0.2, 0.3, 0.4, 0.5)
 CONTRAST_FACTOR = (0.4, 0.3, 0.2, 0.1, 0.05)
-# Displacement, its smoothness, and the affine jitter; the paper's code derives them from 244, not 224.
+# Displacement, its smoothness and the affine jitter, in pixels. The paper's code says 244, not 224.
 ELASTIC = (
     (244 * 2.0, 244 * 0.7, 244 * 0.1),
     (244 * 2.0, 244 * 0.08, 244 * 0.2),
@@ -25,7 +25,7 @@ SATURATE_FACTOR_SHIFT = ((0.3, 0.0), (0.1, 0.0), (2.0, 0.0), (5.0, 0.1), (20.0, 
 
 
 def brightness(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Adds to the value channel of HSV; hue and saturation stay, so the three channels scale together."""
+    """Add to the value channel of HSV; hue and saturation stay, so the three channels scale together."""
     value = image.max(axis=2, keepdims=True) / 255
     raised = np.minimum(value + BRIGHTNESS_SHIFT[severity - 1], 1.0)
     relative = np.divide(image / 255, value, out=np.ones(image.shape), where=value > 0)  # black has no hue
@@ -33,26 +33,28 @@ def brightness(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels
 
 
 def contrast(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Draws every value towards its channel's mean."""
+    """Draw every value towards the mean of its channel."""
     pixels = image / 255
     mean = pixels.mean(axis=(0, 1), keepdims=True)
     return to_uint8((pixels - mean) * CONTRAST_FACTOR[severity - 1] + mean)
 
 
 def elastic_transform(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """A random affine map followed by a smooth random displacement of every pixel."""
+    """Apply a random affine map, then a smooth random displacement of every pixel."""
     height, width = image.shape[:2]
-    reach, sigma, jitter = (length * scale(image) for length in ELASTIC[severity - 1])
+    reach, sigma, jitter = (length * compute_scale(image) for length in ELASTIC[severity - 1])
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    matrix = _random_affine(height, width, jitter, rng)
-    moved = matrix @ np.stack([columns.ravel(), rows.ravel(), np.ones(rows.size)])
-    warped = bilinear(image / 255, moved[1].reshape(rows.shape), moved[0].reshape(rows.shape), edge=1)
+    matrix = _draw_affine(height, width, jitter, rng)
+    source = matrix @ np.stack([columns.ravel(), rows.ravel(), np.ones(rows.size)])
+    warped = sample_bilinear(
+        image / 255, source[1].reshape(rows.shape), source[0].reshape(rows.shape), edge=1
+    )
     right, down = (smooth(rng.uniform(-1, 1, (height, width)), sigma) * reach for _ in range(2))
-    return to_uint8(bilinear(warped, rows + down, columns + right, edge=0))
+    return to_uint8(sample_bilinear(warped, rows + down, columns + right, edge=0))
 
 
 def pixelate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Averages down to a share of the size, and enlarges again in blocks."""
+    """Average down to a fraction of the size, and enlarge again in blocks."""
     height, width = image.shape[:2]
     ratio = PIXELATE_RATIO[severity - 1]
     small = (max(int(width * ratio), 1), max(int(height * ratio), 1))
@@ -61,14 +63,14 @@ def pixelate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
 
 
 def jpeg_compression(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Compresses as JPEG at a low quality."""
+    """Compress as JPEG at a low quality."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY[severity - 1])
     return np.array(Image.open(buffer, formats=["JPEG"]))
 
 
 def saturate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Scales and shifts the saturation of HSV; what is grey has the hue of red, and is shifted too."""
+    """Scale and shift the saturation of HSV; grey counts as a red of saturation 0, and is shifted too."""
     factor, shift = SATURATE_FACTOR_SHIFT[severity - 1]
     value = image.max(axis=2, keepdims=True).astype(np.float32)
     below = value - image  # of each channel, 0 for the largest
@@ -79,8 +81,8 @@ def saturate(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     return to_uint8(value / 255 * (1 - share * np.clip(saturation * factor + shift, 0, 1)))
 
 
-def _random_affine(height: int, width: int, jitter: float, rng: np.random.Generator) -> Array:
-    """From the result's (x, y, 1) to the source's (x, y): three points around the middle, jittered."""
+def _draw_affine(height: int, width: int, jitter: float, rng: np.random.Generator) -> Array:
+    """Return the matrix from (x, y, 1) of the result to (x, y) of the source, from three jittered points."""
     reach = max(min(height, width) // 3, 1)
     signs = np.array([[1, 1], [1, -1], [-1, -1]])
     before = np.array([width // 2, height // 2]) + reach * signs

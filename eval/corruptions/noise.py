@@ -1,4 +1,4 @@
-"""Noise: normal, of photons, of dead pixels, and in proportion to the value."""
+"""Noises: Gaussian, shot, impulse and speckle."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ SPECKLE_STD = (0.15, 0.2, 0.35, 0.45, 0.6)
 
 
 def gaussian_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Adds noise of a normal distribution, independent for every value."""
+    """Add noise of a normal distribution, independent for every value."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     return to_uint8(image / 255 + GAUSSIAN_STD[severity - 1] * noise)
 
 
 def shot_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Replaces every value by a Poisson count of the photons that it stands for."""
+    """Replace every value by a Poisson count of the photons that it stands for."""
     photons = SHOT_PHOTONS[severity - 1]
     return to_uint8(rng.poisson(image / 255 * photons) / photons)
 
 
 def impulse_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Sets a share of the values, each channel on its own, to black or white with equal chance."""
+    """Set a share of the values, each channel on its own, to black or white with equal chance."""
     share = IMPULSE_SHARE[severity - 1]
     draw = rng.random(image.shape)
     return np.where(draw < share / 2, np.uint8(0), np.where(draw < share, np.uint8(255), image))
 
 
 def speckle_noise(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Adds noise of a normal distribution in proportion to the value, independent for every value."""
+    """Add noise of a normal distribution in proportion to the value, independent for every value."""
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     return to_uint8(image / 255 * (1 + SPECKLE_STD[severity - 1] * noise))

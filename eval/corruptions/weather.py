@@ -1,4 +1,4 @@
-"""Snow, frost and fog: layers that are made at 224 pixels and brought to the image's size."""
+"""Snow, frost and fog: layers that are made at 224 pixels and resized to the image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...engine.errors import InputError
 from .pixels import (
     Array,
     Pixels,
-    bilinear,
+    build_streak,
+    compute_reference_shape,
+    compute_zoom_grid,
     fit,
-    reference_shape,
-    streak,
+    sample_bilinear,
+    sum_shifts,
     to_uint8,
-    weighted_shifts,
-    zoom_grid,
 )
 
-# Mean and standard deviation of the flakes, their size, the threshold; radius and standard deviation of their
-# smear; and how much of the image's own colour stays.
+# Mean and standard deviation of the flakes, their size, and the threshold; radius and standard deviation of
+# their smear; and the share of the image's own colour.
 SNOW = (
     (0.1, 0.3, 3.0, 0.5, 10, 4, 0.8),
     (0.2, 0.3, 2.0, 0.5, 12, 4, 0.7),
@@ -34,7 +34,7 @@ SNOW = (
 SNOW_ANGLES = (-135.0, -45.0)
 GREY = (0.299, 0.587, 0.114)
 FROST_IMAGE_TEXTURE = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
-# The published code has a sixth texture and never draws it.
+# The published code has a sixth texture but never draws it.
 FROST_TEXTURES = 5
 FROST_SOURCE = (
     "download frost1.png to frost6.jpg from ImageNet-C's code (github.com/hendrycks/robustness, folder "
@@ -46,29 +46,29 @@ FOG_ROUGHNESS = 100.0
 
 
 def snow(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Whitens the image and adds flakes, smeared within 45 degrees of the vertical, and again upside down."""
+    """Whiten the image and add flakes, smeared within 45 degrees of the vertical, and again upside down."""
     mean, std, size, threshold, radius, sigma, image_share = SNOW[severity - 1]
-    down, across = (zoom_grid(side, size) for side in reference_shape(image))
+    down, across = (compute_zoom_grid(side, size) for side in compute_reference_shape(image))
     noise = rng.normal(mean, std, (down[0], across[0], 1))
     rows, columns = (
         first + step * np.arange(side)
-        for side, (_, first, step) in zip(reference_shape(image), (down, across), strict=True)
+        for side, (_, first, step) in zip(compute_reference_shape(image), (down, across), strict=True)
     )
     grid = np.meshgrid(rows, columns, indexing="ij")
-    flakes = bilinear(noise, grid[0], grid[1], edge=1)
+    flakes = sample_bilinear(noise, grid[0], grid[1], edge=1)
     flakes = to_uint8(np.where(flakes < threshold, 0, flakes)) / 255
     angle = np.deg2rad(rng.uniform(*SNOW_ANGLES))
-    layer = fit(weighted_shifts(flakes, *streak(radius, sigma, angle))[..., 0], image)
+    layer = fit(sum_shifts(flakes, *build_streak(radius, sigma, angle))[..., 0], image)
     pixels = image / 255
     white = np.maximum(pixels, (pixels @ GREY * 1.5 + 0.5)[..., None])
     return to_uint8(image_share * pixels + (1 - image_share) * white + (layer + layer[::-1, ::-1])[..., None])
 
 
 def frost(image: Pixels, severity: int, rng: np.random.Generator, textures: tuple[Pixels, ...]) -> Pixels:
-    """Adds a random piece of one of the textures; one that is smaller than the piece is stretched."""
+    """Add a random piece of one of the textures; a texture that is smaller than the piece is stretched."""
     image_share, share = FROST_IMAGE_TEXTURE[severity - 1]
     texture = textures[rng.integers(len(textures))]
-    sides = [min(pair) for pair in zip(reference_shape(image), texture.shape[:2], strict=True)]
+    sides = [min(pair) for pair in zip(compute_reference_shape(image), texture.shape[:2], strict=True)]
     top, left = (
         int(rng.integers(max(length - side, 1)))
         for length, side in zip(texture.shape[:2], sides, strict=True)
@@ -80,26 +80,27 @@ def frost(image: Pixels, severity: int, rng: np.random.Generator, textures: tupl
 
 
 def fog(image: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
-    """Adds a plasma fractal, and scales so that the lightest value can stay the lightest."""
+    """Add a plasma fractal, and scale so that the lightest value can stay the lightest."""
     amount, decay = FOG_AMOUNT_DECAY[severity - 1]
-    fractal = plasma(decay, rng)
-    height, width = reference_shape(image)
+    fractal = generate_plasma(decay, rng)
+    height, width = compute_reference_shape(image)
     layer = fit(fractal[np.ix_(np.arange(height) % FOG_SIDE, np.arange(width) % FOG_SIDE)], image)
     lightest = image.max() / 255
     return to_uint8((image / 255 + amount * layer[..., None]) * (lightest / (lightest + amount)))
 
 
-def plasma(decay: float, rng: np.random.Generator) -> Array:
-    """Diamond-square on a torus: heights 0..1 of shape [256, 256].
+def generate_plasma(decay: float, rng: np.random.Generator) -> Array:
+    """Return heights 0..1 `[256, 256]` by the diamond-square algorithm on a torus.
 
-    From one height, each step halves the grid: the middle of every square, then of every edge, becomes the
-    mean of its four neighbours plus a uniform random number, the reach of which is divided by `decay`.
+    Beginning with one height, each step halves the spacing of the grid: the middle of every square, then of
+    every edge, becomes the mean of its four neighbours plus a uniform random number. The range of the random
+    numbers is divided by `decay` after each step.
     """
     heights = np.zeros((1, 1))
     rough = FOG_ROUGHNESS
     while len(heights) < FOG_SIDE:
         side = len(heights)
-        # The published code multiplies the roughness by a number that is as large as it is.
+        # The published code multiplies the roughness by a random number of the same range.
         middle, beside, below = rng.uniform(-(rough**2), rough**2, (3, side, side))
         pairs = heights + np.roll(heights, -1, axis=1)
         middle += (pairs + np.roll(pairs, -1, axis=0)) / 4
@@ -115,11 +116,11 @@ def plasma(decay: float, rng: np.random.Generator) -> Array:
 
 
 @lru_cache(maxsize=2)
-def frost_textures(folder: Path | None) -> tuple[Pixels, ...]:
-    """The first five of the six textures of ImageNet-C, which are the ones it uses.
+def load_frost_textures(folder: Path | None) -> tuple[Pixels, ...]:
+    """Return the first five of the six textures of ImageNet-C; the sixth is never used.
 
     Raises:
-        InputError: no folder is given, a texture is missing, or cannot be read.
+        InputError: no folder is given, or a texture is missing or cannot be read.
     """
     if folder is None:
         raise InputError(f"frost needs textures that do not come with fozo: {FROST_SOURCE}")

@@ -20,7 +20,8 @@ from ...data.images import preprocess, read_image
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ...engine.errors import InputError, OutputError
 from ...engine.files import sha256_of_parts, write_atomic
-from ..corruptions.corruption_registry import FROST, corrupt, frost_textures
+from ..corruptions.corruption_registry import FROST, corrupt
+from ..corruptions.weather import load_frost_textures
 from ..processes.workers import in_processes
 from .class_folders import ClassFolders, class_folders
 from .corrupted_folder import begin_record
@@ -72,7 +73,7 @@ class Recipe:
         check_names(self.corruptions, (*IMAGENET_C, *EXTRA), "the generator")
         check_severities(self.severities)
         if FROST in self.corruptions:
-            frost_textures(self.textures)
+            load_frost_textures(self.textures)
         if self.format not in SUFFIXES or not 1 <= self.quality <= 100:
             raise InputError(
                 f"expected the format {' or '.join(SUFFIXES)} and a quality from 1 to 100, found "
@@ -210,7 +211,7 @@ def _textures_sha256(recipe: Recipe) -> str | None:
     if FROST not in recipe.corruptions:
         return None
     digest = hashlib.sha256()
-    for texture in frost_textures(recipe.textures):
+    for texture in load_frost_textures(recipe.textures):
         digest.update(texture.tobytes())
     return digest.hexdigest()
 

@@ -14,7 +14,8 @@ from ...data.images import preprocess, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.files import sha256_of_parts
-from ..corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt, frost_textures
+from ..corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt
+from ..corruptions.weather import load_frost_textures
 from .class_folders import ClassFolders, class_folders, class_index, official_classes
 
 IMAGENET_C = (
@@ -231,7 +232,7 @@ def generated(
     check_names(corruptions, (*NAMES, CLEAN), "the generator")
     check_severities([severity])
     if FROST in corruptions:
-        frost_textures(textures)
+        load_frost_textures(textures)
     return [
         clean if name == CLEAN else _corrupt_domain(clean, name, severity, seed, textures)
         for name in corruptions

@@ -144,9 +144,9 @@ def test_frost_is_made_from_its_textures(tmp_path: Path) -> None:
     found = np.asarray(Image.open(tmp_path / "out" / "frost" / "2" / WNIDS[0] / "b.png"))
     np.testing.assert_array_equal(found, expected)
     Image.fromarray(draw_picture(9, (240, 260))).save(tmp_path / "frost3.png")
-    from fozo.eval.corruptions.corruption_registry import frost_textures
+    from fozo.eval.corruptions.weather import load_frost_textures
 
-    frost_textures.cache_clear()
+    load_frost_textures.cache_clear()
     with pytest.raises(InputError, match="frost_textures_sha256"):
         prepare(folder, tmp_path / "out", recipe)
 

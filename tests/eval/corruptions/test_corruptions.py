@@ -14,19 +14,15 @@ import pytest
 from doubles import real_data
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions import spatter as drops
-from fozo.eval.corruptions.blur import scattered
+from fozo.eval.corruptions.blur import DEFOCUS_RADIUS_ALIAS, build_disk, convolve, scatter_indices
 from fozo.eval.corruptions.corruption_registry import (
     CORRUPTIONS,
-    DEFOCUS_RADIUS_ALIAS,
     NAMES,
     SEVERITIES,
-    convolve,
     corrupt,
-    disk,
-    frost_textures,
-    generator,
+    make_generator,
 )
-from fozo.eval.corruptions.weather import plasma
+from fozo.eval.corruptions.weather import generate_plasma, load_frost_textures
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -105,13 +101,17 @@ def test_every_part_of_the_key_changes_the_random_numbers(name: str) -> None:
     base = apply(picture(), name, 3)
     assert not np.array_equal(base, apply(picture(), name, 3, image_id="b"))
     assert not np.array_equal(base, apply(picture(), name, 3, seed=1))
-    draws = {generator(*key).random() for key in [(name, 3, "a", 0), (name, 4, "a", 0), ("x", 3, "a", 0)]}
+    draws = {
+        make_generator(*key).random() for key in [(name, 3, "a", 0), (name, 4, "a", 0), ("x", 3, "a", 0)]
+    }
     assert len(draws) == 3
 
 
 def test_the_key_is_unambiguous_and_fixed() -> None:
-    assert generator("n", 1, '1", "a', 0).random() != generator("n", 1, "a", 0).random()
-    assert generator("gaussian_noise", 1, "a.png", 0).random() == pytest.approx(0.4707592196629452, abs=1e-15)
+    assert make_generator("n", 1, '1", "a', 0).random() != make_generator("n", 1, "a", 0).random()
+    assert make_generator("gaussian_noise", 1, "a.png", 0).random() == pytest.approx(
+        0.4707592196629452, abs=1e-15
+    )
 
 
 def test_the_global_random_state_is_left_alone() -> None:
@@ -224,7 +224,7 @@ def test_jpeg_by_its_formula(severity: int) -> None:
 @pytest.mark.parametrize("shape", [(224, 224), (45, 61), (7, 5)], ids=str)
 def test_convolution_is_scipys_with_a_mirrored_border(severity: int, shape: tuple[int, int]) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
-    kernel = disk(*DEFOCUS_RADIUS_ALIAS[severity - 1])
+    kernel = build_disk(*DEFOCUS_RADIUS_ALIAS[severity - 1])
     image = picture(*shape) / 255
     result = convolve(image, kernel)
     for channel in range(3):
@@ -235,7 +235,7 @@ def test_convolution_is_scipys_with_a_mirrored_border(severity: int, shape: tupl
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_defocus_is_that_convolution_rounded_down(severity: int) -> None:
     assert DEFOCUS_RADIUS_ALIAS == ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
-    exact = convolve(picture() / 255, disk(*DEFOCUS_RADIUS_ALIAS[severity - 1])) * 255
+    exact = convolve(picture() / 255, build_disk(*DEFOCUS_RADIUS_ALIAS[severity - 1])) * 255
     difference = apply(picture(), "defocus_blur", severity) - np.clip(exact, 0, 255)
     assert -1 - 1e-4 < difference.min() <= difference.max() < 1e-4
 
@@ -243,7 +243,7 @@ def test_defocus_is_that_convolution_rounded_down(severity: int) -> None:
 @pytest.mark.parametrize(("radius", "alias"), DEFOCUS_RADIUS_ALIAS)
 def test_the_disk_is_a_disk(radius: float, alias: float) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
-    kernel = disk(radius, alias)
+    kernel = build_disk(radius, alias)
     reach = len(kernel) // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = (x**2 + y**2 <= radius**2).astype(float)
@@ -295,7 +295,7 @@ def test_motion_blur_spreads_a_point_to_one_side_by_a_half_gaussian(
 ) -> None:
     image = np.zeros((224, 224, 3), dtype=np.uint8)
     image[112, 112] = 255
-    angle = math.radians(generator("motion_blur", severity, "a", 0).uniform(-45, 45))
+    angle = math.radians(make_generator("motion_blur", severity, "a", 0).uniform(-45, 45))
     weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(2 * radius + 1)]
     expected = np.zeros((224, 224))
     for i, weight in enumerate(weights):
@@ -412,7 +412,7 @@ def test_the_glass_scatters_as_the_sequence_does(reach: int, scale: float) -> No
         for w in range(min(width - margin, width - 1), margin, -1):
             row, column = h + offset[0, h, w], w + offset[1, h, w]
             image[h, w] = image[min(row, height - 1), min(column, width - 1)]
-    result = scattered(height, width, reach, scale, np.random.default_rng(5))
+    result = scatter_indices(height, width, reach, scale, np.random.default_rng(5))
     assert np.array_equal(result.reshape(height, width), image)
 
 
@@ -425,7 +425,7 @@ def test_glass_keeps_a_picture_recognisable_and_moves_values_only_near() -> None
 
 def test_fog_on_black_stays_black_and_on_white_is_the_fractal() -> None:
     assert not apply(grey(0), "fog", 5).any()
-    fractal = plasma(1.4, generator("fog", 5, "a", 0))
+    fractal = generate_plasma(1.4, make_generator("fog", 5, "a", 0))
     expected = (1 + 3 * fractal[:224, :224]) / 4 * 255
     found = apply(grey(255), "fog", 5)
     assert np.all((found[..., 0] <= expected + 1e-3) & (found[..., 0] > expected - 1 - 1e-3))
@@ -434,7 +434,7 @@ def test_fog_on_black_stays_black_and_on_white_is_the_fractal() -> None:
 
 @pytest.mark.parametrize("decay", [2.0, 1.4])
 def test_the_fractal_is_rougher_with_less_decay_and_wraps_around(decay: float) -> None:
-    heights = plasma(decay, np.random.default_rng(0))
+    heights = generate_plasma(decay, np.random.default_rng(0))
     assert heights.shape == (256, 256)
     assert (heights.min(), heights.max()) == (0, 1)
     inside, across = (
@@ -483,28 +483,31 @@ def test_spatter_is_water_and_then_mud() -> None:
 def test_edges_of_a_square_and_distances_from_them() -> None:
     layer = np.zeros((60, 60), np.uint8)
     layer[20:40, 20:40] = 200
-    rim = drops.edges(layer)
+    rim = drops.detect_edges(layer)
     assert 60 < rim.sum() < 90  # one pixel wide
     assert not rim[24:36, 24:36].any()
     assert not rim[:18].any()
     marked = np.zeros((60, 60), bool)
     marked[10, 20] = True
-    found = drops.distances(marked)
+    found = drops.compute_distances(marked)
     y, x = np.mgrid[:60, :60]
     exact = np.hypot(y - 10, x - 20)
     near = exact < 19
     assert np.abs(found - exact)[near].max() < 0.02 * 20
     assert found.max() == 20
     assert (found[10, 21], found[11, 21], found[12, 21]) == pytest.approx((1, 1.4, 2.1969))
-    assert (drops.distances(~marked)[10, 20], drops.distances(np.zeros((3, 3), bool))[1, 1]) == (1, 20)
+    assert (
+        drops.compute_distances(~marked)[10, 20],
+        drops.compute_distances(np.zeros((3, 3), bool))[1, 1],
+    ) == (1, 20)
 
 
 def test_equalized_levels_are_even() -> None:
     levels = np.arange(64, dtype=np.uint8).reshape(8, 8) + 100
-    spread = drops.equalized(levels)
+    spread = drops.equalize(levels)
     assert (spread.min(), spread.max()) == (0, 255)
     assert np.abs(np.diff(spread.ravel().astype(int)) - 255 / 63).max() < 1
-    assert np.array_equal(drops.equalized(grey()[..., 0]), grey()[..., 0])
+    assert np.array_equal(drops.equalize(grey()[..., 0]), grey()[..., 0])
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
@@ -512,12 +515,12 @@ def test_frost_adds_a_piece_of_a_texture(severity: int) -> None:
     own, share = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
     used = set()
     for image_id in "abcdefghijkl":
-        rng = generator("frost", severity, image_id, 0)
+        rng = make_generator("frost", severity, image_id, 0)
         number = int(rng.integers(5))
         used.add(number)
         if number == 2:  # smaller than the image, so stretched
             continue
-        texture = frost_textures(TEXTURES)[number]
+        texture = load_frost_textures(TEXTURES)[number]
         top, left = (int(rng.integers(max(side - 224, 1))) for side in texture.shape[:2])
         piece = texture[top : top + 224, left : left + 224]
         expected = np.clip(own * 90 + share * piece.astype(float), 0, 255)
@@ -539,7 +542,7 @@ def test_frost_without_textures_says_where_to_get_them(tmp_path: Path, textures:
 
 def test_the_real_textures_are_read() -> None:
     folder = real_data("frost")
-    sizes = [texture.shape for texture in frost_textures(folder)]
+    sizes = [texture.shape for texture in load_frost_textures(folder)]
     assert sizes == [(600, 900, 3), (315, 560, 3), (315, 560, 3), (350, 527, 3), (495, 660, 3)]
     frosted = corrupt(grey(0), "frost", 5, image_id="a", seed=0, textures=folder)
     assert frosted.mean() > 30
