@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .engine.interface.method import Prediction
     from .engine.registry import METHODS, method
     from .engine.runtime.arrangement import store_arrangement
-    from .engine.runtime.cpu import available_cpus
+    from .engine.runtime.cpu import count_cpus
     from .engine.runtime.network import Network
     from .engine.runtime.tuning import tune
     from .engine.streams.adapter import Adapter
@@ -51,7 +51,7 @@ __all__ = [
     "Prediction",
     "StateError",
     "__version__",
-    "available_cpus",
+    "count_cpus",
     "method",
     "preprocess",
     "read_image",
@@ -74,7 +74,7 @@ _MODULES = {
     "Pool": "engine.streams.pool",
     "Prediction": "engine.interface.method",
     "StateError": "engine.errors",
-    "available_cpus": "engine.runtime.cpu",
+    "count_cpus": "engine.runtime.cpu",
     "method": "engine.registry",
     "preprocess": "data.images",
     "read_image": "data.images",

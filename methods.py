@@ -8,22 +8,33 @@ prediction and the next state. Other packages offer methods through the entry-po
 
 from .engine.errors import BundleError, InputError
 from .engine.interface.method import Binding, BoundMethod, Method, Prediction, Step
-from .engine.interface.options import option, validate
+from .engine.interface.method_options import option, validate
 from .engine.interface.request import Request, Requests, answer_with, drive
 from .engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
-from .engine.search.adapted_norms import adapted_norms
-from .engine.search.spsa import directional_slope, gaussian_direction, segmented_direction, uniform
+from .engine.search.norm_selection import select_norms
+from .engine.search.spsa import (
+    compute_directional_slope,
+    draw_gaussian_direction,
+    draw_segmented_direction,
+    draw_uniform,
+)
 from .engine.state import (
     State,
     optional_array,
+    replace_step_counts,
     state_list,
     variable_length_array,
-    with_step_counts_of,
 )
-from .engine.statistics.activation_shift import logit_offset, moving_average, shift_vector
-from .engine.statistics.moments import Moments
-from .engine.statistics.objective import alignment_loss, discrepancy, entropy, log_softmax, softmax
-from .engine.statistics.window import empty_window, slide, window_moments
+from .engine.statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from .engine.statistics.feature_statistics import Moments
+from .engine.statistics.objective import (
+    compute_alignment_loss,
+    compute_discrepancy,
+    entropy,
+    log_softmax,
+    softmax,
+)
+from .engine.statistics.window import compute_window_moments, create_empty_window, slide_window
 
 __all__ = [
     "Binding",
@@ -43,28 +54,28 @@ __all__ = [
     "State",
     "Step",
     "Tunables",
-    "adapted_norms",
-    "alignment_loss",
     "answer_with",
-    "directional_slope",
-    "discrepancy",
+    "compute_alignment_loss",
+    "compute_directional_slope",
+    "compute_discrepancy",
+    "compute_logit_offset",
+    "compute_shift",
+    "compute_window_moments",
+    "create_empty_window",
+    "draw_gaussian_direction",
+    "draw_segmented_direction",
+    "draw_uniform",
     "drive",
-    "empty_window",
     "entropy",
-    "gaussian_direction",
     "log_softmax",
-    "logit_offset",
-    "moving_average",
     "option",
     "optional_array",
-    "segmented_direction",
-    "shift_vector",
-    "slide",
+    "replace_step_counts",
+    "select_norms",
+    "slide_window",
     "softmax",
     "state_list",
-    "uniform",
+    "update_average",
     "validate",
     "variable_length_array",
-    "window_moments",
-    "with_step_counts_of",
 ]

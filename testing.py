@@ -16,7 +16,7 @@ import numpy as np
 
 from .engine.errors import BundleError, FozoError
 from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction
-from .engine.interface.options import describe
+from .engine.interface.method_options import describe
 from .engine.interface.request import Request, Requests, drive
 from .engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from .engine.state import State, iterate_values
@@ -212,7 +212,7 @@ class _Check:
         else:
             raise MethodError(f"{self._name}: use @dataclass(frozen=True) for the state")
         _require(
-            _bits(state) == _bits(bound.init(SEED)),
+            _list_bits(state) == _list_bits(bound.init(SEED)),
             f"{self._name}: init must return the same state for the same seed",
         )
 
@@ -221,10 +221,10 @@ class _Check:
         state = _lock(bound.init(SEED))
         for index, images in enumerate(self.stream):
             counter = _Counter(self.network, self._name)
-            pixels, bits = images.tobytes(), _bits(state)
+            pixels, bits = images.tobytes(), _list_bits(state)
             prediction, next_state = self._drive(bound.step(state, images), counter)
             _require(pixels == images.tobytes(), f"{self._name}: a step changed its images")
-            _require(bits == _bits(state), f"{self._name}: a step changed the state that it was given")
+            _require(bits == _list_bits(state), f"{self._name}: a step changed the state that it was given")
             self._require_prediction(prediction, len(images))
             self._require_counts(next_state, index + 1)
             if getattr(self.method, "method", None) is None:  # wrappers count forwards in their own way
@@ -256,7 +256,7 @@ class _Check:
             streams[1].step(images[::-1])
             predictions.append(streams[0].step(images))
         _require(
-            [_bits(prediction) for prediction in predictions] == expected,
+            [_list_bits(prediction) for prediction in predictions] == expected,
             f"{self._name}: two streams with one seed differ; draw from default_rng([seed, step + 1, …]) and "
             "keep everything else in the state",
         )
@@ -279,10 +279,12 @@ class _Check:
                         "arrays with optional_array or variable_length_array"
                     ) from error
             _require(
-                _bits(original.state) == _bits(resumed.state),
+                _list_bits(original.state) == _list_bits(resumed.state),
                 f"{self._name}: the state after {cut} batches is another one when it is loaded",
             )
-            continued = [[_bits(s.step(images)) for images in self.stream[cut:]] for s in (original, resumed)]
+            continued = [
+                [_list_bits(s.step(images)) for images in self.stream[cut:]] for s in (original, resumed)
+            ]
             _require(continued[0] == continued[1], f"{self._name}: a resumed stream goes on differently")
 
     def _check_classes(self) -> None:
@@ -295,7 +297,7 @@ class _Check:
             self._require_prediction(adapter.step(images), len(images), network.info)
 
     def _run(self, adapter: Adapter) -> list[Any]:
-        return [_bits(adapter.step(images)) for images in self.stream]
+        return [_list_bits(adapter.step(images)) for images in self.stream]
 
     def _drive(self, requests: Requests[Any], counter: _Counter | None = None) -> Any:
         try:
@@ -374,7 +376,7 @@ def _lock(state: Any) -> Any:
     return state
 
 
-def _bits(record: Any) -> list[Any]:
+def _list_bits(record: Any) -> list[Any]:
     """Return every value of a state or prediction in a form that is equal only if every bit is."""
     return [
         (name, value.dtype.str, value.shape, value.tobytes())

@@ -1,7 +1,7 @@
 """How far clean images are from the source statistics, in units of what chance gives (docs/pizo.md).
 
 Draws N of the source's images for statistics, and then n others, or n of another clean data set. Prints the
-mean of their discrepancy by `chance_discrepancy` over several draws.
+mean of their discrepancy by `estimate_chance_discrepancy` over several draws.
 
     python bench/chance.py BUNDLE --source TRAIN --images VAL --precision int8
 """
@@ -16,8 +16,8 @@ from fozo.data.loader import load_batches
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, SourceStatistics
 from fozo.engine.runtime.network import Network
-from fozo.engine.statistics.moments import Moments
-from fozo.engine.statistics.objective import chance_discrepancy, discrepancy
+from fozo.engine.statistics.feature_statistics import Moments
+from fozo.engine.statistics.objective import compute_discrepancy, estimate_chance_discrepancy
 from fozo.eval.datasets.domain import imagefolder
 
 COUNTS = (8, 32, 64, 128, 256, 512)
@@ -70,8 +70,8 @@ def ratio(
     if count > len(pool):
         return ""
     chosen = [Moments.of(pool[generator.permutation(len(pool))[:count]]) for _ in range(draws)]
-    found = np.mean([discrepancy(each, statistics) for each in chosen])
-    return f"{found / chance_discrepancy(statistics, count):.2f}"
+    found = np.mean([compute_discrepancy(each, statistics) for each in chosen])
+    return f"{found / estimate_chance_discrepancy(statistics, count):.2f}"
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def corrupt(
       fozo corrupt CLEAN_DIR OUT_DIR --severities 1-5 --frost-textures DIR
       fozo adapt --dataset imagenet-c --data OUT_DIR
     """
-    from ..engine.runtime.cpu import available_cpus
+    from ..engine.runtime.cpu import count_cpus
     from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, default_corruptions, prepare
 
     names = corruptions or default_corruptions(frost_textures)
@@ -102,7 +102,7 @@ def corrupt(
     )
     if corruptions is None and frost_textures is None:
         click.echo("Without frost, which needs its textures: --frost-textures DIR")
-    count = _write(work, processes or available_cpus(), quiet)
+    count = _write(work, processes or count_cpus(), quiet)
     existing = f"; {work.files - count:,} were there already" if count < work.files else ""
     click.echo(f"{out}: {count:,} files written{existing}. Generated, not the official ImageNet-C.")
 

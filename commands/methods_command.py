@@ -25,12 +25,12 @@ def list_methods(name: str | None, form: str | None) -> None:
     """
     from dataclasses import asdict
 
-    from ..engine.registry import METHODS, common_options, describe, method
+    from ..engine.registry import METHODS, describe, list_common_options, method
 
     selected = {} if name == COMMON else {name: method(name)} if name else dict(METHODS)
     options = {key: describe(value) for key, value in selected.items()}
     if form != "markdown" or name == COMMON:
-        options[COMMON] = common_options()
+        options[COMMON] = list_common_options()
     if form == "json":
         plain = {key: [asdict(option) for option in values] for key, values in options.items()}
         click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
@@ -50,10 +50,10 @@ def list_methods(name: str | None, form: str | None) -> None:
 
 def _describe_preset(method: AnyMethod) -> str:
     """Return the options in which a registered method differs from the defaults of its class."""
-    from ..engine.registry import options_of
+    from ..engine.registry import get_options
 
-    defaults = options_of(type(method)())
-    changed = [f"{name}={value}" for name, value in options_of(method).items() if value != defaults[name]]
+    defaults = get_options(type(method)())
+    changed = [f"{name}={value}" for name, value in get_options(method).items() if value != defaults[name]]
     return f" With {', '.join(changed)}." if changed else ""
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.preprocessing import Preprocessing
 from ..engine.errors import InputError
-from ..engine.statistics.moments import MIN_IMAGES
+from ..engine.statistics.feature_statistics import MIN_IMAGES
 from .demo import demo_images
 from .images import list_images, preprocess, read_image
 

@@ -23,7 +23,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full. Nothing is left behind.
     """
-    temporary = _beside(path)
+    temporary = _choose_temporary(path)
     try:
         with temporary.open("xb") as stream:
             stream.write(content)
@@ -31,7 +31,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _create_error(path, error) from error
     finally:
         # Gone if all went well, and never created if the folder is missing.
         with contextlib.suppress(OSError):
@@ -46,15 +46,15 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; name a file")
-    probe = _beside(path)
+    probe = _choose_temporary(path)
     try:
         probe.open("xb").close()
         probe.unlink()
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _create_error(path, error) from error
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal, read in constant memory."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -63,8 +63,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of_parts(*texts: str) -> str:
-    """One SHA-256, in hexadecimal, of several texts in order."""
+def hash_texts(*texts: str) -> str:
+    """Return one SHA-256, in hexadecimal, of several texts in order."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
@@ -93,12 +93,12 @@ def from_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _beside(path: Path) -> Path:
+def _choose_temporary(path: Path) -> Path:
     """Return a name in the same folder that nobody else uses."""
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def _create_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"cannot write {path}: {error.strerror or error}; "
         "choose another place, or make room and allow writing there"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, InputError
-from .files import sha256_of_parts
+from .files import hash_texts
 
 FloatArray = NDArray[np.floating[Any]]
 ImageArray = NDArray[np.uint8]
@@ -125,7 +125,7 @@ class ModelInfo:
             self,
             head_weight=self.head_weight[indices],
             head_bias=self.head_bias[indices],
-            identity=sha256_of_parts(self.identity, *map(str, indices)),
+            identity=hash_texts(self.identity, *map(str, indices)),
         )
 
 

@@ -55,7 +55,7 @@ def to_dict(record: object) -> dict[str, Any]:
     """
     if not dataclasses.is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"expected an instance of a dataclass, found {record!r}")
-    return {field.name: _to_data(getattr(record, field.name)) for field in _init_fields(type(record))}
+    return {field.name: _to_data(getattr(record, field.name)) for field in _list_init_fields(type(record))}
 
 
 def _to_data(value: object) -> Any:
@@ -96,19 +96,19 @@ class _Location:
 
 
 @functools.cache
-def _init_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
+def _list_init_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(cls) if field.init)
 
 
 @functools.cache
-def _field_types(cls: Any) -> dict[str, Any]:
+def _resolve_types(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
 def _load_dataclass(cls: Any, value: object, at: _Location) -> Any:
     if not isinstance(value, Mapping):
         raise at.mismatch("an object", value)
-    fields, types_by_name = _init_fields(cls), _field_types(cls)
+    fields, types_by_name = _list_init_fields(cls), _resolve_types(cls)
     names = {field.name for field in fields}
     for key in value:
         if key not in names:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from .errors import InputError
 from .interface.method import AnyMethod, Method, Prediction, State
-from .interface.options import Option, configure, describe, options_of
+from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
 from .methods.bn_adapt import BnAdapt
 from .methods.foa import Foa
@@ -19,7 +19,7 @@ from .methods.pizo import Pizo
 from .methods.shift import Shift
 from .methods.t3a import T3a
 from .methods.zoa import Zoa
-from .wrappers.common import common_options, wrap_method
+from .wrappers.common import list_common_options, wrap_method
 from .wrappers.domain_states import Domains
 from .wrappers.guard import Guarded
 from .wrappers.interval import Interval
@@ -50,7 +50,7 @@ def method(name: str, **options: object) -> AnyMethod:
     """
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; there are: {', '.join(METHODS)}")
-    common = [option.name for option in common_options()]
+    common = [option.name for option in list_common_options()]
     method_options = {key: value for key, value in options.items() if key not in common}
     wrapper_options = {key: value for key, value in options.items() if key in common}
     return wrap_method(configure(METHODS[name], method_options, common), wrapper_options)
@@ -106,11 +106,11 @@ __all__ = [
     "State",
     "T3a",
     "Zoa",
-    "common_options",
     "configure",
     "describe",
+    "get_options",
+    "list_common_options",
     "method",
-    "options_of",
     "parse_method",
     "parse_methods",
 ]

@@ -53,7 +53,7 @@ def state_list(template: str, parallel_to: str) -> Any:
     return field(default=(), metadata={"template": template, "parallel_to": parallel_to})
 
 
-def record_fields(record: Any) -> tuple[str, ...] | None:
+def list_fields(record: Any) -> tuple[str, ...] | None:
     """Return the field names of a dataclass or named tuple (value or type), or None for any other value."""
     if is_dataclass(record):
         return tuple(f.name for f in fields(record))
@@ -66,9 +66,9 @@ def iterate_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
     A field of a nested record is named `record.field`, one of a list of states `states.0.field`.
     """
-    for name in record_fields(record) or ():
+    for name in list_fields(record) or ():
         value = getattr(record, name)
-        if record_fields(value) is not None:
+        if list_fields(value) is not None:
             yield from iterate_values(value, f"{prefix}{name}.")
         elif isinstance(value, tuple):
             for index, entry in enumerate(value):
@@ -77,10 +77,10 @@ def iterate_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def with_step_counts_of(state: StateT, later: State) -> StateT:
+def replace_step_counts(state: StateT, later: State) -> StateT:
     """Return `state` with the step counts of a later state, so that no random direction is drawn twice."""
     nested: dict[str, Any] = {
-        f.name: with_step_counts_of(value, getattr(later, f.name))
+        f.name: replace_step_counts(value, getattr(later, f.name))
         for f in fields(state)
         if isinstance(value := getattr(state, f.name), State)
     }

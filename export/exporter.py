@@ -24,7 +24,7 @@ from ..engine.bundle.create import check_writable, create, folder_beside
 from ..engine.bundle.manifest import GraphEntry, Manifest
 from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError, reason
-from ..engine.files import sha256_of, to_npz
+from ..engine.files import hash_file, to_npz
 from .classes import imagenet_classes, read_classes
 from .demo import DEMO_MODEL, DEMO_WEIGHTS, demo_model
 from .family import Family, read_family
@@ -234,7 +234,7 @@ def _with_record(
     """The manifest with its graph and with what a person would need to make the bundle again."""
     file, config = request.weights_file, resolve_model_data_config(model)
     if file is not None:
-        weights = f"{file.name}, SHA-256 {sha256_of(file)}"
+        weights = f"{file.name}, SHA-256 {hash_file(file)}"
     else:
         weights = (
             "random"

@@ -21,7 +21,7 @@ from ..engine.bundle.create import folder_beside
 from ..engine.bundle.manifest import GraphEntry
 from ..engine.errors import FozoError, InputError
 from ..engine.model import ImageArray
-from ..engine.runtime.cpu import CpuFeatures, cpu_features
+from ..engine.runtime.cpu import CpuFeatures, read_cpu_features
 from ..engine.runtime.network import Network
 from ..engine.runtime.onnx_file import check_graph_file
 from .calibration import CALIBRATION_BATCH, CASES, Range, calibrate
@@ -107,7 +107,7 @@ class Quantizer:
             )
         if options.weight_bits not in (None, 7, 8):
             raise InputError(f"weights can have 7 or 8 bits, found {options.weight_bits}")
-        bits, reason = choose_weight_bits(cpu_features())
+        bits, reason = choose_weight_bits(read_cpu_features())
         self.bits = options.weight_bits or bits
         self.processor = reason if self.bits == bits else f"{self.bits} bits asked for; {reason}"
         self.ranges: dict[str, Range] = {}

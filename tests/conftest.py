@@ -20,7 +20,7 @@ from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.files import to_npz
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
-from fozo.engine.statistics.moments import source_statistics
+from fozo.engine.statistics.feature_statistics import compute_source_statistics
 from fozo.export.graph import OPSET, block_norms, build_graph
 from fozo.export.vit import read_vit
 from fozo.quant.quantizer import Options, quantize
@@ -155,7 +155,7 @@ def make_bundle() -> Callable[..., Bundle]:
         if not source:
             return bundle
         with Network.open(bundle, workers=1) as network:
-            statistics = source_statistics(network, [_random_images(40, seed=900)])
+            statistics = compute_source_statistics(network, [_random_images(40, seed=900)])
         return bundle.with_source("fp32", statistics, "random images")
 
     return make
@@ -187,7 +187,7 @@ def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path
     options = Options(force=True)
     bundle, _ = quantize(Bundle.open(path), _clean_images(40, 900), _clean_images(32, 901), options)
     with Network.open(bundle, "int8", workers=1) as network:
-        statistics = source_statistics(network, [_random_images(40, seed=900)])
+        statistics = compute_source_statistics(network, [_random_images(40, seed=900)])
     return bundle.with_source("int8", statistics, "random images").path
 
 

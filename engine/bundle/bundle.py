@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError, OutputError
-from ..files import from_npz, sha256_of, sha256_of_parts, to_npz, write_atomic
+from ..files import from_npz, hash_file, hash_texts, to_npz, write_atomic
 from ..model import FloatArray, ModelInfo, SourceStatistics
 from .manifest import FileEntry, GraphEntry, Manifest, SourceEntry
 
@@ -34,7 +34,7 @@ class Bundle:
 
     Attributes:
         path: the folder.
-        manifest: what it says of itself.
+        manifest: its content, parsed.
         sha256: hash of the manifest, and through it of everything else.
     """
 
@@ -61,7 +61,7 @@ class Bundle:
         return Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
 
     def file(self, name: str) -> Path:
-        """Path of one of the bundle's files, its content verified.
+        """Return the path of one of the bundle's files, its content verified.
 
         Raises:
             BundleError: the file is not listed, is missing, or is not the one that was listed.
@@ -71,7 +71,7 @@ class Bundle:
         if entry is None or Path(name).name != name:
             raise BundleError(f"{self.path / MANIFEST} lists no file {name!r}; export the model again")
         try:
-            size, digest = path.stat().st_size, sha256_of(path)
+            size, digest = path.stat().st_size, hash_file(path)
         except OSError as error:
             raise BundleError(
                 f"cannot read {path} ({error.strerror}); the bundle is incomplete, export the model again"
@@ -85,18 +85,18 @@ class Bundle:
         return path
 
     def graph(self, precision: str) -> Path:
-        """Path of the verified ONNX file of a precision (`fp32`, …).
+        """Return the path of the verified ONNX file of a precision (`fp32`, …).
 
         Raises:
             BundleError: the bundle has no such graph, or the file is not the one that was exported.
         """
-        return self.file(self._graph_entry(precision).file)
+        return self.file(self._get_graph_entry(precision).file)
 
     def graph_sha256(self, precision: str) -> str:
-        """Hash of the ONNX file of a precision, as listed."""
-        return self.manifest.files[self._graph_entry(precision).file].sha256
+        """Return the hash of the ONNX file of a precision, as listed."""
+        return self.manifest.files[self._get_graph_entry(precision).file].sha256
 
-    def _graph_entry(self, precision: str) -> GraphEntry:
+    def _get_graph_entry(self, precision: str) -> GraphEntry:
         graphs = self.manifest.graphs
         if precision not in graphs:
             raise BundleError(f"the bundle {self.path} has no {precision} graph, it has: {', '.join(graphs)}")
@@ -112,12 +112,12 @@ class Bundle:
         shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
         head = _load_arrays(self.file("head.npz"), shapes)
         source = m.source[precision].file if precision in m.source else None
-        used = [self._graph_entry(precision).file, "head.npz", *([source] if source else [])]
-        identity = sha256_of_parts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
+        used = [self._get_graph_entry(precision).file, "head.npz", *([source] if source else [])]
+        identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
         return replace(m.info(head["weight"], head["bias"]), identity=identity, source=self.source(precision))
 
     def source(self, precision: str) -> SourceStatistics | None:
-        """Source statistics of a graph, or None if the bundle has none for it.
+        """Return the source statistics of a graph, or None if the bundle has none for it.
 
         Raises:
             BundleError: they were computed with another graph, or their file is damaged.
@@ -148,7 +148,7 @@ class Bundle:
         name = f"source-{precision}-{digest[:8]}.npz"
         write_atomic(self.path / name, content)
         entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin)
-        return self._with(
+        return self._commit(
             name,
             FileEntry(digest, len(content)),
             replace(self.manifest, source={**self.manifest.source, precision: entry}),
@@ -173,7 +173,7 @@ class Bundle:
                 f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
                 "itself is made by fozo export"
             )
-        file = FileEntry(sha256_of(graph), graph.stat().st_size)
+        file = FileEntry(hash_file(graph), graph.stat().st_size)
         name = f"model-{precision}-{file.sha256[:8]}.onnx"
         try:
             graph.replace(self.path / name)
@@ -181,9 +181,9 @@ class Bundle:
             raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
         graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
         source = {key: value for key, value in self.manifest.source.items() if key != precision}
-        return self._with(name, file, replace(self.manifest, graphs=graphs, source=source))
+        return self._commit(name, file, replace(self.manifest, graphs=graphs, source=source))
 
-    def _with(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
+    def _commit(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
         """Put a manifest in place that uses one new file; on failure, remove that file again."""
         try:
             return self._replace_manifest(name, file, manifest)

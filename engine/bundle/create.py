@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BundleError, OutputError
-from ..files import sha256_of
+from ..files import hash_file
 from .bundle import MANIFEST, Bundle
 from .manifest import FileEntry, Manifest
 
@@ -40,7 +40,7 @@ def create(
         files = {}
         for name, writer in write.items():
             writer(folder / name)
-            files[name] = FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
+            files[name] = FileEntry(hash_file(folder / name), (folder / name).stat().st_size)
         (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
         _move_into_place(folder, path)
     return Bundle.open(path)
@@ -85,7 +85,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: the parent folder is missing or not writable, or something is in the way.
     """
-    if path.exists() and (hint := _in_the_way(path, overwrite)):
+    if path.exists() and (hint := _find_obstacle(path, overwrite)):
         raise OutputError(f"{path} already exists; {hint}")
     try:
         probe = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -96,7 +96,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         ) from error
 
 
-def _in_the_way(path: Path, overwrite: bool) -> str | None:
+def _find_obstacle(path: Path, overwrite: bool) -> str | None:
     """Return advice on what occupies `path`, or None if it may be replaced.
 
     An empty folder may be replaced, and with `overwrite` a folder that holds a bundle and nothing else.

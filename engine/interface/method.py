@@ -10,11 +10,11 @@ from ..model import FloatArray, ImageArray, ModelInfo
 from ..state import State as State
 from ..state import StateT as StateT
 from ..state import iterate_values as iterate_values
+from ..state import list_fields as list_fields
 from ..state import optional_array as optional_array
-from ..state import record_fields as record_fields
+from ..state import replace_step_counts as replace_step_counts
 from ..state import state_list as state_list
 from ..state import variable_length_array as variable_length_array
-from ..state import with_step_counts_of as with_step_counts_of
 from ..statistics.objective import softmax
 from .request import Requests
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..interface.method import Binding, Prediction, State, Step
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import ImageArray, ModelInfo
 from ..statistics.objective import entropy

@@ -13,22 +13,22 @@ import numpy as np
 
 from ..errors import InputError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from ..search import cma, spsa
 from ..search.cma import CovarianceForm, Search
-from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
-from ..statistics.moments import Moments
+from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
     REFERENCE_BATCH,
     DiscrepancyNorm,
     LossScale,
-    alignment_loss,
-    discrepancy,
+    compute_alignment_loss,
+    compute_discrepancy,
     entropy,
 )
-from ..statistics.window import empty_window, slide, window_moments
+from ..statistics.window import compute_window_moments, create_empty_window, slide_window
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,13 @@ class BoundFoa(Binding[Foa]):
         return FoaState(
             step=0,
             seed=seed,
-            search=cma.initial(options.prompts * model.width, options.sigma, options.covariance),
-            best=spsa.uniform(seed, model.prompt_bound, (options.prompts, model.width)),
-            window=empty_window(model),
+            search=cma.start_search(options.prompts * model.width, options.sigma, options.covariance),
+            best=spsa.draw_uniform(seed, model.prompt_bound, (options.prompts, model.width)),
+            window=create_empty_window(model),
         )
 
     def step(self, state: FoaState, images: ImageArray) -> Step[FoaState]:
-        """Process one batch in the order of the official code (docs/methods.md)."""
+        """Process one batch in the order of the official code (docs/specification.md §4.3)."""
         options = self.options
         solutions = cma.ask(state.search, state.seed, state.step, options.population)
         if options.carry_best:
@@ -176,10 +176,10 @@ class BoundFoa(Binding[Foa]):
         prompts = solutions.astype(np.float32).reshape(-1, *state.best.shape)
 
         best, losses, means = yield from self._evaluate_candidates(state, prompts, images)
-        center = moving_average(state.center, np.mean(means, axis=0), options.shift_decay)
+        center = update_average(state.center, np.mean(means, axis=0), options.shift_decay)
         unshifted = best.logits
         if options.output == "clean":
-            (clean,) = yield Request(images, [{"prompts": _mean_prompts(state)}])
+            (clean,) = yield Request(images, [{"prompts": _build_mean_prompts(state)}])
             unshifted = clean.logits
         inclusive = options.shift_update == "inclusive"
         logits = unshifted + self._compute_offset(center if inclusive else state.center)
@@ -191,7 +191,7 @@ class BoundFoa(Binding[Foa]):
         }
         window = state.window
         if best.features is not None:
-            window = slide(window, best.features, options.window)
+            window = slide_window(window, best.features, options.window)
         return Prediction(logits, options.forwards, best.loss, diagnostics), FoaState(
             step=state.step + 1,
             seed=state.seed,
@@ -203,7 +203,7 @@ class BoundFoa(Binding[Foa]):
 
     def predict(self, state: FoaState, images: ImageArray) -> Requests[Prediction]:
         """Predict with the last batch's best prompts, or the search's mean, and the current shift."""
-        prompts = state.best[None] if self.options.output == "best" else _mean_prompts(state)
+        prompts = state.best[None] if self.options.output == "best" else _build_mean_prompts(state)
         (outputs,) = yield Request(images, [{"prompts": prompts}])
         logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
@@ -218,7 +218,7 @@ class BoundFoa(Binding[Foa]):
         options = self.options
         # A loss of shifted logits uses the shift from before this batch: `__post_init__`.
         offset = self._compute_offset(state.center if options.entropy_on == "shifted" else None)
-        past = window_moments(state.window, len(images), options.window)
+        past = compute_window_moments(state.window, len(images), options.window)
         at_once = max(2, 2 * REFERENCE_BATCH // max(1, len(images)))
         best: _Candidate | None = None
         losses, means = [], []
@@ -238,20 +238,24 @@ class BoundFoa(Binding[Foa]):
     def _evaluate(self, index: int, outputs: Outputs, offset: FloatArray, past: Moments | None) -> _Candidate:
         options = self.options
         moments = Moments.of(outputs.features)
-        distance = discrepancy(moments.merge(past), self.source, options.loss_norm, self.model.feature_widths)
+        distance = compute_discrepancy(
+            moments.merge(past), self.source, options.loss_norm, self.model.feature_widths
+        )
         entropies = entropy(outputs.logits + offset)
-        loss = alignment_loss(distance, entropies, options.discrepancy_weight, options.loss_scale)
+        loss = compute_alignment_loss(distance, entropies, options.discrepancy_weight, options.loss_scale)
         features = outputs.features if options.window else None
         return _Candidate(index, loss, distance, moments.mean[-1], outputs.logits, features)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
         """Return the logit offset of the activation shift, `[K]`."""
         if self.options.shift == "none":
-            return logit_offset(self.model.head_weight, None)
+            return compute_logit_offset(self.model.head_weight, None)
         target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return logit_offset(self.model.head_weight, shift_vector(target, center, self.options.shift_gain))
+        return compute_logit_offset(
+            self.model.head_weight, compute_shift(target, center, self.options.shift_gain)
+        )
 
 
-def _mean_prompts(state: FoaState) -> FloatArray:
+def _build_mean_prompts(state: FoaState) -> FloatArray:
     """Return the mean of the search as a tunable, float32 `[1, P, D]`."""
     return state.search.mean.astype(np.float32).reshape(1, *state.best.shape)

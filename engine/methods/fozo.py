@@ -13,15 +13,21 @@ import numpy as np
 
 from ..errors import InputError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
 from ..search.schedule import Constants, Schedule, advance
-from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
-from ..statistics.moments import Moments
-from ..statistics.objective import DiscrepancyNorm, LossScale, alignment_loss, discrepancy, entropy
-from ..statistics.window import empty_window, slide, window_moments
+from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from ..statistics.feature_statistics import Moments
+from ..statistics.objective import (
+    DiscrepancyNorm,
+    LossScale,
+    compute_alignment_loss,
+    compute_discrepancy,
+    entropy,
+)
+from ..statistics.window import compute_window_moments, create_empty_window, slide_window
 
 
 @dataclass(frozen=True)
@@ -163,16 +169,16 @@ class BoundFozo(Binding[Fozo]):
         return FozoState(
             step=0,
             seed=seed,
-            prompts=spsa.uniform(seed, self.model.prompt_bound, shape),
+            prompts=spsa.draw_uniform(seed, self.model.prompt_bound, shape),
             schedule=Schedule(float(self.options.epsilon), float(self.options.rate)),
-            window=empty_window(self.model),
+            window=create_empty_window(self.model),
         )
 
     def step(self, state: FozoState, images: ImageArray) -> Step[FozoState]:
-        """Process one batch in the order of the official code (docs/methods.md)."""
+        """Process one batch in the order of the official code (docs/specification.md §6.4)."""
         options = self.options
         directions = [
-            spsa.gaussian_direction(state.seed, state.step, j, state.prompts.shape)
+            spsa.draw_gaussian_direction(state.seed, state.step, j, state.prompts.shape)
             for j in range(options.samples)
         ]
         candidates: list[_Candidate] = []
@@ -181,12 +187,14 @@ class BoundFozo(Binding[Fozo]):
 
         center = self._update_center(state.center, candidates)
         offset = self._compute_offset(center if options.shift_update == "inclusive" else state.center)
-        past = window_moments(state.window, len(images), options.window)
-        distances = [discrepancy(c.moments.merge(past), self.source, options.loss_norm) for c in candidates]
+        past = compute_window_moments(state.window, len(images), options.window)
+        distances = [
+            compute_discrepancy(c.moments.merge(past), self.source, options.loss_norm) for c in candidates
+        ]
         losses = [self._compute_loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
         best = int(np.argmin(losses))
         slopes = [
-            spsa.directional_slope(plus, minus, state.schedule.epsilon)
+            spsa.compute_directional_slope(plus, minus, state.schedule.epsilon)
             for plus, minus in zip(losses[::2], losses[1::2], strict=True)
         ]
         loss = losses[best] if options.schedule_loss == "best" else float(np.mean(losses))
@@ -233,25 +241,27 @@ class BoundFozo(Binding[Fozo]):
         mean = np.mean([candidate.moments.mean[-1] for candidate in candidates], axis=0)
         # The official code adds the means of the two halves where their average was meant.
         value = 2 * mean if self.options.shift == "official_sum" else mean
-        return moving_average(center, value, self.options.shift_decay)
+        return update_average(center, value, self.options.shift_decay)
 
     def _extend_window(self, window: FloatArray, candidates: list[_Candidate]) -> FloatArray:
         """Return the window after this batch, whose features are averaged over the candidates."""
         if not self.options.window:
             return window
         features = [candidate.features for candidate in candidates if candidate.features is not None]
-        return slide(window, np.mean(features, axis=0), self.options.window)
+        return slide_window(window, np.mean(features, axis=0), self.options.window)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
         """Return the logit offset of the activation shift, `[K]`."""
         if self.options.shift == "none":
-            return logit_offset(self.model.head_weight, None)
+            return compute_logit_offset(self.model.head_weight, None)
         target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return logit_offset(self.model.head_weight, shift_vector(target, center, self.options.shift_gain))
+        return compute_logit_offset(
+            self.model.head_weight, compute_shift(target, center, self.options.shift_gain)
+        )
 
     def _compute_loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
         logits = candidate.logits + offset if self.options.entropy_on == "shifted" else candidate.logits
-        return alignment_loss(
+        return compute_alignment_loss(
             distance, entropy(logits), self.options.discrepancy_weight, self.options.loss_scale
         )
 

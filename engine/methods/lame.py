@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs
 from ..statistics.objective import entropy, softmax
-from ..statistics.window import earlier, slide
+from ..statistics.window import select_earlier, slide_window
 
 PROBABILITY_FLOOR = 1e-10  # official code: keeps the unary finite
 TINY_NORM = 1e-12
@@ -22,7 +22,7 @@ Affinity = Literal["knn", "rbf", "linear"]
 
 @dataclass(frozen=True)
 class LameState(State):
-    """What LAME carries: nothing, unless the option `window` asks for earlier images.
+    """Earlier images, if the option `window` asks for them; otherwise nothing.
 
     Attributes:
         features: of the last images, what the head reads, float32 `[W, F]`, W at most the option `window`.
@@ -92,8 +92,8 @@ class BoundLame(Binding[Lame]):
         return self._predict(state, outputs), replace(
             state,
             step=state.step + 1,
-            features=slide(state.features, outputs.features[:, -1], self.options.window),
-            logits=slide(state.logits, outputs.logits, self.options.window),
+            features=slide_window(state.features, outputs.features[:, -1], self.options.window),
+            logits=slide_window(state.logits, outputs.logits, self.options.window),
         )
 
     def predict(self, state: LameState, images: ImageArray) -> Requests[Prediction]:
@@ -103,8 +103,10 @@ class BoundLame(Binding[Lame]):
 
     def _predict(self, state: LameState, outputs: Outputs) -> Prediction:
         options, batch = self.options, len(outputs.logits)
-        features = np.concatenate([earlier(state.features, batch, options.window), outputs.features[:, -1]])
-        logits = np.concatenate([earlier(state.logits, batch, options.window), outputs.logits])
+        features = np.concatenate(
+            [select_earlier(state.features, batch, options.window), outputs.features[:, -1]]
+        )
+        logits = np.concatenate([select_earlier(state.logits, batch, options.window), outputs.logits])
         unary = -np.log(softmax(logits) + PROBABILITY_FLOOR)
         pairwise = compute_affinities(features, options.affinity, options.neighbours)
         log_probabilities, energies = solve_assignments(
@@ -124,7 +126,7 @@ class BoundLame(Binding[Lame]):
 
 
 def compute_affinities(features: FloatArray, kind: Affinity, neighbours: int) -> FloatArray:
-    """How strongly each pair of images is tied, symmetric float64 `[N, N]`; no image is tied to itself.
+    """Return the affinity of each pair of images, symmetric float64 `[N, N]`, 0 on the diagonal.
 
     Args:
         features: `[N, F]`; only their directions matter.
@@ -156,7 +158,7 @@ def compute_affinities(features: FloatArray, kind: Affinity, neighbours: int) ->
 def solve_assignments(
     unary: FloatArray, affinities: FloatArray, max_iterations: int, tolerance: float
 ) -> tuple[FloatArray, list[float]]:
-    """Log-probabilities float64 `[N, K]` that balance the unary and the ties, and the energy per iteration.
+    """Return log-probabilities float64 `[N, K]` that balance unary and ties, and the energy per iteration.
 
     Iterates `Y ← softmax(Q − U)` with `Q = A Y`, from `Y = softmax(−U)`. The energy of the official code,
     `Σ (U Y − Q Y + Y ln Y)` with the old Q and the new Y, is minus the sum of the rows' log-normalisers. From
@@ -181,7 +183,7 @@ def solve_assignments(
 
 
 def _softmax_rows(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Softmax of each row `[N, K]`, and the logarithm of what it was divided by `[N, 1]`."""
+    """Return the softmax of each row `[N, K]`, and its log-normaliser `[N, 1]`."""
     top = scores.max(axis=1, keepdims=True)
     y = np.subtract(scores, top)
     np.exp(y, out=y)

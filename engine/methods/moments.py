@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 
 from ..interface.method import Binding, Prediction, State, Step, optional_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from ..statistics.objective import entropy

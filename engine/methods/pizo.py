@@ -15,22 +15,22 @@ import numpy as np
 
 from ..errors import BundleError
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
-from ..search.adapted_norms import adapted_norms
-from ..search.spsa import uniform
-from ..statistics.activation_shift import logit_offset, shift_vector
-from ..statistics.moments import Moments
+from ..search.norm_selection import select_norms
+from ..search.spsa import draw_uniform
+from ..statistics.activation_shift import compute_logit_offset, compute_shift
+from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
     REFERENCE_BATCH,
-    chance_discrepancy,
-    discrepancy,
-    diversity_slopes,
+    compute_discrepancy,
+    compute_discrepancy_slopes,
+    compute_diversity_slopes,
     entropy,
-    outer_slopes,
+    estimate_chance_discrepancy,
 )
-from ..statistics.window import empty_window, slide, window_moments
+from ..statistics.window import compute_window_moments, create_empty_window, slide_window
 
 TINY = 1e-12  # a gradient below this is none at all
 
@@ -136,7 +136,7 @@ class Pizo:
         rows = slice(0, 0)
         if self.tune != "prompts":
             model.require_tunable("norms", self.name)
-            names = adapted_norms(model, self.first_block, self.frozen_last_blocks, self.name)
+            names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
             order = list(model.norms)
             rows = slice(order.index(names[0]), order.index(names[-1]) + 1)
         return BoundPizo(self, model, source, rows)
@@ -159,7 +159,7 @@ class BoundPizo(Binding[Pizo]):
         options, model = self.options, self.model
         prompts = np.zeros((0, model.width), np.float32)
         if options.tune != "norms":
-            prompts = uniform(seed, model.prompt_bound, (options.prompts, model.width))
+            prompts = draw_uniform(seed, model.prompt_bound, (options.prompts, model.width))
         norms = np.zeros((self.rows.stop - self.rows.start, 2, model.width), np.float32)
         return PizoState(
             step=0,
@@ -170,7 +170,7 @@ class BoundPizo(Binding[Pizo]):
             norms_momentum=np.zeros(norms.shape),
             prompts_gradient=np.zeros(prompts.shape),
             norms_gradient=np.zeros(norms.shape),
-            window=empty_window(model),
+            window=create_empty_window(model),
         )
 
     def step(self, state: PizoState, images: ImageArray) -> Step[PizoState]:
@@ -184,11 +184,13 @@ class BoundPizo(Binding[Pizo]):
             pairs = yield from self._request_pairs(state, images)
             features = _average([pair.features for pair in pairs])
             logits = _average([pair.logits for pair in pairs])
-        moments = Moments.of(features).merge(window_moments(state.window, len(images), options.window))
-        distance = discrepancy(moments, self.source)
-        strength = self._adaptation_strength(distance, moments.count)
+        moments = Moments.of(features).merge(
+            compute_window_moments(state.window, len(images), options.window)
+        )
+        distance = compute_discrepancy(moments, self.source)
+        strength = self._compute_strength(distance, moments.count)
         offset = self._compute_offset(moments, strength)
-        window = slide(state.window, features, options.window)
+        window = slide_window(state.window, features, options.window)
         next_state = replace(state, step=state.step + 1, window=window)
         if pairs:
             next_state = self._accumulate_gradients(next_state, pairs, features, moments, offset)
@@ -199,17 +201,17 @@ class BoundPizo(Binding[Pizo]):
             "entropy": float(entropy(logits).mean()),
             "discrepancy": distance,
             "need": strength,
-            "size": _rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
+            "size": _compute_rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
         }
         return Prediction(logits, max(1, 2 * len(pairs)), diagnostics=diagnostics), next_state
 
     def predict(self, state: PizoState, images: ImageArray) -> Requests[Prediction]:
         """Predict with the current values, unperturbed, and the current shift."""
-        moments = window_moments(state.window, 0, self.options.window)
+        moments = compute_window_moments(state.window, 0, self.options.window)
         (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
         logits = outputs.logits
         if moments is not None:
-            strength = self._adaptation_strength(discrepancy(moments, self.source), moments.count)
+            strength = self._compute_strength(compute_discrepancy(moments, self.source), moments.count)
             logits = logits + self._compute_offset(moments, strength)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
@@ -259,12 +261,12 @@ class BoundPizo(Binding[Pizo]):
     ) -> FloatArray:
         """Return the difference of the loss along each image's own direction, float64 `[N]`."""
         options, plus, minus = self.options, pair.plus, pair.minus
-        distance = outer_slopes(features, plus.features, minus.features, moments, self.source)
+        distance = compute_discrepancy_slopes(features, plus.features, minus.features, moments, self.source)
         shift = offset if options.entropy_on == "shifted" else np.float32(0)
         plus_logits, minus_logits = plus.logits + shift, minus.logits + shift
         slopes = options.discrepancy_weight * distance + entropy(plus_logits) - entropy(minus_logits)
         if options.diversity_weight:
-            slopes -= options.diversity_weight * diversity_slopes(plus_logits, minus_logits)
+            slopes -= options.diversity_weight * compute_diversity_slopes(plus_logits, minus_logits)
         return slopes
 
     def _accumulate_gradients(
@@ -296,7 +298,9 @@ class BoundPizo(Binding[Pizo]):
             momentum = options.momentum * getattr(state, f"{name}_momentum")
             momentum = momentum + (1 - options.momentum) * gradient
             average = momentum / (1 - options.momentum**updates)
-            size = max(_rms(gradient), _rms(average))  # so that no step is longer than the rate
+            size = max(
+                _compute_rms(gradient), _compute_rms(average)
+            )  # so that no step is longer than the rate
             step = rate * strength * average / size if size > TINY else 0.0
             values = getattr(state, name)
             changes[name] = ((1 - options.anchor) * values - step).astype(np.float32)
@@ -304,7 +308,7 @@ class BoundPizo(Binding[Pizo]):
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
 
-    def _adaptation_strength(self, distance: float, count: int) -> float:
+    def _compute_strength(self, distance: float, count: int) -> float:
         """Return a number from 0, features as near to the source as those of clean images, to 1.
 
         More than 64 images are treated as 64: even other clean images differ a little from those of the
@@ -312,16 +316,16 @@ class BoundPizo(Binding[Pizo]):
         """
         if not self.options.tolerance:
             return 1.0
-        chance = chance_discrepancy(self.source, min(count, REFERENCE_BATCH))
+        chance = estimate_chance_discrepancy(self.source, min(count, REFERENCE_BATCH))
         return float(np.clip(distance / max(chance, TINY) / self.options.tolerance - 1, 0, 1))
 
     def _compute_offset(self, moments: Moments, strength: float) -> FloatArray:
         """Return the logit offset of the shift, `[K]`; it is smaller for few images, whose mean is noisy."""
         if self.options.shift == "none":
-            return logit_offset(self.model.head_weight, None)
+            return compute_logit_offset(self.model.head_weight, None)
         target = None if self.options.shift == "origin" else self.source.mean[-1]
         gain = min(1.0, moments.count / REFERENCE_BATCH) * strength
-        return logit_offset(self.model.head_weight, shift_vector(target, moments.mean[-1], gain))
+        return compute_logit_offset(self.model.head_weight, compute_shift(target, moments.mean[-1], gain))
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,5 +356,5 @@ def _average(arrays: list[FloatArray]) -> FloatArray:
     return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)
 
 
-def _rms(values: FloatArray) -> float:
+def _compute_rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..interface.method import Binding, Prediction, State, Step, optional_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs
-from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
 from ..statistics.objective import entropy
 
 
@@ -96,7 +96,7 @@ class BoundShift(Binding[Shift]):
         mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
         image_count = state.images + len(images)
         decay = options.decay if options.average == "moving" else state.images / image_count
-        center = moving_average(state.center, mean, decay)
+        center = update_average(state.center, mean, decay)
         next_state = ShiftState(state.step + 1, state.seed, center, image_count)
         return self._predict(outputs, next_state if options.update == "inclusive" else state), next_state
 
@@ -108,7 +108,7 @@ class BoundShift(Binding[Shift]):
     def _predict(self, outputs: Outputs, state: ShiftState) -> Prediction:
         warm_up = self.options.warm_up
         strength = state.images / (state.images + warm_up) if warm_up else 1.0
-        shift = shift_vector(self.target, state.center, self.options.gain * strength)
-        logits = outputs.logits + logit_offset(self.model.head_weight, shift)
+        shift = compute_shift(self.target, state.center, self.options.gain * strength)
+        logits = outputs.logits + compute_logit_offset(self.model.head_weight, shift)
         length = 0.0 if shift is None else float(np.linalg.norm(shift))
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean()), "shift": length})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs
 from ..statistics.objective import entropy
@@ -20,7 +20,7 @@ HEAD_ROWS = 1024  # rows of the head classified at a time: [K, K] of a large hea
 
 @dataclass(frozen=True)
 class T3aState(State):
-    """What T3A carries.
+    """The supports of each class, and the prototypes made of them.
 
     Attributes:
         prototypes: of each class the sum of its supports, of length 1, or 0 where it has none;
@@ -128,7 +128,7 @@ class BoundT3a(Binding[T3a]):
 
 
 def select_lowest_entropy(entropies: FloatArray, labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Which supports are kept, bool `[S]`: of each class those of lowest entropy; of equals the earlier.
+    """Return a mask, bool `[S]`, of each class's supports of lowest entropy; of equals the earlier.
 
     Args:
         entropies: `[S]`, in order of arrival.
@@ -138,15 +138,15 @@ def select_lowest_entropy(entropies: FloatArray, labels: NDArray[np.int64], coun
     order = np.lexsort((entropies, labels))  # stable
     by_class = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(by_class, by_class)
-    kept = np.zeros(len(order), bool)
-    kept[order[rank < count]] = True
-    return kept
+    mask = np.zeros(len(order), bool)
+    mask[order[rank < count]] = True
+    return mask
 
 
 def compute_prototypes(
     supports: FloatArray, labels: NDArray[np.int64], among: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """The classes that occur, ascending `[C]`, and the sum of each one's supports at length 1 `[C, F]`.
+    """Return the classes that occur, ascending `[C]`, and the scaled sum of each one's supports `[C, F]`.
 
     A sum depends on the supports of its class and their order alone, not on what else is computed with it.
 
@@ -161,18 +161,18 @@ def compute_prototypes(
 
 
 def _classify_rows(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-    """Labels and entropies `[K]` of the head's prediction for its own rows."""
-    parts = [
+    """Return labels and entropies `[K]` of the head's prediction for its own rows."""
+    logits = [
         weight[start : start + HEAD_ROWS] @ weight.T + bias for start in range(0, len(weight), HEAD_ROWS)
     ]
     return (
-        np.concatenate([part.argmax(axis=1) for part in parts]).astype(np.int64, copy=False),
-        np.concatenate([entropy(part) for part in parts]),
+        np.concatenate([block.argmax(axis=1) for block in logits]).astype(np.int64, copy=False),
+        np.concatenate([entropy(block) for block in logits]),
     )
 
 
 def _normalise_rows(rows: FloatArray) -> FloatArray:
-    """The rows `[N, F]` brought to length 1, float32; a row of zeros stays."""
+    """Return rows `[N, F]` scaled to length 1, float32; a row of zeros stays."""
     rows = rows.astype(np.float64)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY_NORM)
     return cast(FloatArray, rows.astype(np.float32))

@@ -15,17 +15,17 @@ import numpy as np
 
 from ..errors import BundleError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
-from ..interface.options import option, validate
+from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from ..search import spsa
-from ..search.adapted_norms import adapted_norms
-from ..search.bank import Bank, Offsets, Similarity, effective, save
-from ..statistics.activation_shift import logit_offset, moving_average, shift_vector
+from ..search.bank import Bank, Offsets, Similarity, compute_change, save
+from ..search.norm_selection import select_norms
+from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
 from ..statistics.domain_detector import DomainEstimate, DomainRules, Observation, SmallBatches, observe
-from ..statistics.moments import Moments
-from ..statistics.objective import discrepancy, entropy
-from ..statistics.window import empty_window, slide, window_moments
+from ..statistics.feature_statistics import Moments
+from ..statistics.objective import compute_discrepancy, entropy
+from ..statistics.window import compute_window_moments, create_empty_window, slide_window
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Zoa:
         """
         source = model.require_source(self.name)
         model.require_tunable("norms", self.name)
-        names = adapted_norms(model, self.first_block, self.frozen_last_blocks, self.name)
+        names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
         return BoundZoa(self, model, source, NormLayout.of(model, names))
 
     @property
@@ -204,24 +204,24 @@ class BoundZoa(Binding[Zoa]):
             similarity=np.zeros((0, 0)),
         )
         return ZoaState(
-            step=0, seed=seed, bank=bank, domain=DomainEstimate(), window=empty_window(self.model)
+            step=0, seed=seed, bank=bank, domain=DomainEstimate(), window=create_empty_window(self.model)
         )
 
     def step(self, state: ZoaState, images: ImageArray) -> Step[ZoaState]:
-        """Process one batch in the order of the official code (docs/methods.md).
+        """Process one batch in the order of the official code (docs/specification.md §7.5).
 
         Raises:
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
         options, bank = self.options, state.bank
-        past = window_moments(state.window, len(images), options.window)
+        past = compute_window_moments(state.window, len(images), options.window)
         (outputs,) = yield self._request(images, [bank])
         observation = self._observe_domain(state, outputs)
         center, window, offset = state.center, state.window, self._compute_offset(state.center)
         if observation.changed:
             # The effective change stays the same, so that the outputs are still those of this bank.
             bank = save(bank, self.layout.tensors, options.bank_limit, options.similarity)
-            center, window, past = None, empty_window(self.model), None
+            center, window, past = None, create_empty_window(self.model), None
             if options.shift_on_change == "none":
                 offset = np.zeros_like(offset)
 
@@ -246,8 +246,8 @@ class BoundZoa(Binding[Zoa]):
             seed=state.seed,
             bank=bank,
             domain=observation.domain,
-            window=slide(window, outputs.features, options.window),
-            center=moving_average(center, mean, options.shift_decay),
+            window=slide_window(window, outputs.features, options.window),
+            center=update_average(center, mean, options.shift_decay),
         )
 
     def predict(self, state: ZoaState, images: ImageArray) -> Requests[Prediction]:
@@ -258,7 +258,7 @@ class BoundZoa(Binding[Zoa]):
 
     def _request(self, images: ImageArray, banks: Sequence[Bank]) -> Request:
         """Return the request for one forward per bank, with its effective change."""
-        return Request(images, [self.layout.build_tunables(effective(bank)) for bank in banks])
+        return Request(images, [self.layout.build_tunables(compute_change(bank)) for bank in banks])
 
     def _observe_domain(self, state: ZoaState, outputs: Outputs) -> Observation:
         if outputs.embedding is None:
@@ -276,7 +276,7 @@ class BoundZoa(Binding[Zoa]):
             past: moments of the window before this batch, or None.
         """
         moments = Moments.of(outputs.features).merge(past)
-        distance = discrepancy(moments, self.source, "mean_squared", self.model.feature_widths)
+        distance = compute_discrepancy(moments, self.source, "mean_squared", self.model.feature_widths)
         return distance, self.options.discrepancy_weight * distance + float(entropy(outputs.logits).mean())
 
     def _update_bank(
@@ -286,17 +286,19 @@ class BoundZoa(Binding[Zoa]):
         options, size = self.options, len(bank.residual)
         mixed = len(bank.coefficients) if len(bank.entries) else 0  # without entries there is nothing to mix
         directions = [
-            spsa.segmented_direction(state.seed, state.step, update * options.samples + j, size + mixed)
+            spsa.draw_segmented_direction(state.seed, state.step, update * options.samples + j, size + mixed)
             for j in range(options.samples)
         ]
         differences = yield from self._measure_differences(bank, directions, loss, images, past)
         pairs = list(zip(differences, directions, strict=True))
-        slope = _mean_quotient([(difference, z[:size]) for difference, z in pairs], options.perturbation)
-        bank = replace(bank, residual=sgd_step(bank.residual, slope, options.rate, options.weight_decay))
+        slope = _average_quotients([(difference, z[:size]) for difference, z in pairs], options.perturbation)
+        bank = replace(bank, residual=take_sgd_step(bank.residual, slope, options.rate, options.weight_decay))
         if not mixed:
             return bank
-        slope = _mean_quotient([(d, z[size:]) for d, z in pairs], options.mixture_perturbation)
-        coefficients = fresh_adamw_step(bank.coefficients, slope, options.mixture_rate, options.mixture_decay)
+        slope = _average_quotients([(d, z[size:]) for d, z in pairs], options.mixture_perturbation)
+        coefficients = take_fresh_adamw_step(
+            bank.coefficients, slope, options.mixture_rate, options.mixture_decay
+        )
         return replace(bank, coefficients=coefficients)
 
     def _measure_differences(
@@ -327,24 +329,26 @@ class BoundZoa(Binding[Zoa]):
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
         """Return the logit offset of the activation shift, `[K]`."""
         if self.options.shift == "none":
-            return logit_offset(self.model.head_weight, None)
+            return compute_logit_offset(self.model.head_weight, None)
         last = self.source.mean[-1]
         target = np.full_like(last, last[-1]) if self.options.shift == "official_scalar" else last
-        return logit_offset(self.model.head_weight, shift_vector(target, center, 1.0))
+        return compute_logit_offset(self.model.head_weight, compute_shift(target, center, 1.0))
 
 
-def _mean_quotient(pairs: list[tuple[float, FloatArray]], distance: float) -> FloatArray:
-    slopes = [spsa.quotients(difference, z, distance) for difference, z in pairs]
+def _average_quotients(pairs: list[tuple[float, FloatArray]], distance: float) -> FloatArray:
+    slopes = [spsa.compute_quotients(difference, z, distance) for difference, z in pairs]
     return cast(FloatArray, np.mean(slopes, axis=0))
 
 
-def sgd_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
-    """Plain gradient descent with L2 weight decay; a new float32 array of the shape of `values`."""
+def take_sgd_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
+    """Return `values` after gradient descent with L2 weight decay, a new float32 array."""
     return (values - rate * (gradient + decay * values)).astype(np.float32)
 
 
-def fresh_adamw_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
-    """AdamW without a past, as when its state is cleared after every step: nearly a step of the sign.
+def take_fresh_adamw_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
+    """Return `values` after AdamW without a past, as when its state is cleared after every step.
+
+    That is nearly a step of the sign.
 
     Args:
         values: float64, any shape; a new array results.

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from ..errors import InputError, OutputError
 from ..files import write_atomic
 from ..records import RecordError, load_record, to_dict
-from .cpu import available_cpus, cpu_features
+from .cpu import count_cpus, read_cpu_features
 
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
 # time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
@@ -28,7 +28,7 @@ SCHEMA = 1
 CACHE_FILE = "arrangements.json"
 
 
-def default_micro_batch(values_per_image: int) -> int:
+def choose_micro_batch(values_per_image: int) -> int:
     """Return the default number of images per call, for so many activations per image and layer."""
     return max(2, min(32, MICRO_BATCH_VALUES // max(1, values_per_image)))
 
@@ -63,8 +63,8 @@ def store_arrangement(graph_sha256: str, provider: str, arrangement: Arrangement
         OutputError: the cache folder cannot be written.
     """
     try:
-        path = cache_folder() / CACHE_FILE
-        stored = {**_read(path), _key(graph_sha256, provider): arrangement}
+        path = locate_cache_folder() / CACHE_FILE
+        stored = {**_read(path), _build_key(graph_sha256, provider): arrangement}
         entries = {key: to_dict(value) for key, value in stored.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({"schema": SCHEMA, "arrangements": entries}, indent=1).encode())
@@ -77,12 +77,12 @@ def store_arrangement(graph_sha256: str, provider: str, arrangement: Arrangement
 def load_arrangement(graph_sha256: str, provider: str) -> Arrangement | None:
     """Return the stored arrangement for this machine, version of ONNX Runtime, provider and graph, if any."""
     try:
-        return _read(cache_folder() / CACHE_FILE).get(_key(graph_sha256, provider))
+        return _read(locate_cache_folder() / CACHE_FILE).get(_build_key(graph_sha256, provider))
     except RuntimeError:  # nowhere to look
         return None
 
 
-def cache_folder() -> Path:
+def locate_cache_folder() -> Path:
     """Return the folder for data that can be computed again: `FOZO_CACHE_DIR`, or the system's cache folder.
 
     Raises:
@@ -99,10 +99,10 @@ def cache_folder() -> Path:
     return (folder if folder.is_absolute() else Path.home() / usual) / "fozo"
 
 
-def _key(graph_sha256: str, provider: str) -> str:
+def _build_key(graph_sha256: str, provider: str) -> str:
     """Return everything that decides on speed, in words, so that people can read the file."""
-    cpu = cpu_features()
-    machine = f"{cpu.model}, {available_cpus()} processors, {cpu.architecture}"
+    cpu = read_cpu_features()
+    machine = f"{cpu.model}, {count_cpus()} processors, {cpu.architecture}"
     return f"{machine}; ONNX Runtime {ort.__version__}; {provider}; {graph_sha256}"
 
 

@@ -40,7 +40,7 @@ class CpuFeatures:
         return bool(_WIDE_SUMS.intersection(self.features)) if self.features else None
 
 
-def cpu_features() -> CpuFeatures:
+def read_cpu_features() -> CpuFeatures:
     """Return the processor of this machine, as far as the system describes it; never an error."""
     try:
         text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
@@ -49,7 +49,7 @@ def cpu_features() -> CpuFeatures:
     return parse_cpuinfo(text, platform.machine() or _UNKNOWN, platform.processor())
 
 
-def available_cpus() -> int:
+def count_cpus() -> int:
     """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -64,17 +64,17 @@ def parse_cpuinfo(text: str, architecture: str, fallback: str = "") -> CpuFeatur
         architecture: what the result says of it.
         fallback: name of the model where the text has none.
     """
-    cpus = [_fields(block.splitlines()) for block in text.split("\n\n")]
+    cpus = [_parse_fields(block.splitlines()) for block in text.split("\n\n")]
     name = next((cpu["model name"] for cpu in cpus if cpu.get("model name")), fallback or _UNKNOWN)
-    return CpuFeatures(name, architecture, _common_features(cpus))
+    return CpuFeatures(name, architecture, _select_common_features(cpus))
 
 
-def _fields(lines: Iterable[str]) -> dict[str, str]:
+def _parse_fields(lines: Iterable[str]) -> dict[str, str]:
     pairs = (line.partition(":") for line in lines)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _common_features(cpus: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+def _select_common_features(cpus: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
     """Return the flags that all cores share: a thread may run on any of them."""
     flags = [
         set(value.split())

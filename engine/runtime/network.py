@@ -36,8 +36,8 @@ from ..model import (
     SourceStatistics,
     Tunables,
 )
-from .arrangement import Arrangement, default_micro_batch, load_arrangement
-from .cpu import available_cpus, cpu_features
+from .arrangement import Arrangement, choose_micro_batch, load_arrangement
+from .cpu import count_cpus, read_cpu_features
 from .graph_contract import IMAGES, check_contract, complete_feed, read_tunables
 from .onnx_file import check_graph_file
 from .session import check_provider, open_session
@@ -79,8 +79,8 @@ class Network:
             InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
         """
         arrangement = Arrangement(
-            available_cpus() if workers is None else workers,
-            default_micro_batch(info.tokens * info.width) if micro_batch is None else micro_batch,
+            count_cpus() if workers is None else workers,
+            choose_micro_batch(info.tokens * info.width) if micro_batch is None else micro_batch,
         )
         check_provider(provider)
         check_graph_file(graph)
@@ -123,7 +123,7 @@ class Network:
             bundle = Bundle.open(bundle)
         tuned = load_arrangement(bundle.graph_sha256(precision), provider)
         if tuned is not None:
-            workers = min(tuned.workers, available_cpus()) if workers is None else workers
+            workers = min(tuned.workers, count_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph, info = bundle.graph(precision), bundle.info(precision)
         _warn_of_overflow(bundle, precision)
@@ -212,7 +212,7 @@ class Network:
         self.check_images(images)
         n = len(images)
         feeds = [complete_feed(candidate, self._tunables, n, self.info.name) for candidate in tunables]
-        results = [self._empty(n) for _ in feeds]
+        results = [self._allocate_outputs(n) for _ in feeds]
 
         def run(task: tuple[int, int, int]) -> None:
             index, start, stop = task
@@ -227,7 +227,7 @@ class Network:
         tasks = [
             (index, start, min(start + size, n))
             for index, feed in enumerate(feeds)
-            for size in [self._images_per_call(feed, n)]
+            for size in [self._count_images_per_call(feed, n)]
             for start in range(0, n, size)
         ]
         if self._pool is None or len(tasks) == 1:
@@ -238,11 +238,11 @@ class Network:
                 pass
         return results
 
-    def _empty(self, images: int) -> Outputs:
+    def _allocate_outputs(self, images: int) -> Outputs:
         axes = {**self._outputs, "logits": [self.info.classes]}
         return Outputs(**{name: np.empty((images, *axes[name]), np.float32) for name in axes})
 
-    def _images_per_call(self, feed: Tunables, images: int) -> int:
+    def _count_images_per_call(self, feed: Tunables, images: int) -> int:
         """Return how many images one call of the runtime computes.
 
         All of them where they depend on each other. With norms for each image it is one: as fast, and equal
@@ -299,7 +299,7 @@ class Network:
 def _warn_of_overflow(bundle: Bundle, precision: str) -> None:
     """Warn where this processor's integer kernels may overflow with the weights of a graph."""
     bits = bundle.manifest.graphs[precision].record.get("weight_bits")
-    cpu = cpu_features()
+    cpu = read_cpu_features()
     if bits == 8 and cpu.full_int8 is False:
         warnings.warn(
             f"the {precision} graph of {bundle.path} has 8-bit weights, and kernels of {cpu.model} add in "

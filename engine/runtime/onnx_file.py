@@ -1,4 +1,4 @@
-"""Looks through an ONNX file before a runtime opens it, without the onnx package and without copying weights.
+"""Checks of an ONNX file before a runtime opens it, without the onnx package and without copying weights.
 
 ONNX Runtime would read any file that a tensor names as its external data, and run the operators of any domain
 that is registered. fozo's graphs are one file with known operators, and anything else is refused here. What
@@ -56,7 +56,7 @@ class _Field(NamedTuple):
 
 
 def check_graph_file(path: Path) -> None:
-    """Refuses what no graph of fozo has.
+    """Refuse a file with anything that no graph of fozo has.
 
     Raises:
         BundleError: the file cannot be read or is no ONNX model, keeps values in other files, or has
@@ -81,11 +81,11 @@ class _Checker:
 
     def check(self) -> None:
         model = _Field(0, _BYTES, 0, len(self.content))
-        if not any(field.number == 7 for field in self._fields(model)):
+        if not any(field.number == 7 for field in self._iterate_fields(model)):
             raise ValueError("it has no graph")
-        self._message("model", model, 0)
+        self._check_message("model", model, 0)
 
-    def _message(self, kind: str, message: _Field, depth: int) -> None:
+    def _check_message(self, kind: str, message: _Field, depth: int) -> None:
         """Check one message and everything in it.
 
         Raises:
@@ -95,18 +95,18 @@ class _Checker:
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} messages")
         children, name, domains, external = _CHILDREN.get(kind, {}), "", {""}, False
-        for field in self._fields(message):
+        for field in self._iterate_fields(message):
             if field.number in children:
-                self._message(children[field.number], field, depth + 1)
+                self._check_message(children[field.number], field, depth + 1)
             elif field.number == _NAME.get(kind):
-                name = self._text(field)
+                name = self._read_text(field)
             elif field.number == _DOMAIN.get(kind):
-                domains.add(self._text(field))
+                domains.add(self._read_text(field))
             elif kind == "tensor" and field.number in (_EXTERNAL_DATA, _DATA_LOCATION):
-                external |= field.number == _EXTERNAL_DATA or self._number(field) != 0
-        self._judge(kind, name, domains, external)
+                external |= field.number == _EXTERNAL_DATA or self._read_number(field) != 0
+        self._refuse_foreign(kind, name, domains, external)
 
-    def _judge(self, kind: str, name: str, domains: set[str], external: bool) -> None:
+    def _refuse_foreign(self, kind: str, name: str, domains: set[str], external: bool) -> None:
         if external:
             raise BundleError(
                 f"{self.path}: the tensor {name!r} keeps its values in another file; expected a graph "
@@ -125,7 +125,7 @@ class _Checker:
                 f"operators; {_AGAIN}"
             )
 
-    def _fields(self, message: _Field) -> Iterator[_Field]:
+    def _iterate_fields(self, message: _Field) -> Iterator[_Field]:
         """Yield the fields of a message in order, without reading their values."""
         if message.wire != _BYTES:
             raise ValueError(f"field {message.number} is no message")
@@ -134,27 +134,27 @@ class _Checker:
             self.fields += 1
             if self.fields > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
-            tag, position = self._varint(position, end)
+            tag, position = self._read_varint(position, end)
             number, wire = tag >> 3, tag & 7
             if not 0 < number < 1 << 29:
                 raise ValueError(f"there is no field {number}")
-            start, position = self._value(wire, position, end)
+            start, position = self._locate_value(wire, position, end)
             if position > end:
                 raise ValueError(f"field {number} ends outside of its message, as if the file were truncated")
             yield _Field(number, wire, start, position)
 
-    def _value(self, wire: int, position: int, end: int) -> tuple[int, int]:
-        """Where a value starts and ends."""
+    def _locate_value(self, wire: int, position: int, end: int) -> tuple[int, int]:
+        """Return where a value starts and ends."""
         if wire == _VARINT:
-            return position, self._varint(position, end)[1]
+            return position, self._read_varint(position, end)[1]
         if wire == _BYTES:
-            length, position = self._varint(position, end)
+            length, position = self._read_varint(position, end)
             return position, position + length
         if wire not in _SIZES:
             raise ValueError(f"wire type {wire} is not in use")
         return position, position + _SIZES[wire]
 
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
+    def _read_varint(self, position: int, end: int) -> tuple[int, int]:
         """Return an integer of variable length, and the position after it."""
         value = 0
         for index, byte in enumerate(self.content[position : min(position + 10, end)]):
@@ -163,12 +163,12 @@ class _Checker:
                 return value, position + index + 1
         raise ValueError("a number is too long or cut off")
 
-    def _number(self, field: _Field) -> int:
+    def _read_number(self, field: _Field) -> int:
         if field.wire != _VARINT:
             raise ValueError(f"field {field.number} is no number")
-        return self._varint(field.start, field.end)[0]
+        return self._read_varint(field.start, field.end)[0]
 
-    def _text(self, field: _Field) -> str:
+    def _read_text(self, field: _Field) -> str:
         if field.wire != _BYTES:
             raise ValueError(f"field {field.number} is no text")
         return self.content[field.start : min(field.end, field.start + MAX_NAME)].decode("utf-8", "replace")

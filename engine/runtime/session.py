@@ -51,7 +51,9 @@ def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> 
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     name = PROVIDERS[provider]
-    settings = {} if provider == "cpu" else _openvino_settings(provider, workers, 1 if couples else workers)
+    settings = (
+        {} if provider == "cpu" else _build_openvino_settings(provider, workers, 1 if couples else workers)
+    )
     try:
         with _return_freed_memory():
             # Without fallback: silently computing elsewhere would be another network.
@@ -69,7 +71,7 @@ def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> 
     return session
 
 
-def _openvino_settings(provider: str, workers: int, calls: int) -> dict[str, str]:
+def _build_openvino_settings(provider: str, workers: int, calls: int) -> dict[str, str]:
     """Return OpenVINO's settings for so many calls at a time that share the workers.
 
     Pinned threads of two processes, or of two networks, would wait for each other on the same processors.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
 from ..model import BATCH_STATISTICS, FloatArray, ImageArray
-from ..statistics.moments import source_statistics
+from ..statistics.feature_statistics import compute_source_statistics
 from .network import Network
 
 SOURCE_BATCH = 32
@@ -36,9 +36,9 @@ class SourcePlan:
 def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
     """Return the order in which `images` clean images are used for the source statistics of a bundle.
 
-    A network with batch norms is used as ZOA uses it (methods.md): every norm with the statistics of the
-    batch. Its images are therefore shuffled and taken in full batches of 64. Those that do not fill a batch
-    are dropped, but fewer than 64 images form one batch.
+    A network with batch norms is used as ZOA uses it (docs/specification.md §8): every norm with the
+    statistics of the batch. Its images are therefore shuffled and taken in full batches of 64. Those that do
+    not fill a batch are dropped, but fewer than 64 images form one batch.
     """
     if BATCH_STATISTICS not in bundle.manifest.tunables:
         return SourcePlan(np.arange(images), SOURCE_BATCH)
@@ -67,5 +67,5 @@ def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], 
     if BATCH_STATISTICS in bundle.manifest.tunables:
         tunables[BATCH_STATISTICS] = np.ones(1, np.float32)
     with Network.open(bundle, precision) as network:
-        statistics = source_statistics(network, batches, **tunables)
+        statistics = compute_source_statistics(network, batches, **tunables)
     return bundle.with_source(precision, statistics, origin)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from ..model import ImageArray
 from .arrangement import Arrangement
-from .cpu import available_cpus
+from .cpu import count_cpus
 from .network import Network
 
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -29,9 +29,9 @@ class Measured:
     seconds: float
 
 
-def arrangements() -> list[Arrangement]:
+def list_arrangements() -> list[Arrangement]:
     """Return the arrangements that `tune` compares: 1 worker and one per processor, by all micro-batches."""
-    return [Arrangement(w, size) for w in sorted({1, available_cpus()}) for size in MICRO_BATCHES]
+    return [Arrangement(w, size) for w in sorted({1, count_cpus()}) for size in MICRO_BATCHES]
 
 
 def tune(
@@ -48,7 +48,7 @@ def tune(
         images: uint8 `[N, H, W, 3]`, a batch as it will come later: what suits 64 images need not suit one.
         rounds: how often each is measured, at least 1.
         on_step: called after each measurement with its number of images; there are
-            `rounds * len(arrangements())` of them.
+            `rounds * len(list_arrangements())` of them.
 
     Returns:
         One record per arrangement, the fastest first.
@@ -58,7 +58,7 @@ def tune(
     """
     if rounds < 1:
         raise InputError(f"rounds must be at least 1, found {rounds}")
-    times: dict[Arrangement, list[float]] = {arrangement: [] for arrangement in arrangements()}
+    times: dict[Arrangement, list[float]] = {arrangement: [] for arrangement in list_arrangements()}
     for number in range(rounds):
         for arrangement, seconds in times.items():
             workers, micro_batch = arrangement.workers, arrangement.micro_batch

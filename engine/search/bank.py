@@ -26,7 +26,7 @@ Offsets = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Bank:
-    """N entries over V parameters, and what has been learnt since the last of them.
+    """N entries over V parameters, and the residual learnt since the last of them.
 
     Attributes:
         coefficients: float64 `[1 + N]`; the first is that of no change.
@@ -41,19 +41,19 @@ class Bank:
     similarity: FloatArray = variable_length_array(axes=2)
 
 
-def mixture_weights(coefficients: FloatArray) -> FloatArray:
-    """`softmax(10 · coefficients)`, float64 `[1 + N]`."""
+def compute_mixture_weights(coefficients: FloatArray) -> FloatArray:
+    """Return `softmax(10 · coefficients)`, float64 `[1 + N]`."""
     powers = np.exp(SHARPNESS * (coefficients - coefficients.max()))
     return cast(FloatArray, powers / powers.sum())
 
 
-def effective(bank: Bank) -> FloatArray:
+def compute_change(bank: Bank) -> FloatArray:
     """Return the change in force, float32 `[V]`."""
-    return _mixture(bank) + bank.residual
+    return _mix_entries(bank) + bank.residual
 
 
-def _mixture(bank: Bank) -> FloatArray:
-    weights = mixture_weights(bank.coefficients)[1:].astype(np.float32)
+def _mix_entries(bank: Bank) -> FloatArray:
+    weights = compute_mixture_weights(bank.coefficients)[1:].astype(np.float32)
     return cast(FloatArray, weights @ bank.entries)
 
 
@@ -64,14 +64,14 @@ def save(bank: Bank, tensors: Offsets, limit: int, similarity: Similarity) -> Ba
         bank: as it is.
         tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
         limit: entries at most, ≥ 1.
-        similarity: see `most_similar`.
+        similarity: see `find_most_similar`.
     """
     if len(bank.entries) >= limit:
-        bank = remove(bank, most_similar(bank.similarity, similarity), similarity)
+        bank = remove(bank, find_most_similar(bank.similarity, similarity), similarity)
     return insert(bank, tensors)
 
 
-def most_similar(similarity: FloatArray, rule: Similarity) -> int:
+def find_most_similar(similarity: FloatArray, rule: Similarity) -> int:
     """Return the older entry of the most similar pair, the first of several; 0 where there is no pair.
 
     Args:
@@ -102,7 +102,7 @@ def remove(bank: Bank, index: int, similarity: Similarity) -> Bank:
         entries=np.delete(bank.entries, index, axis=0),
         similarity=matrix,
     )
-    return replace(smaller, residual=effective(bank) - _mixture(smaller))
+    return replace(smaller, residual=compute_change(bank) - _mix_entries(smaller))
 
 
 def insert(bank: Bank, tensors: Offsets) -> Bank:
@@ -112,14 +112,14 @@ def insert(bank: Bank, tensors: Offsets) -> Bank:
         bank: as it is.
         tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
     """
-    change = effective(bank)
+    change = compute_change(bank)
     larger = replace(
         bank,
         coefficients=np.append(bank.coefficients, _compute_coefficient(bank, tensors)),
         entries=np.concatenate([bank.entries, change[None]]),
-        similarity=_append_column(bank.similarity, cosines(bank.entries, change, tensors)),
+        similarity=_append_column(bank.similarity, compute_cosines(bank.entries, change, tensors)),
     )
-    return replace(larger, residual=change - _mixture(larger))
+    return replace(larger, residual=change - _mix_entries(larger))
 
 
 def _compute_coefficient(bank: Bank, tensors: Offsets) -> float:
@@ -129,19 +129,19 @@ def _compute_coefficient(bank: Bank, tensors: Offsets) -> float:
     """
     scaled = SHARPNESS * bank.coefficients
     largest = scaled.max()
-    excess = _largest_mean(bank.residual, tensors) / RESIDUAL_SIZE - 1
+    excess = _find_largest_mean(bank.residual, tensors) / RESIDUAL_SIZE - 1
     if excess > 0:
         largest = max(largest, np.log(excess) + largest + np.log(np.exp(scaled - largest).sum()))
     return float(np.clip(largest / SHARPNESS, -LIMIT, LIMIT))
 
 
-def _largest_mean(residual: FloatArray, tensors: Offsets) -> float:
+def _find_largest_mean(residual: FloatArray, tensors: Offsets) -> float:
     sizes = np.diff(tensors, append=len(residual))
     return float((np.add.reduceat(np.abs(residual, dtype=np.float64), tensors) / sizes).max())
 
 
-def cosines(entries: FloatArray, change: FloatArray, tensors: Offsets) -> FloatArray:
-    """Each entry `[N, V]` against a change `[V]`: the mean of the cosines of its tensors, float64 `[N]`."""
+def compute_cosines(entries: FloatArray, change: FloatArray, tensors: Offsets) -> FloatArray:
+    """Return each entry's mean cosine with a change, over tensors: `[N, V]`, `[V]` → float64 `[N]`."""
     new = change.astype(np.float64)
     new_squared = np.add.reduceat(new * new, tensors)
     means = np.zeros(len(entries))

@@ -77,7 +77,7 @@ class Constants:
         return math.ceil(1 / ((self.c_1 + self.c_mu) * 10 * dimension))
 
 
-def constants(dimension: int, population: int, *, separable: bool = False) -> Constants:
+def compute_constants(dimension: int, population: int, *, separable: bool = False) -> Constants:
     """Return the constants for N = `dimension` ≥ 1 and λ = `population` ≥ 2.
 
     A diagonal has N numbers to learn and not N²: with `separable`, c_1 and c_µ are (N + 2)/3 times as large
@@ -108,7 +108,7 @@ def constants(dimension: int, population: int, *, separable: bool = False) -> Co
     )
 
 
-def initial(dimension: int, sigma: float, covariance: CovarianceForm) -> Search:
+def start_search(dimension: int, sigma: float, covariance: CovarianceForm) -> Search:
     """Return a search that starts as a standard normal around the origin, scaled by `sigma`.
 
     Args:
@@ -159,7 +159,7 @@ def tell(search: SearchT, solutions: FloatArray, fitness: FloatArray, population
     """
     n = len(search.mean)
     is_diagonal = search.covariance is not None and search.covariance.ndim == 1
-    k = constants(n, population, separable=is_diagonal)
+    k = compute_constants(n, population, separable=is_diagonal)
     moves, lengths = _rank_moves(search, solutions, fitness, population)
 
     move = k.weights[: k.parents] @ moves[: k.parents]

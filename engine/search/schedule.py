@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Schedule(NamedTuple):
-    """Where the schedule stands.
+    """The position of the schedule.
 
     Attributes:
         epsilon: size of the next perturbation.
@@ -36,7 +36,7 @@ class Constants(NamedTuple):
 
 
 def advance(now: Schedule, loss: float, constants: Constants) -> Schedule:
-    """Return the schedule after a batch with this loss (official code; step 3 in docs/methods.md).
+    """Return the schedule after a batch with this loss (official code; docs/specification.md §6.4).
 
     The loss enters its average before it is compared with it. The returned rate is the one that updates
     this batch's prompts; the returned epsilon perturbs the next batch.

@@ -13,34 +13,34 @@ import numpy as np
 from ..model import FloatArray
 
 
-def gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int, ...]) -> FloatArray:
+def draw_gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int, ...]) -> FloatArray:
     """Draw a standard normal direction, float32 of the given shape, for one sample of one step."""
-    # The first word after the seed is 0 for initial values (see `uniform`) and positive for directions.
+    # The first word after the seed is 0 for initial values (see `draw_uniform`) and positive for directions.
     generator = np.random.default_rng([seed, step + 1, sample])
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatArray:
+def draw_segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatArray:
     """Draw a direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
 
-    No entry is near 0, so `quotients` can divide by it (ZOA, official code).
+    No entry is near 0, so `compute_quotients` can divide by it (ZOA, official code).
     """
     generator = np.random.default_rng([seed, step + 1, sample])
     sizes = 1 - generator.random(size, dtype=np.float32) / 2
     return np.where(generator.integers(0, 2, size, dtype=np.int8) == 1, sizes, -sizes)
 
 
-def uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
+def draw_uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
     """Draw initial values, float32 of the given shape, uniform in `[-bound, bound]`."""
     return np.random.default_rng([seed, 0, 0]).uniform(-bound, bound, shape).astype(np.float32)
 
 
-def directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> float:
+def compute_directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> float:
     """Return the two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed."""
     return (loss_plus - loss_minus) / (2 * epsilon) if epsilon else 0.0
 
 
-def quotients(difference: float, direction: FloatArray, distance: float) -> FloatArray:
+def compute_quotients(difference: float, direction: FloatArray, distance: float) -> FloatArray:
     """Return `difference / (distance · direction)` entry by entry, float64.
 
     Like (slope · direction), it estimates the gradient without bias.

@@ -10,13 +10,13 @@ import numpy as np
 from ..model import FloatArray
 
 
-def moving_average(previous: FloatArray | None, value: FloatArray, decay: float) -> FloatArray:
-    """Exponential moving average; the first value is taken over as it is."""
+def update_average(previous: FloatArray | None, value: FloatArray, decay: float) -> FloatArray:
+    """Return an exponential moving average after one more value; the first value is taken over as it is."""
     return value if previous is None else decay * previous + (1 - decay) * value
 
 
-def shift_vector(target: FloatArray | None, center: FloatArray | None, gain: float) -> FloatArray | None:
-    """`gain * (target - center)`, float64 `[F]`, or None where nothing has been seen yet.
+def compute_shift(target: FloatArray | None, center: FloatArray | None, gain: float) -> FloatArray | None:
+    """Return `gain * (target - center)`, float64 `[F]`, or None before the first batch.
 
     Args:
         target: where features should be centred, `[F]`; None stands for the origin.
@@ -28,7 +28,7 @@ def shift_vector(target: FloatArray | None, center: FloatArray | None, gain: flo
     return gain * (-center if target is None else target - center)
 
 
-def logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> FloatArray:
+def compute_logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> FloatArray:
     """Return the logit offset caused by shifting the features: `head_weight @ shift`, float32 `[K]`."""
     if shift is None:
         return np.zeros(len(head_weight), np.float32)

@@ -1,4 +1,4 @@
-"""Tells from the embedding of a batch whether the domain has changed.
+"""Detection of a new domain from the embedding of a batch.
 
 The statistic is a symmetrised Kullback-Leibler divergence between Gaussians, one per channel, as in ZOA (ACM
 MM 2025, official code). A threshold decides, and after a change further ones may be held off.
@@ -18,7 +18,7 @@ MIN_VARIANCE = 1e-8
 SmallBatches = Literal["accumulate", "skip"]
 
 
-def _nothing() -> FloatArray:
+def _create_empty_statistics() -> FloatArray:
     return np.zeros((0, 0))
 
 
@@ -33,15 +33,15 @@ class DomainEstimate:
         hold_off: checks left that report no change.
     """
 
-    statistics: FloatArray = variable_length_array(axes=2, default_factory=_nothing)
-    pool: FloatArray = variable_length_array(axes=2, default_factory=_nothing)
+    statistics: FloatArray = variable_length_array(axes=2, default_factory=_create_empty_statistics)
+    pool: FloatArray = variable_length_array(axes=2, default_factory=_create_empty_statistics)
     pool_images: int = 0
     hold_off: int = 0
 
 
 @dataclass(frozen=True)
 class DomainRules:
-    """When a domain is taken for another one.
+    """The rules by which a domain is taken for another one.
 
     Attributes:
         threshold: the distance above which it is.
@@ -64,8 +64,8 @@ class Observation:
     """The domain after a batch.
 
     Attributes:
-        domain: what is known of it now.
-        distance: from what was known before; None where nothing was checked.
+        domain: its estimate now.
+        distance: from the estimate before; None where nothing was checked.
         changed: whether it is another domain than before.
     """
 
@@ -74,8 +74,8 @@ class Observation:
     changed: bool = False
 
 
-def channel_statistics(embedding: FloatArray) -> FloatArray:
-    """Mean and variance of each channel over all positions of all images, float64 `[2, E]`.
+def compute_channel_statistics(embedding: FloatArray) -> FloatArray:
+    """Return mean and variance of each channel over all positions of all images, float64 `[2, E]`.
 
     The variance is the biased one; the official code's differs by 1 in the number of positions, thousands.
 
@@ -86,20 +86,25 @@ def channel_statistics(embedding: FloatArray) -> FloatArray:
     return np.stack([means.mean(axis=0), variances.mean(axis=0) + means.var(axis=0)])
 
 
-def pool_statistics(left: FloatArray, left_images: int, right: FloatArray, right_images: int) -> FloatArray:
+def merge_channel_statistics(
+    left: FloatArray, left_images: int, right: FloatArray, right_images: int
+) -> FloatArray:
     """Return channel statistics of two sets of images together, float64 `[2, E]`, from those of each."""
     share = right_images / (left_images + right_images)
     mean, variance = (1 - share) * left + share * right
     return np.stack([mean, variance + share * (1 - share) * np.square(left[0] - right[0])])
 
 
-def distance(left: FloatArray, right: FloatArray) -> float:
-    """Symmetrised divergence between two channel statistics `[2, E]`, mean over the channels; 0 if equal."""
-    return float(channel_distances(left, right).mean())
+def compute_distance(left: FloatArray, right: FloatArray) -> float:
+    """Return the divergence of two channel statistics `[2, E]`, symmetric, mean over channels; 0 if equal."""
+    return float(compute_channel_distances(left, right).mean())
 
 
-def channel_distances(left: FloatArray, right: FloatArray) -> FloatArray:
-    """`(v_l + δ²) / 2v_r + (v_r + δ²) / 2v_l − 1` per channel, δ the difference of means, float64 `[E]`."""
+def compute_channel_distances(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the symmetrised divergence of each channel, float64 `[E]`.
+
+    `(v_l + δ²) / 2v_r + (v_r + δ²) / 2v_l − 1`, with δ the difference of means.
+    """
     (left_mean, left_variance), (right_mean, right_variance) = left, right
     gap = np.square(left_mean - right_mean)
     forward_divergence = (left_variance + gap) / (2 * (right_variance + MIN_VARIANCE))
@@ -111,22 +116,22 @@ def observe(domain: DomainEstimate, embedding: FloatArray, rules: DomainRules) -
     """Check a batch against the domain, and add it to its statistics or start new ones with it.
 
     Args:
-        domain: what is known.
+        domain: the estimate before.
         embedding: of the batch, `[N, 2, E]`.
         rules: when it is another domain.
     """
-    statistics, images = channel_statistics(embedding), len(embedding)
+    statistics, images = compute_channel_statistics(embedding), len(embedding)
     if images < rules.min_images:
         if rules.small_batches == "skip":
             return Observation(domain)
         if domain.pool_images:
-            statistics = pool_statistics(domain.pool, domain.pool_images, statistics, images)
+            statistics = merge_channel_statistics(domain.pool, domain.pool_images, statistics, images)
             images += domain.pool_images
         if images < rules.min_images:
             return Observation(replace(domain, pool=statistics, pool_images=images))
     if not domain.statistics.size:
         return Observation(DomainEstimate(statistics))
-    divergence = distance(domain.statistics, statistics)
+    divergence = compute_distance(domain.statistics, statistics)
     if divergence > rules.threshold and not domain.hold_off:
         return Observation(DomainEstimate(statistics, hold_off=rules.hold_off), divergence, True)
     mixed = rules.keep * domain.statistics + (1 - rules.keep) * statistics

@@ -22,7 +22,7 @@ RESCUE_RATE = 0.2
 
 
 class Alarm(IntEnum):
-    """Why the guard stepped in."""
+    """The reason why the guard stepped in."""
 
     NONE = 0
     ALIKE = 1  # the batch: even the frozen network can hardly tell its images apart
@@ -114,13 +114,13 @@ def estimate_loss(frozen: FloatArray, adapted: FloatArray) -> float:
     return float(np.sum(differs * (right - rescue * (1 - right))))
 
 
-def agreement(frozen: FloatArray, adapted: FloatArray) -> float:
-    """Share of images for which both, `[N, K]` each, predict the same class."""
+def compute_agreement(frozen: FloatArray, adapted: FloatArray) -> float:
+    """Return the share of images for which both, `[N, K]` each, predict the same class."""
     return float(np.mean(frozen.argmax(axis=1) == adapted.argmax(axis=1)))
 
 
 def _entropy(probabilities: FloatArray) -> FloatArray:
-    """Entropy in nats over the last axis."""
+    """Return the entropy in nats over the last axis."""
     logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
     result: FloatArray = -np.sum(probabilities * logs, axis=-1)
     return result

@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 
 from ..model import FloatArray, SourceStatistics
-from .moments import Moments
+from .feature_statistics import Moments
 
 REFERENCE_BATCH = 64
 LossScale = Literal["sum", "per_image"]
@@ -19,18 +19,18 @@ DiscrepancyNorm = Literal["squared", "mean_squared", "l2_per_layer", "l2_groups"
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
-    """Natural log-probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
+    """Return natural log-probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return cast(FloatArray, shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
+    """Return probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
     return cast(FloatArray, np.exp(log_softmax(logits)))
 
 
 def entropy(logits: FloatArray) -> FloatArray:
-    """Shannon entropy of each prediction in nats, float64 `[N]`, of `logits` `[N, K]`.
+    """Return the Shannon entropy of each prediction in nats, float64 `[N]`, of `logits` `[N, K]`.
 
     With `p = e^s / t` it is `log t − Σ s e^s / t`: one exponential per value, and no log of a probability.
     """
@@ -40,13 +40,13 @@ def entropy(logits: FloatArray) -> FloatArray:
     return cast(FloatArray, np.log(total) - np.einsum("nk,nk->n", weights, shifted) / total)
 
 
-def discrepancy(
+def compute_discrepancy(
     moments: Moments,
     source: SourceStatistics,
     norm: DiscrepancyNorm = "squared",
     widths: Sequence[int] = (),
 ) -> float:
-    """Distance of the mean and unbiased standard deviation of some features to the source statistics.
+    """Return the distance of the mean and unbiased standard deviation of features to the source statistics.
 
     A single image has no standard deviation: only its mean counts then.
 
@@ -59,11 +59,11 @@ def discrepancy(
             norms over the shallow and the deep half of the layers (FOZO paper).
         widths: coordinates of each layer that are features and not padding; none given: all of them.
     """
-    total = _distance(moments.mean - source.mean, norm, widths)
-    return total if moments.std is None else total + _distance(moments.std - source.std, norm, widths)
+    total = _compute_distance(moments.mean - source.mean, norm, widths)
+    return total if moments.std is None else total + _compute_distance(moments.std - source.std, norm, widths)
 
 
-def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[int]) -> float:
+def _compute_distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[int]) -> float:
     squares = np.square(difference)
     if norm == "squared":
         return float(squares.sum())
@@ -76,7 +76,7 @@ def _distance(difference: FloatArray, norm: DiscrepancyNorm, widths: Sequence[in
     return float(np.sqrt(per_layer[:half].sum()) + np.sqrt(per_layer[half:].sum()))
 
 
-def chance_discrepancy(source: SourceStatistics, count: int) -> float:
+def estimate_chance_discrepancy(source: SourceStatistics, count: int) -> float:
     """Return the squared discrepancy that `count` other images of the source have, on the average.
 
     The variance of a mean is σ² / n, that of a standard deviation about σ² / 2(n − 1) for normal features and
@@ -88,8 +88,8 @@ def chance_discrepancy(source: SourceStatistics, count: int) -> float:
     return variance * (means + stds / 2)
 
 
-def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale: LossScale) -> float:
-    """`weight · distance · N/64 + Σ entropies`, the loss of FOA and FOZO.
+def compute_alignment_loss(distance: float, entropies: FloatArray, weight: float, scale: LossScale) -> float:
+    """Return `weight · distance · N/64 + Σ entropies`, the loss of FOA and FOZO.
 
     Args:
         distance: to the source statistics.
@@ -103,7 +103,7 @@ def alignment_loss(distance: float, entropies: FloatArray, weight: float, scale:
     return loss / share if scale == "per_image" else loss
 
 
-def outer_slopes(
+def compute_discrepancy_slopes(
     features: FloatArray, plus: FloatArray, minus: FloatArray, moments: Moments, source: SourceStatistics
 ) -> FloatArray:
     """Return the slopes of n/64 times the squared discrepancy along the features of single images.
@@ -130,7 +130,7 @@ def outer_slopes(
     return cast(FloatArray, total / REFERENCE_BATCH)
 
 
-def diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:
+def compute_diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:
     """Return the slopes of N times the mean prediction's entropy along single predictions, float64 `[N]`.
 
     Args:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..model import FloatArray, ModelInfo
-from .moments import Moments
+from .feature_statistics import Moments
 
 
-def empty_window(info: ModelInfo) -> FloatArray:
-    """No images yet: float32 `[0, L, F]`."""
+def create_empty_window(info: ModelInfo) -> FloatArray:
+    """Return a window without images, float32 `[0, L, F]`."""
     return np.zeros((0, info.layers, info.feature_width), np.float32)
 
 
-def earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
-    """As much of the end of a window as a batch leaves room for, `[W, …]`.
+def select_earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
+    """Return as much of the end of a window as a batch leaves room for, `[W, …]`.
 
     Args:
         window: of the images before, `[W, …]`, the latest last.
@@ -25,15 +25,15 @@ def earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
     return window[max(0, len(window) - room) :]
 
 
-def window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
-    """Moments of what `earlier` gives of a window of features; None if that is nothing."""
-    recent = earlier(window, batch, size)
+def compute_window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
+    """Return the moments of what `select_earlier` gives of a window of features; None if that is nothing."""
+    recent = select_earlier(window, batch, size)
     return Moments.of(recent) if len(recent) else None
 
 
-def slide(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
+def slide_window(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
     """Return the window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
     if not size:
         return window
     latest = features[-size:].astype(np.float32, copy=False)
-    return np.concatenate([earlier(window, len(latest), size), latest])
+    return np.concatenate([select_earlier(window, len(latest), size), latest])

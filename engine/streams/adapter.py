@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..interface.method import AnyBoundMethod, AnyMethod, Prediction, State
 from ..interface.request import answer_with, drive
 from ..model import Forward, ImageArray
+from ..registry import get_options
 from ..registry import method as configured_method
-from ..registry import options_of
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
 from . import checkpoint
@@ -153,7 +153,7 @@ class Adapter:
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
         """
-        checkpoint.save(Path(path), self._header(), self.snapshot())
+        checkpoint.save(Path(path), self._build_header(), self.snapshot())
 
     def load(self, path: str | Path) -> None:
         """Continue from a checkpoint: predictions are those of a stream that was never interrupted.
@@ -163,12 +163,12 @@ class Adapter:
                 state is as it was.
         """
         info = self.network.info
-        self.restore(checkpoint.load(Path(path), self._header(), self.initial_state(), info))
+        self.restore(checkpoint.load(Path(path), self._build_header(), self.initial_state(), info))
 
-    def _header(self) -> dict[str, Any]:
+    def _build_header(self) -> dict[str, Any]:
         return {
             "identity": self.network.info.identity,
             "method": self.method.name,
-            "options": options_of(self.method),
+            "options": get_options(self.method),
             "seed": self.seed,
         }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import StateError
 from ..files import from_npz, to_npz, write_atomic
-from ..interface.method import iterate_values, record_fields
+from ..interface.method import iterate_values, list_fields
 from ..model import ModelInfo
 
 SCHEMA = 2
@@ -102,7 +102,7 @@ def _check_header(path: Path, stored: Any, expected_header: Mapping[str, Any]) -
             names = [name for name in {**expected, **value} if expected.get(name) != value.get(name)]
             expected, value = ({name: side.get(name) for name in names} for side in (expected, value))
         raise StateError(
-            f"{path} does not fit: expected {key} {expected!r}, found {value!r}; "
+            f"{path} does not fit: expected {key} {expected!r}, actual {value!r}; "
             "open the bundle and method that wrote it, or start anew"
         )
 
@@ -128,9 +128,9 @@ class _Reader:
             {f.name: f.metadata for f in fields(template)} if is_dataclass(template) else {}
         )
         values: dict[str, Any] = {}
-        for name in record_fields(template) or ():
+        for name in list_fields(template) or ():
             initial, options = getattr(template, name), metadata.get(name, {})
-            if record_fields(initial) is not None:
+            if list_fields(initial) is not None:
                 values[name] = self.read_record(initial, f"{prefix}{name}.")
             elif isinstance(initial, tuple):
                 count = len(values[options["parallel_to"]])
@@ -169,10 +169,10 @@ class _Reader:
             and np.isfinite(stored).all()
         )
         if stored is None or not fits:
-            found = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
+            actual = "nothing" if stored is None else f"{stored.dtype} of shape {list(stored.shape)}"
             raise StateError(
                 f"{self.path}: field {name} does not fit, expected finite {dtype} of shape "
-                f"{['any'] * variable_axes + list(fixed)}, found {found}; start anew, or use another "
+                f"{['any'] * variable_axes + list(fixed)}, actual {actual}; start anew, or use another "
                 "checkpoint"
             )
         return stored.item() if {int, float, bool} & set(kinds) else stored

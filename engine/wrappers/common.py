@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..errors import InputError
 from ..interface.method import AnyMethod
-from ..interface.options import Option, configure, describe
+from ..interface.method_options import Option, configure, describe
 from ..methods.no_adapt import NoAdapt
 from .domain_states import Domains
 from .guard import Guarded
@@ -23,7 +23,7 @@ _WRAPPERS: Mapping[str, Callable[[AnyMethod], AnyMethod]] = {
 OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off"}
 
 
-def common_options() -> list[Option]:
+def list_common_options() -> list[Option]:
     """Return the options that every method has, with their defaults."""
     method: AnyMethod = NoAdapt()
     for wrap in _WRAPPERS.values():

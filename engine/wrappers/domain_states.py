@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Prediction, State, Step, state_list, variable_length_array, with_step_counts_of
-from ..interface.options import option
+from ..interface.method import Prediction, State, Step, replace_step_counts, state_list, variable_length_array
+from ..interface.method_options import option
 from ..interface.request import Requests
 from ..model import FloatArray, ImageArray, ModelInfo
-from ..statistics.domain_detector import DomainEstimate, DomainRules, distance, observe
+from ..statistics.domain_detector import DomainEstimate, DomainRules, compute_distance, observe
 from .fallback import step_with_fallback
 from .recorder import RequestRecorder
 from .wrapper import BoundWrapper, Wrapper
@@ -117,13 +117,13 @@ class BoundDomains(BoundWrapper[Domains]):
         options, statistics = self.options, state.earlier_statistics
         match = find_nearest(statistics, next_state.domain.statistics, options.domains_threshold)
         inner = self.inner.init(state.seed) if match is None else state.earlier[match]
-        others = [index for index in range(len(statistics)) if index != match]
-        others = others[max(0, len(others) + 1 - options.domains) :]  # one entry for the domain left
+        remaining = [index for index in range(len(statistics)) if index != match]
+        remaining = remaining[max(0, len(remaining) + 1 - options.domains) :]  # one entry for the domain left
         return replace(
             next_state,
-            inner=with_step_counts_of(inner, next_state.inner),
-            earlier_statistics=np.stack([*statistics[others], state.domain.statistics]),
-            earlier=(*(state.earlier[index] for index in others), state.checked),
+            inner=replace_step_counts(inner, next_state.inner),
+            earlier_statistics=np.stack([*statistics[remaining], state.domain.statistics]),
+            earlier=(*(state.earlier[index] for index in remaining), state.checked),
         )
 
     def _get_embedding(self, recorder: RequestRecorder) -> FloatArray:
@@ -137,7 +137,7 @@ class BoundDomains(BoundWrapper[Domains]):
 
 def find_nearest(candidates: FloatArray, statistics: FloatArray, threshold: float) -> int | None:
     """Return the index of the candidate `[K, 2, E]` nearest to `statistics` `[2, E]`; None if all are far."""
-    distances = [distance(candidate, statistics) for candidate in candidates]
+    distances = [compute_distance(candidate, statistics) for candidate in candidates]
     if not distances or min(distances) > threshold:
         return None
     return int(np.argmin(distances))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interface.method import AnyBoundMethod, Prediction, State, Step, record_fields
+from ..interface.method import AnyBoundMethod, Prediction, State, Step, list_fields
 from ..interface.request import Request
 from ..model import ImageArray
 
@@ -48,7 +48,7 @@ def _is_finite(value: Any, previous: Any = None) -> bool:
     if value is previous:
         return True
     if is_dataclass(value):
-        names = record_fields(value) or ()
+        names = list_fields(value) or ()
         return all(_is_finite(getattr(value, name), getattr(previous, name, None)) for name in names)
     if isinstance(value, tuple):  # named tuples as well
         return all(map(_is_finite, value))

@@ -10,11 +10,11 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..interface.method import Prediction, State, Step, with_step_counts_of
-from ..interface.options import option
+from ..interface.method import Prediction, State, Step, replace_step_counts
+from ..interface.method_options import option
 from ..interface.request import Request, Requests
 from ..model import FloatArray, ImageArray, ModelInfo
-from ..statistics.monitor import Alarm, PredictionPool, agreement, estimate_loss, has_jumped
+from ..statistics.monitor import Alarm, PredictionPool, compute_agreement, estimate_loss, has_jumped
 from ..statistics.objective import softmax
 from .fallback import step_with_fallback
 from .recorder import RequestRecorder
@@ -138,18 +138,18 @@ class BoundGuard(BoundWrapper[Guarded]):
         averages, jump = self._update_averages(state, pool, prediction)
         next_state = replace(next_state, pool=pool, **averages)
         diversity = pool.diversity
-        alike = diversity is not None and diversity < self.options.guard_diversity
+        indistinct = diversity is not None and diversity < self.options.guard_diversity
         diagnostics = {**prediction.diagnostics, "alarm": 0.0}
         if diversity is not None:
             diagnostics["diversity"] = diversity
-        if state.look_in and not (alike or jump or recorder.logits is not None):
+        if state.look_in and not (indistinct or jump or recorder.logits is not None):
             return replace(prediction, diagnostics=diagnostics), next_state
         frozen = yield from recorder.request_frozen()
         probabilities = softmax(frozen)
         loss = estimate_loss(probabilities, prediction.logits)
         lost = max(0.0, state.lost + loss - self.options.guard_loss * len(images))
-        alarm = self._choose_alarm(PredictionPool.of(probabilities).diversity, alike, lost)
-        diagnostics["agreement"] = agreement(probabilities, prediction.logits)
+        alarm = self._choose_alarm(PredictionPool.of(probabilities).diversity, indistinct, lost)
+        diagnostics["agreement"] = compute_agreement(probabilities, prediction.logits)
         diagnostics["estimated_loss"] = loss / len(images)
         diagnostics["alarm"] = float(alarm)
         extra = recorder.extra_forwards
@@ -181,12 +181,12 @@ class BoundGuard(BoundWrapper[Guarded]):
             averages[name] = average
         return averages, jump
 
-    def _choose_alarm(self, frozen_diversity: float | None, alike: bool, lost: float) -> Alarm:
+    def _choose_alarm(self, frozen_diversity: float | None, indistinct: bool, lost: float) -> Alarm:
         if frozen_diversity is not None and frozen_diversity < self.options.guard_diversity:
             return Alarm.ALIKE
         if lost > self.options.guard_patience:
             return Alarm.LOSS
-        if alike:  # too few images do not show whether the method or the batch is the cause
+        if indistinct:  # too few images do not show whether the method or the batch is the cause
             return Alarm.ALIKE if frozen_diversity is None else Alarm.COLLAPSE
         return Alarm.NONE
 
@@ -211,13 +211,13 @@ class BoundGuard(BoundWrapper[Guarded]):
                 )
             return answer, self._reset_readings(next_state, next_state.inner)
         if alarm is Alarm.ALIKE:  # as if there had been no such batch
-            inner = with_step_counts_of(state.inner, next_state.inner)
+            inner = replace_step_counts(state.inner, next_state.inner)
             return frozen_answer, replace(next_state, inner=inner, streak=0, look_in=0)
         if options.guard == "stop":
             return frozen_answer, replace(self._reset_readings(next_state, state.inner), pause=FOREVER)
         good = state.good if options.guard == "rollback" and state.verified else self.inner.init(state.seed)
         paused = replace(
-            self._reset_readings(next_state, with_step_counts_of(good, next_state.inner)),
+            self._reset_readings(next_state, replace_step_counts(good, next_state.inner)),
             good=good,
             pause=state.next_pause,
             next_pause=min(2 * state.next_pause, max(options.guard_pause_max, options.guard_pause)),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..interface.method import Prediction, State, Step, variable_length_array
-from ..interface.options import option
+from ..interface.method_options import option
 from ..interface.request import Requests
 from ..model import ImageArray, ModelInfo
 from .fallback import step_with_fallback

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..interface.method import AnyBoundMethod, AnyMethod, Binding
-from ..interface.options import validate
+from ..interface.method_options import validate
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..._version import __version__
-from ...engine.runtime.cpu import available_cpus, cpu_features
+from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from .backends import TORCH
 from .benchmark import BASELINE, Benchmark
 from .samples import Measurement, Sample
@@ -34,8 +34,8 @@ def to_document(benchmark: Benchmark) -> dict[str, Any]:
         "bundle": describe_bundle(benchmark),
         "machine": {
             "system": platform.system(),
-            "cpu": asdict(cpu_features()),
-            "cpus": available_cpus(),
+            "cpu": asdict(read_cpu_features()),
+            "cpus": count_cpus(),
             "load_before": benchmark.load[0],
             "load_after": benchmark.load[1],
         },

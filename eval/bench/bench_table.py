@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from ...engine.runtime.cpu import available_cpus, cpu_features
+from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from .backends import describe_threads
 from .bench_document import describe_bundle, package_versions
 from .benchmark import BASELINE, Benchmark
@@ -42,8 +42,8 @@ def _measure_widths(benchmark: Benchmark) -> tuple[int, int]:
 
 
 def _format_heading(benchmark: Benchmark) -> list[str]:
-    cpu, (before, after), sizes = cpu_features(), benchmark.load, describe_bundle(benchmark)["graphs"]
-    cpus, first = available_cpus(), benchmark.backends[0].label
+    cpu, (before, after), sizes = read_cpu_features(), benchmark.load, describe_bundle(benchmark)["graphs"]
+    cpus, first = count_cpus(), benchmark.backends[0].label
     busy = "; the machine was busy before, do not trust these times" if (before or 0) > cpus / 2 else ""
     return [
         f"{benchmark.bundle.manifest.model}: "

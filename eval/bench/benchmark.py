@@ -15,7 +15,7 @@ from typing import Any
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.registry import parse_methods
-from ...engine.runtime.cpu import available_cpus
+from ...engine.runtime.cpu import count_cpus
 from .backends import Backend, Cell, list_cells, list_torch_backends
 from .samples import BenchError, Measurement, Sample, take_sample, time_ratio
 
@@ -136,7 +136,7 @@ def prepare(
     backends = [Backend(name, provider) for provider in _distinct(providers) for name in graphs]
     if with_torch:
         backends += list_torch_backends()
-    counts = _distinct(threads) or _distinct((1, available_cpus()))
+    counts = _distinct(threads) or _distinct((1, count_cpus()))
     cells = list_cells(backends, _distinct(methods), _distinct(batch_sizes), counts)
     return Benchmark(opened, backends, [Measurement(cell) for cell in cells], samples, min_seconds)
 

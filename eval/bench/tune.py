@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.runtime import arrangement, tuning
-from ...engine.runtime.cpu import available_cpus
+from ...engine.runtime.cpu import count_cpus
 from ...engine.runtime.network import Network
 from ...engine.runtime.tuning import Measured
 from .worker import random_images
@@ -34,7 +34,7 @@ class Tuning:
     @property
     def images(self) -> int:
         """Number of images to compute."""
-        return self.samples * len(tuning.arrangements()) * self.batch_size
+        return self.samples * len(tuning.list_arrangements()) * self.batch_size
 
     def run(self, on_step: Callable[[int], None] = lambda images: None) -> list[Measured]:
         """Measure all arrangements, and save the fastest, which is returned first.
@@ -48,7 +48,7 @@ class Tuning:
             OutputError: the arrangement cannot be saved.
         """
         images = random_images(self.batch_size, self.bundle.manifest.preprocessing.size)
-        cpus = available_cpus()
+        cpus = count_cpus()
         with Network.open(self.bundle, self.precision, workers=cpus, provider=self.provider) as network:
             measured = tuning.tune(network, images, rounds=self.samples, on_step=on_step)
         graph = self.bundle.graph_sha256(self.precision)
@@ -61,7 +61,7 @@ class Tuning:
         lines = [f"{title}, medians of {self.samples} samples", "  workers  micro-batch     img/s   / best"]
         lines += [_format_row(row, measured[0]) for row in measured]
         best = measured[0].arrangement
-        where = arrangement.cache_folder() / arrangement.CACHE_FILE
+        where = arrangement.locate_cache_folder() / arrangement.CACHE_FILE
         return "\n".join(
             [*lines, f"Remembered: {best.workers} workers, micro-batch {best.micro_batch}, in {where}"]
         )

@@ -19,7 +19,7 @@ from PIL import Image
 from ...data.images import preprocess, read_image
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ...engine.errors import InputError, OutputError
-from ...engine.files import sha256_of_parts, write_atomic
+from ...engine.files import hash_texts, write_atomic
 from ..corruptions.corruption_registry import FROST, corrupt
 from ..corruptions.weather import load_frost_textures
 from ..processes.workers import in_processes
@@ -203,7 +203,7 @@ def _describe_recipe(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
         "quality": recipe.quality if recipe.format == "jpeg" else None,
         "frost_textures_sha256": _textures_sha256(recipe),
         "images": len(clean.ids),
-        "ids_sha256": sha256_of_parts(*clean.ids),
+        "ids_sha256": hash_texts(*clean.ids),
     }
 
 

@@ -13,7 +13,7 @@ from ...data.demo import DEMO_CLASSES, demo_images
 from ...data.images import preprocess, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
-from ...engine.files import sha256_of_parts
+from ...engine.files import hash_texts
 from ..corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt
 from ..corruptions.weather import load_frost_textures
 from .class_folders import ClassFolders, class_folders, class_index, official_classes
@@ -127,7 +127,7 @@ class Domain:
 
     def ids_sha256(self) -> str:
         """Hash of the image identifiers in order, to tell subsets apart."""
-        return sha256_of_parts(*self.ids)
+        return hash_texts(*self.ids)
 
 
 def describe_deviations(domains: Sequence[Domain]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...engine.errors import InputError
-from ...engine.files import sha256_of
+from ...engine.files import hash_file
 from .domain import Domain
 
 FULL = 50_000
@@ -32,7 +32,7 @@ def choose_subset(
     """
     if id_list is not None:
         names = _read_list(id_list)
-        digest = sha256_of(id_list)
+        digest = hash_file(id_list)
         label = "5k" if len(names) == SMALL else str(len(names))
         if subset != "all" and _count(subset) != len(names):
             raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")

@@ -20,8 +20,8 @@ from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError, reason
 from ...engine.files import write_atomic
-from ...engine.registry import options_of
-from ...engine.runtime.cpu import available_cpus, cpu_features
+from ...engine.registry import get_options
+from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..protocol import Protocol
@@ -156,7 +156,7 @@ def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
 def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
     """The facts of `Results` about bundle, engine, versions and machine."""
     source = bundle.manifest.source.get(precision)
-    cpu = cpu_features()
+    cpu = read_cpu_features()
     return {
         "bundle": {
             "path": str(bundle.path),
@@ -177,7 +177,7 @@ def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]
             "architecture": cpu.architecture,
             "model": cpu.model,
             "int8_features": list(cpu.features),
-            "cpus": available_cpus(),
+            "cpus": count_cpus(),
             "cpus_online": os.cpu_count(),
         },
     }
@@ -200,7 +200,7 @@ def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
         label: {
             "method": adapter.method.name,
             "forwards_per_batch": adapter.method.forwards,
-            "options": options_of(adapter.method),
+            "options": get_options(adapter.method),
         }
         for label, adapter in adapters.items()
     }

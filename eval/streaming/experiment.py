@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.files import sha256_of_parts
-from ...engine.registry import AnyMethod, options_of, parse_methods
+from ...engine.files import hash_texts
+from ...engine.registry import AnyMethod, get_options, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.dataset_registry import open_dataset
@@ -127,17 +127,17 @@ class Experiment:
             "precision": self.precision,
             "provider": self.network.provider,
             "protocol": asdict(self.protocol),
-            "methods": {label: [method.name, options_of(method)] for label, method in self.methods.items()},
+            "methods": {label: [method.name, get_options(method)] for label, method in self.methods.items()},
             "images": self._images_sha256(),
         }
 
     @cached_property
     def key_sha256(self) -> str:
         """Hash of the key."""
-        return sha256_of_parts(json.dumps(self.key, sort_keys=True))
+        return hash_texts(json.dumps(self.key, sort_keys=True))
 
     def _images_sha256(self) -> str:
-        return sha256_of_parts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
+        return hash_texts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
 
     def _adapters(self, seed: int) -> dict[str, Adapter]:
         return {label: Adapter(self.network, method, seed) for label, method in self.methods.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.errors import InputError
-from ...engine.files import sha256_of_parts
+from ...engine.files import hash_texts
 from ...engine.model import ImageArray
 from ...engine.registry import Prediction
 from ...engine.streams.adapter import Adapter
@@ -89,7 +89,7 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
     if not run.batch:
         raise InputError("expected batches of images and labels, found none")
     domain.found, domain.seconds = domain.images, time.perf_counter() - begin
-    domain.ids_sha256 = sha256_of_parts(pixels.hexdigest(), targets.hexdigest())
+    domain.ids_sha256 = hash_texts(pixels.hexdigest(), targets.hexdigest())
     _end(run, [domain], 1)
     return run
 

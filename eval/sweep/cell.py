@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import BundleError, InputError
-from ...engine.files import sha256_of_parts
+from ...engine.files import hash_texts
 from ...engine.records import to_dict
 from ..datasets.domain import Domain
 from ..streaming.experiment import Experiment, prepare
@@ -72,7 +72,7 @@ class Cell:
     @property
     def key(self) -> str:
         """SHA-256 of all attributes."""
-        return sha256_of_parts(json.dumps(to_dict(self), sort_keys=True))
+        return hash_texts(json.dumps(to_dict(self), sort_keys=True))
 
     @property
     def title(self) -> str:

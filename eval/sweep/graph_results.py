@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...engine.files import sha256_of_parts
+from ...engine.files import hash_texts
 from ..results.outcome import DomainResult, Run, Trace
 from ..results.results_file import Results
 from .cell import Cell, readable_name
@@ -141,7 +141,7 @@ def _merge_results(
         versions=_merge_facts(merged, "versions"),
         machine=_merge_facts(merged, "machine"),
         runs=runs,
-        key_sha256=sha256_of_parts(*(cell.key for row in rows.values() for cell in row)),
+        key_sha256=hash_texts(*(cell.key for row in rows.values() for cell in row)),
     )
 
 

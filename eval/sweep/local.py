@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ...engine.errors import ComputeError, reason
 from ...engine.records import to_dict
-from ...engine.runtime.cpu import available_cpus
+from ...engine.runtime.cpu import count_cpus
 from ..processes.children import child_environment
 from .cell import Job
 from .cell_worker import Request
@@ -31,7 +31,7 @@ RETRIES = 2
 
 def default_processes(threads: int) -> int:
     """Return the number of processes that occupy all processors."""
-    return max(1, available_cpus() // threads)
+    return max(1, count_cpus() // threads)
 
 
 def run_locally(

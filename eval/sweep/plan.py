@@ -9,7 +9,7 @@ from pathlib import Path
 from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
-from ...engine.registry import options_of, parse_method
+from ...engine.registry import get_options, parse_method
 from ..datasets.dataset_registry import generates_corruptions
 from ..datasets.domain import Domain
 from ..datasets.subset import choose_subset
@@ -106,7 +106,7 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         provider=spec.provider,
         label=label,
         method=method.name,
-        options=options_of(method),
+        options=get_options(method),
         dataset=graph.protocol.dataset,
         domain=domain.name,
         severity=domain.severity,

@@ -23,10 +23,10 @@ from fozo.methods import (
     SourceStatistics,
     State,
     Step,
-    alignment_loss,
-    discrepancy,
+    compute_alignment_loss,
+    compute_discrepancy,
+    draw_gaussian_direction,
     entropy,
-    gaussian_direction,
     option,
     validate,
 )
@@ -92,7 +92,7 @@ class BoundOnePlusOne(Binding[OnePlusOne]):
     def step(self, state: OnePlusOneState, images: ImageArray) -> Step[OnePlusOneState]:
         """Predict with the better of parent and mutant, which survives."""
         # Randomness is a function of seed and step, so a checkpoint needs no generator.
-        mutation = gaussian_direction(state.seed, state.step, 0, state.norms.shape)
+        mutation = draw_gaussian_direction(state.seed, state.step, 0, state.norms.shape)
         mutant = state.norms + np.float32(state.sigma) * mutation
         outputs = yield Request(images, [{"norms": state.norms[None]}, {"norms": mutant[None]}])
 
@@ -110,5 +110,9 @@ class BoundOnePlusOne(Binding[OnePlusOne]):
 
     def _compute_loss(self, outputs: Outputs) -> float:
         """Return the loss of FOA and FOZO: distance to the source statistics, and entropy."""
-        distance = discrepancy(Moments.of(outputs.features), self.source, widths=self.model.feature_widths)
-        return alignment_loss(distance, entropy(outputs.logits), self.options.discrepancy_weight, "sum")
+        distance = compute_discrepancy(
+            Moments.of(outputs.features), self.source, widths=self.model.feature_widths
+        )
+        return compute_alignment_loss(
+            distance, entropy(outputs.logits), self.options.discrepancy_weight, "sum"
+        )

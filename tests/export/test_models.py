@@ -17,7 +17,7 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
 from fozo.engine.runtime.network import Network
-from fozo.engine.statistics.moments import source_statistics
+from fozo.engine.statistics.feature_statistics import compute_source_statistics
 from fozo.engine.streams.adapter import Adapter
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
@@ -128,7 +128,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         bundle = export_model(Request(model.name, random=True), folder / "bundle").bundle
     with Network.open(bundle, workers=1) as network:
         clean = images_of(model, SOURCE_IMAGES, seed=1)
-        statistics = source_statistics(network, [clean[:20], clean[20:]])
+        statistics = compute_source_statistics(network, [clean[:20], clean[20:]])
     yield Case(model, module, bundle.with_source("fp32", statistics, "random images"))
     shutil.rmtree(folder)
 

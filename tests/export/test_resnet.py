@@ -24,8 +24,8 @@ from fozo.engine.registry import method as fozo_method
 from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.source_statistics import plan_source_batches, store_source
 from fozo.engine.runtime.tuning import tune
-from fozo.engine.statistics.moments import Moments
-from fozo.engine.statistics.objective import discrepancy
+from fozo.engine.statistics.feature_statistics import Moments
+from fozo.engine.statistics.objective import compute_discrepancy
 from fozo.engine.streams.adapter import Adapter
 from fozo.quant.quantizer import Options, Quantizer
 
@@ -425,7 +425,7 @@ def test_source_statistics_are_those_of_normalised_batches(
     assert_close(source.mean, expected.mean(axis=0), "mean")
     assert_close(source.std, expected.std(axis=0, ddof=1), "std")
     widths = stored.info("fp32").feature_widths
-    assert discrepancy(Moments.of(expected), source, "mean_squared", widths) < 1e-6
+    assert compute_discrepancy(Moments.of(expected), source, "mean_squared", widths) < 1e-6
 
 
 def add_source(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, ImageArray, Outputs
-from fozo.engine.runtime.cpu import cpu_features
+from fozo.engine.runtime.cpu import read_cpu_features
 from fozo.engine.runtime.network import Network
 from fozo.export.onnx_builder import OnnxBuilder
 
@@ -26,7 +26,7 @@ from fozo.quant.quantizer import choose_weight_bits  # noqa: E402
 from fozo.quant.writer import DIALECTS, write_integer  # noqa: E402
 
 FLOAT = onnx.TensorProto.FLOAT
-BITS = choose_weight_bits(cpu_features())[0]  # more would overflow in this processor's kernels
+BITS = choose_weight_bits(read_cpu_features())[0]  # more would overflow in this processor's kernels
 both_dialects = pytest.mark.parametrize("dialect", DIALECTS)
 
 

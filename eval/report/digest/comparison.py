@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ....engine.files import sha256_of_parts
+from ....engine.files import hash_texts
 from . import tables
 from .sources import Source
 from .tables import NONE, Cell, Line, Table
@@ -96,7 +96,7 @@ def _facts(source: Source) -> dict[str, str]:
         "batch size": str(protocol.batch_size),
         "classes": protocol.classes,
         "seeds": ", ".join(map(str, protocol.seeds)),
-        "hash of the images": sha256_of_parts(*sorted(hashes))[:12],
+        "hash of the images": hash_texts(*sorted(hashes))[:12],
         "complete": "yes" if results.complete else "NO",
         "provider": str(results.engine.get("provider", NONE)),
         "threads": str(results.engine.get("workers", NONE)),

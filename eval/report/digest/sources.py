@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....engine.errors import InputError, reason
-from ....engine.files import sha256_of
+from ....engine.files import hash_file
 from ...results.results_file import Results, read
 from ...sweep.folder import GRID_FILE, RESULTS_FOLDER
 from .check_results import check
@@ -103,7 +103,7 @@ def _source(path: Path, name: str) -> Source:
     try:
         results = read(path)
         check(results)
-        return Source(path, name, sha256_of(path), results)
+        return Source(path, name, hash_file(path), results)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{path} is not a whole results file: {reason(error)}; run fozo adapt again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ....engine.registry import METHODS, common_options, options_of
+from ....engine.registry import METHODS, get_options, list_common_options
 from ..digest import explanations as words
 from ..digest import groups
 from ..digest.sources import Source
@@ -66,8 +66,8 @@ def defaults_of(name: str) -> dict[str, Any]:
     """Return the defaults of a method and of the common options; empty if the method does not exist."""
     if name not in METHODS:
         return {}
-    common = {option.name: option.default for option in common_options()}
-    return {**common, **options_of(METHODS[name])}
+    common = {option.name: option.default for option in list_common_options()}
+    return {**common, **get_options(METHODS[name])}
 
 
 def _data(source: Source) -> Html:

@@ -22,7 +22,7 @@ from fozo.engine.methods.foa import Foa, FoaState
 from fozo.engine.model import FloatArray, ImageArray, Outputs, Tunables
 from fozo.engine.registry import METHODS
 from fozo.engine.runtime.network import Network
-from fozo.engine.search.spsa import uniform
+from fozo.engine.search.spsa import draw_uniform
 from fozo.engine.streams.adapter import Adapter
 
 SEED = 2020
@@ -218,7 +218,7 @@ def compare(network: Network, images: Sequence[ImageArray], method: Any, knobs: 
     state: FoaState = method.bind(network.info).init(SEED)
     shape = (knobs.prompts, network.info.width)
     assert state.best.shape == shape and not state.search.mean.any()
-    np.testing.assert_array_equal(state.best, uniform(SEED, network.info.prompt_bound, shape))
+    np.testing.assert_array_equal(state.best, draw_uniform(SEED, network.info.prompt_bound, shape))
     reference = Reference(network, state.best.copy(), knobs)
     for step, batch in enumerate(images):
         z = [

@@ -18,7 +18,7 @@ from doubles import step_on
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import ImageArray, ModelInfo, SourceStatistics
 from fozo.engine.runtime.network import Network
-from fozo.engine.search.spsa import gaussian_direction
+from fozo.engine.search.spsa import draw_gaussian_direction
 from numpy.typing import NDArray
 
 WIDTH, DEPTH, CLASSES, SEED = 64, 4, 20, 2000
@@ -253,7 +253,7 @@ def compare(
     assert start.shape == (method.prompts, WIDTH)
     reference = Reference(setting.vit, setting.source, torch.from_numpy(start.copy()), knobs, classes)
     for index, images in enumerate(stream(sizes)):
-        directions = [gaussian_direction(SEED, index, j, start.shape) for j in range(method.samples)]
+        directions = [draw_gaussian_direction(SEED, index, j, start.shape) for j in range(method.samples)]
         expected, loss = reference.step(
             setting.to_pixels(images), [torch.from_numpy(direction) for direction in directions]
         )

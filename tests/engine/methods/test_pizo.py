@@ -16,13 +16,13 @@ from fozo.engine.methods.pizo import BoundPizo, PizoState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from fozo.engine.registry import Pizo, method
 from fozo.engine.runtime.network import Network
-from fozo.engine.statistics.moments import Moments
+from fozo.engine.statistics.feature_statistics import Moments
 from fozo.engine.statistics.objective import (
-    chance_discrepancy,
-    discrepancy,
-    diversity_slopes,
+    compute_discrepancy,
+    compute_discrepancy_slopes,
+    compute_diversity_slopes,
     entropy,
-    outer_slopes,
+    estimate_chance_discrepancy,
     softmax,
 )
 from fozo.engine.streams.adapter import Adapter
@@ -50,13 +50,13 @@ def test_outer_slopes_are_the_derivative(stand_in: Callable[..., Any]) -> None:
     source, step = stand_in().info.source, 1e-5
     moments = Moments.of(features).merge(Moments.of(past))
     along = generator.normal(size=features.shape)
-    found = outer_slopes(features, features + along, features - along, moments, source)
+    found = compute_discrepancy_slopes(features, features + along, features - along, moments, source)
     for index in range(5):
         losses = []
         for sign in (1, -1):
             moved = features.copy()
             moved[index] += sign * step * along[index]
-            losses.append(discrepancy(Moments.of(moved).merge(Moments.of(past)), source))
+            losses.append(compute_discrepancy(Moments.of(moved).merge(Moments.of(past)), source))
         expected = (losses[0] - losses[1]) / step * 12 / 64
         assert found[index] == pytest.approx(expected, rel=1e-5)
 
@@ -64,16 +64,18 @@ def test_outer_slopes_are_the_derivative(stand_in: Callable[..., Any]) -> None:
 def test_outer_slopes_of_a_single_image_and_of_constant_features(stand_in: Callable[..., Any]) -> None:
     source = stand_in().info.source
     features = np.ones((1, 2, 3))
-    alone = outer_slopes(features, features + 1, features, Moments.of(features), source)
+    alone = compute_discrepancy_slopes(features, features + 1, features, Moments.of(features), source)
     assert alone == pytest.approx(2 * (1 - source.mean).sum() / 64)
     constant = np.ones((4, 2, 3))
-    assert np.isfinite(outer_slopes(constant, constant + 1, constant, Moments.of(constant), source)).all()
+    assert np.isfinite(
+        compute_discrepancy_slopes(constant, constant + 1, constant, Moments.of(constant), source)
+    ).all()
 
 
 def test_diversity_slopes_are_the_derivative() -> None:
     generator = np.random.default_rng(1)
     logits, along, step = generator.normal(size=(6, 5)), generator.normal(size=(6, 5)), 1e-4
-    found = diversity_slopes(logits + step * along, logits - step * along)
+    found = compute_diversity_slopes(logits + step * along, logits - step * along)
     for index in range(6):
         ends = []
         for sign in (1, -1):
@@ -299,10 +301,10 @@ def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any], known_fr
             if known_from < 100:
                 drawn = clean(known_from)
                 source = replace(source, mean=drawn.mean, std=drawn.std)
-            found.append(discrepancy(clean(count), source))
+            found.append(compute_discrepancy(clean(count), source))
         # For two images a standard deviation is not yet as for many.
         tolerance = 0.25 if count == 2 else 0.05
-        expected = chance_discrepancy(replace(exact, images=known_from), count)
+        expected = estimate_chance_discrepancy(replace(exact, images=known_from), count)
         assert expected == pytest.approx(np.mean(found), rel=tolerance)
 
 
@@ -334,8 +336,8 @@ def test_no_more_is_asked_of_larger_batches(network: Network, random_images: Mak
     source = network.info.require_source("a test")
     info = replace(network.info, source=replace(source, images=10**6))
     chance = float(np.square(source.std.astype(np.float64)).sum()) * (1 / 64 + 1 / 126)
-    assert configured.bind(info)._adaptation_strength(1.9 * chance, count) == 0
-    assert configured.bind(info)._adaptation_strength(3 * chance, count) == pytest.approx(0.5, rel=1e-3)
+    assert configured.bind(info)._compute_strength(1.9 * chance, count) == 0
+    assert configured.bind(info)._compute_strength(3 * chance, count) == pytest.approx(0.5, rel=1e-3)
     images = random_images(count)
     features, _ = middle(configured, network, images)
     moments = Moments.of(features)
@@ -437,10 +439,10 @@ def test_the_gradient_is_the_sum_written_out(
     seen = offset if configured.entropy_on == "shifted" else 0 * offset
     expected = {name: getattr(before, f"{name}_gradient").copy() for name in ("norms", "prompts")}
     for directions, plus, minus in pairs:
-        slopes = 0.4 * outer_slopes(features, plus.features, minus.features, everything, source)
+        slopes = 0.4 * compute_discrepancy_slopes(features, plus.features, minus.features, everything, source)
         slopes = slopes + entropy(plus.logits + seen) - entropy(minus.logits + seen)
         if configured.diversity_weight:
-            slopes = slopes - diversity_slopes(plus.logits + seen, minus.logits + seen)
+            slopes = slopes - compute_diversity_slopes(plus.logits + seen, minus.logits + seen)
         for name, size in (("norms", 0.01), ("prompts", 0.5)):
             if name in directions:
                 terms = zip(slopes / (2 * size), directions[name], strict=True)

@@ -14,8 +14,8 @@ from fozo.engine.errors import BundleError
 from fozo.engine.methods.fozo import Fozo
 from fozo.engine.methods.shift import Shift
 from fozo.engine.model import FloatArray, ImageArray, Outputs
-from fozo.engine.registry import METHODS, options_of
-from fozo.engine.statistics.activation_shift import logit_offset, moving_average, shift_vector
+from fozo.engine.registry import METHODS, get_options
+from fozo.engine.statistics.activation_shift import compute_logit_offset, compute_shift, update_average
 from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
@@ -23,21 +23,21 @@ SINGLE = 1e-6  # the shift and the weights it meets are rounded to float32
 
 
 def test_moving_average() -> None:
-    first = moving_average(None, np.array([2.0, 4.0]), 0.9)
+    first = update_average(None, np.array([2.0, 4.0]), 0.9)
     assert first.tolist() == [2, 4]
-    np.testing.assert_allclose(moving_average(first, np.array([12.0, -6.0]), 0.9), [3, 3], rtol=1e-12)
-    assert moving_average(first, np.array([12.0, -6.0]), 0.0).tolist() == [12, -6]
-    assert moving_average(first, np.array([12.0, -6.0]), 1.0).tolist() == [2, 4]
+    np.testing.assert_allclose(update_average(first, np.array([12.0, -6.0]), 0.9), [3, 3], rtol=1e-12)
+    assert update_average(first, np.array([12.0, -6.0]), 0.0).tolist() == [12, -6]
+    assert update_average(first, np.array([12.0, -6.0]), 1.0).tolist() == [2, 4]
 
 
 def test_shift_vector() -> None:
     target, center = np.array([1.0, 2.0]), np.array([4.0, -2.0])
-    assert shift_vector(target, None, 1.0) is None
-    assert shift_vector(None, None, 1.0) is None
+    assert compute_shift(target, None, 1.0) is None
+    assert compute_shift(None, None, 1.0) is None
     for gain, expected in ((1.0, [-3, 4]), (0.5, [-1.5, 2]), (0.0, [0, 0])):
-        shift = shift_vector(target, center, gain)
+        shift = compute_shift(target, center, gain)
         assert shift is not None and shift.tolist() == expected
-    origin = shift_vector(None, center, 0.5)
+    origin = compute_shift(None, center, 0.5)
     assert origin is not None and origin.tolist() == [-2, 1]
 
 
@@ -46,10 +46,10 @@ def test_logit_offset_is_the_head_without_its_bias() -> None:
     weight, bias = generator.normal(size=(7, 5)).astype(np.float32), generator.normal(size=7)
     features, shift = generator.normal(size=(4, 5)), generator.normal(size=5)
     direct = (features + shift) @ weight.T + bias
-    offset = logit_offset(weight, shift)
+    offset = compute_logit_offset(weight, shift)
     assert (offset.dtype, offset.shape) == (np.float32, (7,))
     np.testing.assert_allclose(features @ weight.T + bias + offset, direct, atol=SINGLE)
-    assert logit_offset(weight, None).tolist() == [0] * 7
+    assert compute_logit_offset(weight, None).tolist() == [0] * 7
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.6, 1.0])
@@ -176,10 +176,10 @@ def test_neo_resumes_and_forgets(bundle_path: Path, random_images: Any, tmp_path
 
 def test_presets() -> None:
     moving = {"average": "moving", "decay": 0.9, "gain": 1.0, "warm_up": 0}
-    assert options_of(METHODS["shift"]) == {"target": "source_mean", "update": "lagged", **moving}
-    assert options_of(METHODS["shift_origin"]) == {"target": "origin", "update": "lagged", **moving}
+    assert get_options(METHODS["shift"]) == {"target": "source_mean", "update": "lagged", **moving}
+    assert get_options(METHODS["shift_origin"]) == {"target": "origin", "update": "lagged", **moving}
     neo = {"target": "origin", "update": "inclusive", **moving, "average": "global"}
-    assert options_of(METHODS["neo"]) == neo
+    assert get_options(METHODS["neo"]) == neo
 
 
 # --- inside FOZO

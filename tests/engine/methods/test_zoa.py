@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError
-from fozo.engine.methods.zoa import Zoa, ZoaState, fresh_adamw_step, sgd_step
+from fozo.engine.methods.zoa import Zoa, ZoaState, take_fresh_adamw_step, take_sgd_step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.runtime.network import Network
 from fozo.engine.search import bank as banks
-from fozo.engine.search.adapted_norms import adapted_norms
 from fozo.engine.search.bank import Bank
-from fozo.engine.search.spsa import quotients, segmented_direction
-from fozo.engine.statistics.activation_shift import logit_offset
+from fozo.engine.search.norm_selection import select_norms
+from fozo.engine.search.spsa import compute_quotients, draw_segmented_direction
+from fozo.engine.statistics.activation_shift import compute_logit_offset
 from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
@@ -80,26 +80,26 @@ def test_published_gradient_and_step() -> None:
     direction = np.array([0.5, -1, 0.75, -0.6, 0.9, -0.8])
     base, moved = float(quadratic(POINT)), float(quadratic(POINT + 0.02 * direction))
     assert (base, moved) == pytest.approx((1.4, 1.3812535), abs=1e-8)
-    gradient = quotients(moved - base, direction, 0.02)
+    gradient = compute_quotients(moved - base, direction, 0.02)
     expected = [-1.87465, 0.937325, -1.2497666667, 1.5622083333, -1.0414722222, 1.17165625]
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8)
-    updated = sgd_step(POINT, gradient, 5e-4, 0.4)
+    updated = take_sgd_step(POINT, gradient, 5e-4, 0.4)
     expected = [0.000937325, 0.0995113375, 0.2005848833, 0.2991588958, 0.4004407361, 0.4993141719]
     np.testing.assert_allclose(updated, expected, rtol=0, atol=3e-8)  # parameters are float32
     assert updated.dtype == np.float32
 
 
 def test_published_step_of_the_coefficients() -> None:
-    updated = fresh_adamw_step(np.array([0.2, -0.1]), np.array([3, -0.2]), 0.01, 0.1)
+    updated = take_fresh_adamw_step(np.array([0.2, -0.1]), np.array([3, -0.2]), 0.01, 0.1)
     np.testing.assert_allclose(updated, [0.1898, -0.0899000005], rtol=0, atol=1e-10)
-    still = fresh_adamw_step(np.array([0.2]), np.zeros(1), 0.01, 0.1)
+    still = take_fresh_adamw_step(np.array([0.2]), np.zeros(1), 0.01, 0.1)
     np.testing.assert_allclose(still, [0.2 * 0.999])
 
 
 @pytest.fixture(scope="module")
 def directions() -> FloatArray:
     """`[200000, 6]`."""
-    drawn: FloatArray = np.concatenate([segmented_direction(7, step, 0, 600) for step in range(2000)])
+    drawn: FloatArray = np.concatenate([draw_segmented_direction(7, step, 0, 600) for step in range(2000)])
     return drawn.reshape(-1, 6).astype(float)
 
 
@@ -122,7 +122,7 @@ def test_directions_are_segmented_uniform(directions: FloatArray) -> None:
 @pytest.fixture(scope="module")
 def estimates(directions: FloatArray) -> FloatArray:
     rise = quadratic(POINT + 0.3 * directions) - quadratic(POINT)
-    made: FloatArray = quotients(1.0, directions, 0.3) * rise[:, None]
+    made: FloatArray = compute_quotients(1.0, directions, 0.3) * rise[:, None]
     return made
 
 
@@ -140,8 +140,8 @@ def test_averaging_divides_the_variance(estimates: FloatArray, samples: int) -> 
 
 def test_directions_are_a_pure_function_of_their_place() -> None:
     places = [(seed, step, sample) for seed in (0, 1) for step in (0, 1) for sample in (0, 1)]
-    drawn = np.array([segmented_direction(*place, 4000) for place in places], float)
-    again = segmented_direction(*places[3], 4000)
+    drawn = np.array([draw_segmented_direction(*place, 4000) for place in places], float)
+    again = draw_segmented_direction(*places[3], 4000)
     assert again.dtype == np.float32 and again.astype(float).tobytes() == drawn[3].tobytes()
     correlations = np.corrcoef(drawn)
     np.fill_diagonal(correlations, 0)
@@ -149,7 +149,7 @@ def test_directions_are_a_pure_function_of_their_place() -> None:
 
 
 def test_no_distance_no_quotient() -> None:
-    assert not quotients(3.0, np.ones(4, np.float32), 0.0).any()
+    assert not compute_quotients(3.0, np.ones(4, np.float32), 0.0).any()
 
 
 # --- which norms
@@ -176,13 +176,13 @@ def resnet50() -> dict[str, int]:
 
 
 def test_norms_of_vit_b(stand_in: StandIn) -> None:
-    names = adapted_norms(described(stand_in, transformer(12), 12), 1, 3, "zoa")
+    names = select_norms(described(stand_in, transformer(12), 12), 1, 3, "zoa")
     assert names == tuple(f"blocks.{i}.norm{which}" for i in range(1, 9) for which in (1, 2))
 
 
 def test_norms_of_resnet50(stand_in: StandIn) -> None:
     norms = resnet50()
-    names = adapted_norms(described(stand_in, norms, 4), 1, 3, "zoa")
+    names = select_norms(described(stand_in, norms, 4), 1, 3, "zoa")
     blocks = [f"layer1.{i}" for i in (1, 2)] + [f"layer2.{i}" for i in range(4)]
     blocks += [f"layer3.{i}" for i in range(6)]
     assert names == tuple(f"{block}.bn{which}" for block in blocks for which in (1, 2))
@@ -204,14 +204,14 @@ def test_norms_of_resnet50(stand_in: StandIn) -> None:
     ],
 )
 def test_norms_of_other_depths(stand_in: StandIn, depth: int, first: int, frozen: int, expected: Any) -> None:
-    names = adapted_norms(described(stand_in, transformer(depth), depth), first, frozen, "zoa")
+    names = select_norms(described(stand_in, transformer(depth), depth), first, frozen, "zoa")
     assert sorted({int(name.split(".")[1]) for name in names}) == list(expected)
     assert len(names) == 2 * len(expected)
 
 
 def test_blocks_without_tunable_norms_count(stand_in: StandIn) -> None:
     some = {name: width for name, width in transformer(12).items() if int(name.split(".")[1]) > 5}
-    names = adapted_norms(described(stand_in, some, 12), 1, 3, "zoa")
+    names = select_norms(described(stand_in, some, 12), 1, 3, "zoa")
     assert {name.split(".")[1] for name in names} == {"6", "7", "8"}
 
 
@@ -274,7 +274,7 @@ def test_padding_takes_no_part(stand_in: StandIn) -> None:
     bank = state.bank
     network.fed.clear()
     predict_on(network, method, state, images(2))
-    effective = banks.effective(bank)
+    effective = banks.compute_change(bank)
     np.testing.assert_array_equal(network.fed[0]["norms"][0][adapted], effective)  # gain, then bias
 
 
@@ -488,7 +488,7 @@ def test_a_new_domain(stand_in: StandIn) -> None:
     outputs = network(given, norms=norms)
     np.testing.assert_allclose(following.center, outputs.features[:, -1].mean(axis=0), rtol=1e-12)
     assert state.center is not None
-    stale = logit_offset(network.info.head_weight, network.info.source.mean[-1] - state.center)
+    stale = compute_logit_offset(network.info.head_weight, network.info.source.mean[-1] - state.center)
     np.testing.assert_allclose(prediction.logits, outputs.logits + stale, rtol=1e-12)
     fresh, other = step_on(network, replace(SMALL, shift_on_change="none"), state, given)
     np.testing.assert_allclose(fresh.logits, outputs.logits, rtol=1e-12)
@@ -564,7 +564,7 @@ def test_neutral_norms_are_the_plain_model(
 
 def features(network: Network, bank: Bank, given: ImageArray) -> FloatArray:
     norms = np.zeros((1, len(network.info.norms), 2, network.info.width), np.float32)
-    norms[0, 2:4] = banks.effective(bank).reshape(2, 2, -1)  # blocks.1 of three
+    norms[0, 2:4] = banks.compute_change(bank).reshape(2, 2, -1)  # blocks.1 of three
     found: FloatArray = network(given, norms=norms).features
     return found
 

@@ -19,7 +19,7 @@ from doubles import step_on
 from fozo.engine.methods.zoa import Zoa
 from fozo.engine.model import ImageArray, ModelInfo, SourceStatistics
 from fozo.engine.runtime.network import Network
-from fozo.engine.search.spsa import segmented_direction
+from fozo.engine.search.spsa import draw_segmented_direction
 from numpy.typing import NDArray
 from torch.nn import functional
 
@@ -368,7 +368,7 @@ def compare(
         def draw(sample: int, coefficients: int, step: int = index) -> Any:
             # Without entries the engine draws nothing for the coefficients, which have no effect then.
             size = len(state.bank.residual) + (coefficients if coefficients > 1 else 0)  # noqa: B023
-            return torch.from_numpy(segmented_direction(SEED, step, sample, size)).double()
+            return torch.from_numpy(draw_segmented_direction(SEED, step, sample, size)).double()
 
         expected, loss = reference.step(setting.to_pixels(images), draw)
         prediction, state = step_on(network, method, state, images)

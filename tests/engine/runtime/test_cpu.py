@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fozo.engine.runtime import cpu
-from fozo.engine.runtime.cpu import INT8_FEATURES, CpuFeatures, cpu_features, parse_cpuinfo
+from fozo.engine.runtime.cpu import INT8_FEATURES, CpuFeatures, parse_cpuinfo, read_cpu_features
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -50,8 +50,8 @@ def test_text_that_tells_nothing(text: str) -> None:
 
 
 def test_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    found = cpu_features()
+    found = read_cpu_features()
     assert found.model and found.architecture
     assert set(found.features) <= set(INT8_FEATURES)
     monkeypatch.setattr(cpu, "_CPUINFO", cpu._CPUINFO.with_name("missing"))
-    assert cpu_features().features == ()
+    assert read_cpu_features().features == ()

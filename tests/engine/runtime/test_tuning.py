@@ -20,7 +20,7 @@ from fozo.engine.runtime import session as session_module
 from fozo.engine.runtime import tuning
 from fozo.engine.runtime.arrangement import Arrangement, load_arrangement, store_arrangement
 from fozo.engine.runtime.network import Network
-from fozo.engine.runtime.tuning import arrangements, tune
+from fozo.engine.runtime.tuning import list_arrangements, tune
 from fozo.engine.streams.adapter import Adapter
 
 MakeImages = Callable[..., ImageArray]
@@ -49,7 +49,7 @@ def graph_of(bundle_path: Path) -> str:
 def test_tune_measures_every_arrangement(
     bundle_path: Path, random_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "available_cpus", lambda: 3)
+    monkeypatch.setattr(tuning, "count_cpus", lambda: 3)
     steps: list[int] = []
     with Network.open(bundle_path, workers=2, micro_batch=5) as network:
         measured = tune(network, random_images(20), rounds=2, on_step=steps.append)
@@ -57,9 +57,9 @@ def test_tune_measures_every_arrangement(
         network(random_images(20))  # its threads are as they were
     assert [each.seconds for each in measured] == sorted(each.seconds for each in measured)
     assert all(each.seconds > 0 for each in measured)
-    assert {each.arrangement for each in measured} == set(arrangements())
+    assert {each.arrangement for each in measured} == set(list_arrangements())
     assert {(w, m) for w in (1, 3) for m in (1, 2, 4, 8, 16)} == {
-        (each.workers, each.micro_batch) for each in arrangements()
+        (each.workers, each.micro_batch) for each in list_arrangements()
     }
     assert steps == [20] * 2 * 10
 
@@ -69,7 +69,7 @@ def test_rounds_are_interleaved_and_the_median_counts(
 ) -> None:
     order: list[Arrangement] = []
     clock = iter(np.cumsum([0.0, 1.0, 0.0, 3.0, 0.0, 100.0, 0.0, 4.0, 0.0, 2.0, 0.0, 5.0]).tolist())
-    monkeypatch.setattr(tuning, "arrangements", lambda: [Arrangement(1, 1), Arrangement(1, 2)])
+    monkeypatch.setattr(tuning, "list_arrangements", lambda: [Arrangement(1, 1), Arrangement(1, 2)])
     monkeypatch.setattr(tuning.time, "perf_counter", lambda: next(clock))
     with Network.open(bundle_path, workers=1) as network:
         rearrange = network.rearrange
@@ -169,10 +169,12 @@ def test_another_machine_or_runtime_remembers_nothing(
 ) -> None:
     store_arrangement("abc", "cpu", Arrangement(2, 4))
     if what == "processors":
-        monkeypatch.setattr(arrangement_module, "available_cpus", lambda: 777)
+        monkeypatch.setattr(arrangement_module, "count_cpus", lambda: 777)
     elif what == "model":
-        features = arrangement_module.cpu_features()
-        monkeypatch.setattr(arrangement_module, "cpu_features", lambda: type(features)("Other", "z80", ()))
+        features = arrangement_module.read_cpu_features()
+        monkeypatch.setattr(
+            arrangement_module, "read_cpu_features", lambda: type(features)("Other", "z80", ())
+        )
     else:
         monkeypatch.setattr(arrangement_module.ort, "__version__", "0.0.1")
     assert load_arrangement("abc", "cpu") is None
@@ -252,14 +254,14 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("darwin", None, "Library/Caches"),
     ):
         monkeypatch.setattr(arrangement_module.sys, "platform", platform)
-        assert arrangement_module.cache_folder() == tmp_path / usual / "fozo"
+        assert arrangement_module.locate_cache_folder() == tmp_path / usual / "fozo"
         if variable:
             monkeypatch.setenv(variable, str(tmp_path / "set"))
-            assert arrangement_module.cache_folder() == tmp_path / "set" / "fozo"
+            assert arrangement_module.locate_cache_folder() == tmp_path / "set" / "fozo"
             monkeypatch.setenv(variable, "relative")
-            assert arrangement_module.cache_folder() == tmp_path / usual / "fozo"
+            assert arrangement_module.locate_cache_folder() == tmp_path / usual / "fozo"
     monkeypatch.setenv("FOZO_CACHE_DIR", str(tmp_path / "chosen"))
-    assert arrangement_module.cache_folder() == tmp_path / "chosen"
+    assert arrangement_module.locate_cache_folder() == tmp_path / "chosen"
 
 
 def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +294,7 @@ def test_explicit_arguments_win(cache: Path, bundle_path: Path) -> None:
 
 def test_never_more_workers_than_processors(cache: Path, bundle_path: Path) -> None:
     store_arrangement(graph_of(bundle_path), "cpu", Arrangement(100_000, 3))
-    assert opened(bundle_path) == Arrangement(arrangement_module.available_cpus(), 3)
+    assert opened(bundle_path) == Arrangement(arrangement_module.count_cpus(), 3)
 
 
 def test_another_graph_is_not_concerned(cache: Path, bundle_paths: dict[int, Path]) -> None:

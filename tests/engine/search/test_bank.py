@@ -10,11 +10,11 @@ import pytest
 from fozo.engine.model import FloatArray
 from fozo.engine.search.bank import (
     Bank,
-    cosines,
-    effective,
+    compute_change,
+    compute_cosines,
+    compute_mixture_weights,
+    find_most_similar,
     insert,
-    mixture_weights,
-    most_similar,
     remove,
     save,
 )
@@ -56,7 +56,7 @@ def test_insertion() -> None:
     assert larger.coefficients[:2].tolist() == [0.2, -0.1]
     assert larger.coefficients[2] == pytest.approx(0.24540524596819066, abs=1e-8)
     np.testing.assert_allclose(
-        mixture_weights(larger.coefficients), [0.3810296507, 0.0189703493, 0.6], rtol=0, atol=1e-8
+        compute_mixture_weights(larger.coefficients), [0.3810296507, 0.0189703493, 0.6], rtol=0, atol=1e-8
     )
 
 
@@ -65,34 +65,34 @@ def test_insertion_preserves_the_function() -> None:
     expected = [1.0259485175, 0.8695257413, 1.1214227762]
     before, after = published(), insert(published(), np.array([0]))
     for bank in (before, after):
-        np.testing.assert_allclose(gain + effective(bank), expected, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(gain + compute_change(bank), expected, rtol=0, atol=1e-8)
     np.testing.assert_allclose(after.residual, [0.010, -0.012, 0.008], rtol=0, atol=1e-8)
-    np.testing.assert_array_equal(after.entries[1], effective(before))
+    np.testing.assert_array_equal(after.entries[1], compute_change(before))
 
 
 # --- weights
 
 
 def test_weights_are_a_sharp_softmax() -> None:
-    weights = mixture_weights(np.array([0.3, 0.1, -0.2]))
+    weights = compute_mixture_weights(np.array([0.3, 0.1, -0.2]))
     expected = np.exp([3, 1, -2]) / np.exp([3, 1, -2]).sum()
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
-    np.testing.assert_allclose(mixture_weights(np.array([1e3, 1e3])), [0.5, 0.5])  # no overflow
+    np.testing.assert_allclose(compute_mixture_weights(np.array([1e3, 1e3])), [0.5, 0.5])  # no overflow
 
 
 def test_change_in_force() -> None:
     bank = some_bank(3)
-    weights = mixture_weights(bank.coefficients)
+    weights = compute_mixture_weights(bank.coefficients)
     expected = sum(weights[i + 1] * bank.entries[i].astype(float) for i in range(3)) + bank.residual
-    np.testing.assert_allclose(effective(bank), expected, rtol=0, atol=1e-8)
-    assert effective(bank).dtype == np.float32
+    np.testing.assert_allclose(compute_change(bank), expected, rtol=0, atol=1e-8)
+    assert compute_change(bank).dtype == np.float32
 
 
 def test_without_entries_the_residual_is_all_there_is() -> None:
     bank = some_bank(0)
-    assert effective(bank).tobytes() == bank.residual.tobytes()
+    assert compute_change(bank).tobytes() == bank.residual.tobytes()
     changed = replace(bank, coefficients=bank.coefficients + 3)
-    assert effective(changed).tobytes() == bank.residual.tobytes()
+    assert compute_change(changed).tobytes() == bank.residual.tobytes()
 
 
 # --- saving
@@ -107,7 +107,7 @@ def largest_mean(bank: Bank) -> float:
 def test_saving_preserves_the_function(entries: int, size: float) -> None:
     bank = some_bank(entries, size=size)
     larger = insert(bank, TENSORS)
-    np.testing.assert_allclose(effective(larger), effective(bank), rtol=0, atol=1e-6 * size)
+    np.testing.assert_allclose(compute_change(larger), compute_change(bank), rtol=0, atol=1e-6 * size)
     assert larger.entries.shape == (entries + 1, 10) and larger.coefficients.shape == (entries + 2,)
     assert larger.similarity.shape == (entries + 1, entries + 1)
 
@@ -118,7 +118,7 @@ def test_a_large_residual_shrinks_to_the_set_size() -> None:
     factor = largest_mean(bank) / 0.01
     larger = insert(bank, TENSORS)
     assert factor > 3
-    assert mixture_weights(larger.coefficients)[-1] == pytest.approx(1 - 1 / factor, rel=1e-6)
+    assert compute_mixture_weights(larger.coefficients)[-1] == pytest.approx(1 - 1 / factor, rel=1e-6)
     np.testing.assert_allclose(larger.residual, bank.residual / factor, rtol=0, atol=1e-7)
     assert largest_mean(larger) == pytest.approx(0.01, rel=1e-4)
 
@@ -140,7 +140,7 @@ def test_the_largest_mean_is_over_tensors_and_not_over_all_values() -> None:
     residual = np.zeros(10, np.float32)
     residual[3:6] = 0.05
     bank = replace(some_bank(0), coefficients=np.array([0.3]), residual=residual)
-    assert mixture_weights(insert(bank, TENSORS).coefficients)[-1] == pytest.approx(1 - 0.01 / 0.05)
+    assert compute_mixture_weights(insert(bank, TENSORS).coefficients)[-1] == pytest.approx(1 - 0.01 / 0.05)
 
 
 @pytest.mark.parametrize(("highest", "expected"), [(20.0, 10.0), (-20.0, -10.0)])
@@ -180,21 +180,23 @@ def test_cosines_are_means_over_tensors() -> None:
         )
         for entry in entries
     ]
-    np.testing.assert_allclose(cosines(entries, change, TENSORS), expected, rtol=1e-12)
-    np.testing.assert_allclose(cosines(entries * 1e3, change, TENSORS), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_cosines(entries, change, TENSORS), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_cosines(entries * 1e3, change, TENSORS), expected, rtol=1e-12)
 
 
 def test_a_tensor_without_change_is_similar_to_nothing() -> None:
     change = array(0, 0, 0, 1, 2, 3, 1, 1, 1, 1)
-    np.testing.assert_allclose(cosines(change[None], change, TENSORS), [2 / 3], rtol=1e-12)
-    assert cosines(np.zeros((1, 10), np.float32), change, TENSORS).tolist() == [0]
+    np.testing.assert_allclose(compute_cosines(change[None], change, TENSORS), [2 / 3], rtol=1e-12)
+    assert compute_cosines(np.zeros((1, 10), np.float32), change, TENSORS).tolist() == [0]
 
 
 def test_the_new_column_holds_the_similarities_to_the_earlier_entries() -> None:
     bank = some_bank(3)
     larger = insert(bank, TENSORS)
     np.testing.assert_array_equal(larger.similarity[:3, :3], bank.similarity)
-    np.testing.assert_allclose(larger.similarity[:3, 3], cosines(bank.entries, effective(bank), TENSORS))
+    np.testing.assert_allclose(
+        larger.similarity[:3, 3], compute_cosines(bank.entries, compute_change(bank), TENSORS)
+    )
     assert not larger.similarity[3].any()
 
 
@@ -202,21 +204,21 @@ def test_the_older_of_the_most_similar_pair() -> None:
     similarity = np.zeros((4, 4))
     similarity[0, 1], similarity[0, 3], similarity[1, 2], similarity[2, 3] = 0.1, 0.5, 0.8, 0.3
     for rule in ("compacted", "official"):
-        assert most_similar(similarity, rule) == 1  # type: ignore[arg-type]
+        assert find_most_similar(similarity, rule) == 1  # type: ignore[arg-type]
     similarity[0, 3] = 0.8  # of equal ones the first, row by row
-    assert most_similar(similarity, "compacted") == 0
+    assert find_most_similar(similarity, "compacted") == 0
 
 
 def test_dissimilar_entries() -> None:
     """The official rule finds the zero in the corner and always names entry 0."""
     similarity = np.triu(np.full((4, 4), -0.5), 1)
     similarity[2, 3] = -0.1
-    assert most_similar(similarity, "compacted") == 2
-    assert most_similar(similarity, "official") == 0
+    assert find_most_similar(similarity, "compacted") == 2
+    assert find_most_similar(similarity, "official") == 0
 
 
 def test_a_single_entry_makes_no_pair() -> None:
-    assert most_similar(np.zeros((1, 1)), "compacted") == 0
+    assert find_most_similar(np.zeros((1, 1)), "compacted") == 0
 
 
 # --- removing
@@ -227,7 +229,7 @@ def test_a_single_entry_makes_no_pair() -> None:
 def test_removal_preserves_the_function(index: int, rule: Any) -> None:
     bank = some_bank(4)
     smaller = remove(bank, index, rule)
-    np.testing.assert_allclose(effective(smaller), effective(bank), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(compute_change(smaller), compute_change(bank), rtol=0, atol=1e-8)
     kept = [i for i in range(4) if i != index]
     np.testing.assert_array_equal(smaller.entries, bank.entries[kept])
     np.testing.assert_array_equal(smaller.coefficients, bank.coefficients[[0, *(i + 1 for i in kept)]])
@@ -245,13 +247,13 @@ def test_removal_takes_row_and_column_out_of_the_matrix() -> None:
 @pytest.mark.parametrize("rule", ["compacted", "official"])
 def test_a_full_bank_stays_full(rule: Any) -> None:
     bank = some_bank(4)
-    dropped = most_similar(bank.similarity, rule)
+    dropped = find_most_similar(bank.similarity, rule)
     full = save(bank, TENSORS, 4, rule)
-    np.testing.assert_allclose(effective(full), effective(bank), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(compute_change(full), compute_change(bank), rtol=0, atol=1e-8)
     assert full.entries.shape == (4, 10)
     assert full.similarity.shape == (4, 4)
     np.testing.assert_array_equal(full.entries[:3], np.delete(bank.entries, dropped, axis=0))
-    np.testing.assert_array_equal(full.entries[3], effective(bank))
+    np.testing.assert_array_equal(full.entries[3], compute_change(bank))
 
 
 def test_compacted_similarities_are_those_of_the_entries() -> None:
@@ -266,7 +268,7 @@ def test_compacted_similarities_are_those_of_the_entries() -> None:
         }
     agree = {}
     for rule, bank in banks.items():
-        fresh = np.array([cosines(bank.entries, entry, TENSORS) for entry in bank.entries]).T
+        fresh = np.array([compute_cosines(bank.entries, entry, TENSORS) for entry in bank.entries]).T
         agree[rule] = np.allclose(bank.similarity, np.triu(fresh, 1), atol=1e-9)
     assert agree == {"compacted": True, "official": False}
 

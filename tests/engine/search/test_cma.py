@@ -48,7 +48,7 @@ def told(
 
 
 def test_constants_of_the_paper_on_vit_b() -> None:
-    k = cma.constants(2304, 27)
+    k = cma.compute_constants(2304, 27)
     expected = {
         "parents": 13,
         "mu_eff": 7.824762623358721,
@@ -76,7 +76,7 @@ def test_constants_are_those_of_the_package(dimension: int, population: int) -> 
     """Not for populations of 4 and 5, in which the package mirrors one solution, with another damping."""
     theirs = package.CMAEvolutionStrategy([0.0] * dimension, 1, {"popsize": population, "verbose": -9})
     theirs.adapt_sigma.initialize(theirs)
-    ours = cma.constants(dimension, population)
+    ours = cma.compute_constants(dimension, population)
     np.testing.assert_allclose(ours.weights, list(theirs.sp.weights), rtol=1e-13)
     pairs = {
         "parents": theirs.sp.weights.mu,
@@ -94,8 +94,8 @@ def test_constants_are_those_of_the_package(dimension: int, population: int) -> 
 def test_a_diagonal_learns_faster() -> None:
     """Ros and Hansen (2008): (N + 2)/3 times; and the negative weights leave every variance positive."""
     for dimension, population in ((12, 27), (2304, 27), (5, 2), (1, 4)):
-        whole = cma.constants(dimension, population)
-        separable = cma.constants(dimension, population, separable=True)
+        whole = cma.compute_constants(dimension, population)
+        separable = cma.compute_constants(dimension, population, separable=True)
         factor = (dimension + 2) / 3
         assert separable.c_1 == pytest.approx(factor * whole.c_1, rel=1e-14)
         assert separable.c_mu == pytest.approx(min(1 - separable.c_1, factor * whole.c_mu), rel=1e-14)
@@ -105,7 +105,7 @@ def test_a_diagonal_learns_faster() -> None:
 
 
 def test_a_whole_covariance_is_decomposed_now_and_then() -> None:
-    assert [cma.constants(n, 27).period(n) for n in (1, 12, 192, 2304)] == [1, 1, 2, 17]
+    assert [cma.compute_constants(n, 27).period(n) for n in (1, 12, 192, 2304)] == [1, 1, 2, 17]
 
 
 # --- generations
@@ -140,8 +140,8 @@ def test_generations_are_those_of_the_package(
     np.testing.assert_allclose(start, np.eye(dimension), atol=2e-4)  # nearly: it breaks the symmetry
     theirs = package.CMAEvolutionStrategy([0.0] * dimension, sigma, settings)
 
-    ours = with_covariance(cma.initial(dimension, sigma, "full"), start)
-    k = cma.constants(dimension, population)
+    ours = with_covariance(cma.start_search(dimension, sigma, "full"), start)
+    k = cma.compute_constants(dimension, population)
     best, waits, longest = np.full(dimension, 0.3), [], 0.0
     for _ in range(generations):
         solutions = [*(np.asarray(each) for each in theirs.ask()), *beside(theirs, best)]
@@ -170,10 +170,10 @@ def test_generations_are_those_of_the_package(
 def test_a_diagonal_by_hand() -> None:
     """One generation in plain loops: the diagonal of what a whole covariance becomes, with other rates."""
     n, population = 4, 7
-    k = cma.constants(n, population, separable=True)
+    k = cma.compute_constants(n, population, separable=True)
     variances = np.array([0.5, 2.0, 1.0, 3.0])
     search = replace(
-        cma.initial(n, 0.7, "diagonal"),
+        cma.start_search(n, 0.7, "diagonal"),
         covariance=variances,
         mean=np.array([0.1, -0.2, 0.3, 0.0]),
         path_sigma=np.array([0.3, 0.1, -0.2, 0.5]),
@@ -206,37 +206,37 @@ def test_a_diagonal_by_hand() -> None:
 
 
 def test_forms_agree_until_something_is_learnt() -> None:
-    searches = [told(cma.initial(6, 1.0, form), 1, beside=True) for form in FORMS]
+    searches = [told(cma.start_search(6, 1.0, form), 1, beside=True) for form in FORMS]
     for search in searches[1:]:
         np.testing.assert_allclose(search.mean, searches[0].mean, rtol=1e-12)
         np.testing.assert_allclose(search.sigma, searches[0].sigma, rtol=1e-12)
         np.testing.assert_allclose(search.path_sigma, searches[0].path_sigma, rtol=1e-12)
-    later = [told(cma.initial(6, 1.0, form), 4) for form in FORMS]
+    later = [told(cma.start_search(6, 1.0, form), 4) for form in FORMS]
     assert len({search.sigma for search in later}) == 3
 
 
 def test_identity_learns_no_covariance_and_stays_small() -> None:
-    search = told(cma.initial(2304, 1.0, "identity"), 3, population=27, beside=True)
+    search = told(cma.start_search(2304, 1.0, "identity"), 3, population=27, beside=True)
     assert (search.covariance, search.basis, search.scales) == (None, None, None)
     sizes = [np.size(getattr(search, f.name)) for f in fields(search)]
     assert sum(sizes) <= 3 * 2304 + 5
-    diagonal = told(cma.initial(2304, 1.0, "diagonal"), 3, population=27, beside=True)
+    diagonal = told(cma.start_search(2304, 1.0, "diagonal"), 3, population=27, beside=True)
     assert sum(np.size(getattr(diagonal, f.name)) for f in fields(diagonal)) <= 4 * 2304 + 5
 
 
 @every_form
 def test_only_the_order_of_the_fitness_matters(form: CovarianceForm) -> None:
-    plain = told(cma.initial(5, 1.0, form), 6, f=bowl, beside=True)
-    grown = told(cma.initial(5, 1.0, form), 6, f=lambda x: np.exp(bowl(x) / 50), beside=True)
+    plain = told(cma.start_search(5, 1.0, form), 6, f=bowl, beside=True)
+    grown = told(cma.start_search(5, 1.0, form), 6, f=lambda x: np.exp(bowl(x) / 50), beside=True)
     for f in fields(plain):
         assert np.array_equal(getattr(plain, f.name), getattr(grown, f.name)), f.name
-    turned = told(cma.initial(5, 1.0, form), 6, f=lambda x: -bowl(x), beside=True)
+    turned = told(cma.start_search(5, 1.0, form), 6, f=lambda x: -bowl(x), beside=True)
     assert not np.allclose(plain.mean, turned.mean)
 
 
 @every_form
 def test_of_equals_the_first_is_better(form: CovarianceForm) -> None:
-    search = cma.initial(5, 1.0, form)
+    search = cma.start_search(5, 1.0, form)
     solutions = cma.ask(search, 0, 0, 6)
     equal = cma.tell(search, solutions, np.zeros(6), 6)
     ordered = cma.tell(search, solutions, np.arange(6.0), 6)
@@ -245,7 +245,7 @@ def test_of_equals_the_first_is_better(form: CovarianceForm) -> None:
 
 
 def test_only_what_was_not_asked_for_is_pulled_back() -> None:
-    search = cma.initial(3, 1.0, "identity")
+    search = cma.start_search(3, 1.0, "identity")
     limit = math.sqrt(3) + 2 * 3 / 5
     solutions = np.vstack([cma.ask(search, 0, 0, 2), [[100.0, 0, 0]]])
     found = cma.tell(search, solutions, np.array([1.0, 2.0, 0.0]), 2)  # of two, the best alone is a parent
@@ -257,7 +257,7 @@ def test_only_what_was_not_asked_for_is_pulled_back() -> None:
 
 
 def test_decompositions_are_those_of_their_generation() -> None:
-    search = cma.initial(192, 1.0, "full")
+    search = cma.start_search(192, 1.0, "full")
     for generation in range(1, 6):
         before, search = search, told(search, 1, seed=generation, population=27)
         assert search.covariance is not None and search.basis is not None and search.scales is not None
@@ -277,7 +277,7 @@ class Richer(Search):
 
 @every_form
 def test_searches_are_values(form: CovarianceForm) -> None:
-    search = Richer(**vars(cma.initial(4, 1.0, form)), name="own")
+    search = Richer(**vars(cma.start_search(4, 1.0, form)), name="own")
     for _ in range(3):
         for f in fields(search):
             if isinstance(value := getattr(search, f.name), np.ndarray):
@@ -293,7 +293,7 @@ def test_searches_are_values(form: CovarianceForm) -> None:
 
 @every_form
 def test_draws_follow_from_seed_step_and_index(form: CovarianceForm) -> None:
-    search = told(cma.initial(6, 0.5, form), 3)
+    search = told(cma.start_search(6, 0.5, form), 3)
     draws = cma.ask(search, 7, 4, 5)
     assert draws.shape == (5, 6) and draws.dtype == np.float64
     np.testing.assert_allclose(cma.ask(search, 7, 4, 9)[:5], draws, rtol=1e-13)
@@ -305,7 +305,7 @@ def test_draws_follow_from_seed_step_and_index(form: CovarianceForm) -> None:
 
 @every_form
 def test_draws_have_the_distribution_of_the_search(form: CovarianceForm) -> None:
-    search = told(cma.initial(3, 0.5, form), 12, population=6)
+    search = told(cma.start_search(3, 0.5, form), 12, population=6)
     covariance = np.eye(3) if search.covariance is None else np.asarray(search.covariance)
     covariance = np.diag(covariance) if covariance.ndim == 1 else covariance
     assert form == "identity" or np.abs(covariance - np.eye(3)).max() > 0.2
@@ -323,7 +323,7 @@ def test_nothing_breaks_down_without_a_direction(
 ) -> None:
     """Fitness without any meaning: the variances stay positive and nothing overflows."""
     noise = np.random.default_rng(5)
-    search = cma.initial(dimension, 1.0, form)
+    search = cma.start_search(dimension, 1.0, form)
     for step in range(300):
         solutions = cma.ask(search, 3, step, population)
         solutions = np.vstack([solutions, 1e3 * noise.normal(size=(1, dimension))])
@@ -348,7 +348,7 @@ def test_progress_on_a_bowl_and_on_a_ridge() -> None:
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
 
     def reached(form: CovarianceForm, f: Any, generations: int) -> float:
-        search = told(cma.initial(6, 1.0, form), generations, population=9, f=f)
+        search = told(cma.start_search(6, 1.0, form), generations, population=9, f=f)
         return float(f(search.mean[None])[0])
 
     for form in FORMS:

@@ -12,7 +12,7 @@ from doubles import draw_images, step_on
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray
 from fozo.engine.search import spsa
-from fozo.engine.search.spsa import descend, directional_slope, gaussian_direction, uniform
+from fozo.engine.search.spsa import compute_directional_slope, descend, draw_gaussian_direction, draw_uniform
 from fozo.engine.streams.adapter import Adapter
 
 StandIn = Callable[..., Any]
@@ -45,7 +45,7 @@ def same_state(left: FozoState, right: FozoState) -> bool:
 @pytest.mark.parametrize("epsilon", [1e-4, 0.02, 0.2, 0.5, 1.0, 30.0])
 def test_slope_is_exact_on_a_quadratic_for_every_epsilon(epsilon: float) -> None:
     plus, minus = (float(quadratic(POINT + sign * epsilon * DIRECTION)) for sign in (1, -1))
-    slope = directional_slope(plus, minus, epsilon)
+    slope = compute_directional_slope(plus, minus, epsilon)
     assert slope == pytest.approx(5.1, abs=1e-8)
     assert slope == pytest.approx(float(DIRECTION @ GRADIENT), abs=1e-8)
 
@@ -72,8 +72,8 @@ def test_update_averages_the_samples() -> None:
 
 
 def test_slope_without_a_perturbation_is_zero() -> None:
-    assert directional_slope(3.0, 3.0, 0.0) == 0.0
-    assert directional_slope(3.0, 2.0, 0.0) == 0.0
+    assert compute_directional_slope(3.0, 3.0, 0.0) == 0.0
+    assert compute_directional_slope(3.0, 2.0, 0.0) == 0.0
 
 
 def test_slope_tends_to_the_directional_derivative() -> None:
@@ -82,7 +82,7 @@ def test_slope_tends_to_the_directional_derivative() -> None:
 
     exact = float(DIRECTION @ np.cos(POINT) + DIRECTION[0] * np.exp(POINT[0]))
     errors = [
-        abs(directional_slope(loss(POINT + e * DIRECTION), loss(POINT - e * DIRECTION), e) - exact)
+        abs(compute_directional_slope(loss(POINT + e * DIRECTION), loss(POINT - e * DIRECTION), e) - exact)
         for e in (0.1, 0.05, 0.025)
     ]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)  # second order
@@ -92,7 +92,9 @@ def test_slope_tends_to_the_directional_derivative() -> None:
 @pytest.fixture(scope="module")
 def estimates() -> FloatArray:
     """Gradient estimates `[200000, 6]` from 2000 directions of the engine, each of 100 independent rows."""
-    z = np.concatenate([gaussian_direction(2000, step, 0, (100, 6)) for step in range(2000)]).astype(float)
+    z = np.concatenate([draw_gaussian_direction(2000, step, 0, (100, 6)) for step in range(2000)]).astype(
+        float
+    )
     slopes = (quadratic(POINT + 0.5 * z) - quadratic(POINT - 0.5 * z)) / (2 * 0.5)
     made: FloatArray = slopes[:, None] * z
     return made
@@ -122,30 +124,32 @@ def test_averaging_divides_the_variance(estimates: FloatArray, samples: int) -> 
 
 
 def test_directions_are_standard_normal() -> None:
-    z = np.concatenate([gaussian_direction(1, step, 0, (3, 64)).ravel() for step in range(500)]).astype(float)
+    z = np.concatenate([draw_gaussian_direction(1, step, 0, (3, 64)).ravel() for step in range(500)]).astype(
+        float
+    )
     assert abs(z.mean()) < 4 / np.sqrt(z.size)
     assert abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
     assert abs((z**4).mean() - 3) < 4 * np.sqrt(96 / z.size)
 
 
 def test_directions_are_a_pure_function_of_their_place() -> None:
-    first = gaussian_direction(5, 3, 1, (3, 8))
+    first = draw_gaussian_direction(5, 3, 1, (3, 8))
     np.random.default_rng(0).normal(size=100)
-    assert gaussian_direction(5, 3, 1, (3, 8)).tobytes() == first.tobytes()
+    assert draw_gaussian_direction(5, 3, 1, (3, 8)).tobytes() == first.tobytes()
     assert (first.dtype, first.shape) == (np.float32, (3, 8))
 
 
 def test_directions_of_different_places_are_unrelated() -> None:
     places = [(seed, step, sample) for seed in (0, 1, 2) for step in (0, 1, 2) for sample in (0, 1, 2)]
-    drawn = np.array([gaussian_direction(*place, (4000,)) for place in places], float)
-    start = np.array([uniform(seed, 1.0, (4000,)) for seed in (0, 1, 2)], float)
+    drawn = np.array([draw_gaussian_direction(*place, (4000,)) for place in places], float)
+    start = np.array([draw_uniform(seed, 1.0, (4000,)) for seed in (0, 1, 2)], float)
     correlations = np.corrcoef(np.concatenate([drawn, start]))
     np.fill_diagonal(correlations, 0)
     assert np.abs(correlations).max() < 5 / np.sqrt(4000)
 
 
 def test_initial_prompts_are_uniform_within_their_bound() -> None:
-    values = uniform(2000, 0.0625, (1000, 50))
+    values = draw_uniform(2000, 0.0625, (1000, 50))
     assert values.dtype == np.float32
     assert np.abs(values).max() <= 0.0625
     assert np.abs(values).max() > 0.0624
@@ -180,7 +184,7 @@ def test_swapping_plus_and_minus_changes_nothing(
     for batch in range(6):
         usual, following = step_on(network, method, state, draw_images(5, batch))
         with monkeypatch.context() as patch:
-            patch.setattr(spsa, "gaussian_direction", lambda *place: -gaussian_direction(*place))
+            patch.setattr(spsa, "draw_gaussian_direction", lambda *place: -draw_gaussian_direction(*place))
             swapped, other = step_on(network, method, state, draw_images(5, batch))
         assert swapped.loss == usual.loss
         assert swapped.diagnostics["slope"] == -usual.diagnostics["slope"]
@@ -223,7 +227,7 @@ def test_the_candidate_of_smallest_loss_is_returned(stand_in: StandIn) -> None:
     alone = []
     for j in range(4):
         for sign in (1, -1):
-            z = gaussian_direction(1, 0, j, state.prompts.shape)
+            z = draw_gaussian_direction(1, 0, j, state.prompts.shape)
             # A single candidate of zero perturbation has this loss and these logits.
             only = replace(
                 state,
@@ -299,7 +303,7 @@ def test_epsilon_in_use_is_the_one_before_the_adjustment(stand_in: StandIn) -> N
     state = method.bind(network.info).init(2)
     for batch in range(4):
         prediction, following = step_on(network, method, state, draw_images(5, batch))
-        z = gaussian_direction(2, state.step, 0, state.prompts.shape)
+        z = draw_gaussian_direction(2, state.step, 0, state.prompts.shape)
         expected = descend(state.prompts, [z], [prediction.diagnostics["slope"]], following.schedule.rate)
         assert following.prompts.tobytes() == expected.tobytes()
         assert prediction.diagnostics["epsilon"] == state.schedule.epsilon

@@ -9,7 +9,7 @@ from fozo.engine.statistics.monitor import (
     MIN_IMAGES,
     POOL_IMAGES,
     PredictionPool,
-    agreement,
+    compute_agreement,
     estimate_loss,
     has_jumped,
 )
@@ -93,14 +93,14 @@ def test_jumps() -> None:
 def test_same_predictions_cost_nothing() -> None:
     frozen = sure(range(10))
     assert estimate_loss(frozen, 7 * frozen) == 0
-    assert agreement(frozen, 7 * frozen) == 1
+    assert compute_agreement(frozen, 7 * frozen) == 1
 
 
 def test_contradicting_a_sure_network_costs() -> None:
     frozen, adapted = sure(range(10)), sure([1, 0, *range(2, 10)])
     right = 0.9 * 0.9  # confidence of the image, and of the batch
     assert estimate_loss(frozen, adapted) == pytest.approx(2 * (right - 0.2 * (1 - right)))
-    assert agreement(frozen, adapted) == pytest.approx(0.8)
+    assert compute_agreement(frozen, adapted) == pytest.approx(0.8)
 
 
 def test_contradicting_an_unsure_network_is_tolerated() -> None:

@@ -12,11 +12,11 @@ from doubles import step_on
 from fozo.engine.errors import InputError
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
-from fozo.engine.statistics.activation_shift import logit_offset, shift_vector
-from fozo.engine.statistics.moments import MIN_IMAGES, Moments, source_statistics
+from fozo.engine.statistics.activation_shift import compute_logit_offset, compute_shift
+from fozo.engine.statistics.feature_statistics import MIN_IMAGES, Moments, compute_source_statistics
 from fozo.engine.statistics.objective import (
     DiscrepancyNorm,
-    discrepancy,
+    compute_discrepancy,
     entropy,
     log_softmax,
     softmax,
@@ -90,8 +90,8 @@ def test_std_is_unbiased() -> None:
     statistics = Moments.of(FEATURES)
     close(statistics.std, FEATURES.std(axis=0, ddof=1), 1e-14)
     biased = given(statistics.mean, FEATURES.std(axis=0, ddof=0))
-    close(discrepancy(biased, SOURCE), 0.9258843709)  # what TV-1 gives for the wrong denominator
-    assert abs(discrepancy(statistics, SOURCE) - 0.9258843709) > 0.2
+    close(compute_discrepancy(biased, SOURCE), 0.9258843709)  # what TV-1 gives for the wrong denominator
+    assert abs(compute_discrepancy(statistics, SOURCE) - 0.9258843709) > 0.2
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_std_is_unbiased() -> None:
     ],
 )
 def test_discrepancy(norm: DiscrepancyNorm, expected: float) -> None:
-    close(discrepancy(Moments.of(FEATURES), SOURCE, norm), expected, 1e-12)
+    close(compute_discrepancy(Moments.of(FEATURES), SOURCE, norm), expected, 1e-12)
 
 
 def test_groups_are_the_two_halves_of_the_layers() -> None:
@@ -117,16 +117,16 @@ def test_groups_are_the_two_halves_of_the_layers() -> None:
         parts = [(features.mean(0) - source.mean), (features.std(0, ddof=1) - source.std)]
         half = layers // 2
         expected = sum(np.linalg.norm(part[:half]) + np.linalg.norm(part[half:]) for part in parts)
-        close(discrepancy(Moments.of(features), source, "l2_groups"), expected, 1e-12)
+        close(compute_discrepancy(Moments.of(features), source, "l2_groups"), expected, 1e-12)
         squared = sum(np.square(part).sum() for part in parts)
-        close(discrepancy(Moments.of(features), source, "squared"), squared, 1e-12)
+        close(compute_discrepancy(Moments.of(features), source, "squared"), squared, 1e-12)
 
 
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
 def test_discrepancy_is_zero_at_the_source_and_positive_elsewhere(norm: DiscrepancyNorm) -> None:
-    assert discrepancy(given(SOURCE.mean, SOURCE.std), SOURCE, norm) == 0
-    assert discrepancy(given(SOURCE.mean + 0.1, SOURCE.std), SOURCE, norm) > 0
-    assert discrepancy(given(SOURCE.mean, SOURCE.std - 0.1), SOURCE, norm) > 0
+    assert compute_discrepancy(given(SOURCE.mean, SOURCE.std), SOURCE, norm) == 0
+    assert compute_discrepancy(given(SOURCE.mean + 0.1, SOURCE.std), SOURCE, norm) > 0
+    assert compute_discrepancy(given(SOURCE.mean, SOURCE.std - 0.1), SOURCE, norm) > 0
 
 
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
@@ -135,7 +135,7 @@ def test_one_image_has_no_std_and_only_its_mean_counts(norm: DiscrepancyNorm) ->
     assert alone.std is None
     close(alone.mean, FEATURES[0], 0)
     same_std = given(FEATURES[0], SOURCE.std)
-    assert discrepancy(alone, SOURCE, norm) == discrepancy(same_std, SOURCE, norm)
+    assert compute_discrepancy(alone, SOURCE, norm) == compute_discrepancy(same_std, SOURCE, norm)
 
 
 def test_entropy() -> None:
@@ -163,19 +163,19 @@ def test_everything_is_float64_whatever_comes_in() -> None:
 
 
 def test_losses_of_the_family() -> None:
-    distance = discrepancy(Moments.of(FEATURES), SOURCE)
+    distance = compute_discrepancy(Moments.of(FEATURES), SOURCE)
     close(0.4 * distance * 4 / 64 + entropy(LOGITS).sum(), 5.518037318262162, 1e-12)  # FOA
-    mean = discrepancy(Moments.of(FEATURES), SOURCE, "mean_squared")
+    mean = compute_discrepancy(Moments.of(FEATURES), SOURCE, "mean_squared")
     close(30 * mean + entropy(LOGITS).mean(), 7.2564470135055865, 1e-12)  # ZOA
 
 
 def test_shift_vector_and_the_logits_it_moves() -> None:
     center = FEATURES[:, -1].mean(axis=0)
-    shift = shift_vector(SOURCE.mean[-1], center, 1.0)
+    shift = compute_shift(SOURCE.mean[-1], center, 1.0)
     assert shift is not None
     close(shift, SHIFT, 1e-10)
     moved = (FEATURES[:, 1] + shift) @ WEIGHT.T + BIAS
-    close(LOGITS + logit_offset(WEIGHT, shift), moved, 1e-7)  # the shift is rounded to float32
+    close(LOGITS + compute_logit_offset(WEIGHT, shift), moved, 1e-7)  # the shift is rounded to float32
 
 
 def test_fozo_loss_sees_the_shift() -> None:
@@ -190,7 +190,7 @@ def test_fozo_loss_on_unshifted_logits_is_that_of_foa() -> None:
 @pytest.mark.parametrize("norm", get_args(DiscrepancyNorm))
 def test_fozo_loss_weighs_the_discrepancy_and_the_batch(norm: DiscrepancyNorm, weight: float) -> None:
     method = Fozo(shift="none", loss_norm=norm, discrepancy_weight=weight)
-    distance = discrepancy(Moments.of(FEATURES), SOURCE, norm)
+    distance = compute_discrepancy(Moments.of(FEATURES), SOURCE, norm)
     close(fozo_loss(method), weight * distance * 4 / 64 + ENTROPY_SUM, 1e-12)
     close(fozo_loss(replace(method, loss_scale="per_image")), weight * distance + 64 * ENTROPY_SUM / 4, 1e-10)
 
@@ -203,10 +203,10 @@ def test_duplicated_batch() -> None:
     close(double.mean, once.mean, 1e-15)
     close(double.std, once.std * np.sqrt(2 * 3 / 7), 1e-15)
     same = given(once.mean, once.std * np.sqrt(6 / 7))
-    expected = 0.4 * discrepancy(same, SOURCE) * 8 / 64 + 2 * ENTROPY_SUM
+    expected = 0.4 * compute_discrepancy(same, SOURCE) * 8 / 64 + 2 * ENTROPY_SUM
     close(fozo_loss(Fozo(shift="none"), twice), expected, 1e-12)
     per_image = Fozo(shift="none", loss_scale="per_image")
-    close(fozo_loss(per_image, twice), 0.4 * discrepancy(same, SOURCE) + 16 * ENTROPY_SUM, 1e-10)
+    close(fozo_loss(per_image, twice), 0.4 * compute_discrepancy(same, SOURCE) + 16 * ENTROPY_SUM, 1e-10)
 
 
 def test_moments_over_any_split_are_the_statistics_of_the_whole() -> None:
@@ -226,7 +226,7 @@ def test_source_statistics(stand_in: Callable[..., Any]) -> None:
     network = stand_in()
     images = np.random.default_rng(1).integers(0, 256, (41, 2, 2, 3), dtype=np.uint8)
     features = network(images).features
-    found = source_statistics(network, [images[:30], images[30:31], images[31:]])
+    found = compute_source_statistics(network, [images[:30], images[30:31], images[31:]])
     assert (found.images, found.mean.dtype, found.std.dtype) == (41, np.float32, np.float32)
     close(found.mean, features.mean(axis=0), 1e-7)
     close(found.std, features.std(axis=0, ddof=1), 1e-7)
@@ -235,12 +235,12 @@ def test_source_statistics(stand_in: Callable[..., Any]) -> None:
 def test_source_statistics_need_enough_images(stand_in: Callable[..., Any]) -> None:
     images = np.zeros((MIN_IMAGES - 1, 2, 2, 3), np.uint8)
     with pytest.raises(InputError, match=f"{MIN_IMAGES}.*found {MIN_IMAGES - 1}"):
-        source_statistics(stand_in(), [images])
+        compute_source_statistics(stand_in(), [images])
     with pytest.raises(InputError, match="found 0"):
-        source_statistics(stand_in(), [])
+        compute_source_statistics(stand_in(), [])
 
 
 def test_source_statistics_refuse_a_broken_network() -> None:
     broken = constant(np.full((40, 2, 3), np.nan))
     with pytest.raises(InputError, match="non-finite"):
-        source_statistics(broken, [np.zeros((40, 2, 2, 3), np.uint8)])
+        compute_source_statistics(broken, [np.zeros((40, 2, 2, 3), np.uint8)])

@@ -12,7 +12,7 @@ from bundle_doubles import make
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs
 from fozo.engine.runtime.network import Network
-from fozo.engine.statistics.moments import source_statistics
+from fozo.engine.statistics.feature_statistics import compute_source_statistics
 
 
 class FakeNetwork:
@@ -48,7 +48,7 @@ def test_streamed_statistics_are_those_of_all_features_at_once(sizes: list[int])
     features = features.astype(np.float32)
     edges = np.cumsum([0, *sizes])
     batches = (numbered(a, b) for a, b in pairwise(edges.tolist()))
-    found = source_statistics(FakeNetwork(features), batches)
+    found = compute_source_statistics(FakeNetwork(features), batches)
     everything = features.astype(np.float64)
     assert found.images == 300
     assert found.mean.dtype == found.std.dtype == np.float32
@@ -60,12 +60,12 @@ def test_streamed_statistics_are_those_of_all_features_at_once(sizes: list[int])
 def test_too_few_images(count: int) -> None:
     batches = [numbered(0, count)] if count else []
     with pytest.raises(InputError, match=rf"at least 32 images, found {count}.*uncertain"):
-        source_statistics(FakeNetwork(np.zeros((64, 2, 3))), batches)
+        compute_source_statistics(FakeNetwork(np.zeros((64, 2, 3))), batches)
 
 
 def test_32_images_are_enough() -> None:
     features = np.random.default_rng(0).normal(size=(32, 2, 3))
-    assert source_statistics(FakeNetwork(features), [numbered(0, 32)]).images == 32
+    assert compute_source_statistics(FakeNetwork(features), [numbered(0, 32)]).images == 32
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -74,14 +74,16 @@ def test_features_that_are_not_finite(value: float) -> None:
     features = np.zeros((64, 2, 3))
     features[40, 1, 2] = value
     with pytest.raises(InputError, match="non-finite"):
-        source_statistics(FakeNetwork(features), [numbered(0, 32), numbered(32, 64)])
+        compute_source_statistics(FakeNetwork(features), [numbered(0, 32), numbered(32, 64)])
 
 
 def test_statistics_of_a_real_graph(tmp_path: Path) -> None:
     bundle = make(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
     with Network.open(bundle, workers=2, micro_batch=3) as network:
-        stored = bundle.with_source("fp32", source_statistics(network, [images[:20], images[20:]]), "noise")
+        stored = bundle.with_source(
+            "fp32", compute_source_statistics(network, [images[:20], images[20:]]), "noise"
+        )
     found = stored.info("fp32").source
     assert found is not None
     means = images.astype(np.float64).mean((1, 2))

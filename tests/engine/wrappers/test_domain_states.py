@@ -16,7 +16,7 @@ from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.interface.method import Prediction, Step
 from fozo.engine.interface.request import Request, Requests
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
-from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, method, options_of
+from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.state import State, variable_length_array
 from fozo.engine.streams.adapter import Adapter, StreamState
@@ -575,7 +575,7 @@ def test_as_an_option_of_every_method() -> None:
     configured = method("fozo", domains="4", samples=2, interval=8, guard="reset", domains_threshold="0.1")
     assert configured == Guarded(Domains(Interval(Fozo(samples=2), 8), 4, 0.1), "reset")
     assert configured.name == "fozo" and configured.method.forwards == 1 + 4
-    assert {"domains": 4, "domains_threshold": 0.1}.items() <= options_of(configured).items()
+    assert {"domains": 4, "domains_threshold": 0.1}.items() <= get_options(configured).items()
     assert method("shift", domains=0) == method("shift", domains="0") == Shift()
     with pytest.raises(InputError, match="domains_threshold needs domains; add domains=16"):
         method("shift", domains_threshold=0.1)

@@ -16,8 +16,8 @@ from fozo.engine.errors import InputError
 from fozo.engine.interface.method import Prediction, Step
 from fozo.engine.interface.request import Request, Requests
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
-from fozo.engine.registry import METHODS, Fozo, Guarded, Interval, Shift, method, options_of
-from fozo.engine.state import State, with_step_counts_of
+from fozo.engine.registry import METHODS, Fozo, Guarded, Interval, Shift, get_options, method
+from fozo.engine.state import State, replace_step_counts
 from fozo.engine.statistics.monitor import Alarm
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.wrappers.guard import FOREVER
@@ -314,7 +314,7 @@ def test_with_step_counts_of_reaches_states_inside_states() -> None:
     later = start
     for _ in range(5):
         _, later = step_on(network, outer, later, batch([1]))
-    again = with_step_counts_of(start, later)
+    again = replace_step_counts(start, later)
     assert (again.step, again.inner.step) == (later.step, later.inner.step) == (5, 2)
     assert again.inner.learnt == 0  # type: ignore[attr-defined]
 
@@ -374,7 +374,7 @@ def test_as_an_option_of_every_method() -> None:
     configured = method("fozo", guard="reset", guard_loss="0.02", samples=2, interval=8)
     assert configured == Guarded(Interval(Fozo(samples=2), 8), "reset", guard_loss=0.02)
     assert configured.name == "fozo"
-    assert options_of(configured)["guard"] == "reset" and options_of(configured)["samples"] == 2
+    assert get_options(configured)["guard"] == "reset" and get_options(configured)["samples"] == 2
     assert method("shift", guard="off") == Shift()
     with pytest.raises(InputError, match="guard_loss needs guard; add guard=rollback"):
         method("shift", guard_loss=0.02)

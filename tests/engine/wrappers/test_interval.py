@@ -12,7 +12,7 @@ import pytest
 from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
-from fozo.engine.registry import METHODS, Fozo, Interval, Shift, method, options_of
+from fozo.engine.registry import METHODS, Fozo, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 
@@ -150,7 +150,7 @@ def test_as_an_option_of_every_method() -> None:
     configured = method("fozo", interval="16", samples="2")
     assert configured == Interval(Fozo(samples=2), interval=16)
     assert configured.name == "fozo"
-    assert options_of(configured) == {**options_of(Fozo(samples=2)), "interval": 16}
+    assert get_options(configured) == {**get_options(Fozo(samples=2)), "interval": 16}
     assert method("fozo", interval=0) == method("fozo", interval="0") == Fozo()
     for value in (1, -1, "1", "x", 2.5, True, None):
         with pytest.raises(InputError, match="interval must be int ≥ 2"):

@@ -21,7 +21,7 @@ from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.runtime.arrangement import load_arrangement
-from fozo.engine.runtime.tuning import arrangements
+from fozo.engine.runtime.tuning import list_arrangements
 from fozo.eval.bench import backends, benchmark, samples
 from fozo.eval.bench.backends import Backend, Cell, list_cells
 from fozo.eval.bench.bench_document import to_document
@@ -208,7 +208,7 @@ def test_defaults_and_what_is_given_twice(bundle_path: Path) -> None:
     twice = {"methods": ("fozo", "fozo"), "batch_sizes": (4, 4), "threads": ()}
     cells = [m.cell for m in prepare(bundle_path, **{**OPTIONS, **twice}).measurements]
     assert {(c.backend, c.method, c.batch_size) for c in cells} == {(FP32, "fozo", 4)}
-    assert [c.threads for c in cells] == list(dict.fromkeys((1, benchmark.available_cpus())))
+    assert [c.threads for c in cells] == list(dict.fromkeys((1, benchmark.count_cpus())))
 
 
 # --- real processes ---
@@ -341,7 +341,7 @@ def test_tune(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 0, result.output
     title, _, *rows, last = result.stdout.splitlines()
     assert "fp32 on cpu, batch 4" in title
-    assert len(rows) == len(arrangements())
+    assert len(rows) == len(list_arrangements())
     best = load_arrangement(Bundle.open(bundle_path).graph_sha256("fp32"), "cpu")
     assert best is not None
     assert rows[0].split()[:2] == [str(best.workers), str(best.micro_batch)]

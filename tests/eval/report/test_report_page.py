@@ -96,13 +96,13 @@ def test_tables_and_boxes_are_accessible(two_seeds: Source) -> None:
 
 
 def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
-    from fozo.engine.registry import options_of, parse_method
+    from fozo.engine.registry import get_options, parse_method
 
     label, method = parse_method("calm=fozo:rate=0.5,guard=rollback")
     results = results_of([run_of([domain("fog", 60, 75)])])
     results.methods = {
         "no_adapt": {"method": "no_adapt", "options": {}},
-        "fozo": {"method": "fozo", "options": json.loads(json.dumps(options_of(method)))},
+        "fozo": {"method": "fozo", "options": json.loads(json.dumps(get_options(method)))},
     }
     content = page.render([saved(tmp_path / "r.json", results)]).decode()
     assert label == "calm"

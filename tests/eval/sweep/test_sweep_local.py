@@ -39,7 +39,7 @@ def test_threads_do_not_change_results(jobs: Callable[..., list[Job]], tmp_path:
 
 
 def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fozo.eval.sweep.local.available_cpus", lambda: 8)
+    monkeypatch.setattr("fozo.eval.sweep.local.count_cpus", lambda: 8)
     assert [default_processes(threads) for threads in (1, 2, 3, 8, 16)] == [8, 4, 2, 1, 1]
 
 

@@ -11,7 +11,7 @@ from ..model import ModelInfo
 _NORM = re.compile(r"(blocks\.\d+)\.norm[12]|(layer\d+\.\d+)\.bn[12]")
 
 
-def adapted_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> tuple[str, ...]:
+def select_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> tuple[str, ...]:
     """Return the names of the first two norms of each block, from `first` to before the last `frozen_last`.
 
     Of ViT-B these are blocks 1 to 8, of ResNet-50 all but the first block of layer1 and the three of layer4.

@@ -46,7 +46,7 @@ class Moments:
         return None if self.count < 2 else cast(FloatArray, np.sqrt(self.deviations / (self.count - 1)))
 
 
-def source_statistics(
+def compute_source_statistics(
     network: Forward, batches: Iterable[ImageArray], **tunables: FloatArray
 ) -> SourceStatistics:
     """Compute the statistics of the features of clean images, without prompts.

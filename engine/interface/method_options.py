@@ -14,7 +14,7 @@ MethodT = TypeVar("MethodT", bound=Method[Any])
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with its meaning and, for numbers, its inclusive limits."""
+    """Declare a dataclass field with its meaning and, for numbers, its inclusive limits."""
     return field(default=default, metadata={"help": help, "low": low, "high": high})
 
 
@@ -36,28 +36,28 @@ class Option:
 
 
 def describe(method: Any) -> list[Option]:
-    """The options of a method with their current values; those of a method that it wraps come first."""
+    """Return a method's options with their values; the options of a wrapped method come first."""
     hints = get_type_hints(type(method))
     wrapped = getattr(method, "method", None)
     return ([] if wrapped is None else describe(wrapped)) + [
-        Option(f.name, _kind(hints[f.name]), getattr(method, f.name), f.metadata["help"])
-        for f in _options(method)
+        Option(f.name, _describe_kind(hints[f.name]), getattr(method, f.name), f.metadata["help"])
+        for f in _list_options(method)
     ]
 
 
-def options_of(method: Any) -> dict[str, object]:
-    """The values of a method's options by name."""
+def get_options(method: Any) -> dict[str, object]:
+    """Return the values of a method's options by name."""
     return {option.name: option.default for option in describe(method)}
 
 
 def validate(method: Any) -> None:
-    """Checks every option of a method; called by its `__post_init__`.
+    """Check every option of a method; called by its `__post_init__`.
 
     Raises:
         InputError: a value is of the wrong type, not among the choices, or outside its limits.
     """
     hints = get_type_hints(type(method))
-    for f in _options(method):
+    for f in _list_options(method):
         value, hint = getattr(method, f.name), hints[f.name]
         if get_origin(hint) is Literal:
             valid = value in get_args(hint)
@@ -74,11 +74,13 @@ def validate(method: Any) -> None:
             limits = "".join(
                 f" {word} {bound:g}" for word, bound in (("≥", low), ("≤", high)) if bound is not None
             )
-            raise InputError(f"{method.name}: option {f.name} must be {_kind(hint)}{limits}, found {value!r}")
+            raise InputError(
+                f"{method.name}: option {f.name} must be {_describe_kind(hint)}{limits}, found {value!r}"
+            )
 
 
 def configure(method: MethodT, options: Mapping[str, object], common: Sequence[str] = ()) -> MethodT:
-    """The method with some options changed; values may be strings, as typed on a command line.
+    """Return the method with some options changed; values may be strings, as typed on a command line.
 
     Args:
         method: the method.
@@ -89,24 +91,24 @@ def configure(method: MethodT, options: Mapping[str, object], common: Sequence[s
         InputError: an option does not exist, or a value cannot be used for it.
     """
     hints = get_type_hints(type(method))
-    known = {f.name for f in _options(method)}
+    names = {f.name for f in _list_options(method)}
     changes = {}
     for name, value in options.items():
-        if name not in known:
+        if name not in names:
             raise InputError(
-                f"{method.name} has no option {name!r}; it has: {', '.join(sorted(known)) or 'none'}"
+                f"{method.name} has no option {name!r}; it has: {', '.join(sorted(names)) or 'none'}"
                 + (f"; every method has: {', '.join(common)}" if common else "")
             )
-        changes[name] = _parse(hints[name], value) if isinstance(value, str) else value
+        changes[name] = _parse_value(hints[name], value) if isinstance(value, str) else value
     return replace(method, **changes)  # type: ignore[type-var]
 
 
-def _options(method: Any) -> list[Field[Any]]:
-    """The fields that are options: all but a method that is wrapped."""
+def _list_options(method: Any) -> list[Field[Any]]:
+    """Return the fields that are options: all but a wrapped method."""
     return [f for f in fields(method) if "help" in f.metadata]
 
 
-def _parse(hint: Any, text: str) -> object:
+def _parse_value(hint: Any, text: str) -> object:
     if hint is bool:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
             text.lower(), text
@@ -119,5 +121,5 @@ def _parse(hint: Any, text: str) -> object:
     return text
 
 
-def _kind(hint: Any) -> str:
+def _describe_kind(hint: Any) -> str:
     return "|".join(get_args(hint)) if get_origin(hint) is Literal else str(hint.__name__)
