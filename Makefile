@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo test format lint types unit clean
+.PHONY: demo docs test format lint types unit clean
 
 # Exports the small model that ships with fozo and adapts it over corrupted digits: about three minutes,
 # most of them for installing PyTorch.
@@ -28,6 +28,11 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
+docs: $(VENV)/.dev
+	$(BIN)/python tools/method_tables.py
+	$(BIN)/mkdocs build
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -2,28 +2,59 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from doubles import child_environment
 from fozo.cli import cli
 from fozo.engine.registry import METHODS, parse_methods
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(
-    "name", ["shift", "moments", "lame", "t3a", "bn_adapt", "foa", "fozo", "zoa", "pizo", "common"]
-)
-def test_option_tables_are_those_of_the_code(name: str) -> None:
-    table = CliRunner().invoke(cli, ["methods", name, "--markdown"]).output.strip()
-    assert table in (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+def load_tool(name: str) -> ModuleType:
+    specification = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-def test_every_method_is_documented() -> None:
-    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert [name for name in METHODS if f"| `{name}` |" not in text] == []
+def test_method_tables_are_those_of_the_code() -> None:
+    """`python tools/method_tables.py` writes them."""
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert load_tool("method_tables").update(page) == page
+    overview = page[page.index("<!-- methods -->") : page.index("<!-- end -->")]
+    for name, method in METHODS.items():
+        (row,) = [line for line in overview.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.split("|")[3].split()[0] == str(method.forwards), row
+
+
+def test_a_new_method_gets_a_row_and_a_section() -> None:
+    tool = load_tool("method_tables")
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    start, end = page.index("## zoa\n"), page.index("## pizo\n")
+    without = re.sub(r"\| `zoa` \|.*\n", "", page[:start] + page[end:], count=1)
+    updated = tool.update(without)
+    assert "\n| `zoa` |" in updated and "## zoa\n\n" in updated
+    table = CliRunner().invoke(cli, ["methods", "zoa", "--markdown"]).output
+    assert f"<!-- options of zoa -->\n{table}<!-- end -->\n" in updated
+    assert tool.update(updated) == updated
+
+
+def test_the_site_can_be_built(tmp_path: Path) -> None:
+    """A broken link or anchor ends the build."""
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for module in ("fozo", "methods", "testing", "evaluation"):
+        assert (tmp_path / "api" / f"{module}.html").stat().st_size > 15_000
+    assert (tmp_path / "repository" / "examples" / "camera_loop.py").is_file()
 
 
 def test_links_between_documents_lead_somewhere() -> None:
