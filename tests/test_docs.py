@@ -64,6 +64,14 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert "://" in target or not target or (document.parent / target).exists(), (document, target)
 
 
+@pytest.mark.parametrize("name", ["index", "architecture", "extending"])
+def test_files_in_the_guides_exist(name: str) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:\w+/)+[\w.]*)`", text)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_no_document_is_unfinished() -> None:
     for document in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]:
         text = document.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
-from doubles import child_environment, draw_picture
+from doubles import WNIDS, child_environment, draw_picture, vit_manifest
+from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.methods import Outputs, Request, answer_with, drive
 from fozo.testing import StandInNetwork, check_method, draw_images
 from PIL import Image
@@ -159,3 +161,38 @@ def test_awaited_answers_give_the_same_step() -> None:
     prediction, state = asyncio.run(drive_async(bound.step(bound.init(0), images), answer_later))
     assert prediction.logits.tobytes() == expected.logits.tobytes()
     assert state.step == 1
+
+
+def python_blocks(page: str) -> list[str]:
+    text = (EXAMPLES.parent / "docs" / page).read_text(encoding="utf-8")
+    return [
+        block.strip("\n") for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_the_guide_shows_the_code_of_the_example() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in OWN_METHOD.glob("*.py"))
+    guide = (EXAMPLES.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+    method_guide = guide[: guide.index("## A data set")]
+    blocks = [block for block in python_blocks("extending.md") if block in method_guide]
+    assert len(blocks) == 5
+    assert [block for block in blocks if block not in code] == []
+
+
+def test_the_data_set_of_the_guide_can_be_opened(tmp_path: Path) -> None:
+    (code,) = [block for block in python_blocks("extending.md") if "def open_listed_images" in block]
+    module: dict[str, Any] = {"__name__": "fozo.eval.datasets.listed_images"}
+    exec(compile(code, "listed_images.py", "exec"), module)
+    save_frames(tmp_path, 2)
+    request, manifest = DatasetRequest("listed", data=tmp_path), vit_manifest(32, 32)
+    (tmp_path / "labels.csv").write_text(f"001.png,{WNIDS[2]}\n000.png,{WNIDS[0]}\n")
+    name, (domain,) = module["open_listed_images"](request, manifest, 0)
+    assert (name, domain.ids, domain.labels.tolist()) == ("listed", ("001.png", "000.png"), [2, 0])
+    assert domain.load(1).shape == (32, 32, 3)
+    for content, message in (
+        ("001.png,n1\n", "no class 'n1'"),
+        ("001.png\n", "expected lines of path,class"),
+    ):
+        (tmp_path / "labels.csv").write_text(content)
+        with pytest.raises(fozo.InputError, match=message):
+            module["open_listed_images"](request, manifest, 0)
