@@ -64,7 +64,7 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert "://" in target or not target or (document.parent / target).exists(), (document, target)
 
 
-@pytest.mark.parametrize("name", ["index", "architecture", "extending"])
+@pytest.mark.parametrize("name", ["index", "architecture", "extending", "methods"])
 def test_files_in_the_guides_exist(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     paths = re.findall(r"`((?:\w+/)+[\w.]*)`", text)
