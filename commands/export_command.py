@@ -105,7 +105,8 @@ def export(
 
     try:
         from ..data.source import choose_images
-        from ..export.exporter import Request, export_model
+        from ..export.exporter import export_model
+        from ..export.model_request import Request
     except ImportError as error:
         raise InputError(
             f'export needs PyTorch and timm ({error}); install them with: pip install "fozo[export]"'
@@ -117,7 +118,7 @@ def export(
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
-        f"Verified against PyTorch at {result.checked}: largest absolute difference "
+        f"Verified against PyTorch at {result.case_summary}: largest absolute difference "
         f"{parity.logits:.2g} in logits, {parity.features:.2g} in features."
     )
     bundle = result.bundle

@@ -1,294 +1,145 @@
-"""A timm ResNet, read into a plain description: what it computes, and what cannot be exported.
-
-As for vision transformers (vit.py), only what is understood is accepted, and everything that would silently
-change the result is refused with the reason.
-"""
+"""Family of the residual networks with batch norms: graph, manifest fields and PyTorch reference."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from timm import layers
-from timm.models import resnet
-from torch import nn
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from ..engine.errors import ExportError
-from ..engine.model import FloatArray
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel moves over an image; rows first, padding the same on both sides."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair = (1, 1)
+from ..engine.model import BATCH_STATISTICS, NORMS, FloatArray, ImageArray, Outputs, Tunables
+from .image_format import ImageFormat
+from .resnet_graph import build_resnet_graph, list_resnet_tunables, select_resnet_norms
+from .resnet_model import read_resnet
+from .torch_reference import normalise_pixels, replace_outputs
 
 
-@dataclass(frozen=True)
-class BatchNorm:
-    """`gain · (x − mean) / sqrt(variance + epsilon) + bias` per channel, all float32 `[C]`.
+class ResnetFamily:
+    """A residual network with batch norms; it reads images of any size, and its graph those of one.
 
     Attributes:
-        name: of the PyTorch module.
-        gain, bias: the parameters.
-        mean, variance: the running statistics.
-        epsilon: as above.
+        case_summary: the cases of `draw_cases`, in words.
     """
 
-    name: str
-    gain: FloatArray
-    bias: FloatArray
-    mean: FloatArray
-    variance: FloatArray
-    epsilon: float
+    case_summary = "statistics of the running average, of the batch and between"
+
+    def __init__(self, model: Any, image_format: ImageFormat) -> None:
+        """Read a timm model.
+
+        Raises:
+            ExportError: it is not a ResNet with batch norms, or has an unsupported part.
+        """
+        self._model, self._format = model, image_format
+        self._resnet = read_resnet(model)
 
     @property
-    def channels(self) -> int:
-        """C."""
-        return len(self.gain)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution without bias, and the batch norm behind it.
-
-    Attributes:
-        name: of the convolution's PyTorch module.
-        weight: float32 `[out, in / groups, rows, columns]`.
-        window: stride and so on.
-        groups: groups of channels.
-        norm: the batch norm.
-    """
-
-    name: str
-    weight: FloatArray
-    window: Window
-    groups: int
-    norm: BatchNorm
-
-
-@dataclass(frozen=True)
-class Shortcut:
-    """A shortcut that changes shape: average pooling, which reaches over the edge, or None; and a layer."""
-
-    pool: Window | None
-    layer: Layer
-
-
-@dataclass(frozen=True)
-class Block:
-    """A residual block: `relu(last(relu(… first(x))) + shortcut(x))`.
-
-    Attributes:
-        layers: two (BasicBlock) or three (Bottleneck); a ReLU follows all but the last.
-        shortcut: None is the identity.
-    """
-
-    layers: tuple[Layer, ...]
-    shortcut: Shortcut | None
-
-
-@dataclass(frozen=True)
-class Resnet:
-    """A residual network with batch norms.
-
-    Attributes:
-        stem: layers before the last one of a deep stem, each with a ReLU; empty for the plain 7 × 7 stem.
-        embed: the last layer of the stem; its convolution's output is the embedding. A ReLU follows.
-        pool: maximum pooling after the stem.
-        stages: blocks by stage.
-        head_weight: float32 `[K, F]`, on the global average of the last stage.
-        head_bias: float32 `[K]`.
-    """
-
-    stem: tuple[Layer, ...]
-    embed: Layer
-    pool: Window
-    stages: tuple[tuple[Block, ...], ...]
-    head_weight: FloatArray
-    head_bias: FloatArray
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the graph reads, in pixels."""
+        return self._format.size
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of all stages, in the order of computation."""
-        return tuple(block for stage in self.stages for block in stage)
+    def blocks(self) -> int:
+        """Number of blocks of all stages."""
+        return len(self._resnet.blocks)
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels after each stage."""
-        return tuple(stage[-1].layers[-1].norm.channels for stage in self.stages)
+    def head(self) -> tuple[FloatArray, FloatArray]:
+        """Weight `[K, F]` and bias `[K]` of the classifier."""
+        return self._resnet.head_weight, self._resnet.head_bias
 
+    def select_norms(self, blocks: Sequence[int] | None) -> dict[str, int]:
+        """Return `bn1` and `bn2` of some blocks, counted over all stages, or of all if that is None."""
+        return select_resnet_norms(self._resnet, blocks)
 
-def read_resnet(model: nn.Module) -> Resnet:
-    """Reads a timm model.
+    def describe(self, norms: Mapping[str, int]) -> dict[str, Any]:
+        """Return fields of the manifest; tokens are the positions of the last stage."""
+        widths = self._resnet.widths
+        with torch.inference_mode():
+            last = self._model.forward_features(torch.zeros(1, 3, *self._format.size))
+        return {
+            "layers": len(widths),
+            "width": widths[-1],
+            "tokens": int(last.shape[2] * last.shape[3]),
+            "feature_width": widths[-1],
+            "feature_widths": widths,
+            "prompt_bound": 0.0,
+            "tunables": list_resnet_tunables(norms),
+        }
 
-    Raises:
-        ExportError: it is not a ResNet with batch norms, or has a part that is not understood.
-    """
-    _require(type(model) is resnet.ResNet, f"is a {type(model).__name__}, not timm's ResNet")
-    model = model.eval()
-    _require(
-        isinstance(model.global_pool, layers.SelectAdaptivePool2d)
-        and model.global_pool.pool_type in ("avg", "fast", "fastavg"),
-        f"classifies from pooling {getattr(model.global_pool, 'pool_type', '?')!r}, not from the average",
-    )
-    _require(
-        isinstance(model.fc, nn.Linear), "has no classifier; give --num-classes with --weights that hold one"
-    )
-    stem = _stem(model)
-    _require(
-        stem[0].weight.shape[1] == 3, f"reads images of {stem[0].weight.shape[1]} channels, expected three"
-    )
-    stages = tuple(
-        tuple(_block(block, f"layer{number}.{index}") for index, block in enumerate(stage))
-        for number, stage in enumerate((model.layer1, model.layer2, model.layer3, model.layer4), start=1)
-    )
-    _require(all(stages), "has a stage without blocks")
-    weight = _array(model.fc.weight)
-    read = Resnet(
-        stem=tuple(stem[:-1]),
-        embed=stem[-1],
-        pool=_max_pool(model.maxpool),
-        stages=stages,
-        head_weight=weight,
-        head_bias=np.zeros(len(weight), np.float32) if model.fc.bias is None else _array(model.fc.bias),
-    )
-    _require(
-        max(read.widths) == read.widths[-1] == weight.shape[1],
-        f"has stages of {read.widths} channels, and the last must be the widest",
-    )
-    return read
+    def build_graph(self, norms: Mapping[str, int]) -> onnx.ModelProto:
+        """Build the graph of the model in which these norms are tunable."""
+        return build_resnet_graph(self._resnet, self._format, norms)
 
+    def draw_cases(
+        self, batch: int, norms: Mapping[str, int], generator: np.random.Generator
+    ) -> Iterator[tuple[str, dict[str, FloatArray]]]:
+        """Draw no tunables, then running, mixed and batch statistics, without and with addends to norms."""
+        yield "plain", {}
+        shape = (1, len(norms), 2, max(norms.values(), default=0))
+        for share in (0.0, 0.5, 1.0):
+            tunables = {BATCH_STATISTICS: np.asarray([share], np.float32)}
+            if share:
+                yield f"batch_statistics = {share:g}", tunables
+            if norms:
+                addends = generator.normal(0, 0.1, shape).astype(np.float32)
+                yield f"batch_statistics = {share:g} and norms", {**tunables, NORMS: addends}
 
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ExportError(
-            f"this model cannot be exported: it {reason}; residual networks of timm's ResNet with batch "
-            "norms and ReLU, like resnet18, resnet50 or resnext50_32x4d, can"
+    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
+    def compute_reference(self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int]) -> Outputs:
+        """Compute the outputs that docs/bundle.md defines with the model's own PyTorch modules.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`.
+            tunables: `norms` float32 `[1, M, 2, W]` and `batch_statistics` float32 `[1]`.
+            norms: names of the M modules that `norms` adds to, each with its number of channels.
+        """
+        model = self._model
+        pixels = normalise_pixels(images, self._format)
+        addends = tunables.get(NORMS)
+        addend_of = {} if addends is None else dict(zip(norms, torch.from_numpy(addends[0]), strict=True))
+        share = float(tunables[BATCH_STATISTICS][0]) if BATCH_STATISTICS in tunables else 0.0
+        with replace_outputs(model, _make_norm_hooks(model, addend_of, share)):
+            embedded = model.conv1(pixels)
+            x = model.maxpool(model.act1(model.bn1(embedded)))
+            features = []
+            for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+                x = stage(x)
+                features.append(model.global_pool(x))
+            logits = model.fc(features[-1])
+        width = features[-1].shape[1]
+        padded = [F.pad(feature, (0, width - feature.shape[1])) for feature in features]
+        moments = [embedded.mean((2, 3)), embedded.var((2, 3), unbiased=False)]
+        return Outputs(
+            logits.numpy(), torch.stack(padded, dim=1).numpy(), torch.stack(moments, dim=1).numpy()
         )
 
 
-def _stem(model: Any) -> list[Layer]:
-    if not isinstance(model.conv1, nn.Sequential):
-        parts = [(model.conv1, "conv1", model.bn1, "bn1", model.act1)]
-    else:
-        modules = [*enumerate(model.conv1)]
-        _require(len(modules) == 7, f"has a stem of {len(modules)} modules at conv1, expected 1 or 7")
-        parts = [
-            (modules[i][1], f"conv1.{i}", modules[i + 1][1], f"conv1.{i + 1}", modules[i + 2][1])
-            for i in (0, 3)
-        ]
-        parts.append((modules[6][1], "conv1.6", model.bn1, "bn1", model.act1))
-    return [_activated(*part) for part in parts]
+def _make_norm_hooks(
+    model: nn.Module, addends: Mapping[str, Tensor], share: float
+) -> dict[str, Callable[..., Tensor]]:
+    """Return forward hooks of all batch norms that mix the batch's statistics into the running ones.
 
+    Args:
+        model: holds the norms; nothing is changed in it.
+        addends: added to gain and bias, `[2, W]` by name of the norm; values beyond its channels are padding.
+        share: weight of the batch's mean and biased variance, 0..1.
+    """
 
-def _block(block: Any, name: str) -> Block:
-    kinds = {resnet.BasicBlock: 2, resnet.Bottleneck: 3}
-    _require(
-        type(block) in kinds, f"has a {type(block).__name__} at {name}, neither a BasicBlock nor a Bottleneck"
-    )
-    _require(block.se is None, f"has attention over channels ({type(block.se).__name__}) at {name}.se")
-    _require(isinstance(block.aa, nn.Identity), f"has anti-aliasing ({type(block.aa).__name__}) at {name}.aa")
-    parts = [
-        (
-            getattr(block, f"conv{i}"),
-            f"{name}.conv{i}",
-            getattr(block, f"bn{i}"),
-            f"{name}.bn{i}",
-            getattr(block, f"act{i}"),
-        )
-        for i in range(1, 1 + kinds[type(block)])
-    ]
-    return Block(
-        tuple(_activated(*part) for part in parts), _shortcut(block.downsample, f"{name}.downsample")
-    )
+    def make_hook(name: str) -> Callable[..., Tensor]:
+        def compute_output(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            x = inputs[0]
+            mean = torch.lerp(norm.running_mean, x.mean((0, 2, 3)), share)
+            variance = torch.lerp(norm.running_var, x.var((0, 2, 3), unbiased=False), share)
+            gain, bias = norm.weight, norm.bias
+            if name in addends:
+                gain, bias = torch.stack([gain, bias]) + addends[name][:, : len(mean)]
+            return F.batch_norm(x, mean, variance, gain, bias, eps=norm.eps)
 
+        return compute_output
 
-def _shortcut(downsample: Any, name: str) -> Shortcut | None:
-    if downsample is None:
-        return None
-    modules = list(downsample)
-    _require(len(modules) in (2, 3), f"has {len(modules)} modules at {name}, expected two or three")
-    pool = (
-        None if len(modules) == 2 or isinstance(modules[0], nn.Identity) else _average_pool(modules[0], name)
-    )
-    at = len(modules) - 2
-    return Shortcut(pool, _layer(modules[at], f"{name}.{at}", modules[at + 1], f"{name}.{at + 1}"))
-
-
-def _activated(conv: Any, conv_name: str, norm: Any, norm_name: str, activation: Any) -> Layer:
-    _require(
-        type(activation) is nn.ReLU,
-        f"has the activation {type(activation).__name__} after {norm_name}, not ReLU",
-    )
-    return _layer(conv, conv_name, norm, norm_name)
-
-
-def _layer(conv: Any, conv_name: str, norm: Any, norm_name: str) -> Layer:
-    _require(
-        type(conv) is nn.Conv2d
-        and conv.bias is None
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str),
-        f"has a {type(conv).__name__} at {conv_name} that is no plain Conv2d without bias",
-    )
-    _require(
-        type(norm) is nn.BatchNorm2d and norm.running_mean is not None,
-        f"has a {type(norm).__name__} at {norm_name}, not a BatchNorm2d with running statistics",
-    )
-    return Layer(
-        name=conv_name,
-        weight=_array(conv.weight),
-        window=Window(*(_pair(v) for v in (conv.kernel_size, conv.stride, conv.padding, conv.dilation))),
-        groups=int(conv.groups),
-        norm=_norm(norm, norm_name),
-    )
-
-
-def _norm(norm: Any, name: str) -> BatchNorm:
-    mean, variance = _array(norm.running_mean), _array(norm.running_var)
-    return BatchNorm(
-        name=name,
-        gain=np.ones_like(mean) if norm.weight is None else _array(norm.weight),
-        bias=np.zeros_like(mean) if norm.bias is None else _array(norm.bias),
-        mean=mean,
-        variance=variance,
-        epsilon=float(norm.eps),
-    )
-
-
-def _max_pool(pool: Any) -> Window:
-    _require(
-        type(pool) is nn.MaxPool2d and not pool.ceil_mode and _pair(pool.dilation) == (1, 1),
-        f"has a {type(pool).__name__} after its stem that is no plain MaxPool2d",
-    )
-    return Window(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
-
-
-def _average_pool(pool: Any, name: str) -> Window:
-    window = Window(_pair(pool.kernel_size), _pair(pool.stride), _pair(pool.padding))
-    _require(
-        type(pool) is nn.AvgPool2d
-        and pool.ceil_mode
-        and not pool.count_include_pad
-        and pool.divisor_override is None
-        and window.padding == (0, 0),
-        f"has a {type(pool).__name__} at {name} that is not pooled as in ResNet-D",
-    )
-    return window
-
-
-def _array(parameter: Any) -> FloatArray:
-    array: FloatArray = parameter.detach().float().cpu().numpy()
-    return array
-
-
-def _pair(value: Any) -> Pair:
-    rows, columns = value if isinstance(value, tuple) else (value, value)
-    return int(rows), int(columns)
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return {name: make_hook(name) for name in names}

@@ -1,7 +1,7 @@
-"""Trains the demonstration's model: `python -m fozo.export.train_demo`. A few minutes on two cores.
+"""Training of the demonstration's model: `python -m fozo.export.train_demo`, a few minutes on two cores.
 
-The augmentation is small shifts and rotations only: a model that had seen noise, blur or low contrast
-while training would leave test-time adaptation nothing to show.
+Images are augmented by small shifts and rotations only. A model trained with noise, blur or low contrast
+would leave nothing for test-time adaptation to improve.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..data.demo import demo_images
 from ..engine.errors import FozoError
 from ..engine.files import write_atomic
-from .demo import DEMO_WEIGHTS, demo_model
+from .demo_model import DEMO_WEIGHTS, create_demo_model
 
 BATCH_SIZE = 50
 LEARNING_RATE = 1.5e-3
@@ -32,7 +32,7 @@ THREADS = 2
 
 
 def train(epochs: int, seed: int) -> torch.nn.Module:
-    """The model after `epochs` passes over the 1,000 training images.
+    """Return the model after `epochs` passes over the 1,000 training images.
 
     AdamW with a linear warm-up and a cosine decay to zero, label smoothing 0.1, gradients clipped at 1. The
     same seed gives the same weights to the bit on the same machine with the same version of torch.
@@ -40,27 +40,27 @@ def train(epochs: int, seed: int) -> torch.nn.Module:
     rng = np.random.default_rng(seed)
     images, labels = demo_images("train")
     inputs, targets = normalise(images), torch.from_numpy(labels)
-    model = demo_model(seed).train()
+    model = create_demo_model(seed).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * math.ceil(len(inputs) / BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: scale_learning_rate(step, steps))
     for _ in range(epochs):
-        for picked in torch.from_numpy(rng.permutation(len(inputs))).split(BATCH_SIZE):
+        for indices in torch.from_numpy(rng.permutation(len(inputs))).split(BATCH_SIZE):
             optimiser.zero_grad()
-            loss(model, augment(inputs[picked], rng), targets[picked]).backward()
+            compute_loss(model, augment(inputs[indices], rng), targets[indices]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
     return model.eval()
 
 
-def loss(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with label smoothing, a scalar."""
+def compute_loss(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy with label smoothing, a scalar."""
     return functional.cross_entropy(model(inputs), targets, label_smoothing=LABEL_SMOOTHING)
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up over the first tenth of the steps, then half a cosine down to zero."""
+def scale_learning_rate(step: int, steps: int) -> float:
+    """Return the factor of the learning rate: linear warm-up in the first tenth, then a cosine to zero."""
     warmup = WARMUP_FRACTION * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -68,12 +68,12 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def normalise(images: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 [N, H, W, 3] to float32 [N, 3, H, W] with values in [-1, 1]: mean and std are 0.5."""
+    """Convert uint8 [N, H, W, 3] to float32 [N, 3, H, W] in -1..1: mean and std are 0.5."""
     return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0)
 
 
 def augment(inputs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shifts each image by up to 2 of 32 pixels and rotates it by up to 10 degrees. Same shape."""
+    """Shift each image by up to 2 of 32 pixels and rotate it by up to 10 degrees."""
     angle = rng.uniform(-LARGEST_ROTATION, LARGEST_ROTATION, len(inputs))
     shift = rng.uniform(-2 * LARGEST_SHIFT, 2 * LARGEST_SHIFT, (len(inputs), 2))  # the grid is 2 wide
     rows = [[np.cos(angle), -np.sin(angle), shift[:, 0]], [np.sin(angle), np.cos(angle), shift[:, 1]]]
@@ -82,8 +82,8 @@ def augment(inputs: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return functional.grid_sample(inputs, grid, padding_mode="border", align_corners=False)
 
 
-def accuracy(model: torch.nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    """The share of uint8 [N, H, W, 3] images that `model` classifies as `labels` says, 0..1."""
+def measure_accuracy(model: torch.nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    """Return the share of uint8 [N, H, W, 3] images that `model` classifies as labelled, 0..1."""
     with torch.inference_mode():
         chunks = [model(chunk).argmax(1) for chunk in normalise(images).split(100)]
     return float((torch.cat(chunks).numpy() == labels).mean())
@@ -100,7 +100,7 @@ def main(out: Path, epochs: int, seed: int) -> None:
     try:
         model = train(epochs, seed)
         write_atomic(out, save({name: value.contiguous() for name, value in model.state_dict().items()}))
-        train_accuracy, test_accuracy = (accuracy(model, *demo_images(s)) for s in ("train", "test"))
+        train_accuracy, test_accuracy = (measure_accuracy(model, *demo_images(s)) for s in ("train", "test"))
     except FozoError as error:
         raise click.ClickException(str(error)) from error
     click.echo(

@@ -1,4 +1,4 @@
-"""The exported graph against PyTorch: the same images and tunables through both, before it is kept."""
+"""Verification of an exported graph: PyTorch and the graph compute the same images and tunables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..engine.errors import ExportError
 from ..engine.model import FloatArray, ModelInfo, Outputs
 from ..engine.runtime.network import Network
-from .family import Family
+from .families import Family
 
 BATCHES = (1, 2, 3, 17)
 # Relative to the largest magnitude of the output: float32 through a few hundred operators.
@@ -25,48 +25,49 @@ class Parity:
     features: float
     embedding: float
 
-    def worst(self, other: Parity) -> Parity:
-        """The larger of each."""
+    def maximum(self, other: Parity) -> Parity:
+        """Return the larger difference of each output."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Parity(*(max(pair) for pair in pairs))
 
 
 def verify(family: Family, graph: Path, info: ModelInfo) -> Parity:
-    """Runs graph and PyTorch on random images, batches of 1, 2, 3 and 17, without and with tunables.
+    """Run graph and PyTorch on random images, batches of 1, 2, 3 and 17, without and with tunables.
 
     Raises:
         ExportError: a difference is larger than rounding explains, or the outputs are not finite.
     """
     generator = np.random.default_rng(0)
-    worst = Parity(0.0, 0.0, 0.0)
+    parity = Parity(0.0, 0.0, 0.0)
     with Network(graph, info, workers=1, micro_batch=max(BATCHES)) as network:
         for batch in BATCHES:
             images = generator.integers(0, 256, (batch, *network.image_size, 3), dtype=np.uint8)
-            for case, tunables in family.cases(batch, info.norms, generator):
-                expected = family.reference(images, tunables, info.norms)
-                worst = worst.worst(_parity(network(images, **tunables), expected, f"N = {batch}, {case}"))
-    return worst
+            for case, tunables in family.draw_cases(batch, info.norms, generator):
+                expected = family.compute_reference(images, tunables, info.norms)
+                outputs = network(images, **tunables)
+                parity = parity.maximum(_compare_outputs(outputs, expected, f"N = {batch}, {case}"))
+    return parity
 
 
-def _parity(found: Outputs, expected: Outputs, case: str) -> Parity:
-    assert found.embedding is not None and expected.embedding is not None
+def _compare_outputs(actual: Outputs, expected: Outputs, case: str) -> Parity:
+    assert actual.embedding is not None and expected.embedding is not None
     return Parity(
-        _difference("logits", case, found.logits, expected.logits),
-        _difference("features", case, found.features, expected.features),
-        _difference("embedding moments", case, found.embedding, expected.embedding),
+        _compare_arrays("logits", case, actual.logits, expected.logits),
+        _compare_arrays("features", case, actual.features, expected.features),
+        _compare_arrays("embedding moments", case, actual.embedding, expected.embedding),
     )
 
 
-def _difference(what: str, case: str, found: FloatArray, expected: FloatArray) -> float:
-    """The largest absolute difference, if rounding explains it."""
-    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+def _compare_arrays(output: str, case: str, actual: FloatArray, expected: FloatArray) -> float:
+    """Return the largest absolute difference; raise if rounding does not explain it."""
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         raise ExportError(
-            f"the model answers random images with non-finite {what} at {case}; check its weights"
+            f"the model answers random images with non-finite {output} at {case}; check its weights"
         )
-    difference = float(np.abs(found - expected).max())
+    difference = float(np.abs(actual - expected).max())
     if difference > TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ExportError(
-            f"the exported graph does not compute what PyTorch does: {what} differ by up to {difference:.3g} "
-            f"at {case}; nothing was written, please report this model"
+            f"the exported graph does not compute what PyTorch does: {output} differ by up to "
+            f"{difference:.3g} at {case}; nothing was written, please report this model"
         )
     return difference

@@ -1,303 +1,138 @@
-"""A timm VisionTransformer, read into a plain description: what it computes, and what cannot be exported.
-
-Only what is understood is accepted. Everything that would silently change the result is refused with the
-reason; the exported graph is compared with PyTorch afterwards all the same (verify.py).
-"""
+"""Family of the class-token vision transformers: graph, manifest fields and PyTorch reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from timm import layers
-from timm.models import deit, vision_transformer
-from torch import nn
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from ..engine.errors import ExportError
-from ..engine.model import FloatArray
+from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray, Outputs, Tunables
+from .image_format import ImageFormat
+from .torch_reference import normalise_pixels, replace_outputs
+from .vit_graph import build_vit_graph, list_vit_tunables, select_vit_norms
+from .vit_model import read_vit
 
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer norm over the last axis: `weight` and `bias` float32 `[width]`, and `epsilon`."""
-
-    weight: FloatArray
-    bias: FloatArray
-    epsilon: float
+PROMPT_COUNTS = (0, 3)
 
 
-@dataclass(frozen=True)
-class Linear:
-    """`x @ weight.T + bias`: `weight` float32 `[out, in]`, `bias` `[out]` or None."""
-
-    weight: FloatArray
-    bias: FloatArray | None
-
-
-@dataclass(frozen=True)
-class Block:
-    """One pre-norm transformer block; layer scale is already part of `project` and `shrink`.
-
-    Attributes:
-        norm1: before attention; at the class token, the feature of the block before.
-        query, key, value: projections, `[heads · head width, D]`.
-        query_norm, key_norm: norms over the head width, or None.
-        heads: number of attention heads.
-        attention_norm: norm of the attention's output, or None.
-        project: output projection of the attention.
-        norm2: before the MLP.
-        grow: first layer of the MLP, twice as wide where it is gated.
-        activation: `gelu`, `gelu_tanh`, `quick_gelu`, `relu` or `silu`.
-        gate: None, or which half of `grow` goes through the activation: `first` or `last`.
-        mlp_norm: norm before the second layer, or None.
-        shrink: second layer of the MLP.
-    """
-
-    norm1: Norm
-    query: Linear
-    key: Linear
-    value: Linear
-    query_norm: Norm | None
-    key_norm: Norm | None
-    heads: int
-    attention_norm: Norm | None
-    project: Linear
-    norm2: Norm
-    grow: Linear
-    activation: str
-    gate: str | None
-    mlp_norm: Norm | None
-    shrink: Linear
-
-
-@dataclass(frozen=True)
-class Vit:
+class VitFamily:
     """A class-token vision transformer.
 
     Attributes:
-        image_size: height and width in pixels.
-        patch_size: height and width of a patch in pixels.
-        patch: embedding of a patch, weight `[D, patch height · patch width · 3]` in the order of pixels.
-        patch_norm: norm of the embedded patches, or None.
-        prefix: tokens before the patches, `[prefix, D]`, with their position embedding: class token first,
-            then a distillation token or registers.
-        positions: position embedding of the patches, `[M, D]`.
-        norm_pre: norm of all tokens before the first block, or None.
-        blocks: the blocks.
-        norm: the final norm.
-        head: the classifier, reading the concatenation of the first `readout` tokens.
-        readout: 1, or 2 for distilled DeiT, which averages the classifiers of two tokens.
+        case_summary: the cases of `draw_cases`, in words.
     """
 
-    image_size: tuple[int, int]
-    patch_size: tuple[int, int]
-    patch: Linear
-    patch_norm: Norm | None
-    prefix: FloatArray
-    positions: FloatArray
-    norm_pre: Norm | None
-    blocks: tuple[Block, ...]
-    norm: Norm
-    head: Linear
-    readout: int
+    case_summary = f"P = {', '.join(map(str, PROMPT_COUNTS))}"
+
+    def __init__(self, model: Any, image_format: ImageFormat) -> None:
+        """Read a timm model; the size of the images is that of its position embedding.
+
+        Raises:
+            ExportError: it is not a class-token VisionTransformer, or has an unsupported part.
+        """
+        self._model, self._format = model, image_format
+        self._vit = read_vit(model)
 
     @property
-    def head_bias(self) -> FloatArray:
-        """Bias of the classifier, `[K]`; zeros where it has none."""
-        bias = self.head.bias
-        return np.zeros(len(self.head.weight), np.float32) if bias is None else bias
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images it reads, in pixels."""
+        return self._vit.image_size
 
     @property
-    def width(self) -> int:
-        """D, the width of a token."""
-        return int(self.prefix.shape[1])
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self._vit.blocks)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+    def head(self) -> tuple[FloatArray, FloatArray]:
+        """Weight `[K, F]` and bias `[K]` of the classifier."""
+        return self._vit.head.weight, self._vit.head_bias
 
-    @property
-    def tokens(self) -> int:
-        """Tokens without prompts."""
-        return len(self.prefix) + len(self.positions)
+    def select_norms(self, blocks: Sequence[int] | None) -> dict[str, int]:
+        """Return both norms of some blocks, or of all if that is None, each with its number of channels."""
+        return select_vit_norms(self._vit, blocks)
 
+    def describe(self, norms: Mapping[str, int]) -> dict[str, Any]:
+        """Return fields of the manifest; prompts are initialised as in visual prompt tuning."""
+        vit = self._vit
+        return {
+            "layers": len(vit.blocks),
+            "width": vit.width,
+            "tokens": vit.tokens,
+            "feature_width": vit.readout * vit.width,
+            "prompt_bound": float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width))),
+            "tunables": list_vit_tunables(vit, norms),
+        }
 
-def read_vit(model: nn.Module) -> Vit:
-    """Reads a timm model.
+    def build_graph(self, norms: Mapping[str, int]) -> onnx.ModelProto:
+        """Build the graph of the model in which these norms are tunable."""
+        return build_vit_graph(self._vit, self._format.mean, self._format.std, norms)
 
-    Raises:
-        ExportError: it is not a class-token VisionTransformer, or has a part that is not understood.
-    """
-    _require(
-        type(model) in (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled),
-        f"is a {type(model).__name__}, not timm's VisionTransformer",
-    )
-    model = model.eval()
-    distilled = isinstance(model, deit.VisionTransformerDistilled)
-    _require(
-        model.cls_token is not None and model.global_pool == "token" and model.attn_pool is None,
-        f"classifies from pooling {model.global_pool!r}, and the features that adaptation needs are those "
-        "of a class token",
-    )
-    _require(isinstance(model.fc_norm, nn.Identity), "normalises again after pooling (fc_norm)")
-    _require(
-        isinstance(model.head, nn.Linear),
-        "has no classifier; give --num-classes with --weights that hold one",
-    )
-    embed = model.patch_embed
-    _require(
-        type(embed) is layers.PatchEmbed and embed.proj.in_channels == 3,
-        f"embeds with {type(embed).__name__} of {_channels(embed)} channels, not as 3-channel PatchEmbed",
-    )
-    return Vit(
-        image_size=_pair(embed.img_size),
-        patch_size=_pair(embed.patch_size),
-        patch=_patch(embed.proj),
-        patch_norm=_norm(embed.norm, "patch_embed.norm"),
-        **_tokens(model, distilled),
-        norm_pre=_norm(model.norm_pre, "norm_pre"),
-        blocks=tuple(_block(block, f"blocks.{index}") for index, block in enumerate(model.blocks)),
-        norm=_required_norm(model.norm, "norm"),
-        head=_distilled_head(model) if distilled else _linear(model.head),
-        readout=2 if distilled else 1,
-    )
+    def draw_cases(
+        self, batch: int, norms: Mapping[str, int], generator: np.random.Generator
+    ) -> Iterator[tuple[str, dict[str, FloatArray]]]:
+        """Draw tunables without and with prompts, shared and per image; with prompts also norm addends."""
+        width = self._vit.width
+        for prompt_count in PROMPT_COUNTS:
+            for rows in sorted({1, batch}):
+                prompts = generator.normal(0, 0.5, (rows, prompt_count, width))
+                tunables = {PROMPTS: prompts.astype(np.float32)}
+                if prompt_count and norms:
+                    addends = generator.normal(0, 0.1, (rows, len(norms), 2, width))
+                    tunables[NORMS] = addends.astype(np.float32)
+                yield f"P = {prompt_count}, R = {rows}", tunables
 
+    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
+    def compute_reference(self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int]) -> Outputs:
+        """Compute the outputs that docs/bundle.md defines with the model's own PyTorch modules.
 
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ExportError(
-            f"this model cannot be exported: it {reason}; class-token ViT, DeiT and DINOv2 models of "
-            "timm's VisionTransformer can"
-        )
-
-
-def _array(parameter: Any) -> FloatArray:
-    array: FloatArray = parameter.detach().float().cpu().numpy()
-    return array
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, width = value
-    return int(height), int(width)
-
-
-def _channels(embed: Any) -> int | str:
-    return embed.proj.in_channels if hasattr(embed, "proj") else "?"
+        Args:
+            images: uint8 `[N, H, W, 3]`.
+            tunables: `prompts` float32 `[R, P, D]` and `norms` float32 `[S, M, 2, D]`, R and S in {1, N}.
+            norms: names of the M modules that `norms` adds to.
+        """
+        model = self._model
+        pixels = normalise_pixels(images, self._format)
+        with replace_outputs(model, _make_norm_hooks(norms, tunables.get(NORMS))):
+            tokens = model._pos_embed(model.patch_embed(pixels))
+            prefix = model.num_prefix_tokens
+            patches = model.norm_pre(tokens)[:, prefix:]
+            if PROMPTS in tunables:
+                prompts = torch.from_numpy(tunables[PROMPTS]).expand(len(images), -1, -1)
+                tokens = torch.cat([tokens[:, :prefix], prompts, tokens[:, prefix:]], dim=1)
+            tokens = model.norm_pre(tokens)
+            readout = 2 if hasattr(model, "head_dist") else 1
+            feature_norms: list[nn.Module] = [*(block.norm1 for block in model.blocks[1:]), model.norm]
+            features: list[Tensor] = []
+            for block, norm in zip(model.blocks, feature_norms, strict=True):
+                tokens = block(tokens)
+                features.append(norm(tokens[:, :readout]).flatten(1))
+            logits = model.forward_head(model.norm(tokens))
+        moments = torch.stack([patches.mean(1), patches.var(1, unbiased=False)], dim=1)
+        return Outputs(logits.numpy(), torch.stack(features, dim=1).numpy(), moments.numpy())
 
 
-def _patch(convolution: nn.Conv2d) -> Linear:
-    """The convolution as a linear layer of a patch laid out as rows, columns, channels."""
-    weight = _array(convolution.weight).transpose(0, 2, 3, 1)
-    bias = np.zeros(len(weight), np.float32) if convolution.bias is None else _array(convolution.bias)
-    return Linear(weight.reshape(len(weight), -1), bias)
+def _make_norm_hooks(norms: Iterable[str], addends: FloatArray | None) -> dict[str, Callable[..., Tensor]]:
+    """Return forward hooks of LayerNorms that add `[S, M, 2, D]` to gain and bias; none without addends."""
 
+    def make_hook(addend: Tensor) -> Callable[..., Tensor]:
+        gain, bias = addend[:, :, None].unbind(1)
 
-def _tokens(model: Any, distilled: bool) -> dict[str, FloatArray]:
-    extra = model.dist_token if distilled else model.reg_token
-    prefix = np.concatenate([_array(token)[0] for token in (model.cls_token, extra) if token is not None])
-    patches = model.patch_embed.num_patches
-    if model.pos_embed is None:
-        return {"prefix": prefix, "positions": np.zeros((patches, prefix.shape[1]), np.float32)}
-    positions = _array(model.pos_embed)[0]
-    if not model.no_embed_class:
-        prefix = prefix + positions[: len(prefix)]
-        positions = positions[len(prefix) :]
-    _require(len(positions) == patches, f"has {len(positions)} position embeddings for {patches} patches")
-    return {"prefix": prefix, "positions": positions}
+        def compute_output(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            normalised = F.layer_norm(inputs[0], norm.normalized_shape, None, None, norm.eps)
+            # timm builds norms without gain or bias too; a gain of 1 and a bias of 0 stand for these.
+            total_gain = gain + (1.0 if norm.weight is None else norm.weight)
+            total_bias = bias + (0.0 if norm.bias is None else norm.bias)
+            return normalised * total_gain + total_bias
 
+        return compute_output
 
-def _distilled_head(model: Any) -> Linear:
-    """Both classifiers as one that reads both tokens and averages."""
-    heads = [_linear(model.head), _linear(model.head_dist)]
-    weight = np.concatenate([head.weight for head in heads], axis=1) / 2
-    return Linear(
-        weight,
-        sum((head.bias for head in heads if head.bias is not None), np.zeros(len(weight), np.float32)) / 2,
-    )
-
-
-def _linear(layer: Any) -> Linear:
-    return Linear(_array(layer.weight), None if layer.bias is None else _array(layer.bias))
-
-
-def _norm(layer: Any, where: str) -> Norm | None:
-    if isinstance(layer, nn.Identity):
-        return None
-    _require(isinstance(layer, nn.LayerNorm), f"has a {type(layer).__name__} at {where}, not a LayerNorm")
-    width = layer.normalized_shape[-1]
-    weight = np.ones(width, np.float32) if layer.weight is None else _array(layer.weight)
-    bias = np.zeros(width, np.float32) if layer.bias is None else _array(layer.bias)
-    return Norm(weight, bias, float(layer.eps))
-
-
-def _required_norm(layer: Any, where: str) -> Norm:
-    norm = _norm(layer, where)
-    if norm is None:
-        raise ExportError(
-            f"this model cannot be exported: it has no norm at {where}, and the features that "
-            "adaptation needs are normalised ones"
-        )
-    return norm
-
-
-def _block(block: Any, name: str) -> Block:
-    _require(
-        type(block) is vision_transformer.Block, f"has a {type(block).__name__} at {name}, not a plain Block"
-    )
-    attention, mlp = block.attn, block.mlp
-    _require(
-        type(attention) is layers.Attention and getattr(attention, "gate", None) is None,
-        f"has attention of another kind at {name} ({type(attention).__name__})",
-    )
-    _require(type(mlp) in (layers.Mlp, layers.GluMlp), f"has a {type(mlp).__name__} at {name}, not an MLP")
-    query, key, value = _split(_linear(attention.qkv))
-    gate = None if type(mlp) is layers.Mlp else "last" if mlp.gate_last else "first"
-    return Block(
-        norm1=_required_norm(block.norm1, f"{name}.norm1"),
-        query=query,
-        key=key,
-        value=value,
-        query_norm=_norm(attention.q_norm, f"{name}.attn.q_norm"),
-        key_norm=_norm(attention.k_norm, f"{name}.attn.k_norm"),
-        heads=int(attention.num_heads),
-        attention_norm=_norm(attention.norm, f"{name}.attn.norm"),
-        project=_scaled(_linear(attention.proj), block.ls1, f"{name}.ls1"),
-        norm2=_required_norm(block.norm2, f"{name}.norm2"),
-        grow=_linear(mlp.fc1),
-        activation=_activation(mlp.act, name),
-        gate=gate,
-        mlp_norm=_norm(mlp.norm, f"{name}.mlp.norm"),
-        shrink=_scaled(_linear(mlp.fc2), block.ls2, f"{name}.ls2"),
-    )
-
-
-def _split(qkv: Linear) -> list[Linear]:
-    biases = [None] * 3 if qkv.bias is None else np.split(qkv.bias, 3)
-    return [Linear(weight, bias) for weight, bias in zip(np.split(qkv.weight, 3), biases, strict=True)]
-
-
-def _scaled(linear: Linear, scale: Any, where: str) -> Linear:
-    """A linear layer followed by layer scale, as one linear layer."""
-    if isinstance(scale, nn.Identity):
-        return linear
-    _require(type(scale) is vision_transformer.LayerScale, f"has a {type(scale).__name__} at {where}")
-    gamma = _array(scale.gamma)
-    return Linear(linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)
-
-
-_ACTIVATIONS: dict[type[nn.Module], Callable[[Any], str]] = {
-    nn.GELU: lambda layer: "gelu_tanh" if layer.approximate == "tanh" else "gelu",
-    layers.GELU: lambda layer: "gelu",
-    layers.GELUTanh: lambda layer: "gelu_tanh",
-    layers.QuickGELU: lambda layer: "quick_gelu",
-    nn.ReLU: lambda layer: "relu",
-    nn.SiLU: lambda layer: "silu",
-}
-
-
-def _activation(layer: nn.Module, where: str) -> str:
-    _require(type(layer) in _ACTIVATIONS, f"has the activation {type(layer).__name__} at {where}")
-    return _ACTIVATIONS[type(layer)](layer)
+    if addends is None:
+        return {}
+    norm_addends = torch.from_numpy(addends).unbind(1)
+    return {name: make_hook(addend) for name, addend in zip(norms, norm_addends, strict=True)}

@@ -21,8 +21,9 @@ from fozo.engine.files import to_npz
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
-from fozo.export.graph import OPSET, block_norms, build_graph
-from fozo.export.vit import read_vit
+from fozo.export.signature import OPSET
+from fozo.export.vit_graph import build_vit_graph, select_vit_norms
+from fozo.export.vit_model import read_vit
 from fozo.quant.quantizer import Options, quantize
 from timm.models.vision_transformer import VisionTransformer
 
@@ -58,7 +59,7 @@ def _randomised_vit(width: int, depth: int, classes: int, seed: int, head_gain: 
 
 def _save_graph(model: Any, path: Path, *, norms: bool = False) -> None:
     vit = read_vit(model)
-    graph = build_graph(vit, MEAN, STD, block_norms(vit) if norms else ())
+    graph = build_vit_graph(vit, MEAN, STD, select_vit_norms(vit) if norms else {})
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
@@ -75,7 +76,7 @@ def _manifest(model: Any, name: str) -> Manifest:
         classes=len(vit.head.weight),
         prompt_bound=PROMPT_BOUND,
         tunables={"prompts": ("R", "P", vit.width), "norms": ("S", 2 * len(vit.blocks), 2, vit.width)},
-        norms=dict.fromkeys(block_norms(vit), vit.width),
+        norms=select_vit_norms(vit),
         graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
     )
 

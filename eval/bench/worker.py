@@ -95,7 +95,7 @@ def load_torch(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -
     """Load a method in eager PyTorch."""
     eager = import_module("fozo.export.eager")  # by name, as the evaluation does not depend on PyTorch
     options = {name: request[name] for name in ("method", "precision", "threads")}
-    step = eager.make_step(bundle, images, part=request["chunk_size"], **options)
+    step = eager.make_step(bundle, images, chunk_size=request["chunk_size"], **options)
     return step, request["chunk_size"] or len(images)
 
 

@@ -72,11 +72,11 @@ def test_the_shipped_model_knows_clean_digits() -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("timm")
     torch = pytest.importorskip("torch")
-    from fozo.export.demo import DEMO_WEIGHTS, demo_model
+    from fozo.export.demo_model import DEMO_WEIGHTS, create_demo_model
     from safetensors.torch import load_file
 
     state = torch.random.get_rng_state()
-    model = demo_model().eval()
+    model = create_demo_model().eval()
     assert torch.equal(torch.random.get_rng_state(), state)
     model.load_state_dict(load_file(DEMO_WEIGHTS))
     images, labels = demo_images("test")
@@ -88,9 +88,9 @@ def test_the_shipped_model_knows_clean_digits() -> None:
 
 def test_timm_resolves_the_models_preprocessing() -> None:
     timm_data = pytest.importorskip("timm.data")
-    from fozo.export.demo import demo_model
+    from fozo.export.demo_model import create_demo_model
 
-    resolved = timm_data.resolve_model_data_config(demo_model())
+    resolved = timm_data.resolve_model_data_config(create_demo_model())
     assert resolved["input_size"] == (3, 32, 32)
     assert resolved["interpolation"] == "bicubic"
     assert resolved["mean"] == resolved["std"] == (0.5, 0.5, 0.5)

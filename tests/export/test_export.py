@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,11 @@ torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
 
 from fozo.export import exporter  # noqa: E402
-from fozo.export.demo import demo_model  # noqa: E402
-from fozo.export.exporter import Request, export_model  # noqa: E402
-from fozo.export.graph import block_norms, build_graph  # noqa: E402
-from fozo.export.vit import Vit, read_vit  # noqa: E402
+from fozo.export.demo_model import create_demo_model  # noqa: E402
+from fozo.export.exporter import export_model  # noqa: E402
+from fozo.export.model_request import Request, create_model  # noqa: E402
+from fozo.export.vit_graph import build_vit_graph, select_vit_norms  # noqa: E402
+from fozo.export.vit_model import Vit, read_vit  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from timm.data import ImageNetInfo, create_transform, resolve_model_data_config  # noqa: E402
 from timm.layers import GluMlp, QuickGELU, RmsNorm, SwiGLU, SwiGLUPacked  # noqa: E402
@@ -193,7 +194,7 @@ def described(read: Vit) -> ModelInfo:
 def network(model: Any, folder: Path, **options: Any) -> Network:
     read = read_vit(model)
     path = folder / "model.onnx"
-    onnx.save(build_graph(read, MEAN, STD), path)
+    onnx.save(build_vit_graph(read, MEAN, STD), path)
     return Network(path, described(read), workers=1, **options)
 
 
@@ -227,7 +228,7 @@ def test_graph_computes_what_pytorch_does(family: str, tmp_path: Path) -> None:
                     assert_close(found.features[:, -1] @ read.head.weight.T + bias, found.logits, case)
 
 
-def tuned(model: Any, names: tuple[str, ...], addends: FloatArray) -> Any:
+def tuned(model: Any, names: Iterable[str], addends: FloatArray) -> Any:
     """The model with `addends` `[M, 2, D]` added to the parameters of its norms themselves."""
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -247,12 +248,12 @@ def test_addends_to_norms_are_other_norms(
     read = read_vit(model)
     if blocks and max(blocks) >= len(read.blocks):
         blocks = (1,)
-    names = block_norms(read, blocks)
-    assert names == tuple(
+    names = select_vit_norms(read, blocks)
+    assert tuple(names) == tuple(
         f"blocks.{i}.{norm}" for i in (blocks or range(len(read.blocks))) for norm in ("norm1", "norm2")
     )
-    onnx.save(build_graph(read, MEAN, STD, names), tmp_path / "model.onnx")
-    info = replace(described(read), tunables=("prompts", "norms"), norms=dict.fromkeys(names, read.width))
+    onnx.save(build_vit_graph(read, MEAN, STD, names), tmp_path / "model.onnx")
+    info = replace(described(read), tunables=("prompts", "norms"), norms=names)
     generator = np.random.default_rng(1)
     images = generator.integers(0, 256, (3, *read.image_size, 3), dtype=np.uint8)
     prompts = generator.normal(0, 1, (1, 2, read.width)).astype(np.float32)
@@ -310,14 +311,14 @@ def test_prompts_of_one_image_do_not_touch_another(tmp_path: Path) -> None:
 def test_reading_a_model_leaves_it_as_it_was() -> None:
     model = vit(VisionTransformerDistilled, init_values=0.1)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    build_graph(read_vit(model), MEAN, STD)
+    build_vit_graph(read_vit(model), MEAN, STD)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("family", ["plain", "deit_distilled", "dinov2_giant_swiglu", "everything"])
 def test_graph_is_plain_onnx(family: str) -> None:
     read = read_vit(FAMILIES[family]())
-    model = build_graph(read, MEAN, STD, block_norms(read))
+    model = build_vit_graph(read, MEAN, STD, select_vit_norms(read))
     onnx.checker.check_model(model, full_check=True)
     assert [entry.domain for entry in model.opset_import] == [""]
     assert {node.domain for node in model.graph.node} == {""}
@@ -628,14 +629,14 @@ def test_unsupported_timm_models_write_nothing(model: str, tmp_path: Path) -> No
 
 def test_a_wrong_graph_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def perturbed(*arguments: Any) -> onnx.ModelProto:
-        model = build_graph(*arguments)
+        model = build_vit_graph(*arguments)
         tensor = next(t for t in model.graph.initializer if t.name == "blocks.3.attn.value.bias")
         values = onnx.numpy_helper.to_array(tensor).copy()
         values[7] += 0.05
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
         return model
 
-    monkeypatch.setattr("fozo.export.vit_family.build_graph", perturbed)
+    monkeypatch.setattr("fozo.export.vit.build_vit_graph", perturbed)
     with pytest.raises(ExportError, match="does not compute what PyTorch does"):
         export_model(Request("fozo_demo_vit"), tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -782,7 +783,7 @@ def test_demo_model_reads_digits(tmp_path: Path) -> None:
     bundle = export_model(Request("fozo_demo_vit"), tmp_path / "bundle").bundle
     assert bundle.manifest.class_ids == tuple("0123456789")
     images, labels = demo_images("test")
-    model = exporter.create_model(Request("fozo_demo_vit"))
+    model = create_model(Request("fozo_demo_vit"))
     with torch.inference_mode():
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         expected = model((pixels - 0.5) / 0.5).numpy()
@@ -801,7 +802,7 @@ def test_demo_model_is_fixed(tmp_path: Path) -> None:
 
 def test_demo_model_leaves_the_random_state_alone() -> None:
     state = torch.random.get_rng_state()
-    demo_model()
+    create_demo_model()
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -864,7 +865,7 @@ def test_a_pretrained_model_with_a_random_classifier_is_refused(
 def test_training_the_demo_model_is_deterministic(tmp_path: Path) -> None:
     """One epoch, twice; the shipped weights are what 60 of them give (minutes, hence not here)."""
     pytest.importorskip("sklearn")
-    from fozo.export.demo import DEMO_WEIGHTS
+    from fozo.export.demo_model import DEMO_WEIGHTS
     from fozo.export.train_demo import main
 
     threads = torch.get_num_threads()

@@ -24,7 +24,8 @@ torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
 
 from fozo.export import exporter  # noqa: E402
-from fozo.export.exporter import Request, export_model  # noqa: E402
+from fozo.export.exporter import export_model  # noqa: E402
+from fozo.export.model_request import Request  # noqa: E402
 from fozo.export.verify import TOLERANCE  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
 

@@ -32,14 +32,17 @@ from fozo.quant.quantizer import Options, Quantizer
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
 
-from fozo.export import exporter, resnet_family  # noqa: E402
-from fozo.export.exporter import Request, export_model  # noqa: E402
-from fozo.export.resnet import Resnet, read_resnet  # noqa: E402
-from fozo.export.resnet_graph import build_resnet_graph, tunable_norms  # noqa: E402
+from fozo.export import exporter, resnet  # noqa: E402
+from fozo.export.exporter import export_model  # noqa: E402
+from fozo.export.image_format import ImageFormat  # noqa: E402
+from fozo.export.model_request import Request  # noqa: E402
+from fozo.export.resnet_graph import build_resnet_graph, select_resnet_norms  # noqa: E402
+from fozo.export.resnet_model import Resnet, read_resnet  # noqa: E402
 from timm.layers import BlurPool2d, GroupNorm, SplitAttn  # noqa: E402
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E402
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+FORMAT = ImageFormat((64, 64), MEAN, STD)
 CLASSES = 7
 TOLERANCE = 1e-4  # of the largest magnitude; normalising four values of a batch amplifies rounding
 ONE, HALF = np.ones(1, np.float32), np.full(1, 0.5, np.float32)
@@ -99,7 +102,7 @@ def batch_norms(model: Any) -> list[Any]:
 def reference(model: Any, images: ImageArray, share: float = 0.0, addends: Any = None) -> Outputs:
     """`model(x)` itself, each norm's running statistics replaced by the mixture just before it is used."""
     model = copy.deepcopy(model)
-    names = list(tunable_norms(read_resnet(model)))
+    names = list(select_resnet_norms(read_resnet(model)))
     for name, (gain, bias) in zip(names, () if addends is None else addends[0], strict=addends is not None):
         norm = model.get_submodule(name)
         norm.weight.data += torch.from_numpy(gain[: norm.num_features])
@@ -128,7 +131,7 @@ def reference(model: Any, images: ImageArray, share: float = 0.0, addends: Any =
 
 
 def described(read: Resnet, **changes: Any) -> ModelInfo:
-    facts = {"norms": tunable_norms(read), "tunables": ("norms", "batch_statistics"), **changes}
+    facts = {"norms": select_resnet_norms(read), "tunables": ("norms", "batch_statistics"), **changes}
     width = read.widths[-1]
     return ModelInfo("t", "t", 4, width, 4, 0.0, read.head_weight, read.head_bias, **facts)
 
@@ -136,7 +139,7 @@ def described(read: Resnet, **changes: Any) -> ModelInfo:
 def network(model: Any, folder: Path, size: tuple[int, int] = (64, 64), **options: Any) -> Network:
     read = read_resnet(model)
     path = folder / "model.onnx"
-    onnx.save(build_resnet_graph(read, size, MEAN, STD, tunable_norms(read)), path)
+    onnx.save(build_resnet_graph(read, ImageFormat(size, MEAN, STD), select_resnet_norms(read)), path)
     return Network(path, described(read), **{"workers": 1, **options})
 
 
@@ -239,7 +242,7 @@ def test_each_norm_has_its_own_addends(model: Any, shared: Network) -> None:
     names = [
         f"layer{s}.{i}.bn{k}" for s, n in ((1, 1), (2, 2), (3, 1), (4, 1)) for i in range(n) for k in (1, 2)
     ]
-    assert list(tunable_norms(read)) == names == list(shared.info.norms)
+    assert list(select_resnet_norms(read)) == names == list(shared.info.norms)
     for index, (name, channels) in enumerate(shared.info.norms.items()):
         norm = model.get_submodule(name)
         assert norm.num_features == channels
@@ -253,19 +256,19 @@ def test_each_norm_has_its_own_addends(model: Any, shared: Network) -> None:
 
 def test_norms_of_chosen_blocks(model: Any) -> None:
     read = read_resnet(model)
-    assert list(tunable_norms(read, [3, 1])) == [
+    assert list(select_resnet_norms(read, [3, 1])) == [
         "layer2.0.bn1",
         "layer2.0.bn2",
         "layer3.0.bn1",
         "layer3.0.bn2",
     ]
-    graph = build_resnet_graph(read, (64, 64), MEAN, STD, {})
+    graph = build_resnet_graph(read, FORMAT)
     assert [value.name for value in graph.graph.input] == ["images", "batch_statistics"]
 
 
 def test_graph_is_plain_onnx_and_holds_weights_once(model: Any) -> None:
     read = read_resnet(model)
-    graph = build_resnet_graph(read, (64, 64), MEAN, STD, tunable_norms(read))
+    graph = build_resnet_graph(read, FORMAT, select_resnet_norms(read))
     onnx.checker.check_model(graph, full_check=True)
     assert [entry.domain for entry in graph.opset_import] == [""]
     branches = [a.g for node in graph.graph.node if node.op_type == "If" for a in node.attribute]
@@ -282,11 +285,11 @@ def test_graph_is_plain_onnx_and_holds_weights_once(model: Any) -> None:
 
 def test_reading_a_model_leaves_it_as_it_was(model: Any) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    family = resnet_family.ResnetFamily(model, (64, 64), MEAN, STD)
-    norms = family.norms(None)
-    family.graph(norms)
-    for _, tunables in family.cases(3, norms, np.random.default_rng(0)):
-        family.reference(some_images(3), tunables, norms)
+    family = resnet.ResnetFamily(model, FORMAT)
+    norms = family.select_norms(None)
+    family.build_graph(norms)
+    for _, tunables in family.draw_cases(3, norms, np.random.default_rng(0)):
+        family.compute_reference(some_images(3), tunables, norms)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -505,7 +508,7 @@ def test_a_wrong_graph_is_not_written(model: Any, tmp_path: Path, monkeypatch: p
         return graph
 
     monkeypatch.setattr(exporter, "create_model", lambda request: model)
-    monkeypatch.setattr(resnet_family, "build_resnet_graph", perturbed)
+    monkeypatch.setattr(resnet, "build_resnet_graph", perturbed)
     with pytest.raises(ExportError, match=r"does not compute what PyTorch does: .*batch_statistics = 0"):
         export_model(Request("small", image_size=64), tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -520,7 +523,7 @@ def test_models_of_timm_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(manifest.norms) == 16
     how = manifest.preprocessing
     assert (how.size, how.resize, how.interpolation) == ((64, 64), 67, "bicubic")
-    assert "batch" in result.checked
+    assert "batch" in result.case_summary
 
 
 # --- what cannot be exported ---

@@ -15,8 +15,8 @@ onnx = pytest.importorskip("onnx", reason="quantisation reads graphs with onnx")
 torch = pytest.importorskip("torch", reason="the graphs are exported from PyTorch")
 pytest.importorskip("timm", reason="the graphs are exported from timm")
 
-from fozo.export.graph import build_graph  # noqa: E402
-from fozo.export.vit import read_vit  # noqa: E402
+from fozo.export.vit_graph import build_vit_graph  # noqa: E402
+from fozo.export.vit_model import read_vit  # noqa: E402
 from timm.layers import GluMlp, SwiGLUPacked  # noqa: E402
 from timm.models.deit import VisionTransformerDistilled  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
@@ -48,7 +48,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 
 
 def graph_of(model: Any) -> Any:
-    return build_graph(read_vit(model), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return build_vit_graph(read_vit(model), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def linears(model: Any) -> dict[str, bool]:

@@ -750,7 +750,8 @@ def test_export_goes_on_without_a_refused_int8(
 def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = real_data("models", "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors")
     pytest.importorskip("timm", reason="the graph is exported from timm")
-    from fozo.export.exporter import Request, export_model
+    from fozo.export.exporter import export_model
+    from fozo.export.model_request import Request
 
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))
     times(monkeypatch, 0.5)

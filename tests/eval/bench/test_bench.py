@@ -91,7 +91,7 @@ def test_torch_runs_residual_networks_without_fozo(bundle_path: Path) -> None:
     manifest = replace(bundle.manifest, model="resnet10t", classes=7, tunables={"norms": (1, 2, 2, 8)})
     residual = replace(bundle, manifest=manifest)
     images = np.zeros((2, 64, 64, 3), np.uint8)
-    options: dict[str, Any] = {"precision": "fp32", "threads": 1, "part": None}
+    options: dict[str, Any] = {"precision": "fp32", "threads": 1, "chunk_size": None}
     assert eager.make_step(residual, images, method="no_adapt", **options)().shape == (2, 7)
     with pytest.raises(InputError, match="resnet10t has no prompts"):
         eager.make_step(residual, images, method="fozo", **options)
@@ -263,7 +263,8 @@ def test_torch(demo_bundle: Bundle, cell: Cell) -> None:
 @pytest.fixture(scope="module")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
-    from fozo.export.exporter import Request, export_model
+    from fozo.export.exporter import export_model
+    from fozo.export.model_request import Request
 
     return export_model(Request("fozo_demo_vit"), tmp_path_factory.mktemp("demo") / "bundle").bundle
 

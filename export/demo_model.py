@@ -1,4 +1,4 @@
-"""The demonstration's model: a very small vision transformer for 32x32 images of handwritten digits."""
+"""Model of the demonstration: a very small vision transformer for 32x32 images of handwritten digits."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PRETRAINED_CFG: dict[str, Any] = {
 }
 
 
-def demo_model(seed: int = 0) -> torch.nn.Module:
-    """The demonstration's architecture with fresh weights; the trained ones lie in `DEMO_WEIGHTS`.
+def create_demo_model(seed: int = 0) -> torch.nn.Module:
+    """Return the demonstration's architecture with fresh weights; `DEMO_WEIGHTS` holds the trained ones.
 
     64 patches of 4x4 pixels and a class token, width 64, 6 blocks, 4 heads, 10 classes: 0.3 million
     parameters. Input: float32 [B, 3, 32, 32], normalised with mean and std 0.5; output: logits [B, 10].
 
     Args:
-        seed: of the fresh weights. The caller's random state is left as it was.
+        seed: seed of the fresh weights; the caller's random state stays as it is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

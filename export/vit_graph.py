@@ -1,0 +1,256 @@
+"""ONNX graph of a vision transformer, following the graph contract (docs/bundle.md).
+
+The graph is written node by node rather than traced. It stays small, uses standard operators only, and
+computes only what adaptation needs. In particular, only the tokens that the classifier reads leave the last
+block, so its queries, projection and MLP are computed for these alone; this is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from ..engine.model import NORMS, PROMPTS
+from ..engine.runtime.graph_contract import IMAGES
+from .onnx_builder import Axes, OnnxBuilder
+from .signature import OPSET, declare_inputs, declare_outputs
+from .vit_model import Block, Linear, Norm, Vit
+
+
+def select_vit_norms(vit: Vit, blocks: Iterable[int] | None = None) -> dict[str, int]:
+    """Return both norms of some blocks, in the order of computation, each with its number of channels.
+
+    Args:
+        vit: the model.
+        blocks: counted from 0; None selects all of them.
+    """
+    indices = range(len(vit.blocks)) if blocks is None else sorted(set(blocks))
+    return {f"blocks.{index}.{norm}": vit.width for index in indices for norm in ("norm1", "norm2")}
+
+
+def list_vit_tunables(vit: Vit, norms: Mapping[str, int]) -> dict[str, Axes]:
+    """Return the axes of each tunable input, by name, if these norms are tunable."""
+    tunables: dict[str, Axes] = {PROMPTS: ("R", "P", vit.width)}
+    if norms:
+        tunables[NORMS] = ("S", len(norms), 2, vit.width)
+    return tunables
+
+
+def build_vit_graph(
+    vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
+    """Build the graph of a model.
+
+    Args:
+        vit: the model.
+        mean: per channel, of images scaled to 0..1, subtracted inside the graph.
+        std: per channel, of images scaled to 0..1, divided by inside the graph.
+        norms: the norms, from `select_vit_norms`, whose gain and bias get a tunable addend.
+    """
+    b = OnnxBuilder()
+    norms = norms or {}
+    block_norms = _BlockNorms(b, vit, norms)
+    x = _write_tokens(b, vit, mean, std)
+    features: list[str] = []
+    for index, block in enumerate(vit.blocks):
+        normed = block_norms.write(x, block.norm1, f"blocks.{index}.norm1")
+        if index:
+            features.append(_write_readout(b, normed, vit, f"feature.{index}"))
+        last = index == len(vit.blocks) - 1
+        readout = vit.readout if last else None
+        x = _write_block(b, block_norms, x, normed, block, f"blocks.{index}", readout)
+    final = _write_norm(b, x, vit.norm, "norm")
+    features.append(_write_feature(b, final, vit, f"feature.{len(vit.blocks)}"))
+    _write_outputs(b, features, vit)
+    inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms))
+    outputs = declare_outputs(len(vit.head.weight), len(vit.blocks), vit.readout * vit.width, vit.width)
+    return b.model(inputs, outputs, OPSET, "fozo")
+
+
+class _BlockNorms:
+    """Writer of the blocks' layer norms, with addends to gain and bias where they are tunable.
+
+    The addends of all norms are one tensor `norms` `[S, M, 2, D]`, added to the stored values at once. Each
+    norm then reads its gain and bias `[S, 1, D]`.
+    """
+
+    def __init__(self, b: OnnxBuilder, vit: Vit, norms: Iterable[str]) -> None:
+        self._builder = b
+        self._parameters: dict[str, list[str]] = {}
+        tunable = tuple(norms)
+        if not tunable:
+            return
+        stored = {
+            f"blocks.{index}.{name}": getattr(block, name)
+            for index, block in enumerate(vit.blocks)
+            for name in ("norm1", "norm2")
+        }
+        values = np.stack([np.stack([stored[name].weight, stored[name].bias]) for name in tunable])[None]
+        total = b.node("Add", [NORMS, b.weight("norms.stored", values)], "norms/total")
+        rows = b.reshape(total, (0, 2 * len(tunable), vit.width), "norms/rows")
+        self._parameters = {name: [f"{name}.weight", f"{name}.bias"] for name in tunable}
+        b.split(rows, 1, [name for pair in self._parameters.values() for name in pair], "norms/split")
+
+    def write(self, x: str, norm: Norm, name: str) -> str:
+        """Write a norm of a block, tunable or not."""
+        if name not in self._parameters:
+            return _write_norm(self._builder, x, norm, name)
+        inputs = [x, *self._parameters[name]]
+        return self._builder.node("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
+
+
+def _write_tokens(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """Write the tokens before the first block, `[N, prefix + P + M, D]`.
+
+    Prompts come after the position embedding and get none.
+    """
+    patches = vit.grid[0] * vit.grid[1]
+    x = _write_patches(b, vit, mean, std)
+    if vit.norm_pre is None:
+        _write_embedding_moments(b, x, patches)
+    count = b.node("Shape", [IMAGES], "tokens/count", start=0, end=1)
+    shape = b.node("Concat", [count, b.ints(1, 1)], "tokens/shape", axis=0)
+    prefix = b.node("Expand", [b.weight("prefix", vit.prefix[None]), shape], "tokens/prefix")
+    prompts = b.node("Expand", [PROMPTS, shape], "tokens/prompts")
+    if vit.norm_pre is not None:
+        _write_embedding_moments(b, _write_norm(b, x, vit.norm_pre, "embedding/norm_pre"), patches)
+    x = b.node("Concat", [prefix, prompts, x], "tokens/concat", axis=1)
+    return x if vit.norm_pre is None else _write_norm(b, x, vit.norm_pre, "norm_pre")
+
+
+def _write_patches(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """Write the embedded patches with their positions, `[N, M, D]`; patches are cut out as bytes."""
+    (rows, columns), (ph, pw) = vit.grid, vit.patch_size
+    x = IMAGES
+    for axis, used, size in ((1, rows * ph, vit.image_size[0]), (2, columns * pw, vit.image_size[1])):
+        if used < size:  # a convolution ignores what does not fill a patch
+            x = b.slice(x, 0, used, axis, f"patch_embed/crop{axis}")
+    x = b.reshape(x, (0, rows, ph, columns, pw, 3), "patch_embed/grid")
+    x = b.node("Transpose", [x], "patch_embed/cut", perm=[0, 1, 3, 2, 4, 5])
+    x = b.reshape(x, (0, rows * columns, ph * pw * 3), "patch_embed/flatten")
+    x = b.node("Cast", [x], "patch_embed/cast", to=TensorProto.FLOAT)
+    patch = _merge_normalisation(vit.patch, mean, std)
+    if vit.patch_norm is None:  # position embedding and bias are one addition
+        assert patch.bias is not None
+        x = b.linear(x, patch.weight, None, "patch_embed.proj")
+        positions = b.weight("patch_embed.bias_and_positions", patch.bias + vit.positions)
+    else:
+        x = b.linear(x, patch.weight, patch.bias, "patch_embed.proj")
+        x = _write_norm(b, x, vit.patch_norm, "patch_embed.norm")
+        positions = b.weight("positions", vit.positions)
+    return b.node("Add", [x, positions], "patch_embed/positions")
+
+
+def _write_embedding_moments(b: OnnxBuilder, x: str, tokens: int) -> None:
+    """Write mean and biased variance over the patch tokens of each image `[N, 2, D]`."""
+    # A product and not ReduceMean, whose last bits depend on the number of images.
+    weights = b.weight("embedding.weights", np.full((1, 1, tokens), 1 / tokens))
+    mean = b.node("MatMul", [weights, x], "embedding/mean")
+    centered = b.node("Sub", [x, mean], "embedding/centred")
+    squares = b.node("Mul", [centered, centered], "embedding/squares")
+    variance = b.node("MatMul", [weights, squares], "embedding/variance")
+    b.node("Concat", [mean, variance], "embedding/concat", output="embedding", axis=1)
+
+
+def _merge_normalisation(patch: Linear, mean: tuple[float, ...], std: tuple[float, ...]) -> Linear:
+    """Return the patch embedding of bytes 0..255, which includes `(x / 255 - mean) / std`."""
+    assert patch.bias is not None
+    weight = patch.weight.astype(np.float64).reshape(len(patch.weight), -1, 3)
+    bias = patch.bias - (weight * (np.asarray(mean) / np.asarray(std))).sum(axis=(1, 2))
+    return Linear((weight / (255 * np.asarray(std))).reshape(patch.weight.shape), bias)
+
+
+def _write_block(
+    b: OnnxBuilder, norms: _BlockNorms, x: str, normed: str, block: Block, name: str, readout: int | None
+) -> str:
+    """Write one block; only the first `readout` tokens leave it, or all of them if that is None."""
+    query_tokens = normed
+    if readout is not None:
+        x, query_tokens = (
+            b.slice(tokens, 0, readout, 1, f"{name}/keep_{label}")
+            for tokens, label in ((x, "x"), (normed, "queries"))
+        )
+    attention = _write_attention(b, query_tokens, normed, block, f"{name}.attn")
+    x = b.node("Add", [x, attention], f"{name}/attn_residual")
+    hidden = norms.write(x, block.norm2, f"{name}.norm2")
+    return b.node("Add", [x, _write_mlp(b, hidden, block, f"{name}.mlp")], f"{name}/mlp_residual")
+
+
+def _write_attention(b: OnnxBuilder, query_tokens: str, key_tokens: str, block: Block, name: str) -> str:
+    """Write the attention of the query tokens over the key tokens."""
+    width = len(block.query.weight) // block.heads
+    scale = width**-0.5
+    query, scale_after = block.query, block.query_norm is not None
+    if not scale_after:
+        query = Linear(query.weight * scale, None if query.bias is None else query.bias * scale)
+
+    def write_heads(x: str, linear: Linear, norm: Norm | None, label: str, perm: list[int]) -> str:
+        y = b.linear(x, linear.weight, linear.bias, f"{name}.{label}")
+        y = b.reshape(y, (0, 0, block.heads, width), f"{name}.{label}/heads")
+        if norm is not None:
+            y = _write_norm(b, y, norm, f"{name}.{label}_norm")
+        return b.node("Transpose", [y], f"{name}.{label}/transpose", perm=perm)
+
+    q = write_heads(query_tokens, query, block.query_norm, "query", [0, 2, 1, 3])
+    if scale_after:
+        q = b.node("Mul", [q, b.weight(f"{name}.scale", np.asarray(scale))], f"{name}/scale")
+    k = write_heads(key_tokens, block.key, block.key_norm, "key", [0, 2, 3, 1])
+    v = write_heads(key_tokens, block.value, None, "value", [0, 2, 1, 3])
+    weights = b.node("Softmax", [b.node("MatMul", [q, k], f"{name}/scores")], f"{name}/softmax", axis=-1)
+    y = b.node("MatMul", [weights, v], f"{name}/mix")
+    y = b.node("Transpose", [y], f"{name}/untranspose", perm=[0, 2, 1, 3])
+    y = b.reshape(y, (0, 0, block.heads * width), f"{name}/unheads")
+    if block.attention_norm is not None:
+        y = _write_norm(b, y, block.attention_norm, f"{name}.norm")
+    return b.linear(y, block.proj.weight, block.proj.bias, f"{name}.proj")
+
+
+def _write_mlp(b: OnnxBuilder, x: str, block: Block, name: str) -> str:
+    x = b.linear(x, block.fc1.weight, block.fc1.bias, f"{name}.fc1")
+    if block.gate is None:
+        x = _write_activation(b, x, block.activation, f"{name}/act")
+    else:
+        half = len(block.fc1.weight) // 2
+        halves = [b.slice(x, half * i, half * (i + 1), 2, f"{name}/half{i}") for i in range(2)]
+        active = 0 if block.gate == "first" else 1
+        halves[active] = _write_activation(b, halves[active], block.activation, f"{name}/act")
+        x = b.node("Mul", halves, f"{name}/gate")
+    if block.mlp_norm is not None:
+        x = _write_norm(b, x, block.mlp_norm, f"{name}.norm")
+    return b.linear(x, block.fc2.weight, block.fc2.bias, f"{name}.fc2")
+
+
+def _write_activation(b: OnnxBuilder, x: str, activation: str, name: str) -> str:
+    if activation in ("gelu", "gelu_tanh"):
+        return b.node("Gelu", [x], name, approximate="tanh" if activation == "gelu_tanh" else "none")
+    if activation == "relu":
+        return b.node("Relu", [x], name)
+    # SiLU and QuickGELU are x · sigmoid(c x), with c = 1 and 1.702.
+    scaled = x
+    if activation == "quick_gelu":
+        scaled = b.node("Mul", [x, b.weight("quick_gelu", np.asarray(1.702))], f"{name}/scale")
+    return b.node("Mul", [x, b.node("Sigmoid", [scaled], f"{name}/sigmoid")], name)
+
+
+def _write_norm(b: OnnxBuilder, x: str, norm: Norm, name: str) -> str:
+    weights = [b.weight(f"{name}.weight", norm.weight), b.weight(f"{name}.bias", norm.bias)]
+    return b.node("LayerNormalization", [x, *weights], name, axis=-1, epsilon=norm.epsilon)
+
+
+def _write_readout(b: OnnxBuilder, normed: str, vit: Vit, name: str) -> str:
+    """Write the feature `[N, 1, F]` of a block from the normalised tokens after it."""
+    return _write_feature(b, b.slice(normed, 0, vit.readout, 1, f"{name}/tokens"), vit, name)
+
+
+def _write_feature(b: OnnxBuilder, tokens: str, vit: Vit, name: str) -> str:
+    return tokens if vit.readout == 1 else b.reshape(tokens, (0, 1, vit.readout * vit.width), name)
+
+
+def _write_outputs(b: OnnxBuilder, features: list[str], vit: Vit) -> None:
+    b.node("Concat", features, "features/concat", output="features", axis=1)
+    last = b.reshape(features[-1], (0, vit.readout * vit.width), "head/input")
+    weights = [b.weight("head.weight", vit.head.weight.T), b.weight("head.bias", vit.head_bias)]
+    b.node("Gemm", [last, *weights], "head", output="logits")
