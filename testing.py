@@ -18,7 +18,18 @@ from .engine.errors import BundleError, FozoError
 from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction
 from .engine.interface.method_options import describe
 from .engine.interface.request import Request, Requests, drive
-from .engine.model import FloatArray, Forward, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from .engine.model import (
+    BATCH_STATISTICS,
+    NORMS,
+    PROMPTS,
+    FloatArray,
+    Forward,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    SourceStatistics,
+    Tunables,
+)
 from .engine.state import State, iterate_values
 from .engine.streams.adapter import Adapter
 
@@ -69,7 +80,7 @@ class StandInNetwork:
             head_weight=draw(classes, width),
             head_bias=draw(classes),
             source=source,
-            tunables=("norms", "batch_statistics") if batch_norms else ("prompts", "norms"),
+            tunables=(NORMS, BATCH_STATISTICS) if batch_norms else (PROMPTS, NORMS),
             norms=norms,
         )
 
@@ -77,13 +88,13 @@ class StandInNetwork:
         """Compute one forward."""
         pixels = images.reshape(len(images), -1, 3).astype(np.float32) / 255
         hidden = pixels.reshape(len(images), -1) @ self._images
-        if "prompts" in tunables:
-            positions = np.arange(1, tunables["prompts"].shape[1] + 1, dtype=np.float32)[:, None]
-            hidden = hidden + np.sin(positions * tunables["prompts"]).sum(axis=1) @ self._prompts
-        if "norms" in tunables:
-            hidden = hidden + tunables["norms"].reshape(len(tunables["norms"]), -1) @ self._norms
-        if "batch_statistics" in tunables:
-            hidden = hidden - tunables["batch_statistics"] * hidden.mean(axis=0)
+        if PROMPTS in tunables:
+            positions = np.arange(1, tunables[PROMPTS].shape[1] + 1, dtype=np.float32)[:, None]
+            hidden = hidden + np.sin(positions * tunables[PROMPTS]).sum(axis=1) @ self._prompts
+        if NORMS in tunables:
+            hidden = hidden + tunables[NORMS].reshape(len(tunables[NORMS]), -1) @ self._norms
+        if BATCH_STATISTICS in tunables:
+            hidden = hidden - tunables[BATCH_STATISTICS] * hidden.mean(axis=0)
         features = np.tanh(hidden).reshape(len(images), 2, -1).astype(np.float32)
         logits = features[:, -1] @ self.info.head_weight.T + self.info.head_bias
         return Outputs(logits, features, np.stack([pixels.mean(axis=1), pixels.var(axis=1)], axis=1))

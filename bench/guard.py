@@ -167,11 +167,11 @@ def run(network: Remembering, spec: str, batches: Iterable[Batch], verbose: bool
     score = Score()
     for batch in batches:
         prediction, before = adapter.step(batch.images), score.correct
-        score.add(batch, prediction.logits, prediction.guarded)
+        score.add(batch, prediction.logits, prediction.frozen)
         if verbose:
             shown = {name: round(value, 3) for name, value in prediction.diagnostics.items() if name in SHOWN}
             right = score.correct - before
-            print("   ", f"{right:2d}/{len(batch.labels):2d}", "frozen" if prediction.guarded else "", shown)
+            print("   ", f"{right:2d}/{len(batch.labels):2d}", "frozen" if prediction.frozen else "", shown)
     score.alarms = getattr(adapter.state, "alarms", 0)
     score.shadows = getattr(adapter.state, "shadows", 0)
     return score

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..engine.names import PROVIDERS
+from ..engine.names import DEFAULT_SEED, PROVIDERS
 from .option_types import Names, Numbers
 
 Decorator = Callable[[Any], Any]
@@ -17,7 +17,6 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 PATH = click.Path(path_type=Path)
 DEFAULT_BUNDLE = Path("bundle")
-DEFAULT_SEED = 2000
 CALIBRATION_IMAGES, HELD_OUT_IMAGES = 256, 512
 METHOD_FORM = "[LABEL=]NAME[:OPTION=VALUE,…]"
 

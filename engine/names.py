@@ -1,4 +1,4 @@
-"""Names that the command line offers, in a module that loads nothing."""
+"""Names and defaults that the command line offers, in a module that loads nothing."""
 
 from __future__ import annotations
 
@@ -8,3 +8,5 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
     "openvino-bf16": "OpenVINOExecutionProvider",
 }
+
+DEFAULT_SEED = 2000  # that of FOZO's official runs

@@ -28,14 +28,21 @@ class Prediction:
         forwards: forwards over the batch that were used for it.
         loss: the adaptation loss, where the method has one.
         diagnostics: numbers that a person would plot (`epsilon`, `rate`, `entropy`, …).
-        guarded: the frozen network answered instead of the method.
+        fallback: the method's loss, logits or state was not finite; the frozen network answered.
+        guarded: the guard left the batch to the frozen network.
     """
 
     logits: FloatArray
     forwards: int
     loss: float | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    fallback: bool = False
     guarded: bool = False
+
+    @property
+    def frozen(self) -> bool:
+        """True if the frozen network answered instead of the method."""
+        return self.fallback or self.guarded
 
     @property
     def probabilities(self) -> FloatArray:

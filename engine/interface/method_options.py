@@ -36,8 +36,11 @@ class Option:
 
 
 def describe(method: Any) -> list[Option]:
-    """Return a method's options with their values; the options of a wrapped method come first."""
-    hints = get_type_hints(type(method))
+    """Return a method's options with their values; the options of a wrapped method come first.
+
+    Of a class, these are the options that it declares, with their defaults.
+    """
+    hints = get_type_hints(method if isinstance(method, type) else type(method))
     wrapped = getattr(method, "method", None)
     return ([] if wrapped is None else describe(wrapped)) + [
         Option(f.name, _describe_kind(hints[f.name]), getattr(method, f.name), f.metadata["help"])

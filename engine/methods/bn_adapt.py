@@ -10,7 +10,7 @@ import numpy as np
 from ..interface.method import Binding, Prediction, State, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import ImageArray, ModelInfo
+from ..model import BATCH_STATISTICS, ImageArray, ModelInfo
 from ..statistics.objective import entropy
 
 
@@ -44,7 +44,7 @@ class BnAdapt:
         Raises:
             BundleError: the network has no batch norms.
         """
-        model.require_tunable("batch_statistics", self.name)
+        model.require_tunable(BATCH_STATISTICS, self.name)
         return BoundBnAdapt(self, model)
 
 
@@ -64,6 +64,6 @@ class BoundBnAdapt(Binding[BnAdapt]):
     def predict(self, state: State, images: ImageArray) -> Requests[Prediction]:
         """Predict a batch by its own statistics."""
         share = len(images) / (len(images) + self.options.prior)
-        (outputs,) = yield Request(images, [{"batch_statistics": np.asarray([share], np.float32)}])
+        (outputs,) = yield Request(images, [{BATCH_STATISTICS: np.asarray([share], np.float32)}])
         mean_entropy = float(entropy(outputs.logits).mean())
         return Prediction(outputs.logits, 1, diagnostics={"entropy": mean_entropy, "batch_share": share})

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
+from ..model import PROMPTS, FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from ..search import cma, spsa
 from ..search.cma import CovarianceForm, Search
 from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
@@ -142,7 +142,7 @@ class Foa:
             BundleError: the bundle has no source statistics for this graph, or no prompts to tune.
         """
         source = model.require_source(self.name)
-        model.require_tunable("prompts", self.name)
+        model.require_tunable(PROMPTS, self.name)
         return BoundFoa(self, model, source)
 
 
@@ -179,7 +179,7 @@ class BoundFoa(Binding[Foa]):
         center = update_average(state.center, np.mean(means, axis=0), options.shift_decay)
         unshifted = best.logits
         if options.output == "clean":
-            (clean,) = yield Request(images, [{"prompts": _build_mean_prompts(state)}])
+            (clean,) = yield Request(images, [{PROMPTS: _build_mean_prompts(state)}])
             unshifted = clean.logits
         inclusive = options.shift_update == "inclusive"
         logits = unshifted + self._compute_offset(center if inclusive else state.center)
@@ -204,7 +204,7 @@ class BoundFoa(Binding[Foa]):
     def predict(self, state: FoaState, images: ImageArray) -> Requests[Prediction]:
         """Predict with the last batch's best prompts, or the search's mean, and the current shift."""
         prompts = state.best[None] if self.options.output == "best" else _build_mean_prompts(state)
-        (outputs,) = yield Request(images, [{"prompts": prompts}])
+        (outputs,) = yield Request(images, [{PROMPTS: prompts}])
         logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
@@ -223,7 +223,7 @@ class BoundFoa(Binding[Foa]):
         best: _Candidate | None = None
         losses, means = [], []
         for start in range(0, len(prompts), at_once):
-            tunables = [{"prompts": candidate[None]} for candidate in prompts[start : start + at_once]]
+            tunables = [{PROMPTS: candidate[None]} for candidate in prompts[start : start + at_once]]
             answers = yield Request(images, tunables)
             for index, outputs in enumerate(answers, start):
                 candidate = self._evaluate(index, outputs, offset, past)

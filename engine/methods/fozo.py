@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import FloatArray, ImageArray, ModelInfo, SourceStatistics
+from ..model import PROMPTS, FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
 from ..search.schedule import Constants, Schedule, advance
 from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
@@ -134,7 +134,7 @@ class Fozo:
             BundleError: the bundle has no source statistics for this graph, or no prompts to tune.
         """
         source = model.require_source(self.name)
-        model.require_tunable("prompts", self.name)
+        model.require_tunable(PROMPTS, self.name)
         return BoundFozo(self, model, source)
 
     @property
@@ -221,7 +221,7 @@ class BoundFozo(Binding[Fozo]):
 
     def predict(self, state: FozoState, images: ImageArray) -> Requests[Prediction]:
         """Predict with the unperturbed prompts and the current shift."""
-        (outputs,) = yield Request(images, [{"prompts": state.prompts[None]}])
+        (outputs,) = yield Request(images, [{PROMPTS: state.prompts[None]}])
         logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
@@ -230,7 +230,7 @@ class BoundFozo(Binding[Fozo]):
     ) -> Requests[list[_Candidate]]:
         """Request the forwards at `prompts ± ε direction`; keep only what the loss needs of them."""
         step = np.float32(state.schedule.epsilon) * direction
-        pair = [{"prompts": (state.prompts + sign * step)[None]} for sign in (np.float32(1), np.float32(-1))]
+        pair = [{PROMPTS: (state.prompts + sign * step)[None]} for sign in (np.float32(1), np.float32(-1))]
         outputs = yield Request(images, pair)
         return [
             _Candidate(o.logits, o.features if self.options.window else None, Moments.of(o.features))
@@ -274,5 +274,5 @@ class BoundFozo(Binding[Fozo]):
         if self.options.output == "mean":
             mean: FloatArray = np.mean([candidate.logits for candidate in candidates], axis=0)
             return mean
-        (outputs,) = yield Request(images, [{"prompts": state.prompts[None]}])
+        (outputs,) = yield Request(images, [{PROMPTS: state.prompts[None]}])
         return outputs.logits

@@ -17,7 +17,17 @@ from ..errors import BundleError
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from ..model import (
+    BATCH_STATISTICS,
+    NORMS,
+    PROMPTS,
+    FloatArray,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    SourceStatistics,
+    Tunables,
+)
 from ..search.norm_selection import select_norms
 from ..search.spsa import draw_uniform
 from ..statistics.activation_shift import compute_logit_offset, compute_shift
@@ -126,16 +136,16 @@ class Pizo:
                 other (batch statistics), so that none can have a perturbation of its own.
         """
         source = model.require_source(self.name)
-        if "batch_statistics" in model.tunables:
+        if BATCH_STATISTICS in model.tunables:
             raise BundleError(
                 f"{self.name} perturbs every image on its own, and {model.name} normalises over the batch; "
                 "use zoa for residual networks"
             )
         if self.tune != "norms":
-            model.require_tunable("prompts", self.name)
+            model.require_tunable(PROMPTS, self.name)
         rows = slice(0, 0)
         if self.tune != "prompts":
-            model.require_tunable("norms", self.name)
+            model.require_tunable(NORMS, self.name)
             names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
             order = list(model.norms)
             rows = slice(order.index(names[0]), order.index(names[-1]) + 1)

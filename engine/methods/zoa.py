@@ -17,7 +17,16 @@ from ..errors import BundleError
 from ..interface.method import Binding, Prediction, State, Step, optional_array, variable_length_array
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from ..model import (
+    BATCH_STATISTICS,
+    NORMS,
+    FloatArray,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    SourceStatistics,
+    Tunables,
+)
 from ..search import spsa
 from ..search.bank import Bank, Offsets, Similarity, compute_change, save
 from ..search.norm_selection import select_norms
@@ -119,7 +128,7 @@ class Zoa:
             BundleError: the bundle has no source statistics for this graph, or no norms that can be adapted.
         """
         source = model.require_source(self.name)
-        model.require_tunable("norms", self.name)
+        model.require_tunable(NORMS, self.name)
         names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
         return BoundZoa(self, model, source, NormLayout.of(model, names))
 
@@ -163,7 +172,7 @@ class NormLayout:
         ends = np.cumsum(widths)
         # A network with batch norms is adapted as one that normalises with the statistics of the batch.
         constants: Tunables = (
-            {"batch_statistics": np.ones(1, np.float32)} if "batch_statistics" in model.tunables else {}
+            {BATCH_STATISTICS: np.ones(1, np.float32)} if BATCH_STATISTICS in model.tunables else {}
         )
         return cls(
             rows=tuple((index[name], model.norms[name]) for name in names),
@@ -180,7 +189,7 @@ class NormLayout:
         for row, width in self.rows:
             norms[0, row, :, :width] = values[start : start + 2 * width].reshape(2, width)
             start += 2 * width
-        return {"norms": norms, **self.constants}
+        return {NORMS: norms, **self.constants}
 
 
 @dataclass(frozen=True, eq=False)

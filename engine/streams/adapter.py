@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..interface.method import AnyBoundMethod, AnyMethod, Prediction, State
 from ..interface.request import answer_with, drive
 from ..model import Forward, ImageArray
+from ..names import DEFAULT_SEED
 from ..registry import get_options
 from ..registry import method as configured_method
 from ..runtime.network import Network
@@ -20,7 +21,6 @@ from ..wrappers.fallback import step_with_fallback
 from . import checkpoint
 
 DEFAULT_METHOD = "pizo"
-DEFAULT_SEED = 2000  # FOZO's official runs
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class StreamState:
 
     Attributes:
         method: state of the method.
-        guarded: batches that the frozen network answered instead of the method since the last reset.
+        frozen_batches: batches that the frozen network answered instead of the method since the last reset.
     """
 
     method: State
-    guarded: int = 0
+    frozen_batches: int = 0
 
     def after(self, prediction: Prediction, method: State) -> StreamState:
         """Return the state after a batch.
@@ -42,7 +42,7 @@ class StreamState:
             prediction: the answer to the batch.
             method: state of the method after it.
         """
-        return StreamState(method, self.guarded + prediction.guarded)
+        return StreamState(method, self.frozen_batches + prediction.frozen)
 
 
 class Adapter:
@@ -78,9 +78,9 @@ class Adapter:
         return self._state.method
 
     @property
-    def guarded(self) -> int:
+    def frozen_batches(self) -> int:
         """Number of batches that the frozen network answered instead of the method since the last reset."""
-        return self._state.guarded
+        return self._state.frozen_batches
 
     @classmethod
     def open(

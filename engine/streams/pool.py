@@ -17,10 +17,11 @@ from ..errors import FozoError, InputError
 from ..interface.method import AnyMethod, Prediction, State, Step
 from ..interface.request import Request
 from ..model import ImageArray, Outputs
+from ..names import DEFAULT_SEED
 from ..registry import method as configured_method
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
-from .adapter import DEFAULT_METHOD, DEFAULT_SEED, Adapter, StreamState
+from .adapter import DEFAULT_METHOD, Adapter, StreamState
 from .stacking import group_requests, run_stacked
 
 Key = TypeVar("Key", bound=Hashable)

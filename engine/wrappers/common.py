@@ -8,7 +8,6 @@ from dataclasses import replace
 from ..errors import InputError
 from ..interface.method import AnyMethod
 from ..interface.method_options import Option, configure, describe
-from ..methods.no_adapt import NoAdapt
 from .domain_states import Domains
 from .guard import Guarded
 from .interval import Interval
@@ -25,12 +24,10 @@ OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off"}
 
 def list_common_options() -> list[Option]:
     """Return the options that every method has, with their defaults."""
-    method: AnyMethod = NoAdapt()
-    for wrap in _WRAPPERS.values():
-        method = wrap(method)
     return [
         replace(option, kind=_describe_kind(option), default=OFF.get(option.name, option.default))
-        for option in describe(method)
+        for wrap in _WRAPPERS.values()
+        for option in describe(wrap)
     ]
 
 
@@ -41,7 +38,7 @@ def wrap_method(method: AnyMethod, options: Mapping[str, object]) -> AnyMethod:
         InputError: a value cannot be used, or is for something that is not switched on.
     """
     for switch, wrap in _WRAPPERS.items():
-        names = {option.name for option in describe(wrap(NoAdapt()))}
+        names = {option.name for option in describe(wrap)}
         changes = {name: value for name, value in options.items() if name in names}
         if switch in changes and not _is_off(switch, changes[switch]):
             method = configure(wrap(method), changes)

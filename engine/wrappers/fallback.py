@@ -34,7 +34,7 @@ def step_with_fallback(method: AnyBoundMethod, state: State, images: ImageArray)
         logits=np.where(finite_images, outputs.logits, np.float32(0)),
         forwards=prediction.forwards + 1,
         loss=None,
-        guarded=True,
+        fallback=True,
         diagnostics={"nonfinite_images": float((~finite_images).sum())},
     )
     return frozen, replace(state, step=state.step + 1)

@@ -132,7 +132,7 @@ class BoundGuard(BoundWrapper[Guarded]):
         recorder = RequestRecorder(images)
         prediction, inner = yield from recorder.record(step_with_fallback(self.inner, state.inner, images))
         next_state = replace(state, step=state.step + 1, inner=inner, look_in=max(state.look_in - 1, 0))
-        if prediction.guarded:
+        if prediction.fallback:
             return prediction, next_state
         pool = PredictionPool.of(softmax(prediction.logits)).after(state.pool)
         averages, jump = self._update_averages(state, pool, prediction)

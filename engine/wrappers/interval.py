@@ -85,7 +85,7 @@ class BoundInterval(BoundWrapper[Interval]):
         # The step has a fallback of its own: images that broke it must not come back with the next ones.
         update, inner = yield from step_with_fallback(self.inner, state.inner, stored)
         forwards = prediction.forwards - (-update.forwards * len(stored) // len(images))
-        diagnostics = {**update.diagnostics, **prediction.diagnostics, "updated": float(not update.guarded)}
+        diagnostics = {**update.diagnostics, **prediction.diagnostics, "updated": float(not update.fallback)}
         adapted = replace(prediction, forwards=forwards, loss=update.loss, diagnostics=diagnostics)
         return adapted, IntervalState(state.step + 1, state.seed, inner, stored[:0].copy())
 

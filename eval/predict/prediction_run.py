@@ -43,7 +43,7 @@ class PredictionRun:
                 adapter.load(state_file)
         self._adapter, self._writer, self._state_file = adapter, writer, state_file
         self._on_images: Callable[[int], None] = _ignore
-        self._initial_guarded = adapter.guarded
+        self._initial_frozen = adapter.frozen_batches
         self._images = self._skipped = self._unreadable = 0
         # The state after the last batch whose rows are on disk.
         self._written_state = adapter.snapshot()
@@ -102,9 +102,10 @@ class PredictionRun:
     def _summarize(self) -> str:
         seconds = time.monotonic() - self._start
         rate = (self._images - self._skipped) / max(seconds, 1e-9)
+        frozen = self._adapter.frozen_batches - self._initial_frozen
         saved = self._state_file is not None and self._state_file.exists()
         state = f"; state: {self._state_file}" if saved else ""
         return (
             f"{self._images:,} images, {self._skipped:,} unreadable, {seconds:.1f} s, {rate:.1f} images/s, "
-            f"guarded batches: {self._adapter.guarded - self._initial_guarded}{state}"
+            f"answered by the frozen network: {frozen} batches{state}"
         )

@@ -25,7 +25,7 @@ class MethodResult:
         right: whether each image was right, in the order in which they came.
         batches: batches processed.
         forwards: forwards over a batch, summed.
-        guarded: batches on which the guard stepped in.
+        guarded: batches that the frozen network answered, because of the guard or of numbers not finite.
         seconds: wall time spent in the method's steps; loading images is not in it.
         peak_bytes: largest resident memory of the process during its steps.
     """

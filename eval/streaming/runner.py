@@ -189,7 +189,7 @@ def _count(
         share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
         result.batches += share
         result.forwards += share * prediction.forwards
-        result.guarded += share * prediction.guarded
+        result.guarded += share * prediction.frozen
         result.seconds += share * seconds
         result.peak_bytes = max(result.peak_bytes, peak)
     return correct

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...engine.errors import InputError
+from ...engine.names import DEFAULT_SEED
 from ...engine.records import RecordError, load_record, to_dict
-from ...engine.streams.adapter import DEFAULT_SEED
 from ..datasets.dataset_request import OPTION_FIELDS, PATH_FIELDS, DatasetRequest
 from ..protocol import Setting
 

@@ -170,7 +170,7 @@ def test_every_method_adapts_it(case: Case, network: Network, name: str) -> None
         assert prediction.logits.shape == (count, case.model.classes or 1000)
         assert prediction.logits.dtype == np.float32
         assert np.isfinite(prediction.logits).all()
-        assert not prediction.guarded
+        assert not prediction.frozen
         assert prediction.loss is None or np.isfinite(prediction.loss)
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, rtol=1e-12)
         assert adapter.state.step == step + 1

@@ -459,7 +459,7 @@ def test_methods_that_need_no_prompts(method: str, bundle: Bundle, tmp_path: Pat
     adapter = Adapter.open(stored.path, method=method, workers=1)
     for size in (8, 1, 3):
         prediction = adapter.step(some_images(size, seed=size))
-        assert np.isfinite(prediction.logits).all() and not prediction.guarded
+        assert np.isfinite(prediction.logits).all() and not prediction.frozen
 
 
 @pytest.mark.parametrize("method", ["bn_adapt", "zoa"])

@@ -75,7 +75,7 @@ def summary(source: Source) -> str:
             f"Rates are means over the domains, clean images left out{spread}.",
             *([gain] if len(source.labels) > 1 else []),
             "ECE is the expected calibration error over 15 bins; NLL the negative log-likelihood of the"
-            " label, in nats. Forwards are per batch; guarded are batches that triggered the guard;"
+            " label, in nats. Forwards are per batch; guarded are batches that the frozen network answered;"
             " memory is the peak of the whole process, not of the method alone.",
         ]
     )

@@ -111,7 +111,7 @@ def test_a_stream_of_ragged_batches(network: Network, tmp_path: Path) -> None:
     for step, size in enumerate((7, 1, 2, 8, 4)):
         batch = images(size, seed=step)
         prediction = adapter.step(batch)
-        assert np.isfinite(prediction.logits).all() and not prediction.guarded
+        assert np.isfinite(prediction.logits).all() and not prediction.frozen
         fresh = Adapter(network, BnAdapt())
         for other in (fresh.step(batch), predict_on(network, fresh.method, fresh.state, batch)):
             np.testing.assert_array_equal(other.logits, prediction.logits)

@@ -175,14 +175,14 @@ def test_predictions_and_states(either_network: Network, stream: list[ImageArray
         assert prediction.logits.shape == (len(images), either_network.info.classes)
         assert prediction.logits.dtype == np.float32
         assert np.isfinite(prediction.logits).all()
-        assert not prediction.guarded or name in WRAPPED
+        assert not prediction.frozen or name in WRAPPED
         assert prediction.probabilities.shape == prediction.logits.shape
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, rtol=1e-12)
         assert prediction.loss is None or np.isfinite(prediction.loss)
         assert all(type(value) is float and np.isfinite(value) for value in prediction.diagnostics.values())
         assert all(np.isfinite(v).all() for _, v in iterate_values(adapter.state) if v is not None)
         assert (adapter.state.step, adapter.state.seed) == (index + 1, adapter.seed)
-    assert adapter.guarded == 0 or name in WRAPPED
+    assert adapter.frozen_batches == 0 or name in WRAPPED
 
 
 @every_method
@@ -193,7 +193,7 @@ def test_batch_sizes(either_network: Network, random_images: MakeImages, name: s
         prediction = adapter.step(random_images(size, seed=batch))
         assert prediction.logits.shape[0] == size
         assert np.isfinite(prediction.logits).all()
-        assert not prediction.guarded or name in WRAPPED
+        assert not prediction.frozen or name in WRAPPED
 
 
 @every_method
@@ -254,7 +254,7 @@ def test_reset_is_the_start_bit_for_bit(either_network: Network, stream: list[Im
     assert state_bits(adapter.state) != start
     adapter.reset()
     assert state_bits(adapter.state) == start
-    assert adapter.guarded == 0
+    assert adapter.frozen_batches == 0
     assert_identical(run(adapter, stream), first)
 
 
@@ -520,7 +520,7 @@ def test_wrong_images_leave_the_stream_as_it_was(
     with pytest.raises(InputError, match="expected images"):
         adapter.step(images)
     assert state_bits(adapter.state) == before
-    assert adapter.guarded == 0
+    assert adapter.frozen_batches == 0
 
 
 # --- options

@@ -278,5 +278,5 @@ def test_a_broken_image_becomes_no_support() -> None:
     _, state = step_on(network, method, method.bind(network.info).init(0), numbered_images(0, 1, 2))
     network.features[4] = np.nan
     prediction, following = fallback_step_on(network, method, state, numbered_images(3, 4))
-    assert prediction.guarded
+    assert prediction.fallback
     assert following == replace(state, step=2)

@@ -70,13 +70,13 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def assert_refused(path: Path, adapter: Adapter, match: str | None = None) -> None:
     """A StateError that names the file and says what to do; the adapter goes on as if nothing happened."""
-    before, guarded = adapter.state, adapter.guarded
+    before, frozen = adapter.state, adapter.frozen_batches
     with pytest.raises(StateError, match=match) as caught:
         adapter.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert adapter.state is before
-    assert adapter.guarded == guarded
+    assert adapter.frozen_batches == frozen
     adapter.step(images(5))
 
 
@@ -117,11 +117,11 @@ def test_loading_an_early_state_forgets_what_it_did_not_have(stand_in: StandIn, 
 
 def test_count_of_guarded_batches_is_kept(stand_in: StandIn, tmp_path: Path) -> None:
     adapter = running(stand_in)
-    adapter.restore(replace(adapter.snapshot(), guarded=3))
+    adapter.restore(replace(adapter.snapshot(), frozen_batches=3))
     adapter.save(tmp_path / "state.npz")
     other = running(stand_in, batches=0)
     other.load(tmp_path / "state.npz")
-    assert other.guarded == 3
+    assert other.frozen_batches == 3
 
 
 def test_equal_states_give_equal_files(stand_in: StandIn, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class Pair:
     def check(self) -> None:
         for key, inside in self.inside.items():
             assert state_bits(inside.state) == state_bits(self.alone[key].state), key
-            assert inside.guarded == self.alone[key].guarded
+            assert inside.frozen_batches == self.alone[key].frozen_batches
 
 
 # --- the same bits
@@ -174,7 +174,7 @@ def test_the_guard_is_that_of_each_stream(watched: Watched, random_images: MakeI
     white = np.full((2, 32, 32, 3), 255, np.uint8)
     for turn in range(3):
         pair.step({"a": random_images(2, seed=turn), "b": white, "c": random_images(3, seed=turn)})
-    assert {key: stream.guarded for key, stream in pair.inside.items()} == {"a": 0, "b": 3, "c": 0}
+    assert {key: stream.frozen_batches for key, stream in pair.inside.items()} == {"a": 0, "b": 3, "c": 0}
 
 
 def test_answers_do_not_hold_those_of_other_streams(network: Network, random_images: MakeImages) -> None:

@@ -258,7 +258,7 @@ def test_interval_updates_do_not_bring_images_of_another_domain_along() -> None:
 def test_answers_that_are_not_finite() -> None:
     """The frozen network answers; the domains are followed all the same."""
     predictions, states = run(Domains(Tally(breaks=1)), [64 * letter for letter in "ABBA"])
-    assert [prediction.guarded for prediction in predictions] == [False, True, True, False]
+    assert [prediction.fallback for prediction in predictions] == [False, True, True, False]
     assert [prediction.forwards for prediction in predictions] == [1, 4, 2, 2]
     assert changes(predictions) == [1, 3]
     np.testing.assert_array_equal(predictions[1].logits, np.tile([0, 1, 0, 0], (64, 1)))
@@ -273,7 +273,7 @@ def test_an_embedding_that_is_not_finite_changes_nothing(size: int) -> None:
     adapter.step(batch(16 * "A"))
     before = adapter.state
     network.ill = True
-    assert adapter.step(batch(size * "B")).guarded
+    assert adapter.step(batch(size * "B")).fallback
     assert state_bits(adapter.state) == state_bits(replace(before, step=3))
     network.ill = False
     assert adapter.step(batch(64 * "B")).diagnostics["domain_changed"] == 1
@@ -295,7 +295,7 @@ def test_a_state_that_is_not_finite_is_found_among_the_earlier_ones() -> None:
             return Spoilt(self, model, self.method.bind(model))
 
     adapter = Adapter(Scripted(), SpoiltDomains(Tally()))
-    assert adapter.step(batch("A")).guarded
+    assert adapter.step(batch("A")).fallback
     assert adapter.state.earlier == ()  # type: ignore[attr-defined]
 
 
@@ -377,7 +377,7 @@ def test_equals_an_adapter_for_each_domain(
         found = together.step(looks(letter, at))
         assert found.logits.tobytes() == expected.logits.tobytes(), at
         assert state_bits(together.state.inner) == state_bits(own.state), at  # type: ignore[attr-defined]
-        assert found.diagnostics["domain_changed"] == changed and not found.guarded
+        assert found.diagnostics["domain_changed"] == changed and not found.frozen
         assert found.loss == expected.loss
         assert found.forwards == expected.forwards * (1 + changed) == (counted.images - before) / 64
         number += 1

@@ -109,7 +109,7 @@ def started(stand_in: StandIn, method: AnyMethod) -> tuple[Adapter, Sick]:
     network = Sick(stand_in())
     adapter = Adapter(network, method, seed=4)
     for batch in range(3):
-        assert not adapter.step(images(6, batch)).guarded
+        assert not adapter.step(images(6, batch)).fallback
     return adapter, network
 
 
@@ -126,9 +126,9 @@ def test_nothing_is_learnt_from_a_bad_batch(
     frozen = network(images(6, 50)).logits
     network.network.forwards = 0
     prediction = adapter.step(images(6, 50))
-    assert prediction.guarded
+    assert prediction.fallback
     assert prediction.forwards == network.network.forwards == adapter.method.forwards + 1
-    assert adapter.guarded == 1
+    assert adapter.frozen_batches == 1
     assert prediction.loss is None
     readable = np.isfinite(frozen).all(axis=1)
     assert np.array_equal(prediction.logits[readable], frozen[readable])
@@ -145,17 +145,17 @@ def test_the_next_good_batch_works_and_adapts(stand_in: StandIn, name: str) -> N
     adapter, network = started(stand_in, LEARNING[name])
     network.fall_ill(all_nan)
     for batch in range(3):
-        assert adapter.step(images(6, batch)).guarded
+        assert adapter.step(images(6, batch)).fallback
     network.recover()
     before = adapter.state
     prediction = adapter.step(images(6, 60))
-    assert not prediction.guarded
-    assert adapter.guarded == 3
+    assert not prediction.fallback
+    assert adapter.frozen_batches == 3
     assert np.isfinite(prediction.logits).all()
     assert adapter.state.step == 7
     assert not same(replace(adapter.state, step=before.step), before)
     adapter.reset()
-    assert adapter.guarded == 0
+    assert adapter.frozen_batches == 0
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -163,11 +163,11 @@ def test_a_bad_first_batch_leaves_the_initial_state(stand_in: StandIn, name: str
     network = Sick(stand_in())
     adapter = Adapter(network, LEARNING[name], seed=4)
     network.fall_ill(all_nan)
-    assert adapter.step(images(6)).guarded
+    assert adapter.step(images(6)).fallback
     fresh = Adapter(network, LEARNING[name], seed=4).state
     assert same(adapter.state, replace(fresh, step=1))
     network.recover()
-    assert not adapter.step(images(6)).guarded
+    assert not adapter.step(images(6)).fallback
 
 
 @pytest.mark.parametrize("candidate", [0, 1, 2, 3])
@@ -183,7 +183,7 @@ def test_one_bad_candidate_is_enough(
     before = adapter.state
     network.fall_ill(spoil, {candidate})
     prediction = adapter.step(images(6, 50))
-    assert prediction.guarded
+    assert prediction.fallback
     assert np.array_equal(prediction.logits, network.network(images(6, 50)).logits)
     assert prediction.diagnostics["nonfinite_images"] == 0
     assert same(adapter.state, replace(before, step=before.step + 1))
@@ -198,7 +198,7 @@ def test_an_infinite_loss(stand_in: StandIn) -> None:
     )
     adapter = Adapter(network, Fozo(prompts=0))
     prediction = adapter.step(images(6))
-    assert prediction.guarded
+    assert prediction.fallback
     assert np.array_equal(prediction.logits, network(images(6)).logits)
     assert adapter.state.step == 1
     assert same(adapter.state, replace(Adapter(network, Fozo(prompts=0)).state, step=1))
@@ -210,7 +210,7 @@ def test_the_frozen_network_too(stand_in: StandIn, spoil: Callable[[FloatArray, 
     adapter = Adapter(network, METHODS["no_adapt"])
     network.fall_ill(spoil)
     prediction = adapter.step(images(6))
-    assert prediction.guarded and adapter.guarded == 1
+    assert prediction.fallback and adapter.frozen_batches == 1
     assert np.isfinite(prediction.logits).all()
     assert prediction.diagnostics["nonfinite_images"] > 0
 
@@ -241,7 +241,7 @@ def test_a_good_step_passes_through(stand_in: StandIn) -> None:
     state = method.bind(network.info).init(0)
     alone, expected = step_on(network, method, state, images(6))
     guarded, found = fallback_step_on(network, method, state, images(6))
-    assert isinstance(guarded, Prediction) and not guarded.guarded
+    assert isinstance(guarded, Prediction) and not guarded.fallback
     assert guarded.logits.tobytes() == alone.logits.tobytes()
     assert guarded.loss == alone.loss
     assert same(found, expected)

@@ -135,7 +135,7 @@ def frozen_answers(predictions: Sequence[Prediction], stream: Sequence[ImageArra
 
 def test_a_sane_method_is_left_alone_and_compared_ever_more_rarely() -> None:
     predictions, states, network = run(Guarded(Drift()), [MIXED] * 60)
-    assert not any(prediction.guarded for prediction in predictions)
+    assert not any(prediction.frozen for prediction in predictions)
     looked = [index for index, p in enumerate(predictions) if p.forwards == 2]
     assert looked == [0, 1, 3, 5, 9, 13, *range(21, 60, 8)]
     assert states[-1].shadows == len(looked) == network.forwards - 60
@@ -153,7 +153,7 @@ def test_the_answers_are_those_of_the_method(images: ImageArray) -> None:
     plain, _, _ = run(Drift(), [images] * 5)
     guarded, _, _ = run(Guarded(Drift()), [images] * 5)
     for left, right in zip(plain, guarded, strict=True):
-        assert left.logits.tobytes() == right.logits.tobytes() and not right.guarded
+        assert left.logits.tobytes() == right.logits.tobytes() and not right.frozen
 
 
 def test_differing_where_the_network_is_unsure_is_no_alarm() -> None:
@@ -187,7 +187,7 @@ def test_batches_that_are_all_alike_are_not_learnt_from(bad: ImageArray, policy:
 def test_warning_alone_learns_from_anything() -> None:
     predictions, states, _ = run(Guarded(Drift(), guard="warn"), [MIXED, BLACK, MIXED])
     assert alarms(predictions) == [0, Alarm.ALIKE, 0]
-    assert not any(prediction.guarded for prediction in predictions)
+    assert not any(prediction.frozen for prediction in predictions)
     assert states[-1].inner.learnt == 3
 
 

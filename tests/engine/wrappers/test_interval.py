@@ -106,7 +106,7 @@ def test_images_that_break_a_step_are_not_kept(stand_in: StandIn) -> None:
     start: Any = adapter.state
     for index in range(2):
         prediction = adapter.step(images(2, index))
-        assert np.isfinite(prediction.logits).all() and not prediction.guarded
+        assert np.isfinite(prediction.logits).all() and not prediction.frozen
     assert prediction.diagnostics["updated"] == 0
     state: Any = adapter.state
     assert len(state.images) == 0
@@ -141,7 +141,7 @@ def test_every_method_resumes_within_an_interval(
     for batch, prediction in zip(stream[5:], expected[5:], strict=True):
         assert resumed.step(batch).logits.tobytes() == prediction.logits.tobytes()
     assert state_bits(resumed.state) == state_bits(whole.state)
-    assert all(not prediction.guarded and np.isfinite(prediction.logits).all() for prediction in expected)
+    assert all(not prediction.frozen and np.isfinite(prediction.logits).all() for prediction in expected)
     whole.reset()
     assert state_bits(whole.state) == start
 

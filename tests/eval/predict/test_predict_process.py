@@ -41,7 +41,13 @@ def test_summary_and_errors_of_a_process(
     assert result.returncode == 0
     assert len(result.stdout.splitlines()) == 4
     (line,) = result.stderr.decode().splitlines()
-    for words in ("3 images", "1 unreadable", "images/s", "guarded batches: 0", f"state: {state}"):
+    for words in (
+        "3 images",
+        "1 unreadable",
+        "images/s",
+        "answered by the frozen network: 0 batches",
+        f"state: {state}",
+    ):
         assert words in line
     result = spawned(*arguments)
     assert result.returncode == 1

@@ -51,7 +51,7 @@ class Counting:
     fail_at: int | None = None
     state: int = 0
     seed: int = 7
-    guarded: int = 0
+    frozen_batches: int = 0
     network: Any = field(default_factory=lambda: SimpleNamespace(info=SimpleNamespace(classes=10)))
 
     def step(self, images: ImageArray) -> Prediction:
