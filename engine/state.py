@@ -78,7 +78,11 @@ def iterate_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def replace_step_counts(state: StateT, later: State) -> StateT:
-    """Return `state` with the step counts of a later state, so that no random direction is drawn twice."""
+    """Return `state` with the step counts of a later state, so that no random direction is drawn twice.
+
+    >>> replace_step_counts(State(step=3, seed=7), later=State(step=5, seed=7))
+    State(step=5, seed=7)
+    """
     nested: dict[str, Any] = {
         f.name: replace_step_counts(value, getattr(later, f.name))
         for f in fields(state)

@@ -14,7 +14,19 @@ MethodT = TypeVar("MethodT", bound=Method[Any])
 
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """Declare a dataclass field with its meaning and, for numbers, its inclusive limits."""
+    """Declare a dataclass field with its meaning and, for numbers, its inclusive limits.
+
+    >>> @dataclass(frozen=True)
+    ... class Example:
+    ...     name = "example"
+    ...     rate: float = option(0.1, "learning rate", low=0)
+    >>> describe(Example())
+    [Option(name='rate', kind='float', default=0.1, help='learning rate')]
+    >>> validate(Example(rate=-1.0))
+    Traceback (most recent call last):
+        ...
+    fozo.engine.errors.InputError: example: option rate must be float ≥ 0, found -1.0
+    """
     return field(default=default, metadata={"help": help, "low": low, "high": high})
 
 

@@ -42,6 +42,14 @@ def drive(requests: Requests[ResultT], answer: Answer) -> ResultT:
     Args:
         requests: what a method's `step` or `predict` returns.
         answer: computes the outputs of a request, one per set of tunables.
+
+    >>> from fozo.testing import StandInNetwork, draw_images
+    >>> def predict_twice(images):
+    ...     (first,) = yield Request(images)
+    ...     (second,) = yield Request(images)
+    ...     return (first.logits == second.logits).all()
+    >>> bool(drive(predict_twice(draw_images(2)), answer_with(StandInNetwork())))
+    True
     """
     request = None
     with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are looked for afterwards

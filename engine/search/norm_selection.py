@@ -17,6 +17,10 @@ def select_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> tu
     Of ViT-B these are blocks 1 to 8, of ResNet-50 all but the first block of layer1 and the three of layer4.
     In a shallow network fewer last blocks are left out, so that one block at least is adapted.
 
+    >>> from fozo.testing import StandInNetwork
+    >>> select_norms(StandInNetwork().info, first=1, frozen_last=3, user="example")
+    ('blocks.1.norm1', 'blocks.1.norm2')
+
     Raises:
         BundleError: there are none.
     """

@@ -14,7 +14,11 @@ from ..model import FloatArray
 
 
 def draw_gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int, ...]) -> FloatArray:
-    """Draw a standard normal direction, float32 of the given shape, for one sample of one step."""
+    """Draw a standard normal direction, float32 of the given shape, for one sample of one step.
+
+    >>> print(draw_gaussian_direction(seed=0, step=0, sample=0, shape=(3,)).round(3))
+    [ 0.456 -2.159 -2.13 ]
+    """
     # The first word after the seed is 0 for initial values (see `draw_uniform`) and positive for directions.
     generator = np.random.default_rng([seed, step + 1, sample])
     return generator.standard_normal(shape, dtype=np.float32)
@@ -24,6 +28,9 @@ def draw_segmented_direction(seed: int, step: int, sample: int, size: int) -> Fl
     """Draw a direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
 
     No entry is near 0, so `compute_quotients` can divide by it (ZOA, official code).
+
+    >>> print(draw_segmented_direction(seed=0, step=0, sample=0, size=4).round(3))
+    [ 0.739  0.555  0.504 -0.721]
     """
     generator = np.random.default_rng([seed, step + 1, sample])
     sizes = 1 - generator.random(size, dtype=np.float32) / 2
@@ -31,12 +38,20 @@ def draw_segmented_direction(seed: int, step: int, sample: int, size: int) -> Fl
 
 
 def draw_uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
-    """Draw initial values, float32 of the given shape, uniform in `[-bound, bound]`."""
+    """Draw initial values, float32 of the given shape, uniform in `[-bound, bound]`.
+
+    >>> print(draw_uniform(seed=0, bound=0.1, shape=(3,)).round(3))
+    [ 0.027 -0.046 -0.092]
+    """
     return np.random.default_rng([seed, 0, 0]).uniform(-bound, bound, shape).astype(np.float32)
 
 
 def compute_directional_slope(loss_plus: float, loss_minus: float, epsilon: float) -> float:
-    """Return the two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed."""
+    """Return the two-sided difference quotient; 0 where `epsilon` is 0 and nothing was perturbed.
+
+    >>> compute_directional_slope(loss_plus=3.0, loss_minus=2.0, epsilon=0.25)
+    2.0
+    """
     return (loss_plus - loss_minus) / (2 * epsilon) if epsilon else 0.0
 
 

@@ -11,7 +11,13 @@ from ..model import FloatArray
 
 
 def update_average(previous: FloatArray | None, value: FloatArray, decay: float) -> FloatArray:
-    """Return an exponential moving average after one more value; the first value is taken over as it is."""
+    """Return an exponential moving average after one more value; the first value is taken over as it is.
+
+    >>> print(update_average(None, np.array([2.0]), 0.9))
+    [2.]
+    >>> print(update_average(np.array([1.0]), np.array([2.0]), 0.9))
+    [1.1]
+    """
     return value if previous is None else decay * previous + (1 - decay) * value
 
 
@@ -22,6 +28,11 @@ def compute_shift(target: FloatArray | None, center: FloatArray | None, gain: fl
         target: where features should be centred, `[F]`; None stands for the origin.
         center: where they are centred now, `[F]`; None before the first batch.
         gain: 1 moves them all the way.
+
+    >>> print(compute_shift(np.array([1.0, 1.0]), np.array([0.0, 3.0]), 0.5))
+    [ 0.5 -1. ]
+    >>> print(compute_shift(None, np.array([2.0, 3.0]), 1.0))
+    [-2. -3.]
     """
     if center is None:
         return None
@@ -29,7 +40,11 @@ def compute_shift(target: FloatArray | None, center: FloatArray | None, gain: fl
 
 
 def compute_logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> FloatArray:
-    """Return the logit offset caused by shifting the features: `head_weight @ shift`, float32 `[K]`."""
+    """Return the logit offset caused by shifting the features: `head_weight @ shift`, float32 `[K]`.
+
+    >>> print(compute_logit_offset(np.array([[1, 0], [1, 2]], np.float32), np.array([0.5, -1.0])))
+    [ 0.5 -1.5]
+    """
     if shift is None:
         return np.zeros(len(head_weight), np.float32)
     return head_weight @ shift.astype(np.float32)

@@ -16,7 +16,12 @@ MIN_IMAGES = 32
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations over the first axis of what was taken in, float64."""
+    """Count, mean and sum of squared deviations over the first axis of some values, float64.
+
+    >>> moments = Moments.of(np.array([[1.0], [2.0]])).merge(Moments.of(np.array([[6.0]])))
+    >>> moments.count, moments.mean.tolist(), moments.deviations.tolist()
+    (3, [3.0], [14.0])
+    """
 
     count: int
     mean: FloatArray

@@ -19,13 +19,21 @@ DiscrepancyNorm = Literal["squared", "mean_squared", "l2_per_layer", "l2_groups"
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
-    """Return natural log-probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
+    """Return natural log-probabilities, float64 `[N, K]`, of `logits` `[N, K]`.
+
+    >>> print(log_softmax(np.log([[1.0, 3.0]])).round(4))
+    [[-1.3863 -0.2877]]
+    """
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return cast(FloatArray, shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Return probabilities, float64 `[N, K]`, of `logits` `[N, K]`."""
+    """Return probabilities, float64 `[N, K]`, of `logits` `[N, K]`.
+
+    >>> print(softmax(np.log([[1.0, 3.0]])).round(4))
+    [[0.25 0.75]]
+    """
     return cast(FloatArray, np.exp(log_softmax(logits)))
 
 
@@ -33,6 +41,9 @@ def entropy(logits: FloatArray) -> FloatArray:
     """Return the Shannon entropy of each prediction in nats, float64 `[N]`, of `logits` `[N, K]`.
 
     With `p = e^s / t` it is `log t − Σ s e^s / t`: one exponential per value, and no log of a probability.
+
+    >>> print(entropy(np.array([[0.0, 0.0], [0.0, 100.0]])).round(4))
+    [0.6931 0.    ]
     """
     shifted = logits - logits.max(axis=-1, keepdims=True).astype(np.float64)
     weights = np.exp(shifted)
@@ -58,6 +69,11 @@ def compute_discrepancy(
             the sum over layers of L2 norms (FOA paper, its discrepancy term); `l2_groups`, the sum of L2
             norms over the shallow and the deep half of the layers (FOZO paper).
         widths: coordinates of each layer that are features and not padding; none given: all of them.
+
+    >>> source = SourceStatistics(np.zeros((1, 2)), np.ones((1, 2)), images=100)
+    >>> moments = Moments.of(np.array([[[0.0, 2.0]], [[2.0, 4.0]]]))  # mean 1 and 3, std √2 twice
+    >>> round(compute_discrepancy(moments, source), 4)
+    10.3431
     """
     total = _compute_distance(moments.mean - source.mean, norm, widths)
     return total if moments.std is None else total + _compute_distance(moments.std - source.std, norm, widths)
@@ -97,6 +113,12 @@ def compute_alignment_loss(distance: float, entropies: FloatArray, weight: float
         weight: λ.
         scale: `sum` as it is (official code), or `per_image`: brought to what a batch of 64 would have, so
             that a smaller batch neither looks cheaper nor takes a smaller step.
+
+    >>> entropies = np.full(32, 0.5)
+    >>> compute_alignment_loss(10.0, entropies, 0.4, "sum")
+    18.0
+    >>> compute_alignment_loss(10.0, entropies, 0.4, "per_image")
+    36.0
     """
     share = len(entropies) / REFERENCE_BATCH
     loss = weight * distance * share + float(entropies.sum())

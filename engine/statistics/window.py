@@ -9,7 +9,12 @@ from .feature_statistics import Moments
 
 
 def create_empty_window(info: ModelInfo) -> FloatArray:
-    """Return a window without images, float32 `[0, L, F]`."""
+    """Return a window without images, float32 `[0, L, F]`.
+
+    >>> from fozo.testing import StandInNetwork
+    >>> create_empty_window(StandInNetwork().info).shape
+    (0, 2, 8)
+    """
     return np.zeros((0, info.layers, info.feature_width), np.float32)
 
 
@@ -26,13 +31,24 @@ def select_earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
 
 
 def compute_window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
-    """Return the moments of what `select_earlier` gives of a window of features; None if that is nothing."""
+    """Return the moments of what `select_earlier` gives of a window of features; None if that is nothing.
+
+    >>> window = np.array([[1.0], [2.0], [4.0]])
+    >>> print(compute_window_moments(window, batch=6, size=8).mean)  # the last two
+    [3.]
+    >>> print(compute_window_moments(window, batch=8, size=8))
+    None
+    """
     recent = select_earlier(window, batch, size)
     return Moments.of(recent) if len(recent) else None
 
 
 def slide_window(window: FloatArray, features: FloatArray, size: int) -> FloatArray:
-    """Return the window after a batch of features `[N, L, F]`: its last `size` images, a new array."""
+    """Return the window after a batch of features `[N, L, F]`: its last `size` images, a new array.
+
+    >>> print(slide_window(np.array([[1.0], [2.0], [4.0]]), np.array([[8.0]]), 3).ravel())
+    [2. 4. 8.]
+    """
     if not size:
         return window
     latest = features[-size:].astype(np.float32, copy=False)

@@ -50,6 +50,18 @@ class Adapter:
 
     An adapter belongs to one thread. A network may be shared by many adapters in many threads.
 
+    >>> import fozo
+    >>> from fozo.testing import StandInNetwork, draw_images
+    >>> adapter = fozo.Adapter(StandInNetwork(), fozo.method("fozo", prompts=1), seed=0)
+    >>> prediction = adapter.step(draw_images(8))
+    >>> prediction.logits.shape, prediction.forwards
+    ((8, 6), 2)
+    >>> round(prediction.diagnostics["epsilon"], 2), adapter.state.step
+    (0.5, 1)
+    >>> adapter.reset()
+    >>> adapter.state.step
+    0
+
     Attributes:
         network: runs the forwards.
         method: the method with its options.
