@@ -15,6 +15,7 @@ import pytest
 MODULES = [
     "engine.interface.method_options",
     "engine.interface.request",
+    "engine.search.gradient_steps",
     "engine.search.norm_selection",
     "engine.search.spsa",
     "engine.state",

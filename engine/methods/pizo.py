@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..model import (
     SourceStatistics,
     Tunables,
 )
+from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
 from ..search.norm_selection import select_norms
 from ..search.spsa import draw_uniform
 from ..statistics.activation_shift import compute_logit_offset, compute_shift
@@ -42,7 +43,7 @@ from ..statistics.objective import (
 )
 from ..statistics.window import compute_window_moments, create_empty_window, slide_window
 
-TINY = 1e-12  # a gradient below this is none at all
+SMALLEST_CHANCE = 1e-12  # to divide by, where the source does not vary
 
 
 @dataclass(frozen=True)
@@ -141,15 +142,25 @@ class Pizo:
                 f"{self.name} perturbs every image on its own, and {model.name} normalises over the batch; "
                 "use zoa for residual networks"
             )
+        rates: dict[str, Rates] = {}
+        rows = slice(0, 0)
         if self.tune != "norms":
             model.require_tunable(PROMPTS, self.name)
-        rows = slice(0, 0)
+            rates[PROMPTS] = Rates(self.prompt_epsilon, self.prompt_rate)
         if self.tune != "prompts":
             model.require_tunable(NORMS, self.name)
+            rates[NORMS] = Rates(self.epsilon, self.rate)
             names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
             order = list(model.norms)
             rows = slice(order.index(names[0]), order.index(names[-1]) + 1)
-        return BoundPizo(self, model, source, rows)
+        return BoundPizo(self, model, source, rows, rates)
+
+
+class Rates(NamedTuple):
+    """Size ε of a tunable's perturbations, and length η of the longest step."""
+
+    epsilon: float
+    rate: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +170,18 @@ class BoundPizo(Binding[Pizo]):
     Attributes:
         source: statistics of clean images.
         rows: of the tuned norms, which follow each other, among the tunable ones.
+        rates: of each tunable that is tuned; its name is also that of its field in the state.
     """
 
     source: SourceStatistics
     rows: slice
+    rates: Mapping[str, Rates]
 
     def init(self, seed: int) -> PizoState:
         """Return prompts drawn uniformly within the model's bound, and unchanged norms."""
         options, model = self.options, self.model
         prompts = np.zeros((0, model.width), np.float32)
-        if options.tune != "norms":
+        if PROMPTS in self.rates:
             prompts = draw_uniform(seed, model.prompt_bound, (options.prompts, model.width))
         norms = np.zeros((self.rows.stop - self.rows.start, 2, model.width), np.float32)
         return PizoState(
@@ -211,7 +224,7 @@ class BoundPizo(Binding[Pizo]):
             "entropy": float(entropy(logits).mean()),
             "discrepancy": distance,
             "need": strength,
-            "size": _compute_rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
+            "size": compute_rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
         }
         return Prediction(logits, max(1, 2 * len(pairs)), diagnostics=diagnostics), next_state
 
@@ -239,29 +252,26 @@ class BoundPizo(Binding[Pizo]):
         """Draw a direction for each image and each tunable, float32 `[N, …]`."""
         generator = np.random.default_rng([state.seed, state.step + 1, sample])
         directions: dict[str, FloatArray] = {}
-        if self.options.tune != "norms":
-            directions["prompts"] = generator.standard_normal((count, *state.prompts.shape), np.float32)
-        if self.options.tune != "prompts":
+        if PROMPTS in self.rates:
+            directions[PROMPTS] = generator.standard_normal((count, *state.prompts.shape), np.float32)
+        if NORMS in self.rates:
             shape = (count, *state.norms.shape)
             if self.options.directions == "gaussian":
-                directions["norms"] = generator.standard_normal(shape, np.float32)
+                directions[NORMS] = generator.standard_normal(shape, np.float32)
             else:
-                directions["norms"] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+                directions[NORMS] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
         return directions
 
     def _build_tunables(self, state: PizoState, directions: Mapping[str, FloatArray], sign: int) -> Tunables:
         """Return tunables at `values + sign · ε · directions`; without directions, shared by all images."""
-        options, model = self.options, self.model
         tunables: dict[str, FloatArray] = {}
-        shapes = {"prompts": state.prompts.shape, "norms": (len(model.norms), 2, model.width)}
-        for name, size in (("prompts", options.prompt_epsilon), ("norms", options.epsilon)):
+        for name, (epsilon, _) in self.rates.items():
             values, direction = getattr(state, name), directions.get(name)
-            if not values.size:
-                continue
-            tunable = np.zeros((1 if direction is None else len(direction), *shapes[name]), np.float32)
-            tuned = tunable[:, self.rows] if name == "norms" else tunable
+            shape = (len(self.model.norms), 2, self.model.width) if name == NORMS else values.shape
+            tunable = np.zeros((1 if direction is None else len(direction), *shape), np.float32)
+            tuned = tunable[:, self.rows] if name == NORMS else tunable
             if direction is not None:  # in place: at the size of a batch, copies take longer than products
-                np.multiply(direction, np.float32(sign * size), out=tuned)
+                np.multiply(direction, np.float32(sign * epsilon), out=tuned)
             tuned += values
             tunables[name] = tunable
         return tunables
@@ -288,14 +298,13 @@ class BoundPizo(Binding[Pizo]):
         offset: FloatArray,
     ) -> PizoState:
         """Add each image's own slope along its own direction to the sums."""
-        sizes = {"prompts": self.options.prompt_epsilon, "norms": self.options.epsilon}
         sums: dict[str, Any] = {}
         for pair in pairs:
             slopes = self._compute_slopes(pair, features, moments, offset)
             for name, direction in pair.directions.items():
-                if size := sizes[name]:
+                if epsilon := self.rates[name].epsilon:
                     field = f"{name}_gradient"
-                    gradient = np.tensordot(slopes / (2 * size), direction, 1)
+                    gradient = np.tensordot(slopes / (2 * epsilon), direction, 1)
                     sums[field] = sums.get(field, getattr(state, field)) + gradient
         return replace(state, images=state.images + len(features), **sums)
 
@@ -303,17 +312,11 @@ class BoundPizo(Binding[Pizo]):
         """Take one step along the running average of the gradients, at most `strength · rate` long."""
         options, updates = self.options, state.updates + 1
         changes: dict[str, Any] = {}
-        for name, rate in (("prompts", options.prompt_rate), ("norms", options.rate)):
-            gradient = getattr(state, f"{name}_gradient")
-            momentum = options.momentum * getattr(state, f"{name}_momentum")
-            momentum = momentum + (1 - options.momentum) * gradient
+        for name, (_, rate) in self.rates.items():
+            values, gradient = getattr(state, name), getattr(state, f"{name}_gradient")
+            momentum = update_momentum(getattr(state, f"{name}_momentum"), gradient, options.momentum)
             average = momentum / (1 - options.momentum**updates)
-            size = max(
-                _compute_rms(gradient), _compute_rms(average)
-            )  # so that no step is longer than the rate
-            step = rate * strength * average / size if size > TINY else 0.0
-            values = getattr(state, name)
-            changes[name] = ((1 - options.anchor) * values - step).astype(np.float32)
+            changes[name] = take_momentum_step(values, average, gradient, rate * strength, options.anchor)
             changes[f"{name}_momentum"] = momentum
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
@@ -327,7 +330,7 @@ class BoundPizo(Binding[Pizo]):
         if not self.options.tolerance:
             return 1.0
         chance = estimate_chance_discrepancy(self.source, min(count, REFERENCE_BATCH))
-        return float(np.clip(distance / max(chance, TINY) / self.options.tolerance - 1, 0, 1))
+        return float(np.clip(distance / max(chance, SMALLEST_CHANCE) / self.options.tolerance - 1, 0, 1))
 
     def _compute_offset(self, moments: Moments, strength: float) -> FloatArray:
         """Return the logit offset of the shift, `[K]`; it is smaller for few images, whose mean is noisy."""
@@ -364,7 +367,3 @@ class _Pair:
 
 def _average(arrays: list[FloatArray]) -> FloatArray:
     return arrays[0] if len(arrays) == 1 else np.mean(arrays, axis=0)
-
-
-def _compute_rms(values: FloatArray) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

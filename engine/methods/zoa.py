@@ -18,17 +18,17 @@ from ..interface.method import Binding, Prediction, State, Step, optional_array,
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import (
-    BATCH_STATISTICS,
     NORMS,
     FloatArray,
     ImageArray,
     ModelInfo,
     Outputs,
     SourceStatistics,
-    Tunables,
 )
 from ..search import spsa
-from ..search.bank import Bank, Offsets, Similarity, compute_change, save
+from ..search.bank import Bank, Similarity, compute_change, save
+from ..search.gradient_steps import take_fresh_adamw_step, take_sgd_step
+from ..search.norm_layout import NormLayout
 from ..search.norm_selection import select_norms
 from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
 from ..statistics.domain_detector import DomainEstimate, DomainRules, Observation, SmallBatches, observe
@@ -144,52 +144,6 @@ class Zoa:
             self.domain_decay**updates,
             self.domain_hold_off,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class NormLayout:
-    """Positions in the tunable `norms` of the adapted values, which are stored without padding.
-
-    Attributes:
-        rows: row and width of each adapted norm.
-        shape: of the tunable, `(1, M, 2, W)`.
-        size: V, the number of adapted values: gain and bias of each norm, in the order of the graph's input.
-        tensors: offset of each gain and each bias in the V values, `[2 norms]`.
-        constants: tunables that are the same in every forward.
-    """
-
-    rows: tuple[tuple[int, int], ...]
-    shape: tuple[int, int, int, int]
-    size: int
-    tensors: Offsets
-    constants: Tunables
-
-    @classmethod
-    def of(cls, model: ModelInfo, names: tuple[str, ...]) -> NormLayout:
-        """Return the layout of the norms of these names."""
-        index = {name: row for row, name in enumerate(model.norms)}
-        widths = np.repeat([model.norms[name] for name in names], 2)
-        ends = np.cumsum(widths)
-        # A network with batch norms is adapted as one that normalises with the statistics of the batch.
-        constants: Tunables = (
-            {BATCH_STATISTICS: np.ones(1, np.float32)} if BATCH_STATISTICS in model.tunables else {}
-        )
-        return cls(
-            rows=tuple((index[name], model.norms[name]) for name in names),
-            shape=(1, len(index), 2, max(model.norms.values())),
-            size=int(ends[-1]),
-            tensors=ends - widths,
-            constants=constants,
-        )
-
-    def build_tunables(self, values: FloatArray) -> Tunables:
-        """Return tunables with `values` float32 `[V]` in `norms` `[1, M, 2, W]`, and zeros elsewhere."""
-        norms = np.zeros(self.shape, np.float32)
-        start = 0
-        for row, width in self.rows:
-            norms[0, row, :, :width] = values[start : start + 2 * width].reshape(2, width)
-            start += 2 * width
-        return {NORMS: norms, **self.constants}
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,22 +301,3 @@ class BoundZoa(Binding[Zoa]):
 def _average_quotients(pairs: list[tuple[float, FloatArray]], distance: float) -> FloatArray:
     slopes = [spsa.compute_quotients(difference, z, distance) for difference, z in pairs]
     return cast(FloatArray, np.mean(slopes, axis=0))
-
-
-def take_sgd_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
-    """Return `values` after gradient descent with L2 weight decay, a new float32 array."""
-    return (values - rate * (gradient + decay * values)).astype(np.float32)
-
-
-def take_fresh_adamw_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
-    """Return `values` after AdamW without a past, as when its state is cleared after every step.
-
-    That is nearly a step of the sign.
-
-    Args:
-        values: float64, any shape; a new array results.
-        gradient: of the same shape.
-        rate: the learning rate.
-        decay: decoupled weight decay.
-    """
-    return values * (1 - rate * decay) - rate * gradient / (np.abs(gradient) + 1e-8)

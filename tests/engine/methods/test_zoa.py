@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError
-from fozo.engine.methods.zoa import Zoa, ZoaState, take_fresh_adamw_step, take_sgd_step
+from fozo.engine.methods.zoa import Zoa, ZoaState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
 from fozo.engine.runtime.network import Network
 from fozo.engine.search import bank as banks
 from fozo.engine.search.bank import Bank
+from fozo.engine.search.gradient_steps import take_fresh_adamw_step, take_sgd_step
 from fozo.engine.search.norm_selection import select_norms
 from fozo.engine.search.spsa import compute_quotients, draw_segmented_direction
 from fozo.engine.statistics.activation_shift import compute_logit_offset

@@ -396,7 +396,7 @@ def test_the_file_is_plain(saved: Path) -> None:
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
     assert {
         "header",
-        "guarded",
+        "frozen_batches",
         "method.step",
         "method.seed",
         "method.prompts",

@@ -302,7 +302,7 @@ def test_slight_harm_adds_up() -> None:
 
 def test_what_is_not_finite_is_left_to_the_other_guard() -> None:
     predictions, states, _ = run(Guarded(Drift(after=2, wrong="nan")), [MIXED] * 4)
-    assert [prediction.guarded for prediction in predictions] == [False, False, True, True]
+    assert [prediction.fallback for prediction in predictions] == [False, False, True, True]
     assert np.isfinite(predictions[-1].logits).all()
     assert states[-1].inner.learnt == 2 and states[-1].inner.step == 4
     assert states[-1].alarms == 0
