@@ -164,7 +164,7 @@ def test_awaited_answers_give_the_same_step() -> None:
 
 
 def python_blocks(page: str) -> list[str]:
-    text = (EXAMPLES.parent / "docs" / page).read_text(encoding="utf-8")
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
     return [
         block.strip("\n") for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     ]
@@ -174,13 +174,13 @@ def test_the_guide_shows_the_code_of_the_example() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in OWN_METHOD.glob("*.py"))
     guide = (EXAMPLES.parent / "docs" / "extending.md").read_text(encoding="utf-8")
     method_guide = guide[: guide.index("## A data set")]
-    blocks = [block for block in python_blocks("extending.md") if block in method_guide]
+    blocks = [block for block in python_blocks("docs/extending.md") if block in method_guide]
     assert len(blocks) == 5
     assert [block for block in blocks if block not in code] == []
 
 
 def test_the_data_set_of_the_guide_can_be_opened(tmp_path: Path) -> None:
-    (code,) = [block for block in python_blocks("extending.md") if "def open_listed_images" in block]
+    (code,) = [block for block in python_blocks("docs/extending.md") if "def open_listed_images" in block]
     module: dict[str, Any] = {"__name__": "fozo.eval.datasets.listed_images"}
     exec(compile(code, "listed_images.py", "exec"), module)
     save_frames(tmp_path, 2)
@@ -196,3 +196,28 @@ def test_the_data_set_of_the_guide_can_be_opened(tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text(content)
         with pytest.raises(fozo.InputError, match=message):
             module["open_listed_images"](request, manifest, 0)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/engine.md"])
+def test_python_in_the_documents_runs(
+    page: str, tmp_path: Path, int8_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOZO_CACHE_DIR", str(tmp_path / "cache"))
+    Path("bundle").symlink_to(int8_bundle_path)
+    Image.fromarray(draw_picture(0)).save("photo.jpg")
+    images = np.stack([draw_picture(index, (32, 32)) for index in range(2)])
+    network = fozo.Network.open("bundle/", workers=1)
+    names: dict[str, Any] = {
+        "images": images,
+        "camera": [images, images[:1]],
+        "cameras": ["door", "gate"],
+        "frames": {"door": images, "gate": images[:1]},
+        "my_answer": answer_with(network),
+    }
+    blocks = python_blocks(page)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    network.close()
+    assert Path("state.npz").is_file()
