@@ -13,7 +13,7 @@ from .progress import Progress
 
 if TYPE_CHECKING:
     from ..engine.bundle.bundle import Bundle
-    from ..quant.quantizer import Options
+    from ..quant.settings import Options
 
 
 def add_source(
@@ -51,8 +51,9 @@ def add_int8_graph(
 ) -> tuple[Bundle, str]:
     """Add an int8 graph and return the changed bundle with a report; raise as `quantize` does."""
     from ..data.source import clean_images
-    from ..quant.quantizer import quantize, split_images
-    from ..quant.report import describe
+    from ..quant.image_split import split_images
+    from ..quant.quantization import quantize
+    from ..quant.quantization_report import describe_report
 
     images = clean_images(bundle, folder, calibration_images + held_out_images, options.seed)
     calibration, held_out = split_images(images, calibration_images, held_out_images, options.seed)
@@ -67,4 +68,4 @@ def add_int8_graph(
     bundle, report = quantize(
         bundle, calibration, held_out, options, sensitivity=sensitivity, progress=show_step
     )
-    return bundle, describe(report)
+    return bundle, describe_report(report)

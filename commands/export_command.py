@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..engine.errors import InputError
+from ..quant.settings import Options
 from .bundles import add_int8_graph, add_source
 from .option_types import Blocks
 from .options import (
@@ -137,7 +138,7 @@ def export(
 
 def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int, quiet: bool) -> Bundle:
     """Add an int8 graph, or return the bundle unchanged where that is refused."""
-    from ..quant.quantizer import Options, QuantizationError
+    from ..quant.quantization import QuantizationError
 
     try:
         bundle, report = add_int8_graph(

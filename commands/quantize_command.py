@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..engine.errors import InputError
-from ..quant.names import CALIBRATORS
+from ..quant.settings import CALIBRATORS, Options
 from .bundles import add_int8_graph, add_source
 from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET, SOURCE_IMAGES, seed_option
 
@@ -86,7 +86,7 @@ def quantize(
 
     try:
         from ..data.source import choose_images
-        from ..quant.quantizer import Options
+        from ..quant.quantization import PORTABLE, PRECISION
     except ImportError as error:
         raise InputError(
             f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
@@ -98,6 +98,6 @@ def quantize(
         Bundle.open(bundle), folder, images, held_out, settings, sensitivity, quiet
     )
     click.echo(report)
-    added = ["int8", "int8-qdq"] if settings.portable else ["int8"]
+    added = [PRECISION, PORTABLE] if settings.portable else [PRECISION]
     changed = add_source(changed, folder, source_images, settings.seed, added, quiet)
     click.echo(describe_bundle(changed))

@@ -1,4 +1,4 @@
-"""The ranges that activations take on clean images, without and with tunables; streamed, batch by batch."""
+"""Ranges of activations on clean images, without and with tunables, measured batch by batch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from ..engine.errors import InputError
-from ..engine.model import FloatArray, ImageArray
-from .names import CALIBRATORS
+from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray
+from ..engine.runtime.graph_contract import IMAGES
+from .settings import CALIBRATORS
 
 PERCENTILE = 90.0
 CALIBRATION_BATCH = 4
@@ -21,11 +22,12 @@ CALIBRATION_BATCH = 4
 
 @dataclass(frozen=True)
 class TunableCase:
-    """What adaptation feeds, sooner or later.
+    """Distribution of the tunables of a calibration batch, like those that adaptation reaches.
 
     Attributes:
-        scale, epsilon: of prompts `scale · U(-bound, bound) + epsilon · N(0, 1)`.
-        norms: of addends `norms · N(0, 1)` to gains and biases, where they are tunable.
+        scale: factor of the initial prompts in `scale · U(-bound, bound) + epsilon · N(0, 1)`.
+        epsilon: standard deviation of the noise on them.
+        norms: standard deviation of the addends to gains and biases, where these are tunable.
     """
 
     scale: float
@@ -33,7 +35,7 @@ class TunableCase:
     norms: float
 
 
-# Without anything, as initialised, perturbed by what the schedules use, and grown.
+# No tunables, prompts as initialised, perturbed as by the schedules of the methods, and grown.
 CASES = (
     None,
     TunableCase(1, 0, 0),
@@ -51,7 +53,7 @@ class Range:
     high: FloatArray
 
     def union(self, other: Range) -> Range:
-        """What covers both."""
+        """Return the smallest range that contains both."""
         return Range(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
@@ -69,10 +71,10 @@ def calibrate(
     threads: int = 0,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Range]:
-    """The ranges of some tensors of a graph over clean images.
+    """Measure the ranges of some tensors of a graph over clean images.
 
-    Each batch runs with one of five kinds of tunables in turn (none, as initialised, perturbed, grown), since
-    what these do to the activations would otherwise be clipped. Ranges cover all kinds.
+    Each batch runs with one of five kinds of tunables in turn (none, initial, perturbed, grown). Ranges
+    cover all kinds, since the integers would otherwise clip activations that tunables change.
 
     Args:
         model: a graph that follows the graph contract.
@@ -80,13 +82,13 @@ def calibrate(
         batches: uint8 `[N, H, W, 3]`; together at least five, one for every kind of tunables.
         width: D, the width of a prompt.
         prompt_bound: prompts are initialised in `[-prompt_bound, prompt_bound]`.
-        prompts: how many prompts, where there are any.
-        norms: how many norms are tunable.
-        calibrator: what becomes of the extremes that a channel has in each batch. `percentile` takes the 90th
-            percentile over batches, so that what is rare is clipped rather than making all else coarse;
-            `average` takes the mean, `minmax` the furthest.
-        seed: of the tunables.
-        threads: of the runtime; 0 is all.
+        prompts: number of prompts, in the kinds that have any.
+        norms: number of tunable norms.
+        calibrator: summary of the extremes of a channel over batches. `percentile` takes the 90th percentile,
+            so that rare values are clipped rather than making the grid coarse; `average` takes the mean,
+            `minmax` the extreme of all.
+        seed: seed of the tunables.
+        threads: number of threads of the runtime; 0 takes all cores.
         on_batch: called after each batch with its number of images.
 
     Raises:
@@ -94,19 +96,19 @@ def calibrate(
     """
     if calibrator not in CALIBRATORS:
         raise InputError(f"expected a calibrator out of {', '.join(CALIBRATORS)}, found {calibrator!r}")
-    if not tensors:  # all that is left may read bytes
+    if not tensors:  # the products may read bytes only
         return {}
     names = sorted(tensors)
-    session = _observing(model, names, threads)
+    session = _open_session(model, names, threads)
     generator = np.random.default_rng(seed)
     collected = [_Extremes() for _ in CASES]
     count = 0
     for index, images in enumerate(batches):
         count += 1
         case = index % len(CASES)
-        feed = {"images": images, "prompts": _prompts(CASES[case], prompts, width, prompt_bound, generator)}
+        feed = {IMAGES: images, PROMPTS: _draw_prompts(CASES[case], prompts, width, prompt_bound, generator)}
         if norms:
-            feed["norms"] = _norms(CASES[case], (1, norms, 2, width), generator)
+            feed[NORMS] = _draw_norms(CASES[case], (1, norms, 2, width), generator)
         for name, values in zip(names, session.run(names, feed), strict=True):
             collected[case].add(name, values)
         on_batch(len(images))
@@ -116,27 +118,27 @@ def calibrate(
             f"kind of tunables, found {count}; give it more images"
         )
     return {
-        name: reduce(Range.union, (extremes.range(name, calibrator) for extremes in collected))
+        name: reduce(Range.union, (extremes.summarise(name, calibrator) for extremes in collected))
         for name in names
     }
 
 
 class _Extremes:
-    """The extremes of each channel in each batch, of one kind of tunables."""
+    """Extremes of each channel in each batch, for one kind of tunables."""
 
     def __init__(self) -> None:
         self._batches: dict[str, list[Range]] = {}
 
     def add(self, name: str, values: FloatArray) -> None:
         flat = values.reshape(-1, values.shape[-1])
-        found = Range(flat.min(axis=0), flat.max(axis=0))
-        if not (np.isfinite(found.low).all() and np.isfinite(found.high).all()):
+        extremes = Range(flat.min(axis=0), flat.max(axis=0))
+        if not (np.isfinite(extremes.low).all() and np.isfinite(extremes.high).all()):
             raise InputError(f"{name} takes non-finite values on the calibration images; check the weights")
-        self._batches.setdefault(name, []).append(found)
+        self._batches.setdefault(name, []).append(extremes)
 
-    def range(self, name: str, calibrator: str) -> Range:
-        low = np.stack([found.low for found in self._batches[name]]).astype(np.float64)
-        high = np.stack([found.high for found in self._batches[name]]).astype(np.float64)
+    def summarise(self, name: str, calibrator: str) -> Range:
+        low = np.stack([extremes.low for extremes in self._batches[name]]).astype(np.float64)
+        high = np.stack([extremes.high for extremes in self._batches[name]]).astype(np.float64)
         if calibrator == "minmax":
             return Range(low.min(axis=0), high.max(axis=0))
         if calibrator == "average":
@@ -144,8 +146,8 @@ class _Extremes:
         return Range(np.percentile(low, 100 - PERCENTILE, axis=0), np.percentile(high, PERCENTILE, axis=0))
 
 
-def _observing(model: onnx.ModelProto, names: list[str], threads: int) -> ort.InferenceSession:
-    """A session of the graph with further outputs."""
+def _open_session(model: onnx.ModelProto, names: list[str], threads: int) -> ort.InferenceSession:
+    """Open a session of the graph that also returns the named tensors."""
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     for name in names:
@@ -159,12 +161,14 @@ def _observing(model: onnx.ModelProto, names: list[str], threads: int) -> ort.In
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _norms(case: TunableCase | None, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
+def _draw_norms(
+    case: TunableCase | None, shape: tuple[int, ...], generator: np.random.Generator
+) -> FloatArray:
     size = 0.0 if case is None else case.norms
     return (size * generator.normal(size=shape)).astype(np.float32)
 
 
-def _prompts(
+def _draw_prompts(
     case: TunableCase | None, count: int, width: int, bound: float, generator: np.random.Generator
 ) -> FloatArray:
     if case is None:

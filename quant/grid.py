@@ -1,4 +1,4 @@
-"""From a range of values to a grid of 256 integers, and the few channels that do not fit on it."""
+"""Grids of integers for ranges of values, and the few outlier channels that exceed them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OUTLIER_GAIN = 2.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Integers `q` that stand for `scale · (q - zero)`.
+    """Grid of the values `scale · (q - zero)` for integers `q`.
 
     Attributes:
-        scale: size of a step.
-        zero: the integer that stands for 0.
-        signed: int8, symmetric, or uint8.
-        outliers: channels whose values go beyond the grid.
+        scale: distance between neighbouring values.
+        zero: the integer that represents 0.
+        signed: whether integers are int8, symmetric around 0, instead of uint8.
+        outliers: channels whose values exceed the grid.
     """
 
     scale: float
@@ -32,38 +32,40 @@ class Grid:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and highest value that the grid holds."""
+        """The lowest and highest value of the grid."""
         low, high = (-127, 127) if self.signed else (0, 255)
         return self.scale * (low - self.zero), self.scale * (high - self.zero)
 
 
-def unsigned_grid(range_: Range, *, outliers: bool) -> Grid:
-    """The uint8 grid of an activation: asymmetric, zero is exact.
+def make_unsigned_grid(range_: Range, *, outliers: bool) -> Grid:
+    """Make the uint8 grid of an activation: asymmetric, with an exact zero.
 
     Trained transformers have a few channels with values tens of times larger than all others ("massive
-    activations"). With `outliers`, up to eight such channels do not count for the grid; who uses it has to
-    make up for what saturates there.
+    activations"). With `outliers`, the grid ignores up to eight such channels; the caller has to add what it
+    clips there.
     """
-    left_out = _outliers(range_) if outliers else ()
-    rest = np.setdiff1d(np.arange(len(range_.low)), left_out)
-    low, high = min(0.0, float(range_.low[rest].min())), max(0.0, float(range_.high[rest].max()))
-    scale = _step((high - low) / 255)
-    return Grid(scale, int(np.clip(round(-low / scale), 0, 255)), signed=False, outliers=left_out)
+    outlier_channels = _find_outliers(range_) if outliers else ()
+    channels = np.setdiff1d(np.arange(len(range_.low)), outlier_channels)
+    low, high = min(0.0, float(range_.low[channels].min())), max(0.0, float(range_.high[channels].max()))
+    scale = _make_scale((high - low) / 255)
+    return Grid(scale, int(np.clip(round(-low / scale), 0, 255)), signed=False, outliers=outlier_channels)
 
 
-def signed_grid(range_: Range, bits: int = 8) -> Grid:
-    """The int8 grid of an activation on the right side of a product: symmetric, as the kernels want it.
+def make_signed_grid(range_: Range, bits: int = 8) -> Grid:
+    """Make the int8 grid of an activation on the right side of a product: symmetric, for the kernels.
 
     Args:
-        range_: of the activation.
-        bits: 8, or 7 as in `weight_grid`.
+        range_: range of the activation.
+        bits: 8, or 7 as in `quantise_weight`.
     """
     largest = 2 ** (bits - 1) - 1
-    return Grid(_step(max(-float(range_.low.min()), float(range_.high.max())) / largest), 0, signed=True)
+    return Grid(
+        _make_scale(max(-float(range_.low.min()), float(range_.high.max())) / largest), 0, signed=True
+    )
 
 
-def weight_grid(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
-    """A weight `[K, M]` as int8, symmetric, with a scale for each of its M columns, float32 `[M]`.
+def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
+    """Return a weight `[K, M]` as symmetric int8, and the scales of its M columns, float32 `[M]`.
 
     Args:
         weight: float32.
@@ -75,8 +77,8 @@ def weight_grid(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatA
     return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8), scale
 
 
-def _outliers(range_: Range) -> tuple[int, ...]:
-    """The fewest channels without which the rest needs a grid half as coarse, and so on from there."""
+def _find_outliers(range_: Range) -> tuple[int, ...]:
+    """Return the largest channels, as long as leaving them out makes the grid at least twice as fine."""
     size = np.maximum(np.abs(range_.low), np.abs(range_.high))
     order = np.argsort(-size, kind="stable")[: MAX_OUTLIERS + 1]
     ordered, count = size[order], 0
@@ -86,6 +88,6 @@ def _outliers(range_: Range) -> tuple[int, ...]:
     return tuple(sorted(int(channel) for channel in order[:count]))
 
 
-def _step(size: float) -> float:
-    """A scale that float32 can hold and divide by; of a constant zero, any."""
+def _make_scale(size: float) -> float:
+    """Return a scale that float32 can hold and divide by; 1 where all values are zero."""
     return float(np.float32(size)) if size > np.finfo(np.float32).tiny else 1.0

@@ -1,4 +1,4 @@
-"""Which operators ONNX Runtime really runs for a graph, after its own optimisations."""
+"""Operators that ONNX Runtime executes for a graph after its own optimisations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-# What a product can become that computes with integers; MatMul, FusedMatMul and MatMulNBits do not.
-INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger")
+# Operators of products that compute with integers; MatMul, FusedMatMul and MatMulNBits do not.
+INTEGER_OPERATORS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger")
 
 
-def executed_operators(graph: Path) -> Counter[str]:
-    """How often each operator occurs in what ONNX Runtime makes of an ONNX file on this machine."""
+def count_executed_operators(graph: Path) -> Counter[str]:
+    """Count the operators of the graph that ONNX Runtime makes of an ONNX file on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -24,7 +24,7 @@ def executed_operators(graph: Path) -> Counter[str]:
     return Counter(node.op_type for node in optimised.graph.node)
 
 
-def integer_products(graph: Path) -> int:
-    """How many matrix products ONNX Runtime computes with integers; a silent return to float shows here."""
-    counts = executed_operators(graph)
-    return sum(counts[op] for op in INTEGER)
+def count_integer_products(graph: Path) -> int:
+    """Count the matrix products that ONNX Runtime computes with integers, rather than silently in float."""
+    counts = count_executed_operators(graph)
+    return sum(counts[operator] for operator in INTEGER_OPERATORS)

@@ -1,4 +1,4 @@
-"""The matrix products of a graph that can run on integers, and where their operands are quantised."""
+"""Matrix products of a graph that can run on integers, and the tensors to quantise for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-# Operators that only move values about: done on bytes, they move a quarter of the memory.
+# Operators that only move values: on bytes, they move a quarter of the memory.
 MOVES = ("Reshape", "Transpose")
 
 
@@ -17,9 +17,9 @@ class Operand:
     """One side of a product.
 
     Attributes:
-        tensor: what is quantised.
+        tensor: name of the tensor that is quantised.
         moves: names of the nodes that reshape and transpose it on its way to the product, in order.
-        is_bytes: it is an image of bytes, which needs no quantisation.
+        is_bytes: whether the tensor holds bytes of an image, which need no quantisation.
     """
 
     tensor: str
@@ -32,13 +32,13 @@ class Product:
     """A MatMul that can run on integers.
 
     Attributes:
-        name: of the layer, for people.
+        name: name of the layer, for messages.
         node: name of the MatMul node.
         left: the activation on the left side.
         right: the activation on the right side, or None where that is a weight.
         weight: name of the weight `[K, M]`, or None.
         bias: name of the bias `[M]` that a following Add brings in, or None.
-        output: what the product, with its bias, is called.
+        output: name of the product with its bias.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Product:
 
     @property
     def group(self) -> str:
-        """Products of one group read the same quantised tensor and stay or go together."""
+        """Name of the group: products of a group read the same quantised tensor and are measured together."""
         return self.name if self.right else self.left.tensor
 
 
 def find_products(model: onnx.ModelProto) -> list[Product]:
-    """The MatMul nodes of the graph that are worth it, in its order.
+    """Find the MatMul nodes of the graph that are worth running on integers, in its order.
 
     The classifier is a Gemm and stays in float, so that shifted logits are exact. So does the product of
     attention probabilities and values: most probabilities are smaller than the 1/255 that a byte resolves.
@@ -64,16 +64,16 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
     """
     search = _Search(model.graph)
     return [
-        search.product(node)
+        search.read_product(node)
         for node in model.graph.node
         if node.op_type == "MatMul"
-        and not search.made_by(node.input[0], "Softmax")
+        and not search.is_output_of(node.input[0], "Softmax")
         and node.input[0] not in search.weights
     ]
 
 
 class _Search:
-    """Who makes, and who reads, each tensor of a graph."""
+    """Index of a graph: the node that makes each tensor, and the nodes that read it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.maker = {output: node for node in graph.node for output in node.output}
@@ -86,25 +86,25 @@ class _Search:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
 
-    def made_by(self, tensor: str, op: str) -> bool:
+    def is_output_of(self, tensor: str, operator: str) -> bool:
         node = self.maker.get(tensor)
-        return bool(node is not None and node.op_type == op)
+        return bool(node is not None and node.op_type == operator)
 
-    def product(self, node: onnx.NodeProto) -> Product:
+    def read_product(self, node: onnx.NodeProto) -> Product:
         left, right = node.input
         is_weight = right in self.weights
-        bias, output = self._bias(node.output[0]) if is_weight else (None, node.output[0])
+        bias, output = self._find_bias(node.output[0]) if is_weight else (None, node.output[0])
         return Product(
             name=node.name.removesuffix("/matmul"),
             node=node.name,
-            left=self._operand(left),
-            right=None if is_weight else self._operand(right),
+            left=self._find_operand(left),
+            right=None if is_weight else self._find_operand(right),
             weight=right if is_weight else None,
             bias=bias,
             output=output,
         )
 
-    def _operand(self, tensor: str) -> Operand:
+    def _find_operand(self, tensor: str) -> Operand:
         moves: list[str] = []
         while (node := self.maker.get(tensor)) is not None:
             if node.op_type == "Cast" and self._comes_from_bytes(node.input[0]):
@@ -120,11 +120,11 @@ class _Search:
             tensor = node.input[0]
         return bool(self.inputs.get(tensor) == TensorProto.UINT8)
 
-    def _bias(self, tensor: str) -> tuple[str | None, str]:
-        """The bias added to a product and the name of the sum; the product itself where there is none."""
+    def _find_bias(self, tensor: str) -> tuple[str | None, str]:
+        """Return the bias added to a product, if any, and the name of the sum or else of the product."""
         readers = self.readers.get(tensor, [])
         if self.uses[tensor] == 1 and len(readers) == 1 and readers[0].op_type == "Add":
-            other = next(name for name in readers[0].input if name != tensor)
-            if other in self.weights and len(self.weights[other].dims) == 1:
-                return other, readers[0].output[0]
+            bias = next(name for name in readers[0].input if name != tensor)
+            if bias in self.weights and len(self.weights[bias].dims) == 1:
+                return bias, readers[0].output[0]
         return None, tensor

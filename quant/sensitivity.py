@@ -1,4 +1,4 @@
-"""What each layer alone loses by computing with integers."""
+"""Sensitivity of a model to integers, measured for each layer on its own."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from ..engine.model import ImageArray, ModelInfo
 from ..engine.runtime.network import Network
 from .calibration import Range
-from .comparison import Comparison, compare
+from .graph_comparison import Comparison, compare
 from .products import Product
-from .writer import write_integer
+from .writer import write_integer_graph
 
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class LayerEffect:
-    """A group of products that share their input, alone on integers.
+    """Effect of computing one group of products, which share their input, with integers.
 
     Attributes:
-        layers: their names.
-        comparison: of that graph with the graph in float.
+        layers: names of the products.
+        comparison: the graph with these integer products against the float graph.
     """
 
     layers: tuple[str, ...]
@@ -35,12 +35,12 @@ class LayerEffect:
 
     @property
     def name(self) -> str:
-        """All of them in one: `blocks.0.attn.query, key, value`."""
-        first, *others = self.layers
-        return ", ".join([first, *(other.rpartition(".")[2] for other in others)])
+        """Names of the layers, shortened: `blocks.0.attn.query, key, value`."""
+        first, *siblings = self.layers
+        return ", ".join([first, *(layer.rpartition(".")[2] for layer in siblings)])
 
 
-def layer_effects(
+def measure_layer_effects(
     model: onnx.ModelProto,
     products: Sequence[Product],
     ranges: Mapping[str, Range],
@@ -51,41 +51,41 @@ def layer_effects(
     weight_bits: int = 8,
     on_layer: Callable[[int], None] = lambda count: None,
 ) -> list[LayerEffect]:
-    """Measures every group of products alone, the most harmful first.
+    """Measure every group of products on its own; the most harmful comes first.
 
     Args:
         model: the graph in float.
-        products: those to measure.
-        ranges: of the activations that they quantise.
-        reference: the graph in float, loaded.
+        products: the products to measure.
+        ranges: ranges of the activations that they quantise, by name of the tensor.
+        reference: network of the graph in float.
         images: uint8 `[N, H, W, 3]`.
         labels: int64 `[N]`, or None.
-        weight_bits: as in `write_integer`.
+        weight_bits: as in `write_integer_graph`.
         on_layer: called with 1 after each group.
     """
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     expected = [reference(batch) for batch in batches]
     effects = []
     for group in group_products(products).values():
-        integer = write_integer(model, group, ranges, weight_bits=weight_bits)
-        with _loaded(integer, reference.info) as network:
-            answers = zip((network(batch) for batch in batches), expected, strict=True)
-            comparison = compare(answers, labels)
+        integer = write_integer_graph(model, group, ranges, weight_bits=weight_bits)
+        with _open_network(integer, reference.info) as network:
+            output_pairs = zip((network(batch) for batch in batches), expected, strict=True)
+            comparison = compare(output_pairs, labels)
         effects.append(LayerEffect(tuple(product.name for product in group), comparison))
         on_layer(1)
     return sorted(effects, key=lambda effect: effect.comparison.signal_to_noise)
 
 
 def group_products(products: Sequence[Product]) -> dict[str, list[Product]]:
-    """Products by group, in order."""
+    """Group the products that read the same quantised tensor, in order."""
     groups: dict[str, list[Product]] = {}
     for product in products:
         groups.setdefault(product.group, []).append(product)
     return groups
 
 
-def effect_table(effects: Sequence[LayerEffect]) -> str:
-    """The effects as a table for people, a line each."""
+def format_effects(effects: Sequence[LayerEffect]) -> str:
+    """Format the effects as a table, one line each."""
     lines = [f"{'signal/noise':>14s}{'agreement':>12s}{'top-1':>9s}   on integers alone"]
     for effect in effects:
         c = effect.comparison
@@ -94,12 +94,12 @@ def effect_table(effects: Sequence[LayerEffect]) -> str:
     return "\n".join(lines)
 
 
-def effect_records(effects: Sequence[LayerEffect]) -> list[dict[str, object]]:
-    """The effects for a JSON document."""
+def record_effects(effects: Sequence[LayerEffect]) -> list[dict[str, object]]:
+    """Return the effects as values for a JSON document."""
     return [{"layers": list(effect.layers), **asdict(effect.comparison)} for effect in effects]
 
 
-def _loaded(model: onnx.ModelProto, info: ModelInfo) -> Network:
+def _open_network(model: onnx.ModelProto, info: ModelInfo) -> Network:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
         onnx.save(model, path)

@@ -24,7 +24,8 @@ from fozo.engine.statistics.feature_statistics import compute_source_statistics
 from fozo.export.signature import OPSET
 from fozo.export.vit_graph import build_vit_graph, select_vit_norms
 from fozo.export.vit_model import read_vit
-from fozo.quant.quantizer import Options, quantize
+from fozo.quant.quantization import quantize
+from fozo.quant.settings import Options
 from timm.models.vision_transformer import VisionTransformer
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show

@@ -28,7 +28,7 @@ LIGHT_MODULES = {
     "engine.names",
     "eval.datasets.dataset_registry",
     "eval.protocol",
-    "quant.names",
+    "quant.settings",
 }
 STANDARD = sys.stdlib_module_names
 ROOMS = ("engine", "data", "eval", "export", "quant", "commands")
@@ -112,7 +112,7 @@ def test_command_line_starts_without_heavy_modules() -> None:
 
 
 def test_quantisation_loads_no_torch() -> None:
-    loaded = loaded_by("import fozo.quant.quantizer, fozo.quant.report")
+    loaded = loaded_by("import fozo.quant.quantization, fozo.quant.quantization_report")
     assert not loaded & {"torch", "timm", "click", "matplotlib", "sklearn"}
 
 

@@ -27,7 +27,8 @@ from fozo.engine.runtime.tuning import tune
 from fozo.engine.statistics.feature_statistics import Moments
 from fozo.engine.statistics.objective import compute_discrepancy
 from fozo.engine.streams.adapter import Adapter
-from fozo.quant.quantizer import Options, Quantizer
+from fozo.quant.quantizer import Quantizer
+from fozo.quant.settings import Options
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")

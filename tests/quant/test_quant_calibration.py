@@ -16,7 +16,7 @@ onnx = pytest.importorskip("onnx", reason="quantisation reads graphs with onnx")
 import onnxruntime as ort  # noqa: E402
 from fozo.quant import calibration  # noqa: E402
 from fozo.quant.calibration import CASES, Range, calibrate  # noqa: E402
-from fozo.quant.names import CALIBRATORS  # noqa: E402
+from fozo.quant.settings import CALIBRATORS  # noqa: E402
 
 TENSORS = ("blocks.0.norm1", "blocks.1.attn.key/bias", "blocks.2.mlp/act")
 BOUND, WIDTH, NORMS, BATCHES = 0.0625, 64, 6, 12

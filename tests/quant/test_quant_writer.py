@@ -19,11 +19,11 @@ onnx = pytest.importorskip("onnx", reason="quantisation writes graphs with onnx"
 
 import onnxruntime as ort  # noqa: E402
 from fozo.quant.calibration import Range, calibrate  # noqa: E402
-from fozo.quant.grid import signed_grid, unsigned_grid, weight_grid  # noqa: E402
-from fozo.quant.operators import executed_operators, integer_products  # noqa: E402
+from fozo.quant.grid import make_signed_grid, make_unsigned_grid, quantise_weight  # noqa: E402
+from fozo.quant.operators import count_executed_operators, count_integer_products  # noqa: E402
 from fozo.quant.products import Product, find_products  # noqa: E402
 from fozo.quant.quantizer import choose_weight_bits  # noqa: E402
-from fozo.quant.writer import DIALECTS, write_integer  # noqa: E402
+from fozo.quant.writer import DIALECTS, write_integer_graph  # noqa: E402
 
 FLOAT = onnx.TensorProto.FLOAT
 BITS = choose_weight_bits(read_cpu_features())[0]  # more would overflow in this processor's kernels
@@ -41,7 +41,7 @@ def between(low: Any, high: Any, channels: int = 16) -> Range:
 def test_values_within_the_limits_are_half_a_step_away(seed: int) -> None:
     generator = np.random.default_rng(seed)
     low, high = np.sort(generator.normal(size=(2, 24)), axis=0) * 10.0 ** generator.integers(-6, 6)
-    for grid in (unsigned_grid(Range(low, high), outliers=False), signed_grid(Range(low, high))):
+    for grid in (make_unsigned_grid(Range(low, high), outliers=False), make_signed_grid(Range(low, high))):
         x = np.concatenate([np.linspace(*grid.limits, 1001), [0.0]])
         smallest, largest = (-127, 127) if grid.signed else (0, 255)
         q = np.rint(x / grid.scale) + grid.zero
@@ -57,16 +57,16 @@ def test_values_within_the_limits_are_half_a_step_away(seed: int) -> None:
 
 
 def test_grids_of_special_ranges() -> None:
-    assert unsigned_grid(between(2, 5.1), outliers=False).zero == 0  # zero belongs to every grid
-    assert unsigned_grid(between(2, 5.1), outliers=False).scale == pytest.approx(0.02)
-    assert unsigned_grid(between(-5.1, -2), outliers=False).zero == 255
-    constant = unsigned_grid(between(3, 3), outliers=False)
+    assert make_unsigned_grid(between(2, 5.1), outliers=False).zero == 0  # zero belongs to every grid
+    assert make_unsigned_grid(between(2, 5.1), outliers=False).scale == pytest.approx(0.02)
+    assert make_unsigned_grid(between(-5.1, -2), outliers=False).zero == 255
+    constant = make_unsigned_grid(between(3, 3), outliers=False)
     assert constant.limits == pytest.approx((0, 3))
-    assert signed_grid(between(-3, 1)).limits == pytest.approx((-3, 3))
+    assert make_signed_grid(between(-3, 1)).limits == pytest.approx((-3, 3))
     for grid in (
-        unsigned_grid(between(0, 0), outliers=True),
-        signed_grid(between(0, 0)),
-        signed_grid(between(0, 1e-44)),
+        make_unsigned_grid(between(0, 0), outliers=True),
+        make_signed_grid(between(0, 0)),
+        make_signed_grid(between(0, 1e-44)),
     ):
         assert np.isfinite(1 / np.float32(grid.scale))
         assert grid.zero == 0
@@ -91,18 +91,18 @@ def test_outlier_channels(sizes: dict[int, float], outliers: tuple[int, ...]) ->
     high = np.ones(32)
     high[list(sizes)] = list(sizes.values())
     for range_ in (Range(np.zeros(32), high), Range(-high, np.zeros(32))):
-        grid = unsigned_grid(range_, outliers=True)
+        grid = make_unsigned_grid(range_, outliers=True)
         assert grid.outliers == outliers
         rest = np.delete(high, outliers).max()
         assert grid.limits[1] - grid.limits[0] == pytest.approx(rest)
-        assert unsigned_grid(range_, outliers=False).outliers == ()
+        assert make_unsigned_grid(range_, outliers=False).outliers == ()
 
 
 @pytest.mark.parametrize("high", [[5.0, 4.0, 3.0], [5.0], []])
 def test_channels_that_are_always_zero_do_not_set_the_grid(high: list[float]) -> None:
     """All but a few channels are dead: the few must not become outliers of a grid of nothing."""
     values = np.concatenate([high, np.zeros(32 - len(high))])
-    grid = unsigned_grid(Range(np.zeros(32), values), outliers=True)
+    grid = make_unsigned_grid(Range(np.zeros(32), values), outliers=True)
     assert grid.outliers == ()
     if high:
         assert grid.limits[1] == pytest.approx(max(high))
@@ -114,7 +114,7 @@ def test_weights_are_half_a_step_away(bits: int, largest: int) -> None:
     weight = generator.normal(size=(48, 20)).astype(np.float32) * 10.0 ** generator.integers(-4, 4, 20)
     weight[:, 7] = 0
     weight = weight.astype(np.float32)
-    integers, scale = weight_grid(weight, bits)
+    integers, scale = quantise_weight(weight, bits)
     assert integers.dtype == np.int8 and scale.dtype == np.float32
     assert scale.shape == (20,)
     assert (np.abs(integers.astype(int)).max(axis=0) == np.where(np.arange(20) == 7, 0, largest)).all()
@@ -179,7 +179,9 @@ def test_a_linear_layer_is_this_arithmetic(
     model = linear(weight, bias)
     (product,) = find_products(model)
     assert product.bias == ("layer.bias" if with_bias else None)
-    integer = write_integer(model, [product], {"x": Range(low, high)}, dialect=dialect, weight_bits=bits)
+    integer = write_integer_graph(
+        model, [product], {"x": Range(low, high)}, dialect=dialect, weight_bits=bits
+    )
 
     q, scale = u8(x, -0.8, 1.7)
     w, column = s8(weight, np.abs(weight).max(axis=0), 2 ** (bits - 1) - 1)
@@ -220,7 +222,7 @@ def test_scores_are_this_arithmetic(dialect: str) -> None:
     (product,) = find_products(attention())
     ranges = {"q": between(-2, 1.7, 32), "k": between(-1.5, 1.2, 32)}
     ranges["q"].high[5] = 1.9  # channels differ; the integers have one scale
-    integer = write_integer(attention(), [product], ranges, dialect=dialect)
+    integer = write_integer_graph(attention(), [product], ranges, dialect=dialect)
     left, left_scale = u8(q, -2, 1.9)
     right, right_scale = s8(k, 1.5)
 
@@ -244,7 +246,7 @@ def test_bytes_are_integers_already(random_images: Callable[..., ImageArray]) ->
     model = b.model({"images": kinds}, {"y": (FLOAT, ["N", 32, 24])}, 20, "test")
     images = random_images(3)
     for dialect in DIALECTS:
-        integer = write_integer(model, find_products(model), {}, dialect=dialect, weight_bits=BITS)
+        integer = write_integer_graph(model, find_products(model), {}, dialect=dialect, weight_bits=BITS)
         assert not {"Cast", "QuantizeLinear"} & {node.op_type for node in integer.graph.node}
         w, scale = s8(weight, np.abs(weight).max(axis=0), 2 ** (BITS - 1) - 1)
         close(run(integer, images=images), images.reshape(3, 32, 96).astype(np.float64) @ w * scale)
@@ -282,7 +284,7 @@ def ranges(model: Any, products: list[Product], random_images: Callable[..., Ima
 
 @pytest.fixture(scope="module")
 def written(model: Any, products: list[Product], ranges: Any) -> dict[str, Any]:
-    return {d: write_integer(model, products, ranges, dialect=d, weight_bits=BITS) for d in DIALECTS}
+    return {d: write_integer_graph(model, products, ranges, dialect=d, weight_bits=BITS) for d in DIALECTS}
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ def test_writing_is_deterministic_and_leaves_the_model(
 ) -> None:
     before = model.SerializeToString(deterministic=True)
     for dialect in DIALECTS:
-        again = write_integer(model, products, ranges, dialect=dialect, weight_bits=BITS)
+        again = write_integer_graph(model, products, ranges, dialect=dialect, weight_bits=BITS)
         assert again.SerializeToString() == written[dialect].SerializeToString()
     assert model.SerializeToString(deterministic=True) == before
 
@@ -368,8 +370,8 @@ def test_every_integer_product_is_executed_as_such(
     dialect: str, written: dict[str, Any], products: list[Product], tmp_path: Path
 ) -> None:
     onnx.save(written[dialect], tmp_path / "model.onnx")
-    assert integer_products(tmp_path / "model.onnx") == len(products)
-    executed = executed_operators(tmp_path / "model.onnx")
+    assert count_integer_products(tmp_path / "model.onnx") == len(products)
+    executed = count_executed_operators(tmp_path / "model.onnx")
     assert executed["MatMulNBits"] == executed["DequantizeLinear"] == executed["DynamicQuantizeMatMul"] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -398,12 +400,12 @@ def qdq(activation: bool) -> Any:
 @pytest.mark.parametrize(("activation", "integers"), [(True, 1), (False, 0)])
 def test_a_return_to_float_is_seen(activation: bool, integers: int, tmp_path: Path) -> None:
     onnx.save(qdq(activation), tmp_path / "model.onnx")
-    assert integer_products(tmp_path / "model.onnx") == integers
+    assert count_integer_products(tmp_path / "model.onnx") == integers
 
 
 def test_a_float_graph_has_no_integer_products(model: Any, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
-    assert integer_products(tmp_path / "model.onnx") == 0
+    assert count_integer_products(tmp_path / "model.onnx") == 0
 
 
 def test_both_dialects_compute_the_same(
@@ -468,13 +470,13 @@ def test_some_products_stay_in_float(
 ) -> None:
     images = np.zeros((1, 32, 32, 3), np.uint8)
     chosen = [product for product in products if product.name.startswith("blocks.1.mlp")]
-    integer = write_integer(model, chosen, ranges, weight_bits=BITS)
+    integer = write_integer_graph(model, chosen, ranges, weight_bits=BITS)
     onnx.save(integer, tmp_path / "model.onnx")
-    assert integer_products(tmp_path / "model.onnx") == 2
+    assert count_integer_products(tmp_path / "model.onnx") == 2
     tensors = {tensor.name for tensor in integer.graph.initializer}
     weights = {product.weight for product in products if product.weight}
     assert weights - tensors == {"blocks.1.mlp.fc1.weight", "blocks.1.mlp.fc2.weight"}
-    nothing = write_integer(model, [], {})
+    nothing = write_integer_graph(model, [], {})
     assert list(nothing.graph.node) == list(model.graph.node)
     assert [opset.domain for opset in nothing.opset_import] == [""]
     assert same(opened(nothing)(images), opened(model)(images))

@@ -28,21 +28,17 @@ from PIL import Image
 
 onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs with onnx")
 
-from fozo.quant import comparison, quantizer, writer  # noqa: E402
-from fozo.quant.comparison import Comparison, compare, relative_time  # noqa: E402
-from fozo.quant.grid import unsigned_grid  # noqa: E402
-from fozo.quant.operators import integer_products  # noqa: E402
+from fozo.quant import graph_comparison, quantizer, writer  # noqa: E402
+from fozo.quant.graph_comparison import Comparison, compare, measure_relative_time  # noqa: E402
+from fozo.quant.grid import make_unsigned_grid  # noqa: E402
+from fozo.quant.image_split import split_images  # noqa: E402
+from fozo.quant.operators import count_integer_products  # noqa: E402
 from fozo.quant.products import find_products  # noqa: E402
-from fozo.quant.quantizer import (  # noqa: E402
-    Options,
-    QuantizationError,
-    Quantizer,
-    choose_weight_bits,
-    quantize,
-    split_images,
-)
-from fozo.quant.report import Report, describe, refusals  # noqa: E402
-from fozo.quant.sensitivity import effect_table  # noqa: E402
+from fozo.quant.quantization import QuantizationError, quantize  # noqa: E402
+from fozo.quant.quantization_report import Report, describe_report, list_refusals  # noqa: E402
+from fozo.quant.quantizer import Quantizer, choose_weight_bits  # noqa: E402
+from fozo.quant.sensitivity import format_effects  # noqa: E402
+from fozo.quant.settings import Options  # noqa: E402
 
 CleanImages = Callable[..., SourceImages]
 PRODUCTS = 1 + 3 * 7
@@ -54,7 +50,7 @@ def nothing(count: int) -> None:
 
 def times(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
     """Says how long int8 takes, in terms of fp32: machines differ."""
-    monkeypatch.setattr(quantizer, "relative_time", lambda *arguments: (0.004, ratio))
+    monkeypatch.setattr(quantizer, "measure_relative_time", lambda *arguments: (0.004, ratio))
 
 
 @pytest.fixture
@@ -72,7 +68,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lenient(fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The classes of a random model are close to each other."""
-    monkeypatch.setattr("fozo.quant.report.MIN_AGREEMENT", 50.0)
+    monkeypatch.setattr("fozo.quant.quantization_report.MIN_AGREEMENT", 50.0)
 
 
 @pytest.fixture
@@ -121,7 +117,7 @@ def test_an_int8_graph_is_added(
     assert {p.name for p in bundle.path.parent.iterdir()} == {"bundle"}
     assert len(steps) == 3 and set(steps.values()) == {0}
 
-    assert (report.integer, report.intended) == (integer_products(graph), PRODUCTS)
+    assert (report.integer, report.intended) == (count_integer_products(graph), PRODUCTS)
     assert report.integer == PRODUCTS
     assert (report.float_layers, report.refusals) == ((), ())
     assert (report.milliseconds, report.speedup) == (4, 2)
@@ -191,7 +187,7 @@ def test_layers_stay_in_float(bundle: Bundle, images: tuple[SourceImages, Source
     graph = onnx.load(changed.graph("int8")).graph
     names = {tensor.name for tensor in graph.initializer}
     assert "blocks.1.mlp.fc2.weight" in names and "blocks.0.mlp.fc2.weight" not in names
-    assert all(name in describe(report) for name in kept)
+    assert all(name in describe_report(report) for name in kept)
 
 
 @pytest.mark.usefixtures("lenient")
@@ -284,21 +280,23 @@ LABELLED = {"accuracy": 75.0, "reference_accuracy": 76.0}
 )
 def test_reasons_to_refuse(changes: dict[str, Any], reasons: list[str]) -> None:
     report = a_report(**changes)
-    found = tuple(refusals(report))
+    found = tuple(list_refusals(report))
     assert len(found) == len(reasons)
     for pattern, reason in zip(reasons, found, strict=True):
         assert re.search(pattern, reason), reason
-    text = describe(replace(report, refusals=found))
+    text = describe_report(replace(report, refusals=found))
     assert all(reason in text for reason in found)
 
 
 def test_a_report_for_people() -> None:
-    text = describe(a_report(**LABELLED, float_layers=("blocks.7.mlp.fc2",), outlier_layers={"a": 2, "b": 5}))
+    text = describe_report(
+        a_report(**LABELLED, float_layers=("blocks.7.mlp.fc2",), outlier_layers={"a": 2, "b": 5})
+    )
     for part in ("76.00 % → 75.00 %", "4.0 MB → 1.0 MB", "1.50 times", "22 of 22", "8-bit", "Some CPU"):
         assert part in text
     assert "up to 5 channels of 2 layers" in text
     assert "blocks.7.mlp.fc2" in text
-    assert "top-1" not in describe(a_report())
+    assert "top-1" not in describe_report(a_report())
 
 
 @pytest.mark.parametrize("gate", ["slow", "inaccurate", "float"])
@@ -306,9 +304,11 @@ def test_a_refused_graph_is_added_only_by_force(
     gate: str, bundle: Bundle, images: tuple[SourceImages, SourceImages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times(monkeypatch, 2.0 if gate == "slow" else 0.5)
-    monkeypatch.setattr("fozo.quant.report.MIN_AGREEMENT", 101.0 if gate == "inaccurate" else 50.0)
+    monkeypatch.setattr(
+        "fozo.quant.quantization_report.MIN_AGREEMENT", 101.0 if gate == "inaccurate" else 50.0
+    )
     if gate == "float":
-        monkeypatch.setattr(quantizer, "integer_products", lambda graph: 20)
+        monkeypatch.setattr(quantizer, "count_integer_products", lambda graph: 20)
     before = content(bundle.path)
     with pytest.raises(QuantizationError, match=r"refused and not added.*--force") as caught:
         quantize(bundle, *images, Options())
@@ -466,10 +466,10 @@ def test_relative_time_is_a_median_of_rounds_in_turn(monkeypatch: pytest.MonkeyP
 
         return run
 
-    monkeypatch.setattr(comparison.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(graph_comparison.time, "perf_counter", lambda: clock[0])
     ours = network("ours", iter([100, 2, 4, 9]))
     theirs = network("theirs", iter([1, 4, 4, 90]))
-    seconds, ratio = relative_time(ours, theirs, np.zeros((8, 1, 1, 3), np.uint8), rounds=3)
+    seconds, ratio = measure_relative_time(ours, theirs, np.zeros((8, 1, 1, 3), np.uint8), rounds=3)
     assert seconds == pytest.approx(4 / 8)
     assert ratio == pytest.approx(0.5)
     assert called == ["ours", "theirs"] * 4
@@ -483,9 +483,9 @@ def test_a_damaged_layer_comes_first(bundle: Bundle, images: tuple[SourceImages,
     made.calibrate(images[0], nothing)
     damaged = made.ranges["blocks.1.norm2"]
     advanced: list[int] = []
-    sound = made.effects(images[1], advanced.append)
+    sound = made.measure_effects(images[1], advanced.append)
     made.ranges["blocks.1.norm2"] = replace(damaged, low=damaged.low / 20, high=damaged.high / 20)
-    effects = made.effects(images[1], nothing)
+    effects = made.measure_effects(images[1], nothing)
     assert effects[0].layers == ("blocks.1.mlp.fc1",)
     assert sound[0].layers != effects[0].layers
     assert len(effects) == len(advanced) == 1 + 5 + 5 + 6
@@ -495,7 +495,7 @@ def test_a_damaged_layer_comes_first(bundle: Bundle, images: tuple[SourceImages,
     names = {effect.name for effect in effects}
     assert {"blocks.0.attn.query, key, value", "blocks.2.attn.key, value", "blocks.2.attn.query"} <= names
     assert sorted(name for e in effects for name in e.layers) == sorted(p.name for p in made.products)
-    lines = effect_table(effects).splitlines()
+    lines = format_effects(effects).splitlines()
     assert len(lines) == 1 + len(effects)
     assert lines[1].endswith("blocks.1.mlp.fc1")
 
@@ -525,7 +525,9 @@ def test_outlier_channels_are_made_up_for(
         made.calibrate(images[0], nothing)
         with monkeypatch.context() as patch:
             if not rule:
-                patch.setattr(writer, "unsigned_grid", lambda r, outliers: unsigned_grid(r, outliers=False))
+                patch.setattr(
+                    writer, "make_unsigned_grid", lambda r, outliers: make_unsigned_grid(r, outliers=False)
+                )
             made.write(tmp_path / "int8.onnx", "fused")
             report = made.check(tmp_path / "int8.onnx", images[1], nothing)
         found[rule] = report.comparison
@@ -670,7 +672,7 @@ def test_refusing_command(
     bundle: Bundle, folder: Path, fozo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times(monkeypatch, 1.25)
-    monkeypatch.setattr("fozo.quant.report.MIN_AGREEMENT", 50.0)
+    monkeypatch.setattr("fozo.quant.quantization_report.MIN_AGREEMENT", 50.0)
     before = content(bundle.path)
     code, _, err = fozo("quantize", bundle.path, folder, *FEW)
     assert code == 1
@@ -700,7 +702,8 @@ def test_interrupted_command(
 def test_command_without_onnx(
     bundle: Bundle, folder: Path, fozo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "fozo.quant.quantizer")
+    for module in ("quantization", "quantizer"):
+        monkeypatch.delitem(sys.modules, f"fozo.quant.{module}")
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = fozo("quantize", bundle.path, folder)
     assert code == 1

@@ -1,4 +1,4 @@
-"""What quantisation did to a model, and whether the result may be used."""
+"""Report of a quantisation, and the reasons to refuse its result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .comparison import Comparison
-from .sensitivity import LayerEffect, effect_table
+from .graph_comparison import Comparison
+from .sensitivity import LayerEffect, format_effects
 
 MAX_LOSS = 1.0
 MIN_AGREEMENT = 95.0
@@ -16,21 +16,21 @@ MIN_AGREEMENT = 95.0
 
 @dataclass(frozen=True)
 class Report:
-    """What quantisation did to a model.
+    """Accuracy, size and speed of an int8 graph.
 
     Attributes:
         comparison: int8 against fp32 on images that were not used for calibration.
         integer: number of matrix products that ONNX Runtime computes with integers.
-        intended: number of those that were written so.
+        intended: number of matrix products that were written with integers.
         float_layers: matrix products that were kept in float on request.
-        outlier_layers: layers in which some channels are beyond the integers, and how many.
+        outlier_layers: number of outlier channels by layer, for layers that have any.
         megabytes: size of the int8 and the fp32 graph.
         milliseconds: per image in int8, on this machine.
-        speedup: time of fp32 over time of int8 on this machine, in turn.
+        speedup: time of fp32 over time of int8 on this machine, measured in turn.
         weight_bits: 8 or 7.
-        processor: what was measured on, and why the weights have so many bits.
-        refusals: why the graph should not be used; none if it may.
-        effects: what single layers lose, the most harmful first, where that was measured.
+        processor: this machine's processor, and the reason for the bits of the weights.
+        refusals: reasons not to use the graph; none if it is good.
+        effects: losses of single layers, the most harmful first, if these were measured.
     """
 
     comparison: Comparison
@@ -47,9 +47,9 @@ class Report:
     effects: tuple[LayerEffect, ...] = ()
 
 
-def refusals(report: Report) -> tuple[str, ...]:
-    """Why a graph should not be used, in words; nothing where it may."""
-    reasons = list(inaccuracies(report.comparison))
+def list_refusals(report: Report) -> tuple[str, ...]:
+    """Return the reasons not to use a graph, in words; none if it is good."""
+    reasons = list(list_inaccuracies(report.comparison))
     if report.integer < report.intended:
         reasons.append(
             f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
@@ -63,25 +63,25 @@ def refusals(report: Report) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def inaccuracies(found: Comparison) -> Iterator[str]:
-    """In what a graph is too far from the reference."""
-    if not np.isfinite([found.cosine_logits, found.cosine_features]).all():
+def list_inaccuracies(comparison: Comparison) -> Iterator[str]:
+    """Yield the ways in which a graph differs too much from the reference, in words."""
+    if not np.isfinite([comparison.cosine_logits, comparison.cosine_features]).all():
         yield "its logits or features are not finite"
-    if found.loss is not None and found.loss > MAX_LOSS:
+    if comparison.loss is not None and comparison.loss > MAX_LOSS:
         yield (
-            f"it loses {found.loss:.2f} points of top-1 accuracy on {found.images} held-out images "
-            f"({found.reference_accuracy:.2f} % in fp32, {found.accuracy:.2f} % in int8); "
+            f"it loses {comparison.loss:.2f} points of top-1 accuracy on {comparison.images} held-out images "
+            f"({comparison.reference_accuracy:.2f} % in fp32, {comparison.accuracy:.2f} % in int8); "
             f"{MAX_LOSS:.1f} is allowed"
         )
-    if found.loss is None and found.agreement < MIN_AGREEMENT:
+    if comparison.loss is None and comparison.agreement < MIN_AGREEMENT:
         yield (
-            f"it agrees with fp32 on {found.agreement:.1f} % of {found.images} held-out images without known "
-            f"labels; {MIN_AGREEMENT:.0f} % is asked for"
+            f"it agrees with fp32 on {comparison.agreement:.1f} % of {comparison.images} held-out images "
+            f"without known labels; {MIN_AGREEMENT:.0f} % is asked for"
         )
 
 
-def describe(report: Report) -> str:
-    """The report for people, a few lines."""
+def describe_report(report: Report) -> str:
+    """Describe the report in a few lines of text."""
     c = report.comparison
     size, original = report.megabytes
     accuracy = "" if c.loss is None else f"top-1 {c.reference_accuracy:.2f} % → {c.accuracy:.2f} %, "
@@ -106,5 +106,5 @@ def describe(report: Report) -> str:
         lines.append(f"  float     as asked for: {', '.join(report.float_layers)}")
     lines += [f"  refused   {refusal}" for refusal in report.refusals]
     if report.effects:
-        lines += ["", effect_table(report.effects)]
+        lines += ["", format_effects(report.effects)]
     return "\n".join(lines)

@@ -1,3 +1,0 @@
-"""Names that the command line offers, in a module that loads nothing."""
-
-CALIBRATORS = ("percentile", "average", "minmax")

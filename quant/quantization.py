@@ -1,0 +1,105 @@
+"""Addition of an int8 graph to a bundle: calibrate, write, check, and add or reject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+
+from ..data.source import SourceImages
+from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.create import folder_beside
+from ..engine.errors import FozoError
+from .quantization_report import Report, list_inaccuracies
+from .quantizer import Quantizer
+from .sensitivity import group_products
+from .settings import Options
+
+PRECISION, PORTABLE = "int8", "int8-qdq"
+
+
+class QuantizationError(FozoError):
+    """The int8 graph is no replacement for the fp32 graph; nothing was added to the bundle."""
+
+
+def quantize(
+    bundle: Bundle,
+    images: SourceImages,
+    held_out: SourceImages,
+    options: Options,
+    *,
+    sensitivity: bool = False,
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] | None = None,
+) -> tuple[Bundle, Report]:
+    """Add an int8 graph to a bundle, unless it is refused.
+
+    Args:
+        bundle: with an fp32 graph; it is changed only at the end.
+        images: clean images to calibrate with.
+        held_out: other clean images, to judge the result by.
+        options: options of the quantisation.
+        sensitivity: measure the loss of each layer on its own, even if nothing is refused.
+        progress: called with the title and length of each step; its context gives a function that is called
+            as the step advances.
+
+    Returns:
+        The changed bundle, without source statistics of the new graph, and the report.
+
+    Raises:
+        QuantizationError: the result is refused, and `options.force` is not set; the bundle is as it was.
+        InputError: too few images, an unreadable one, or an option that does not fit the graph.
+        BundleError: the bundle cannot be read.
+        OutputError: it cannot be written.
+    """
+    step = progress or _ignore_progress
+    quantizer = Quantizer(bundle, options)
+    target = bundle.path / PRECISION  # inside the bundle: on its own file system
+    with folder_beside(target):
+        pass  # fails before the work if the bundle cannot be written
+    with step("Calibrating", images.count) as advance:
+        quantizer.calibrate(images, advance)
+    with folder_beside(target) as folder:
+        graph, portable = folder / "int8.onnx", folder / "portable.onnx"
+        quantizer.write(graph, "fused")
+        with step("Comparing with fp32", held_out.count) as advance:
+            report = quantizer.check(graph, held_out, advance)
+        refused = report.refusals and not options.force
+        if sensitivity or (refused and any(list_inaccuracies(report.comparison))):
+            groups = len(group_products(quantizer.products))
+            with step("Measuring each layer", groups) as advance:
+                report = replace(report, effects=tuple(quantizer.measure_effects(held_out, advance)))
+        if refused:
+            raise QuantizationError(_explain_refusal(report))
+        if options.portable:
+            quantizer.write(portable, "standard")
+            with step("Comparing the portable graph with fp32", held_out.count) as advance:
+                portable_report = quantizer.check(portable, held_out, advance)
+            if portable_report.refusals and not options.force:
+                reasons = "; ".join(portable_report.refusals)
+                raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
+        bundle = quantizer.add(bundle, graph, PRECISION, report)
+        if options.portable:
+            bundle = quantizer.add(bundle, portable, PORTABLE, portable_report)
+    return bundle, report
+
+
+def _explain_refusal(report: Report) -> str:
+    message = f"the int8 graph was refused and not added: {'; '.join(report.refusals)}. "
+    if any(list_inaccuracies(report.comparison)):
+        responsible = "; ".join(
+            f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
+            f"{effect.comparison.agreement:.1f} % agreement)"
+            for effect in report.effects[:3]
+        )
+        message += (
+            f"The layers that lose most alone: {responsible}. Keep them in float with --keep-float, give "
+            "more images, or take the graph as it is with --force"
+        )
+    else:
+        message += "Take it as it is with --force"
+    return message
+
+
+@contextmanager
+def _ignore_progress(title: str, count: int) -> Iterator[Callable[[int], None]]:
+    yield lambda advance: None
