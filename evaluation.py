@@ -14,6 +14,7 @@ from .eval.predict.predict import predict
 from .eval.predict.prediction_row import Guess, Row
 from .eval.predict.watch import Watch
 from .eval.protocol import SETTINGS, Protocol
+from .eval.report.digest.report_digest import digest_results
 from .eval.report.digest.sources import collect as collect_results
 from .eval.report.html.page import render as render_page
 from .eval.report.markdown import render as render_markdown
@@ -46,6 +47,7 @@ __all__ = [
     "choose_subset",
     "collect_results",
     "corrupt",
+    "digest_results",
     "evaluate",
     "imagefolder",
     "mean_corruption_error",

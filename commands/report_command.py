@@ -56,26 +56,28 @@ def report(
     from ..engine.files import check_writable, write_atomic
     from ..eval.report import csv_file as as_csv
     from ..eval.report import markdown
+    from ..eval.report.digest.report_digest import digest_results
     from ..eval.report.digest.sources import collect
     from ..eval.report.html import page
 
     if out is None and csv_file is None and markdown_file is None:
         out = Path("report.html")
     targets = [path for path in (out, csv_file, markdown_file) if path is not None]
-    sources, passed = collect(results)
+    sources, skipped = collect(results)
     _check_targets(targets, [source.path for source in sources])
     for path in targets:
         check_writable(path)  # fails now and not after the work
-    for path in passed:
+    for path in skipped:
         click.echo(f"Passed over {path}: no results of fozo adapt", err=True)
+    digest = digest_results(sources, title)
     documents: dict[Path, bytes] = {}
     if out is not None:
         with Progress(len(sources), quiet, "files") as advance:
-            documents[out] = page.render(sources, title, advance)
+            documents[out] = page.render(digest, advance)
     if csv_file is not None:
-        documents[csv_file] = as_csv.render(sources)
+        documents[csv_file] = as_csv.render(digest)
     if markdown_file is not None:
-        documents[markdown_file] = markdown.render(sources, title)
+        documents[markdown_file] = markdown.render(digest)
     for path, content in documents.items():
         write_atomic(path, content)
         click.echo(f"Wrote {path}")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fozo.eval.protocol import Protocol
-from fozo.eval.report.digest import tables
+from fozo.eval.report.digest.report_digest import digest_results
 from fozo.eval.report.digest.sources import Source, collect
+from fozo.eval.report.digest.tables import Table
 from fozo.eval.report.html import page
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import Tally
@@ -40,8 +41,8 @@ HOSTILE = (
 )
 
 
-def part(images: int, correct: int, lost: int = 0) -> MethodResult:
-    """The first images are right, but for those lost, and then others instead.
+def method_result(images: int, correct: int, lost: int = 0) -> MethodResult:
+    """Return a result with `correct` right images after `lost` wrong ones.
 
     All have a confidence of 0.7, which lies in the eleventh of 15 bins.
     """
@@ -53,10 +54,10 @@ def part(images: int, correct: int, lost: int = 0) -> MethodResult:
 
 
 def domain(name: str, first: int, other: int, images: int = 100, **facts: Any) -> DomainResult:
-    """The second method gains two images more than it needs and loses two, so that there is noise."""
+    """Return a domain where the second method wins some images and loses two, so that there is noise."""
     methods = {
-        "no_adapt": part(images, first),
-        "fozo": part(images, other, lost=max(0, first - other) + 2),
+        "no_adapt": method_result(images, first),
+        "fozo": method_result(images, other, lost=max(0, first - other) + 2),
     }
     return DomainResult(
         name,
@@ -66,17 +67,17 @@ def domain(name: str, first: int, other: int, images: int = 100, **facts: Any) -
 
 
 def run_of(domains: Sequence[DomainResult], seed: int = 2000, labels: Sequence[str] = LABELS) -> Run:
-    """A run whose traces follow from its domains; each is a segment unless it names one."""
-    for place, each in enumerate(domains):
-        each.segment = each.segment or place
+    """Return a run with the traces of its domains; a domain without a segment gets one of its own."""
+    for index, result in enumerate(domains):
+        result.segment = result.segment or index
     traces = {label: Trace() for label in labels}
-    for each in domains:
+    for result in domains:
         for label, trace in traces.items():
-            tally = each.methods[label].tally
+            tally = result.methods[label].tally
             points = math.ceil(tally.images / POINT)
             trace.images += [min(POINT, tally.images - POINT * k) for k in range(points)]
             trace.correct += [tally.top1 // points + (k < tally.top1 % points) for k in range(points)]
-    return Run(seed, list(domains), traces, complete=all(each.complete for each in domains))
+    return Run(seed, list(domains), traces, complete=all(result.complete for result in domains))
 
 
 def results_of(runs: Sequence[Run], labels: Sequence[str] = LABELS, **protocol: Any) -> Results:
@@ -107,24 +108,30 @@ def results_of(runs: Sequence[Run], labels: Sequence[str] = LABELS, **protocol: 
     )
 
 
-def saved(path: Path, results: Results) -> Source:
+def save_source(path: Path, results: Results) -> Source:
+    """Save results, and read them as the report does."""
     results.save(path)
     return collect([path])[0][0]
 
 
-def rows(table: tables.Table) -> dict[str, list[str]]:
-    """The cells as a person sees them: `*` for the best, `~` for noise."""
+def render_page(*sources: Source, title: str | None = None) -> bytes:
+    """Return the page of some results."""
+    return page.render(digest_results(sources, title))
+
+
+def rows(table: Table) -> dict[str, list[str]]:
+    """Return the cells as text by name of the row: `*` marks the best, `~` noise."""
     return {
-        line.name: [
+        row.name: [
             f"{cell.text}{' ' + cell.spread if cell.spread else ''}{'*' * cell.best}{'~' * cell.noise}"
-            for cell in line.cells
+            for cell in row.cells
         ]
-        for line in table.lines
+        for row in table.rows
     }
 
 
 class Page(HTMLParser):
-    """Takes a page apart, and fails where elements do not nest."""
+    """Parser that collects the content of a page, and fails if elements do not nest."""
 
     EMPTY = ("meta", "br", "path", "use", "rect", "line")
 
@@ -137,11 +144,11 @@ class Page(HTMLParser):
 
     @classmethod
     def of(cls, content: bytes) -> Page:
-        found = cls()
-        found.feed(content.decode())
-        found.close()
-        assert found.open == []
-        return found
+        parser = cls()
+        parser.feed(content.decode())
+        parser.close()
+        assert parser.open == []
+        return parser
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.attributes.append((tag, dict(attrs)))
@@ -163,14 +170,14 @@ class Page(HTMLParser):
             self.text += data
 
 
-def hostile(path: Path) -> Source:
-    """Names of all kinds that no one should choose, for methods, domains, the model and the machine."""
+def save_hostile(path: Path) -> Source:
+    """Save results with hostile names of methods, domains, model and machine."""
     first = HOSTILE[0]
     domains = []
     for name in HOSTILE:
-        each = domain(name, 60, 75)
-        each.methods = {label: part(100, 60 + k, lost=k) for k, label in enumerate(HOSTILE)}
-        domains.append(each)
+        result = domain(name, 60, 75)
+        result.methods = {label: method_result(100, 60 + k, lost=k) for k, label in enumerate(HOSTILE)}
+        domains.append(result)
     run = run_of(domains, labels=HOSTILE)
     for name in HOSTILE:
         run.traces[HOSTILE[1]].values[name] = [1.0] * len(run.traces[first].images)
@@ -178,4 +185,4 @@ def hostile(path: Path) -> Source:
     results.bundle["model"] = results.machine["model"] = HOSTILE[4]
     results.machine[HOSTILE[0]] = HOSTILE[4]
     results.methods[first]["options"] = {HOSTILE[4]: HOSTILE[0]}
-    return saved(path, results)
+    return save_source(path, results)

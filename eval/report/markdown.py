@@ -5,28 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .digest import comparison, tables
-from .digest.explanations import MARKS_OF_RUNS, default_title
-from .digest.notes import headline, warnings
+from .digest.explanations import MARKS_OF_RUNS
 from .digest.plain_text import plain
-from .digest.sources import Source
-from .digest.tables import Cell, Line, Table
+from .digest.report_digest import Digest, RunDigest
+from .digest.tables import Cell, Row, Table
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 _BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a rule
 
 
-def render(sources: Sequence[Source], title: str | None = None) -> bytes:
+def render(digest: Digest) -> bytes:
     """Return the document as UTF-8."""
-    blocks = [f"# {escape(title or default_title(sources))}"]
-    if len(sources) > 1:
-        different = comparison.differences(sources)
-        blocks += ["## Side by side", _table(comparison.overall(sources))]
-        blocks += [] if different is None else [_table(different)]
-    for source in sources:
-        if len(sources) > 1:
-            blocks.append(f"## {escape(source.name)}")
-        blocks += _section(source)
+    blocks = [f"# {escape(digest.title)}"]
+    if digest.comparison:
+        blocks += [
+            "## Side by side",
+            *_render_tables(digest.comparison.methods, digest.comparison.differences),
+        ]
+    for run in digest.runs:
+        if digest.comparison:
+            blocks.append(f"## {escape(run.name)}")
+        blocks += _render_run(run)
     return ("\n\n".join([*blocks, escape(MARKS_OF_RUNS)]) + "\n").encode()
 
 
@@ -40,44 +39,45 @@ def paragraph(text: object) -> str:
     return _BLOCK.sub(r"\1\\\2", escape(text))
 
 
-def _section(source: Source) -> list[str]:
-    contents = [
-        tables.summary(source),
-        tables.by_domain(source),
-        tables.by_severity(source),
-        tables.by_round(source),
-    ]
+def _render_run(run: RunDigest) -> list[str]:
     return [
-        paragraph(source.results.protocol.describe()),
-        *(f"**{escape(text)}**" for text in warnings(source)),
-        paragraph(headline(source)),
-        *(_table(content) for content in contents if content is not None),
+        paragraph(run.protocol),
+        *(f"**{escape(text)}**" for text in run.warnings),
+        paragraph(run.headline),
+        *_render_tables(run.summary, run.domains),
+        *_render_tables(*(breakdown.table for breakdown in (run.severities, run.rounds) if breakdown)),
     ]
 
 
-def _table(content: Table) -> str:
-    above = [name for name, span in content.over for _ in range(span)]
-    columns = [f"{a}: {c}" for a, c in zip(above, content.columns, strict=True)] if above else content.columns
-    noted = any(line.note for line in content.lines)
-    heads = [content.corner, *columns, *(["note"] if noted else [])]
-    rule = ["---", *("---:" for _ in content.columns), *(["---"] if noted else [])]
+def _render_tables(*contents: Table | None) -> list[str]:
+    return [_render_table(content) for content in contents if content is not None]
+
+
+def _render_table(content: Table) -> str:
+    columns = list(content.columns)
+    if content.column_groups:
+        groups = [name for name, span in content.column_groups for _ in range(span)]
+        columns = [f"{group}: {column}" for group, column in zip(groups, columns, strict=True)]
+    has_notes = any(row.note for row in content.rows)
+    headings = [content.corner, *columns, *(["note"] if has_notes else [])]
+    rule = ["---", *("---:" for _ in content.columns), *(["---"] if has_notes else [])]
     rows = [
-        _row([escape(head) for head in heads]),
-        _row(rule),
-        *(_line(line, noted) for line in content.lines),
+        _join_cells([escape(heading) for heading in headings]),
+        _join_cells(rule),
+        *(_render_row(row, has_notes) for row in content.rows),
     ]
     return "\n".join([f"{escape(content.title)}:", "", *rows])
 
 
-def _line(line: Line, noted: bool) -> str:
-    name = f"*{escape(line.name)}*" if line.kind == "average" else escape(line.name)
-    return _row([name, *map(_cell, line.cells), *([escape(line.note)] if noted else [])])
+def _render_row(row: Row, has_notes: bool) -> str:
+    name = f"*{escape(row.name)}*" if row.kind == "average" else escape(row.name)
+    return _join_cells([name, *map(_render_cell, row.cells), *([escape(row.note)] if has_notes else [])])
 
 
-def _cell(cell: Cell) -> str:
+def _render_cell(cell: Cell) -> str:
     text = f"**{escape(cell.text)}**" if cell.best else escape(cell.text)
     return " ".join(filter(None, (text, cell.spread, "\\~" if cell.noise else "")))
 
 
-def _row(cells: Sequence[str]) -> str:
+def _join_cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from ...protocol import Setting
 from ...results.outcome import Run, Trace
 from ...results.results_file import Results
-from .stream_curves import bounds
+from .stream_curves import find_segment_ends
 
 _LARGEST = 2**63
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -31,10 +31,10 @@ def check(results: Results) -> None:
     Raises:
         ValueError: a value has the wrong type, is not finite, or contradicts another; the message names it.
     """
-    _fields(results.protocol, "protocol")
+    _check_fields(results.protocol, "protocol")
     if results.protocol.setting not in get_args(Setting):
         raise ValueError(f"there is no setting {results.protocol.setting!r}")
-    _integers([*results.protocol.severities, *results.protocol.seeds], "protocol")
+    _check_integers([*results.protocol.severities, *results.protocol.seeds], "protocol")
     for name in ("bundle", "engine", "methods", "versions", "machine"):
         _expect(isinstance(getattr(results, name), dict), f"{name} is no object")
     labels = list(results.methods)
@@ -44,21 +44,21 @@ def check(results: Results) -> None:
         _expect(isinstance(method.get("options"), dict), f"method {label} has no options")
     _expect(isinstance(results.created, str), "created is no text")
     for run in results.runs:
-        _run(run, labels)
+        _check_run(run, labels)
     _expect(any(run.images for run in results.runs), "no image was seen")
 
 
-def _run(run: Run, labels: Sequence[str]) -> None:
+def _check_run(run: Run, labels: Sequence[str]) -> None:
     where = f"seed {run.seed}"
-    _fields(run, where)
+    _check_fields(run, where)
     _expect(list(run.traces) == labels, f"{where}: traces are of other methods")
     for domain in run.domains:
         location = f"{where}, {domain.name}"
-        _fields(domain, location)
+        _check_fields(domain, location)
         _expect(list(domain.methods) == labels, f"{location}: other methods")
         for label, result in domain.methods.items():
-            _fields(result, f"{location}, {label}")
-            _fields(result.tally, f"{location}, {label}")
+            _check_fields(result, f"{location}, {label}")
+            _check_fields(result.tally, f"{location}, {label}")
             tally = result.tally
             _expect(max(tally.top1, tally.top5) <= tally.images, f"{location}, {label}: more right than seen")
             right = int(result.right.array().sum())
@@ -71,13 +71,13 @@ def _run(run: Run, labels: Sequence[str]) -> None:
         image_counts = {result.tally.images for result in domain.methods.values()}
         _expect(len(image_counts) == 1, f"{location}: methods saw different images")
     for label, trace in run.traces.items():
-        _trace(trace, f"{where}, trace of {label}")
-        bounds(run, label)
+        _check_trace(trace, f"{where}, trace of {label}")
+        find_segment_ends(run, label)
 
 
-def _trace(trace: Trace, where: str) -> None:
-    _fields(trace, where)
-    _integers([*trace.images, *trace.correct], where)
+def _check_trace(trace: Trace, where: str) -> None:
+    _check_fields(trace, where)
+    _check_integers([*trace.images, *trace.correct], where)
     _expect(isinstance(trace.values, dict), f"{where}: values")
     columns = list(trace.values.values())
     _expect({len(trace.images)} == {len(trace.correct), *map(len, columns), len(trace.images)}, where)
@@ -85,7 +85,7 @@ def _trace(trace: Trace, where: str) -> None:
     _expect(all(isinstance(v, (int, float)) and math.isfinite(v) for v in values), f"{where}: values")
 
 
-def _fields(record: Any, where: str) -> None:
+def _check_fields(record: Any, where: str) -> None:
     """Check that plain fields of a dataclass have the declared types and that numbers are in range."""
     for field in fields(record):
         kinds, value = _KINDS.get(str(field.type)), getattr(record, field.name)
@@ -97,7 +97,7 @@ def _fields(record: Any, where: str) -> None:
         _expect(right, f"{where}: {field.name} is {value!r:.40}")
 
 
-def _integers(values: Iterable[object], where: str) -> None:
+def _check_integers(values: Iterable[object], where: str) -> None:
     for value in values:
         right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST
         _expect(right, f"{where}: {value!r:.40} is no number of images, seed or severity")

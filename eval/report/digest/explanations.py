@@ -13,8 +13,8 @@ from {first}: the difference is less than twice its standard error, computed fro
 of the two methods classifies correctly."""
 MARKS_OF_RUNS = """Bold is the best result of a run at the displayed precision; ~ marks results statistically
 indistinguishable from the first method of the run. Gains are relative to it, with standard errors."""
-NOT_ALIKE = """These runs do not use the same images under the same protocol, so differences between them are
-not due to the methods alone. The last table of this section lists the differences."""
+NOT_SAME_PROTOCOL = """These runs do not use the same images under the same protocol, so differences between
+them are not due to the methods alone. The last table of this section lists the differences."""
 GAINS = """Difference in accuracy to {first}; lines are 95 % confidence intervals. Pale bars, marked ~,
 are statistically indistinguishable from zero."""
 CALIBRATION = """A bar is the accuracy of the images whose confidence lies in that fifteenth; on the dashed
@@ -35,8 +35,8 @@ _SETTINGS = {
 }
 
 
-def default_title(sources: Sequence[Source]) -> str:
-    """Return the model and the data in a few words."""
+def make_title(sources: Sequence[Source]) -> str:
+    """Return a title with the model and the data."""
     models = ", ".join(dict.fromkeys(str(source.results.bundle.get("model", "")) for source in sources))
     if len(sources) > 1:
         return f"{models}: {len(sources)} runs compared"
@@ -44,26 +44,26 @@ def default_title(sources: Sequence[Source]) -> str:
     return f"{models} {results.bundle.get('precision', '')}: {results.protocol.dataset}"
 
 
-def protocol(of: Protocol) -> list[str]:
+def explain_protocol(protocol: Protocol) -> list[str]:
     """Return the protocol as sentences."""
-    severities = _join_numbers(of.severities)
-    graded = f" at {'severities' if len(of.severities) > 1 else 'severity'} {severities}"
+    severities = _join_numbers(protocol.severities)
+    graded = f" at {'severities' if len(protocol.severities) > 1 else 'severity'} {severities}"
     order = "strictly"
-    if of.concentration is not None:
-        order = f"as a Dirichlet distribution with concentration {of.concentration:g} spreads classes"
-    seeds = "Everything is repeated with the seeds" if len(of.seeds) > 1 else "The seed is"
+    if protocol.concentration is not None:
+        order = f"as a Dirichlet distribution with concentration {protocol.concentration:g} spreads classes"
+    seeds = "Everything is repeated with the seeds" if len(protocol.seeds) > 1 else "The seed is"
     return [
-        f"Data: {of.dataset}{graded if severities else ''}.",
-        _SETTINGS[of.setting].format(rounds=of.rounds, order=order),
-        f"Images of each domain: {_subset(of.subset)}.",
-        f"They arrive in batches of {of.batch_size}, in an order that depends on the seed.",
+        f"Data: {protocol.dataset}{graded if severities else ''}.",
+        _SETTINGS[protocol.setting].format(rounds=protocol.rounds, order=order),
+        f"Images of each domain: {_describe_subset(protocol.subset)}.",
+        f"They arrive in batches of {protocol.batch_size}, in an order that depends on the seed.",
         "All methods get the same batches, each of which is scored as it is first seen.",
-        f"{seeds} {_join_numbers(of.seeds)}.",
-        f"Predicted are {_classes(of.classes)}.",
+        f"{seeds} {_join_numbers(protocol.seeds)}.",
+        f"Predicted are {_describe_classes(protocol.classes)}.",
     ]
 
 
-def summary(source: Source) -> str:
+def explain_summary(source: Source) -> str:
     """Return an explanation of the summary."""
     has_seeds = len(source.results.runs) > 1
     spread = ", ± is the standard deviation over seeds" if has_seeds else ""
@@ -81,7 +81,7 @@ def summary(source: Source) -> str:
     )
 
 
-def running(source: Source, seeds: int) -> str:
+def explain_running_accuracy(source: Source, seeds: int) -> str:
     """Return an explanation of the running accuracy."""
     setting = source.results.protocol.setting
     carried = "as do the methods" if setting in _FORGETFUL else "while the methods carry on"
@@ -91,14 +91,14 @@ def running(source: Source, seeds: int) -> str:
     return f"{window}{anew}{mean}"
 
 
-def _subset(subset: str) -> str:
+def _describe_subset(subset: str) -> str:
     count, _, kind = subset.partition("-")
     if kind == "seeded":
         return f"{count}, chosen by the seed"
     return f"{count}, of a published list ({kind})" if kind.startswith("list:") else subset
 
 
-def _classes(classes: str) -> str:
+def _describe_classes(classes: str) -> str:
     return "all classes of the model" if classes == "all" else f"fewer classes than the model has: {classes}"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import groups
+from .groups import average_overall, count_images, list_processed_domains
 from .sources import Source
 
 
-def warnings(source: Source) -> list[str]:
+def list_warnings(source: Source) -> list[str]:
     """Return warnings about incomplete runs and unofficial data; empty if there are none."""
     return [*_describe_incomplete(source), *_list_generated(source), *_list_deviating_counts(source)]
 
@@ -20,11 +20,11 @@ def _describe_incomplete(source: Source) -> list[str]:
     for run in results.runs:
         stopped = [domain for domain in run.domains if not domain.complete]
         texts += [
-            f"Seed {run.seed} stopped in {domain.name} after {groups.images_of(domain):,} of"
+            f"Seed {run.seed} stopped in {domain.name} after {count_images(domain):,} of"
             f" {domain.images:,} images."
             for domain in stopped[-1:]
         ]
-    finished = any(domain.complete for domain in groups.seen(results))
+    finished = any(domain.complete for domain in list_processed_domains(results))
     texts.append(
         "Averages are over the domains that were finished." if finished else "No domain was finished."
     )
@@ -32,7 +32,9 @@ def _describe_incomplete(source: Source) -> list[str]:
 
 
 def _list_generated(source: Source) -> list[str]:
-    names = list(dict.fromkeys(domain.name for domain in groups.seen(source.results) if domain.generated))
+    names = list(
+        dict.fromkeys(domain.name for domain in list_processed_domains(source.results) if domain.generated)
+    )
     if not names:
         return []
     return [
@@ -44,7 +46,7 @@ def _list_generated(source: Source) -> list[str]:
 def _list_deviating_counts(source: Source) -> list[str]:
     deviations = {
         domain.name: f"{domain.name} has {domain.found:,} of {domain.expected:,} images"
-        for domain in groups.seen(source.results)
+        for domain in list_processed_domains(source.results)
         if domain.odd_count
     }
     return (
@@ -54,9 +56,9 @@ def _list_deviating_counts(source: Source) -> list[str]:
     )
 
 
-def headline(source: Source) -> str:
+def write_headline(source: Source) -> str:
     """Return a sentence with the most accurate method and its gain."""
-    averages = groups.overall(source.results)
+    averages = average_overall(source.results)
     best = max(averages, key=lambda label: averages[label].accuracy)
     first, values = source.labels[0], averages[best]
     accuracy = f"{100 * values.accuracy:.2f}"

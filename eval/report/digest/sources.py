@@ -19,7 +19,7 @@ class Source:
     """A results file.
 
     Attributes:
-        path: path of the file, as the caller wrote it.
+        path: path of the file as the caller gave it.
         name: short name, unique among the files of a report.
         sha256: SHA-256 of the content.
         results: its content.
@@ -46,17 +46,17 @@ def collect(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
         InputError: a file cannot be read, is damaged, or has no results; a folder has none.
     """
     unique: dict[Path, Path] = {}
-    passed: list[Path] = []
+    skipped: list[Path] = []
     for path in paths:
-        files = _in_folder(path, passed) if path.is_dir() else [path]
+        files = _list_folder(path, skipped) if path.is_dir() else [path]
         for file in files:
             unique.setdefault(file.resolve(), file)
     distinct = list(unique.values())
-    names = _names(distinct)
-    return [_source(path, name) for path, name in zip(distinct, names, strict=True)], passed
+    names = _name_files(distinct)
+    return [_read_source(path, name) for path, name in zip(distinct, names, strict=True)], skipped
 
 
-def _in_folder(folder: Path, passed: list[Path]) -> list[Path]:
+def _list_folder(folder: Path, skipped: list[Path]) -> list[Path]:
     files = sorted(path for path in folder.glob("*.json") if path.is_file())
     if (grid := folder / GRID_FILE) in files:
         files = [path for path in files if path != grid]
@@ -67,7 +67,7 @@ def _in_folder(folder: Path, passed: list[Path]) -> list[Path]:
                 "command fozo sweep again, which goes on and writes them when it ends or is interrupted"
             )
     result_files = [path for path in files if _has_results(path)]
-    passed += [path for path in files if path not in result_files]
+    skipped += [path for path in files if path not in result_files]
     if not result_files:
         raise InputError(
             f"expected results of `fozo adapt` in {folder}, found no such *.json; name the file or its folder"
@@ -84,11 +84,11 @@ def _has_results(path: Path) -> bool:
     return isinstance(content, dict) and "protocol" in content
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _name_files(paths: Sequence[Path]) -> list[str]:
     """Return for each path its shortest unique suffix of folders and file name."""
     resolved = [path.resolve() for path in paths]
     components = [path.with_suffix("").parts for path in resolved]
-    if len(set(components)) < len(components):  # they differ in what comes after the last point
+    if len(set(components)) < len(components):  # only their suffixes differ
         components = [path.parts for path in resolved]
     names = []
     for component in components:
@@ -99,7 +99,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _source(path: Path, name: str) -> Source:
+def _read_source(path: Path, name: str) -> Source:
     try:
         results = read(path)
         check(results)

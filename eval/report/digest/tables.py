@@ -1,22 +1,28 @@
-"""What the tables of a report say, before it is written as HTML or Markdown."""
+"""Tables of a report, independent of the format that they are written in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...results.average import MethodAverage
-from . import groups
-from .groups import Group, Kind
+from .explanations import MARKS, explain_summary
+from .groups import Group, Kind, average_by_domain_and_severity, average_overall, group_by_domain
 from .sources import Source
 
 NONE = "–"
-Averages = Mapping[str, MethodAverage]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number: its text, the spread behind it, whether it is the best, and whether it is noise."""
+    """A cell of a table.
+
+    Attributes:
+        text: the value.
+        spread: its standard deviation or error, or an empty text.
+        best: true for the best value of its row or column.
+        noise: true if the value is statistically indistinguishable from that of the first method.
+    """
 
     text: str
     spread: str = ""
@@ -25,12 +31,12 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row: its name, its cells, what it is, and a note on it."""
+class Row:
+    """A named row of a table; `note` is a remark on it, or an empty text."""
 
     name: str
     cells: tuple[Cell, ...]
-    kind: Kind = "part"
+    kind: Kind = "single"
     note: str = ""
 
 
@@ -39,18 +45,20 @@ class Table:
     """A table.
 
     Attributes:
-        title: what it shows, and in which unit.
+        title: content and unit.
         corner: heading of the rows' names.
         columns: headings of the cells.
-        lines: the rows.
-        over: headings above the columns with the number of columns each spans, or none.
+        rows: the rows.
+        column_groups: headings above the columns with the number of columns each spans, or none.
+        note: explanation of the table, or an empty text.
     """
 
     title: str
     corner: str
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
-    over: tuple[tuple[str, int], ...] = ()
+    rows: tuple[Row, ...]
+    column_groups: tuple[tuple[str, int], ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,75 +85,71 @@ _SUMMARY = (
 )
 
 
-def summary(source: Source) -> Table:
+def tabulate_summary(source: Source) -> Table:
     """Return a row per method with its rates and its cost."""
-    averages = groups.overall(source.results)
+    averages = average_overall(source.results)
     values = list(averages.values())
     columns = [
         c for c in _SUMMARY if not c.optional or any(rates.value(c.key) is not None for rates in values)
     ]
     if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]
-    cells = zip(*(_column(column, values) for column in columns), strict=True)
-    lines = tuple(Line(label, row) for label, row in zip(averages, cells, strict=True))
-    return Table("Summary", "method", tuple(column.heading for column in columns), lines)
+    cells = zip(*(_format_column(column, values) for column in columns), strict=True)
+    rows = tuple(Row(label, row) for label, row in zip(averages, cells, strict=True))
+    headings = tuple(column.heading for column in columns)
+    return Table("Summary", "method", headings, rows, note=explain_summary(source))
 
 
-def by_domain(source: Source) -> Table:
+def tabulate_domains(source: Source) -> Table:
     """Return accuracy per domain and method."""
-    lines = tuple(line(group) for group in groups.by_domain(source.results))
-    return Table("Top-1 accuracy per domain, %", "domain", tuple(source.labels), lines)
+    table = tabulate_groups(source, group_by_domain(source.results), "domain")
+    note = MARKS.format(first=source.labels[0]) if len(source.labels) > 1 else ""
+    return replace(table, note=note)
 
 
-def by_severity(source: Source) -> Table | None:
-    """Return accuracy per severity and method, if there are several severities."""
-    lines = tuple(line(group) for group in groups.by_severity(source.results))
-    title = "Top-1 accuracy per severity, %"
-    return Table(title, "severity", tuple(source.labels), lines) if lines else None
+def tabulate_groups(source: Source, groups: Sequence[Group], name: str) -> Table:
+    """Return accuracy per group and method; `name` says what distinguishes the groups."""
+    rows = tuple(
+        Row(group.name, _format_accuracies(group.averages), group.kind, group.note) for group in groups
+    )
+    return Table(f"Top-1 accuracy per {name}, %", name, tuple(source.labels), rows)
 
 
-def by_round(source: Source) -> Table | None:
-    """Return accuracy per round and method, if there are several rounds."""
-    lines = tuple(line(group) for group in groups.by_round(source.results))
-    return Table("Top-1 accuracy per round, %", "round", tuple(source.labels), lines) if lines else None
-
-
-def severities_of(source: Source, label: str) -> Table | None:
-    """Return the accuracy of a method per domain and severity, if there are several severities."""
-    by_name = groups.by_domain_and_severity(source.results)
-    severities = sorted({severity for row in by_name.values() for severity in row})
-    lines = [
-        Line(
+def tabulate_severities_of(source: Source, label: str) -> Table:
+    """Return the accuracy of a method per domain and severity; empty if there is only one severity."""
+    by_name = average_by_domain_and_severity(source.results)
+    severities = sorted({severity for averages in by_name.values() for severity in averages})
+    rows = tuple(
+        Row(
             name,
             tuple(
-                _format_accuracy(row[severity][label]) if severity in row else Cell(NONE)
+                _format_accuracy(averages[severity][label]) if severity in averages else Cell(NONE)
                 for severity in severities
             ),
         )
-        for name, row in by_name.items()
-    ]
-    return Table(label, "domain", tuple(map(str, severities)), tuple(lines)) if lines else None
+        for name, averages in by_name.items()
+    )
+    return Table(label, "domain", tuple(map(str, severities)), rows)
 
 
-def line(group: Group) -> Line:
-    """Return the accuracies of all methods on a group as a row."""
-    return Line(group.name, accuracies(group.averages), group.kind, group.note)
-
-
-def accuracies(averages: Averages, form: str = ".1f") -> tuple[Cell, ...]:
+def _format_accuracies(averages: Mapping[str, MethodAverage]) -> tuple[Cell, ...]:
     """Return the accuracy of each method in percent, marking the best and those not above noise."""
-    return _column(_Column("", "accuracy", 100, form, best=1), list(averages.values()), mark_noise=True)
+    return _format_column(
+        _Column("", "accuracy", 100, ".1f", best=1), list(averages.values()), mark_noise=True
+    )
 
 
-def _column(column: _Column, values: Sequence[MethodAverage], mark_noise: bool = False) -> tuple[Cell, ...]:
+def _format_column(
+    column: _Column, values: Sequence[MethodAverage], mark_noise: bool = False
+) -> tuple[Cell, ...]:
     numbers = [rates.value(column.key) for rates in values]
     scaled = [None if number is None else number * column.factor for number in numbers]
     texts = [NONE if value is None else _format_sign(format(value, column.form)) for value in scaled]
-    best = _best(column, [value for value in scaled if value is not None], len(values))
+    best = _find_best(column, [value for value in scaled if value is not None], len(values))
     return tuple(
         Cell(
             text,
-            _spread(column, rates),
+            _format_spread(column, rates),
             text == best,
             bool(rates.gain_is_noise) and (mark_noise or column.key == "gain"),
         )
@@ -153,13 +157,13 @@ def _column(column: _Column, values: Sequence[MethodAverage], mark_noise: bool =
     )
 
 
-def _best(column: _Column, values: Sequence[float], methods: int) -> str | None:
+def _find_best(column: _Column, values: Sequence[float], methods: int) -> str | None:
     if not column.best or methods < 2 or not values:
         return None
     return _format_sign(format(column.best * max(column.best * value for value in values), column.form))
 
 
-def _spread(column: _Column, values: MethodAverage) -> str:
+def _format_spread(column: _Column, values: MethodAverage) -> str:
     spread = values.gain_error if column.key == "gain" else values.spread(column.key)
     return "" if spread is None else f"± {format(spread * column.factor, column.form.lstrip('+'))}"
 

@@ -5,42 +5,70 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..digest.tables import Cell, Line, Table
+from ..digest.provenance import FactSheet
+from ..digest.tables import Cell, Row, Table
 from .markup import Html, element, join
 from .svg import SERIES
 
-_ROWS = {"part": None, "average": "average", "clean": "clean"}
+_ROW_CLASSES = {"single": None, "average": "average", "clean": "clean", "changed": "changed"}
 _HEADING = re.compile(r"<(/?)h(\d)>")  # text has no such thing: it is escaped
 _DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")  # as in svg.py
 
 
 def table(content: Table) -> Html:
-    """Return a table in a box that scrolls by itself."""
-    noted = any(line.note for line in content.lines)
-    head = [_heading(content.corner), *(_heading(column) for column in content.columns)]
-    if noted:
-        head.append(_heading("note"))
-    over = [
-        element("th", element("span", text), scope="colgroup", colspan=span) for text, span in content.over
+    """Return a table in a box that scrolls by itself, and its note."""
+    has_notes = any(row.note for row in content.rows)
+    head = [_render_heading(content.corner), *(_render_heading(column) for column in content.columns)]
+    if has_notes:
+        head.append(_render_heading("note"))
+    group_headings = [
+        element("th", element("span", text), scope="colgroup", colspan=span)
+        for text, span in content.column_groups
     ]
-    rows = [element("tr", element("td"), *over, class_="over")] if over else []
+    rows = [element("tr", element("td"), *group_headings, class_="over")] if group_headings else []
     rows.append(element("tr", *head))
     marked = [
         any(cell.noise for cell in column)
-        for column in zip(*(line.cells for line in content.lines), strict=True)
+        for column in zip(*(row.cells for row in content.rows), strict=True)
     ]
-    body = [_row(line, marked, noted) for line in content.lines]
+    body = [_render_row(row, marked, has_notes) for row in content.rows]
     caption = element("caption", content.title)
-    return scrolling(
+    box = scrolling(
         element("table", caption, element("thead", *rows), element("tbody", *body)), content.title
+    )
+    return join(box, element("p", content.note, class_="quiet") if content.note else "")
+
+
+def list_table(content: Table) -> Html:
+    """Return a table of texts, without caption, marks and notes."""
+    head = element("tr", *(element("th", text, scope="col") for text in (content.corner, *content.columns)))
+    body = [
+        element(
+            "tr",
+            element("th", row.name, scope="row"),
+            *(element("td", cell.text) for cell in row.cells),
+            class_=_ROW_CLASSES[row.kind],
+        )
+        for row in content.rows
+    ]
+    return scrolling(
+        element("table", element("thead", head), element("tbody", *body), class_="list"), content.title
     )
 
 
-def facts(title: str, rows: Iterable[tuple[object, object]]) -> Html:
+def fact_table(sheet: FactSheet) -> Html:
     """Return a table of names and values."""
-    body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in rows]
+    body = [
+        element(
+            "tr",
+            element("th", fact.name, scope="row"),
+            element("td", element("code", fact.value) if fact.code else fact.value),
+        )
+        for fact in sheet.facts
+    ]
     return scrolling(
-        element("table", element("caption", title), element("tbody", *body), class_="facts"), title
+        element("table", element("caption", sheet.title), element("tbody", *body), class_="facts"),
+        sheet.title,
     )
 
 
@@ -49,10 +77,10 @@ def scrolling(content: Html, label: str) -> Html:
     return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
-def legend(labels: Sequence[str], start: int = 0) -> Html:
+def legend(labels: Sequence[str]) -> Html:
     """Return a legend with the colour and dashes of each label."""
     return element(
-        "ul", *(_entry(index, label) for index, label in enumerate(labels) if index >= start), class_="legend"
+        "ul", *(_render_entry(index, label) for index, label in enumerate(labels)), class_="legend"
     )
 
 
@@ -61,7 +89,7 @@ def warning(text: str) -> Html:
     return element("p", text, class_="warning", role="note")
 
 
-def deeper(content: Html) -> Html:
+def deepen_headings(content: Html) -> Html:
     """Return the content with all headings one level deeper."""
     return Html(_HEADING.sub(lambda match: f"<{match[1]}h{int(match[2]) + 1}>", content))
 
@@ -81,7 +109,7 @@ def gallery(pictures: Iterable[tuple[object, Html]]) -> Html:
     )
 
 
-def _entry(index: int, label: str) -> Html:
+def _render_entry(index: int, label: str) -> Html:
     colour = index if index < SERIES else 1 + (index - 1) % (SERIES - 1)
     dashes = _DASHES[max(0, index - 1) // (SERIES - 1) % len(_DASHES)]
     line = element(
@@ -98,20 +126,20 @@ def _entry(index: int, label: str) -> Html:
     return element("li", swatch, element("span", label))
 
 
-def _heading(text: object) -> Html:
+def _render_heading(text: object) -> Html:
     return element("th", element("span", text), scope="col")
 
 
-def _row(line: Line, marked: Sequence[bool], noted: bool) -> Html:
-    cells = [element("th", element("span", line.name), scope="row")]
-    cells += [_cell(cell, room) for cell, room in zip(line.cells, marked, strict=True)]
-    if noted:
-        cells.append(element("td", line.note, class_="note"))
-    return element("tr", *cells, class_=_ROWS[line.kind])
+def _render_row(row: Row, marked: Sequence[bool], has_notes: bool) -> Html:
+    cells = [element("th", element("span", row.name), scope="row")]
+    cells += [_render_cell(cell, has_marks) for cell, has_marks in zip(row.cells, marked, strict=True)]
+    if has_notes:
+        cells.append(element("td", row.note, class_="note"))
+    return element("tr", *cells, class_=_ROW_CLASSES[row.kind])
 
 
-def _cell(cell: Cell, room: bool) -> Html:
-    """Return a cell; `room` reserves space for the mark so that the numbers of a column stay aligned."""
+def _render_cell(cell: Cell, has_marks: bool) -> Html:
+    """Return a cell; `has_marks` reserves space for the mark so that the numbers of a column stay aligned."""
     spread = join(" ", element("span", cell.spread, class_="spread")) if cell.spread else ""
-    mark = element("span", "~" if cell.noise else "", class_="mark") if room else ""
+    mark = element("span", "~" if cell.noise else "", class_="mark") if has_marks else ""
     return element("td", cell.text, spread, mark, class_="best" if cell.best else None)

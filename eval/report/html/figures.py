@@ -1,124 +1,75 @@
-"""The charts of a page, with titles and explanations."""
+"""The figures of a page: charts with legends, headings and explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...results.average import CONFIDENCE
-from ..digest import explanations as words
-from ..digest import groups
-from ..digest import stream_curves as stream
-from ..digest.groups import Group
-from ..digest.plain_text import shorten
-from ..digest.sources import Source
+from ..digest.along_stream import AlongStream
+from ..digest.calibration import Calibration
+from ..digest.chart_data import ScatterChart, StepChart, StreamChart
+from ..digest.gains import Gains
 from . import charts
-from .charts import Bar, Point
 from .elements import figure, gallery, legend
 from .markup import Html, element, join
 
 
-def steps(source: Source, shown_groups: Sequence[Group], prefix: str, title: str) -> Html:
-    """Draw accuracy by severity or by round."""
-    lines = [
-        (index, [100 * group.averages[label].accuracy for group in shown_groups])
-        for index, label in enumerate(source.labels)
+def render_steps(chart: StepChart, labels: Sequence[str], prefix: str) -> Html:
+    """Return the chart of accuracy by severity or by round."""
+    drawing = charts.draw_steps(chart, f"{prefix}-{chart.axis}")
+    return join(legend(labels), gallery([(chart.title, drawing)]))
+
+
+def render_gains(gains: Gains, prefix: str) -> Html:
+    """Return the section on the gain of each method over the first one."""
+    drawings = [
+        (chart.method, charts.draw_bars(chart, f"{prefix}-gain-{chart.series}")) for chart in gains.charts
     ]
-    name = f"Mean accuracy by {title}"
-    chart = charts.steps(f"{prefix}-{title}", name, lines, [group.name for group in shown_groups], title)
-    return join(legend(source.labels), gallery([(name, chart)]))
+    return join(element("h2", gains.title), gallery(drawings), element("p", gains.note, class_="quiet"))
 
 
-def gains(source: Source, prefix: str) -> Html:
-    """Draw the gain of each method over the first, per domain; needs two methods."""
-    shown_groups, (first, *others) = groups.by_domain(source.results), source.labels
-    rows = {label: [_make_bar(group, label) for group in shown_groups] for label in others}
-    all_bars = [bar for bars in rows.values() for bar in bars]
-    low = min(0.0, *(bar.value - bar.reach for bar in all_bars))
-    high = max(0.0, *(bar.value + bar.reach for bar in all_bars))
-    margin = 0.04 * (high - low) or 1.0
-    drawn = []
-    for index, (label, bars) in enumerate(rows.items(), 1):
-        text = f"Gain of {label} over {first} per domain"
-        limits = (low - margin, high + margin)
-        drawn.append((label, charts.bars(f"{prefix}-gain-{index}", text, bars, limits, index)))
-    return join(
-        element("h2", f"Gain over {first}"),
-        gallery(drawn),
-        element("p", words.GAINS.format(first=first), class_="quiet"),
-    )
-
-
-def _make_bar(group: Group, label: str) -> Bar:
-    values = group.averages[label]
-    assert values.gain is not None and values.gain_error is not None, "the first method has no bar"
-    reach = CONFIDENCE * values.gain_error
-    return Bar(group.name, 100 * values.gain, 100 * reach, bool(values.gain_is_noise), group.kind)
-
-
-def along_the_stream(source: Source, prefix: str) -> Html:
-    """Draw running accuracy, running gain, and the diagnostics of the methods."""
-    runs, (first, *others) = source.results.runs, source.labels
-    curves = [stream.accuracy(runs, label) for label in source.labels]
-    lines = [(index, stream.Line(line.images, 100 * line.values)) for index, (line, _) in enumerate(curves)]
-    spans = stream.spans(max(runs, key=lambda run: run.images), source.results.protocol)
-    title = "Running accuracy over the stream"
-    chart = charts.over_stream(f"{prefix}-stream", title, lines, spans, "accuracy, %", wide=True)
-    note = words.running(source, max(seeds for _, seeds in curves))
-    content = [element("h2", "Along the stream"), legend(source.labels), figure(chart, note, title)]
-    if others:
-        base = lines[0][1].values
-        gain_curves = [(index, stream.Line(line.images, line.values - base)) for index, line in lines[1:]]
-        title = f"Running gain over {first}"
-        chart = charts.over_stream(f"{prefix}-ahead", title, gain_curves, spans, "gain, points", wide=True)
-        content.append(figure(chart, f"Difference to the running accuracy of {first}.", title))
-    return join(*content, *_draw_diagnostics(source, prefix))
-
-
-def _draw_diagnostics(source: Source, prefix: str) -> list[Html]:
-    run = source.results.runs[0]
-    spans = stream.spans(run, source.results.protocol)
-    drawn: list[tuple[str, Html]] = []
-    for name in stream.diagnostics(run):
-        curves = [(index, stream.diagnostic(run, label, name)) for index, label in enumerate(source.labels)]
-        lines = [(index, line) for index, line in curves if line is not None]
-        title = f"{name} over the stream: {', '.join(source.labels[index] for index, _ in lines)}"
-        chart = charts.over_stream(f"{prefix}-said-{len(drawn)}", title, lines, spans, name)
-        drawn.append((name, chart))
-    driving = [entry for entry in drawn if entry[0] in stream.DRIVING]
-    secondary = [entry for entry in drawn if entry[0] not in stream.DRIVING]
-    content = [gallery(driving)] if driving else []
+def render_stream(stream: AlongStream, labels: Sequence[str], prefix: str) -> Html:
+    """Return the section on the course of the stream."""
+    content = [
+        element("h2", "Along the stream"),
+        legend(labels),
+        _render_wide(stream.accuracy, f"{prefix}-stream"),
+        _render_wide(stream.gain, f"{prefix}-ahead") if stream.gain else "",
+    ]
+    diagnostics = [
+        (chart.axis, charts.draw_stream(chart, f"{prefix}-diagnostic-{number}"))
+        for number, chart in enumerate((*stream.driving, *stream.secondary))
+    ]
+    driving, secondary = diagnostics[: len(stream.driving)], diagnostics[len(stream.driving) :]
+    if driving:
+        content.append(gallery(driving))
     if secondary:
         names = f"More diagnostics: {', '.join(name for name, _ in secondary)}"
         content.append(element("details", element("summary", names), gallery(secondary)))
-    return [*content, element("p", f"From the stream of seed {run.seed}.", class_="quiet")] if content else []
+    if diagnostics:
+        content.append(element("p", f"Diagnostics are of seed {stream.seed}.", class_="quiet"))
+    return join(*content)
 
 
-def reliability(source: Source, prefix: str) -> Html:
-    """Draw a reliability diagram per method."""
-    drawn = []
-    for index, label in enumerate(source.labels):
-        pool = groups.pooled(source.results, label)
-        error = f"ECE {100 * pool.ece:.2f} %"
-        title = join(label, element("span", f" · {error}", class_="quiet"))
-        chart = charts.reliability(f"{prefix}-bins-{index}", f"Reliability of {label}, {error}", pool, index)
-        drawn.append((title, chart))
-    return join(element("h2", "Calibration"), gallery(drawn), element("p", words.CALIBRATION, class_="quiet"))
+def _render_wide(chart: StreamChart, name: str) -> Html:
+    return figure(charts.draw_stream(chart, name, wide=True), chart.note, chart.title)
 
 
-def speed(sources: Sequence[Source], name: str) -> Html:
-    """Draw accuracy against time per image, with a marker per results file."""
-    labels = list(dict.fromkeys(label for source in sources for label in source.labels))
-    points = []
-    for marker, source in enumerate(sources):
-        for label, values in groups.overall(source.results).items():
-            rate, spread = values.images_per_second, 100 * (values.accuracy_std or 0.0)
-            text = f"{shorten(label, 16)}, {shorten(source.name, 16)}" if len(sources) > 1 else label
-            series = (labels.index(label), marker)
-            if rate:
-                points.append(Point(text, 1000 / rate, 100 * values.accuracy, spread, *series))
-    if not points:
+def render_calibration(calibration: Calibration, prefix: str) -> Html:
+    """Return the section with a reliability diagram per method."""
+    drawings = [
+        (
+            join(diagram.method, element("span", f" · {diagram.error}", class_="quiet")),
+            charts.draw_reliability(diagram, f"{prefix}-bins-{diagram.series}"),
+        )
+        for diagram in calibration.diagrams
+    ]
+    return join(
+        element("h2", "Calibration"), gallery(drawings), element("p", calibration.note, class_="quiet")
+    )
+
+
+def render_speed(chart: ScatterChart, name: str) -> Html:
+    """Return the chart of accuracy against time per image."""
+    if not chart.points:
         return element("p", "No time was measured.")
-    title = "Accuracy against time per image"
-    chart = charts.scatter(name, title, points, ("milliseconds per image", "accuracy, %"))
-    note = f"{words.SPEED} {words.SPEED_OF_RUNS}" if len(sources) > 1 else words.SPEED
-    return figure(chart, note, title)
+    return figure(charts.draw_scatter(chart, name), chart.note, chart.title)

@@ -5,51 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import resources
 
-from ...._version import __version__
-from ..digest import comparison
-from ..digest import explanations as words
-from ..digest.groups import seen
-from ..digest.sources import Source
-from .elements import deeper, table, warning
-from .figures import speed
+from ..digest.comparison import Comparison
+from ..digest.report_digest import Digest, RunDigest
+from .elements import deepen_headings, table, warning
+from .figures import render_speed
 from .markup import Html, element, join
-from .sections import section
-from .svg import require
+from .sections import render_run
+from .svg import require_matplotlib
 
 # Nothing is loaded from anywhere, and no script runs, whatever a label may contain.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def render(
-    sources: Sequence[Source], title: str | None = None, done: Callable[[int], None] = lambda count: None
-) -> bytes:
-    """Return the page of some results as UTF-8; equal results give equal bytes.
+def render(digest: Digest, done: Callable[[int], None] = lambda count: None) -> bytes:
+    """Return the page as UTF-8; equal results give equal bytes.
 
     Args:
-        sources: the results, at least one.
-        title: heading of the page; by default the model and the data.
+        digest: content of the page.
         done: is called with 1 after every results file.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    require()
-    heading = title or words.default_title(sources)
+    require_matplotlib()
     sections = []
-    for number, source in enumerate(sources, 1):
-        sections.append(_section(source, number, len(sources)))
+    for number, run in enumerate(digest.runs, 1):
+        sections.append(_render_section(run, number, len(digest.runs)))
         done(1)
-    compares = len(sources) > 1
-    overview = [_contents(sources), _side_by_side(sources)] if compares else []
+    comparison = digest.comparison
+    warnings = comparison.warnings if comparison else ()
+    overview = [_render_contents(digest.runs), _render_comparison(comparison)] if comparison else []
     body = join(
-        element("header", element("h1", heading), *_warnings(sources if compares else [])),
+        element("header", element("h1", digest.title), *map(warning, warnings)),
         element("main", *overview, *sections),
-        element("footer", element("p", f"Made by fozo {__version__} from {_describe_files(sources)}.")),
+        element("footer", element("p", digest.origin)),
     )
-    return f"<!DOCTYPE html>\n{element('html', _head(heading), element('body', body), lang='en')}\n".encode()
+    content = element("html", _render_head(digest.title), element("body", body), lang="en")
+    return f"<!DOCTYPE html>\n{content}\n".encode()
 
 
-def _head(title: str) -> Html:
+def _render_head(title: str) -> Html:
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     return element(
         "head",
@@ -62,54 +57,34 @@ def _head(title: str) -> Html:
     )
 
 
-def _section(source: Source, number: int, of: int) -> Html:
+def _render_section(run: RunDigest, number: int, count: int) -> Html:
     prefix = f"r{number}"
-    content = section(source, prefix)
-    if of == 1:
+    content = render_run(run, prefix)
+    if count == 1:
         return content
-    return element("section", element("h2", source.name, class_="run", id=prefix), deeper(content))
+    return element("section", element("h2", run.name, class_="run", id=prefix), deepen_headings(content))
 
 
-def _contents(sources: Sequence[Source]) -> Html:
-    entries = [_entry("compared", "Side by side", "")]
-    for number, source in enumerate(sources, 1):
-        bundle, protocol = source.results.bundle, source.results.protocol
-        about = (
-            f"{bundle.get('model', '')} {bundle.get('precision', '')}, {protocol.dataset}, {protocol.setting}"
-        )
-        entries.append(_entry(f"r{number}", source.name, about))
-    return element("nav", element("ul", *entries), aria_label="Contents")
-
-
-def _entry(target: str, name: str, about: str) -> Html:
-    return element("li", element("a", name, href=f"#{target}"), element("span", about, class_="quiet"))
-
-
-def _warnings(sources: Sequence[Source]) -> list[Html]:
-    """Return short versions of the warnings of all sections."""
-    named = {
-        "Incomplete": [source.name for source in sources if not source.results.complete],
-        "With corruptions that fozo generated, not the official data set": [
-            source.name for source in sources if any(domain.generated for domain in seen(source.results))
-        ],
-    }
-    return [warning(f"{text}: {', '.join(names)}.") for text, names in named.items() if names]
-
-
-def _side_by_side(sources: Sequence[Source]) -> Html:
-    """Return a comparison of the runs: accuracies and different facts."""
-    different = comparison.differences(sources)
+def _render_contents(runs: Sequence[RunDigest]) -> Html:
+    entries = [_render_entry(f"r{number}", run.name, run.about) for number, run in enumerate(runs, 1)]
     return element(
-        "section",
-        element("h2", "Side by side", class_="run", id="compared"),
-        *([] if comparison.have_same_protocol(sources) else [warning(words.NOT_ALIKE)]),
-        table(comparison.overall(sources)),
-        element("p", words.MARKS_OF_RUNS, class_="quiet"),
-        speed(sources, "compared-speed"),
-        table(comparison.domains(sources)),
-        *([] if different is None else [table(different)]),
+        "nav",
+        element("ul", _render_entry("compared", "Side by side", ""), *entries),
+        aria_label="Contents",
     )
 
 
-def _describe_files(sources: Sequence[Source]) -> str:
-    return f"{len(sources)} results files" if len(sources) > 1 else sources[0].path.name
+def _render_entry(target: str, name: str, about: str) -> Html:
+    return element("li", element("a", name, href=f"#{target}"), element("span", about, class_="quiet"))
+
+
+def _render_comparison(comparison: Comparison) -> Html:
+    return element(
+        "section",
+        element("h2", "Side by side", class_="run", id="compared"),
+        warning(comparison.caution) if comparison.caution else "",
+        table(comparison.methods),
+        render_speed(comparison.speed, "compared-speed"),
+        table(comparison.domains),
+        table(comparison.differences) if comparison.differences else "",
+    )

@@ -1,70 +1,65 @@
-"""The section of a page about one results file: tables, charts and provenance."""
+"""The part of a page about one results file."""
 
 from __future__ import annotations
 
-from ..digest import explanations as words
-from ..digest import groups, tables
-from ..digest.notes import headline, warnings
-from ..digest.sources import Source
+from ..digest.breakdown import Breakdown
+from ..digest.provenance import MethodOptions, Provenance
+from ..digest.report_digest import RunDigest
 from . import figures
-from .elements import table, warning
+from .elements import fact_table, list_table, table, warning
 from .markup import Html, element, join
-from .provenance import manifest
 
 
-def section(source: Source, prefix: str) -> Html:
-    """Return the section about one results file.
+def render_run(run: RunDigest, prefix: str) -> Html:
+    """Return the part about one results file.
 
     Args:
-        source: the results.
-        prefix: prefix of all identifiers in the section.
+        run: the results.
+        prefix: prefix of all identifiers in this part.
     """
-    has_others = len(source.labels) > 1
-    marks = words.MARKS.format(first=source.labels[0])
     return join(
-        element("p", source.results.protocol.describe(), class_="quiet"),
-        *map(warning, warnings(source)),
-        element("p", headline(source), class_="lead"),
-        table(tables.summary(source)),
-        element("p", words.summary(source), class_="quiet"),
+        element("p", run.protocol, class_="quiet"),
+        *map(warning, run.warnings),
+        element("p", run.headline, class_="lead"),
+        table(run.summary),
         element("h2", "Domains"),
-        table(tables.by_domain(source)),
-        element("p", marks, class_="quiet") if has_others else "",
-        _by_severity(source, prefix),
-        _by_round(source, prefix),
-        figures.gains(source, prefix) if has_others else "",
-        figures.along_the_stream(source, prefix),
-        figures.reliability(source, prefix),
+        table(run.domains),
+        _render_breakdown(run.severities, run, prefix) if run.severities else "",
+        _render_breakdown(run.rounds, run, prefix) if run.rounds else "",
+        figures.render_gains(run.gains, prefix) if run.gains else "",
+        figures.render_stream(run.stream, run.labels, prefix),
+        figures.render_calibration(run.calibration, prefix),
         element("h2", "Accuracy and time"),
-        figures.speed([source], f"{prefix}-speed"),
-        manifest(source),
+        figures.render_speed(run.speed, f"{prefix}-speed"),
+        _render_provenance(run.provenance),
     )
 
 
-def _by_severity(source: Source, prefix: str) -> Html:
-    content = tables.by_severity(source)
-    if content is None:
-        return Html()
-    per_method = [tables.severities_of(source, label) for label in source.labels]
-    title = element("summary", "Every domain at every severity, per method: top-1 accuracy, %")
+def _render_breakdown(breakdown: Breakdown, run: RunDigest, prefix: str) -> Html:
+    details = element("details", element("summary", breakdown.details_title), *map(table, breakdown.details))
     return join(
-        element("h2", "By severity"),
-        figures.steps(source, groups.by_severity(source.results), prefix, "severity"),
-        table(content),
-        element(
-            "details",
-            title,
-            *(table(content) for content in per_method if content is not None),
-        ),
+        element("h2", breakdown.title),
+        figures.render_steps(breakdown.chart, run.labels, prefix),
+        table(breakdown.table),
+        details if breakdown.details else "",
     )
 
 
-def _by_round(source: Source, prefix: str) -> Html:
-    content = tables.by_round(source)
-    if content is None:
-        return Html()
+def _render_provenance(provenance: Provenance) -> Html:
     return join(
-        element("h2", "By round"),
-        figures.steps(source, groups.by_round(source.results), prefix, "round"),
-        table(content),
+        element("h2", "How it was made"),
+        element("ul", *(element("li", sentence) for sentence in provenance.protocol), class_="plain"),
+        element("h3", "Methods and their options"),
+        *map(_render_options, provenance.methods),
+        element("h3", "Data"),
+        list_table(provenance.data),
+        element("h3", "Model, program and machine"),
+        element("div", *map(fact_table, provenance.fact_sheets), class_="columns"),
     )
+
+
+def _render_options(method: MethodOptions) -> Html:
+    title = join(method.label, ": ", element("code", method.method), f", {method.summary}")
+    if method.table is None:
+        return element("p", title)
+    return element("details", element("summary", title), list_table(method.table))

@@ -15,7 +15,7 @@ from ..digest.plain_text import plain
 from .markup import Html
 
 SERIES = 7  # colours in style.css; the first is for the method that the others are compared with
-# Colours that stand for those of the page while matplotlib draws.
+# Placeholders for the colours of the page, which matplotlib draws with.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 _PAGE = {
     INK: "currentColor",
@@ -28,7 +28,7 @@ _MARKERS = "osD^vPX*"
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fozo",
-    "text.parse_math": False,  # a label is what it is, `$` and all
+    "text.parse_math": False,  # a `$` in a label is no formula
     "axes.formatter.use_mathtext": False,
     "axes.formatter.useoffset": False,
     "axes.spines.top": False,
@@ -56,26 +56,26 @@ _SIZE = re.compile(r"[\d.]+px")
 _REFERENCE = re.compile(r"(^#|url\(#)([\w-]+)")
 
 
-def colour(index: int) -> str:
-    """Of the series at this place; the first colour is for the first series alone."""
+def series_color(index: int) -> str:
+    """Return the colour of a series; the colours repeat, except that of the first series."""
     return f"#0400{index if index < SERIES else 1 + (index - 1) % (SERIES - 1):02x}"
 
 
-def dash(index: int) -> Any:
-    """The line of the series at this place: solid, until colours repeat."""
+def dash_of(index: int) -> Any:
+    """Return the line style of a series: solid, until colours repeat."""
     return _DASHES[max(0, index - 1) // (SERIES - 1) % len(_DASHES)]
 
 
-def marker(index: int) -> str:
-    """The marker at this place."""
+def marker_of(index: int) -> str:
+    """Return the marker of a results file."""
     return _MARKERS[index % len(_MARKERS)]
 
 
-def require() -> None:
-    """Finds out whether matplotlib is there.
+def require_matplotlib() -> None:
+    """Check that matplotlib is installed.
 
     Raises:
-        InputError: it is not.
+        InputError: matplotlib is not installed.
     """
     try:
         import matplotlib  # noqa: F401
@@ -86,17 +86,17 @@ def require() -> None:
         ) from error
 
 
-def picture(
+def draw_svg(
     name: str, label: str, width: float, height: float, draw: Callable[[Any], None], *, wide: bool = False
 ) -> Html:
-    """A drawing as an element of a page.
+    """Return a drawing as an element of a page.
 
     Args:
-        name: begins all identifiers within, so it must be the only one of the page.
-        label: what it shows, for those who cannot see it.
-        width, height: in CSS pixels.
-        draw: draws on a `matplotlib.figure.Figure`, whose points are these pixels.
-        wide: it takes all of the room that there is.
+        name: prefix of all identifiers in the drawing; unique on the page.
+        label: description for readers who cannot see the drawing.
+        width, height: size in CSS pixels.
+        draw: draws on a `matplotlib.figure.Figure`, whose points are CSS pixels.
+        wide: true if the drawing takes the whole width of the page.
     """
     from matplotlib.figure import Figure
 
@@ -104,10 +104,10 @@ def picture(
     with _style():
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         draw(figure)
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(content, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(content, format="svg", transparent=True, metadata=no_metadata)
     root = ElementTree.fromstring(content.getvalue())
-    _adopt(root, name)
+    _fit_into_page(root, name)
     root.attrib = {
         "class": "chart wide" if wide else "chart",
         "role": "img",
@@ -119,8 +119,8 @@ def picture(
     return Html(ElementTree.tostring(root, encoding="unicode"))
 
 
-def axes(figure: Any, left: float, right: float, top: float, bottom: float) -> Any:
-    """Axes with these margins in pixels."""
+def add_axes(figure: Any, left: float, right: float, top: float, bottom: float) -> Any:
+    """Add axes with margins in pixels."""
     width, height = (72 * size for size in figure.get_size_inches())
     return figure.add_axes(
         (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
@@ -129,7 +129,7 @@ def axes(figure: Any, left: float, right: float, top: float, bottom: float) -> A
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """matplotlib as it comes, whatever is configured, and quiet about glyphs: the page has its own."""
+    """Draw with default settings instead of the user's, and without warnings about missing glyphs."""
     from matplotlib import style
 
     with warnings.catch_warnings(), style.context(["default", _STYLE]):
@@ -137,44 +137,44 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _adopt(root: ElementTree.Element, name: str) -> None:
-    """Makes a document part of a page: no names of its own, colours of the page, identifiers that differ."""
-    used = set()
+def _fit_into_page(root: ElementTree.Element, name: str) -> None:
+    """Give a drawing the colours of the page and unique identifiers, and drop its namespaces."""
+    referenced = set()
     for node in root.iter():
         if _HREF in node.attrib:
             node.attrib["href"] = node.attrib.pop(_HREF)
         for key in ("href", *_REFERRING):
-            used |= {target for _, target in _REFERENCE.findall(node.attrib.get(key, ""))}
+            referenced |= {target for _, target in _REFERENCE.findall(node.attrib.get(key, ""))}
     for node in root.iter():
         node.tag = node.tag.removeprefix(_SVG)
         identifier = node.attrib.pop("id", None)
-        if identifier in used:
+        if identifier in referenced:
             node.attrib["id"] = f"{name}-{identifier}"
         for key in {"href", *_REFERRING} & set(node.attrib):
             node.attrib[key] = _REFERENCE.sub(rf"\1{name}-\2", node.attrib[key])
         if "style" in node.attrib:
             node.attrib["style"] = "; ".join(
-                filter(None, map(_declaration, node.attrib["style"].split("; ")))
+                filter(None, map(_convert_declaration, node.attrib["style"].split("; ")))
             )
         for key in {"d", "x", "y", "transform"} & set(node.attrib):
-            node.attrib[key] = _NUMBER.sub(_rounded, " ".join(node.attrib[key].split()))
+            node.attrib[key] = _NUMBER.sub(_round, " ".join(node.attrib[key].split()))
         node.text, node.tail = (node.text or "").strip("\n "), None
     for parent in list(root.iter()):
-        for child in [child for child in parent if _is_nothing(child)]:
+        for child in [child for child in parent if _is_invisible(child)]:
             parent.remove(child)
 
 
-def _is_nothing(node: ElementTree.Element) -> bool:
-    """What shows nothing here: backgrounds, and what is for documents that stand alone."""
+def _is_invisible(node: ElementTree.Element) -> bool:
+    """Return true for backgrounds, and for elements that only stand-alone documents need."""
     return node.tag in ("metadata", "style") or node.attrib.get("style") == "fill: none"
 
 
-def _rounded(number: re.Match[str]) -> str:
+def _round(number: re.Match[str]) -> str:
     return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")
 
 
-def _declaration(text: str) -> str:
-    """A declaration of a style for the page; of fonts, whose form depends on the version, the size only."""
+def _convert_declaration(text: str) -> str:
+    """Return a style declaration for the page; of fonts only the size, as the page has its own."""
     name, _, value = text.partition(": ")
     if name == "font":
         name, value = "font-size", "".join(_SIZE.findall(value)[:1])

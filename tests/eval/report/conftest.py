@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fozo.eval.report.digest.sources import Source
-from report_doubles import domain, results_of, run_of, saved
+from report_doubles import domain, results_of, run_of, save_source
 
 
 @pytest.fixture
@@ -16,4 +16,4 @@ def two_seeds(tmp_path: Path) -> Source:
         [domain("fog", 60, 75), domain("snow", 50, 51), domain("clean", 90, 88)],
         [domain("fog", 64, 77), domain("snow", 52, 51), domain("clean", 92, 91)],
     ]
-    return saved(tmp_path / "two.json", results_of([run_of(d, 2000 + s) for s, d in enumerate(seeds)]))
+    return save_source(tmp_path / "two.json", results_of([run_of(d, 2000 + s) for s, d in enumerate(seeds)]))

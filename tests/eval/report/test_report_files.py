@@ -23,10 +23,11 @@ from fozo.engine.errors import FozoError, InputError, OutputError
 from fozo.engine.streams.adapter import Adapter
 from fozo.eval.report import csv_file, markdown
 from fozo.eval.report.digest.plain_text import plain
+from fozo.eval.report.digest.report_digest import digest_results
 from fozo.eval.report.digest.sources import Source, collect
 from fozo.eval.results.results_file import of_run
 from fozo.eval.streaming.runner import evaluate
-from report_doubles import HOSTILE, LABELS, Page, hostile
+from report_doubles import HOSTILE, LABELS, Page, save_hostile
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 
@@ -34,8 +35,13 @@ pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 # --- CSV and Markdown ---
 
 
+def csv_rows(*sources: Source) -> list[dict[str, str]]:
+    content = csv_file.render(digest_results(sources)).decode()
+    return list(csv.DictReader(io.StringIO(content)))
+
+
 def test_csv_has_every_count_in_full(two_seeds: Source) -> None:
-    found = list(csv.DictReader(io.StringIO(csv_file.render([two_seeds, two_seeds]).decode())))
+    found = csv_rows(two_seeds, two_seeds)
     assert len(found) == 2 * 2 * 3 * 2  # files, seeds, domains, methods
     content = json.loads(two_seeds.path.read_text(encoding="utf-8"))
     for index, row in enumerate(found[:12]):
@@ -54,7 +60,7 @@ def test_csv_has_every_count_in_full(two_seeds: Source) -> None:
 
 
 def test_csv_of_hostile_names(tmp_path: Path) -> None:
-    found = list(csv.DictReader(io.StringIO(csv_file.render([hostile(tmp_path / "r.json")]).decode())))
+    found = csv_rows(save_hostile(tmp_path / "r.json"))
     assert len(found) == len(HOSTILE) ** 2
     assert {row["label"].lstrip("'") for row in found} == {plain(name) for name in HOSTILE}
     assert not any(value.startswith(("=", "@", "+")) for row in found for value in row.values())
@@ -65,7 +71,7 @@ def cells_of(line: str) -> list[str]:
 
 
 def test_markdown_tables(two_seeds: Source) -> None:
-    text = markdown.render([two_seeds], "A title").decode()
+    text = markdown.render(digest_results([two_seeds], "A title")).decode()
     assert text.startswith("# A title\n")
     assert "| fog | 62.0 ± 2.8 | **76.0** ± 1.4 |" in text
     assert "| snow | **51.0** ± 1.4 | **51.0** ± 0.0 \\~ |" in text
@@ -75,8 +81,8 @@ def test_markdown_tables(two_seeds: Source) -> None:
 
 
 def test_markdown_of_hostile_names(tmp_path: Path) -> None:
-    source = hostile(tmp_path / "r.json")
-    text = markdown.render([source, source]).decode()
+    source = save_hostile(tmp_path / "r.json")
+    text = markdown.render(digest_results([source, source])).decode()
     widths = {len(cells_of(line)) for line in text.splitlines() if line.startswith("|")}
     assert widths == {1 + 2 * 2, 1 + 9, 1 + len(HOSTILE)}
     assert "pipe\\|d \\`code\\` \\*star\\* \\_under\\_ \\~tilde\\~" in text

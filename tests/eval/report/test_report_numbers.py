@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from fozo.eval.report.digest import groups, tables
 from fozo.eval.report.digest import stream_curves as stream
+from fozo.eval.report.digest.along_stream import digest_stream
+from fozo.eval.report.digest.breakdown import digest_rounds, digest_severities
+from fozo.eval.report.digest.calibration import digest_calibration
 from fozo.eval.report.digest.sources import Source
-from fozo.eval.report.html import charts, page
-from report_doubles import Page, domain, part, results_of, rows, run_of, saved
+from fozo.eval.report.html import charts
+from report_doubles import Page, domain, render_page, results_of, rows, run_of, save_source
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 
@@ -26,29 +29,31 @@ def test_domains_have_means_spreads_best_and_noise(two_seeds: Source) -> None:
     def both(first: float, second: float) -> str:
         return f"{(first + second) / 2:.1f} ± {statistics.stdev([first, second]):.1f}"
 
-    assert rows(tables.by_domain(two_seeds)) == {
+    assert rows(tables.tabulate_domains(two_seeds)) == {
         "fog": [both(60, 64), f"{both(75, 77)}*"],
         # 51 on average for both; all is noise
         "snow": [f"{both(50, 52)}*", f"{both(51, 51)}*~"],
         "average": [both(55, 58), f"{both(63, 64)}*~"],  # gains of 8 and 6: of two seeds nothing is sure
         "clean": [f"{both(90, 92)}*", f"{both(88, 91)}~"],
     }
-    assert [line.kind for line in tables.by_domain(two_seeds).lines] == ["part", "part", "average", "clean"]
+    assert [row.kind for row in tables.tabulate_domains(two_seeds).rows] == [
+        *("single", "single", "average", "clean")
+    ]
 
 
 def test_noise_is_decided_as_mcnemar_would(tmp_path: Path) -> None:
     """Of 100 images 12 are gained and 2 lost: 10 points; for the error it is one more on either side."""
     error = 100 * math.sqrt((16 / 100 - 0.1**2) / 100)
-    source = saved(tmp_path / "r.json", results_of([run_of([domain("fog", 60, 70)])]))
-    (gain,) = [cells[1] for name, cells in rows(tables.summary(source)).items() if name == "fozo"]
+    source = save_source(tmp_path / "r.json", results_of([run_of([domain("fog", 60, 70)])]))
+    (gain,) = [cells[1] for name, cells in rows(tables.tabulate_summary(source)).items() if name == "fozo"]
     assert gain == f"+10.00 ± {error:.2f}"
-    close = saved(tmp_path / "c.json", results_of([run_of([domain("fog", 60, 63)])]))
+    close = save_source(tmp_path / "c.json", results_of([run_of([domain("fog", 60, 63)])]))
     assert 1.96 * 100 * math.sqrt((7 / 100 - 0.03**2) / 100) > 3
-    assert rows(tables.summary(close))["fozo"][1].endswith("~")
+    assert rows(tables.tabulate_summary(close))["fozo"][1].endswith("~")
 
 
 def test_summary_has_rates_and_cost(two_seeds: Source) -> None:
-    found = tables.summary(two_seeds)
+    found = tables.tabulate_summary(two_seeds)
     assert found.columns == (
         *("accuracy, %", "gain ± error", "top-5, %", "ECE, %", "NLL"),
         *("forwards", "images/s", "process, MB", "guarded"),
@@ -72,34 +77,33 @@ def test_mean_corruption_error_where_it_is_defined(tmp_path: Path) -> None:
         for s in range(1, 6)
         for name in ALEXNET
     ]
-    source = saved(tmp_path / "r.json", results_of([run_of(every)], severities=(1, 2, 3, 4, 5)))
+    source = save_source(tmp_path / "r.json", results_of([run_of(every)], severities=(1, 2, 3, 4, 5)))
     expected = statistics.mean(100 * 40 / error for error in ALEXNET.values())
-    found = tables.summary(source)
+    found = tables.tabulate_summary(source)
     assert dict(zip(found.columns, rows(found)["no_adapt"], strict=True))["mCE, %"] == f"{expected:.1f}"
 
 
 def test_severities_and_rounds_are_averaged_not_listed(tmp_path: Path) -> None:
     names = [f"corruption_{i}" for i in range(15)]
     many = [domain(name, 50 + turn, 60 + turn, round=turn) for turn in range(1, 11) for name in names]
-    source = saved(tmp_path / "rounds.json", results_of([run_of(many)], setting="rounds", rounds=10))
-    assert len(tables.by_domain(source).lines) == 16
-    by_round = tables.by_round(source)
-    assert by_round is not None
-    assert rows(by_round) == {str(k): [f"{50 + k}.0", f"{60 + k}.0*"] for k in range(1, 11)}
-    assert rows(tables.by_domain(source))["corruption_3"] == ["55.5", "65.5*"]
-    assert tables.by_severity(source) is None
-    assert Page.of(page.render([source])).rows < 80
+    source = save_source(tmp_path / "rounds.json", results_of([run_of(many)], setting="rounds", rounds=10))
+    assert len(tables.tabulate_domains(source).rows) == 16
+    rounds = digest_rounds(source)
+    assert rounds is not None
+    assert rows(rounds.table) == {str(k): [f"{50 + k}.0", f"{60 + k}.0*"] for k in range(1, 11)}
+    assert rows(tables.tabulate_domains(source))["corruption_3"] == ["55.5", "65.5*"]
+    assert digest_severities(source) is None
+    assert Page.of(render_page(source)).rows < 80
 
     graded = [
         domain(name, 90 - 10 * s, 91 - 10 * s, severity=s) for s in (1, 3, 5) for name in ("fog", "snow")
     ]
-    source = saved(tmp_path / "graded.json", results_of([run_of(graded)], severities=(1, 3, 5)))
-    assert rows(tables.by_domain(source))["fog"] == ["60.0", "61.0*~"]
-    found = tables.by_severity(source)
-    assert found is not None
-    assert rows(found)["5"] == ["40.0", "41.0*~"]
-    single = tables.severities_of(source, "fozo")
-    assert single is not None
+    source = save_source(tmp_path / "graded.json", results_of([run_of(graded)], severities=(1, 3, 5)))
+    assert rows(tables.tabulate_domains(source))["fog"] == ["60.0", "61.0*~"]
+    severities = digest_severities(source)
+    assert severities is not None
+    assert rows(severities.table)["5"] == ["40.0", "41.0*~"]
+    single = severities.details[1]
     assert (single.columns, rows(single)["snow"]) == (("1", "3", "5"), ["81.0~", "61.0~", "41.0~"])
 
 
@@ -107,30 +111,30 @@ def test_what_was_interrupted_is_left_out_or_named(tmp_path: Path) -> None:
     half = replace(domain("snow", 10, 40, images=50, complete=False), images=100)
     whole = run_of([domain("fog", 60, 75), domain("snow", 50, 60)])
     stopped = run_of([domain("fog", 60, 75), half], seed=2001)
-    source = saved(tmp_path / "r.json", results_of([whole, stopped]))
-    found = tables.by_domain(source)
+    source = save_source(tmp_path / "r.json", results_of([whole, stopped]))
+    found = tables.tabulate_domains(source)
     assert rows(found)["snow"] == ["50.0", "60.0*"]  # and not with 10 of 50
-    assert [line.note for line in found.lines] == ["", "without an interrupted pass", "incomplete"]
-    alone = saved(tmp_path / "s.json", results_of([stopped]))
-    assert tables.by_domain(alone).lines[1].note == "interrupted: first 50 of 100 images"
-    text = Page.of(page.render([source])).text
+    assert [row.note for row in found.rows] == ["", "without an interrupted pass", "incomplete"]
+    alone = save_source(tmp_path / "s.json", results_of([stopped]))
+    assert tables.tabulate_domains(alone).rows[1].note == "interrupted: first 50 of 100 images"
+    text = Page.of(render_page(source)).text
     assert "This run is incomplete: 1 of 2 seeds came to the end." in text
     assert "Seed 2001 stopped in snow after 50 of 100 images." in text
 
 
 def test_complete_official_runs_have_no_warnings(two_seeds: Source) -> None:
-    assert 'class="warning"' not in page.render([two_seeds]).decode()
+    assert 'class="warning"' not in render_page(two_seeds).decode()
 
 
 def test_generated_and_odd_counts_are_said(tmp_path: Path) -> None:
     domains = [domain("fog", 60, 75, generated=True), domain("snow", 50, 60, expected=50_000)]
-    source = saved(tmp_path / "r.json", results_of([run_of(domains)]))
-    found = Page.of(page.render([source]))
+    source = save_source(tmp_path / "r.json", results_of([run_of(domains)]))
+    found = Page.of(render_page(source))
     assert "Corruptions were generated by fozo; this is not the official data set." in found.text
     assert "Generated: fog." in found.text
     assert "not the whole published benchmark: snow has 100 of 50,000 images." in found.text
-    other = saved(tmp_path / "other.json", results_of([run_of([domain("fog", 60, 75)])]))
-    several = Page.of(page.render([source, other]))
+    other = save_source(tmp_path / "other.json", results_of([run_of([domain("fog", 60, 75)])]))
+    several = Page.of(render_page(source, other))
     header = several.text[: several.text.index("Side by side")]
     assert "With corruptions that fozo generated, not the official data set: r." in header
 
@@ -144,27 +148,27 @@ def test_generated_and_odd_counts_are_said(tmp_path: Path) -> None:
     ],
 )
 def test_headline_claims_no_more_than_there_is(first: int, other: int, sentence: str, tmp_path: Path) -> None:
-    source = saved(tmp_path / "r.json", results_of([run_of([domain("fog", first, other)])]))
-    assert sentence in Page.of(page.render([source])).text
+    source = save_source(tmp_path / "r.json", results_of([run_of([domain("fog", first, other)])]))
+    assert sentence in Page.of(render_page(source)).text
 
 
 # --- along the stream ---
 
 
 def test_running_accuracy_by_hand() -> None:
-    found = stream.running_accuracy([10, 10, 10, 10], [10, 0, 5, 10], window=20)
+    found = stream.compute_running_accuracy([10, 10, 10, 10], [10, 0, 5, 10], window=20)
     np.testing.assert_allclose(found, [1.0, 0.5, 0.25, 0.75])
-    np.testing.assert_allclose(stream.running_accuracy([10, 30], [10, 0], window=500), [1.0, 0.25])
-    np.testing.assert_allclose(stream.running_accuracy([10, 30], [10, 0], window=1), [1.0, 0.0])
+    np.testing.assert_allclose(stream.compute_running_accuracy([10, 30], [10, 0], window=500), [1.0, 0.25])
+    np.testing.assert_allclose(stream.compute_running_accuracy([10, 30], [10, 0], window=1), [1.0, 0.0])
 
 
 def test_running_accuracy_begins_anew_with_each_domain_and_ends_at_its_accuracy() -> None:
     run = run_of([domain("fog", 60, 75), domain("snow", 10, 20, images=90)])
-    line, seeds = stream.accuracy([run], "fozo")
+    line, seeds = stream.average_running_accuracy([run], "fozo")
     assert line.images.tolist() == [50, 100, 100, 150, 190]
     np.testing.assert_allclose(line.values, [38 / 50, 0.75, np.nan, 0.2, 20 / 90])
     assert seeds == 1
-    spans = stream.spans(run, results_of([run]).protocol)
+    spans = stream.name_spans(run, results_of([run]).protocol)
     assert [(span.start, span.end, span.name) for span in spans] == [(0, 100, "fog"), (100, 190, "snow")]
 
 
@@ -172,23 +176,23 @@ def test_running_accuracy_leaves_out_a_seed_that_lacks_a_domain_in_between() -> 
     """As a sweep may: its images are as many as those of the others' first domain, but are not these."""
     whole = run_of([domain("fog", 60, 70), domain("snow", 30, 40)])
     other = run_of([domain("snow", 90, 95)], seed=2001)
-    line, seeds = stream.accuracy([other, whole], "fozo")
+    line, seeds = stream.average_running_accuracy([other, whole], "fozo")
     assert (line.values[1], seeds) == (pytest.approx(0.7), 1)
 
 
 def test_running_accuracy_is_a_mean_over_the_seeds_that_line_up() -> None:
     one, two = run_of([domain("fog", 60, 70)]), run_of([domain("fog", 60, 80)], seed=2001)
-    line, seeds = stream.accuracy([one, two], "fozo")
+    line, seeds = stream.average_running_accuracy([one, two], "fozo")
     assert (line.values[-1], seeds) == (pytest.approx(0.75), 2)
     odd = run_of([domain("fog", 6, 8, images=10, complete=False)], seed=2001)
-    line, seeds = stream.accuracy([one, odd], "fozo")
+    line, seeds = stream.average_running_accuracy([one, odd], "fozo")
     assert (line.values[-1], seeds) == (pytest.approx(0.7), 1)
 
 
 def test_long_streams_are_thinned_but_keep_the_end_of_each_domain() -> None:
     run = run_of([domain("fog", 9_000, 9_000, images=50_000), domain("snow", 1_000, 1_000, images=50_000)])
     assert len(run.traces["fozo"].images) == 2_000
-    line, _ = stream.accuracy([run], "fozo")
+    line, _ = stream.average_running_accuracy([run], "fozo")
     assert len(line.images) < 500
     assert {50_000, 100_000} <= set(line.images.tolist())
 
@@ -196,7 +200,7 @@ def test_long_streams_are_thinned_but_keep_the_end_of_each_domain() -> None:
 def test_names_of_a_long_stream_are_of_its_rounds() -> None:
     many = [domain(f"c{i}", 50, 60, round=turn) for turn in range(1, 11) for i in range(15)]
     run = run_of(many)
-    spans = stream.spans(run, results_of([run], setting="rounds", rounds=10).protocol)
+    spans = stream.name_spans(run, results_of([run], setting="rounds", rounds=10).protocol)
     assert [span.name for span in spans] == [f"round {turn}" for turn in range(1, 11)]
     assert (spans[1].start, spans[1].end) == (1500, 3000)
 
@@ -208,7 +212,7 @@ def test_mixed_domains_are_one_stretch() -> None:
         domain("clean", 9, 9, segment=8),
     ]
     run = run_of(domains)
-    spans = stream.spans(run, results_of([run], setting="mixed").protocol)
+    spans = stream.name_spans(run, results_of([run], setting="mixed").protocol)
     assert [(span.start, span.end, span.name) for span in spans] == [
         (0, 200, "all domains mixed"),
         (200, 300, "clean"),
@@ -224,12 +228,15 @@ def test_diagnostics_are_shown_the_driving_ones_first(two_seeds: Source) -> None
             "epsilon": [0.1] * points,
             "silent": [None] * points,
         }
-    assert stream.diagnostics(two_seeds.results.runs[0]) == ["epsilon", "rate", "entropy"]
-    line = stream.diagnostic(two_seeds.results.runs[0], "fozo", "rate")
+    assert stream.list_diagnostics(two_seeds.results.runs[0]) == ["entropy", "epsilon", "rate"]
+    digest = digest_stream(two_seeds)
+    assert [chart.axis for chart in digest.driving] == ["epsilon", "rate"]
+    assert [chart.axis for chart in digest.secondary] == ["entropy"]
+    line = stream.make_diagnostic_curve(two_seeds.results.runs[0], "fozo", "rate")
     assert line is not None
     np.testing.assert_allclose(line.values[:3], [0.1, np.nan, np.nan])  # a gap, and the end of fog
-    assert stream.diagnostic(two_seeds.results.runs[0], "no_adapt", "rate") is None
-    found = Page.of(page.render([two_seeds]))
+    assert stream.make_diagnostic_curve(two_seeds.results.runs[0], "no_adapt", "rate") is None
+    found = Page.of(render_page(two_seeds))
     assert [label for label in found.pictures if "over the stream: fozo" in label] == [
         f"{name} over the stream: fozo" for name in ("epsilon", "rate", "entropy")
     ]
@@ -237,19 +244,20 @@ def test_diagnostics_are_shown_the_driving_ones_first(two_seeds: Source) -> None
 
 
 def test_reliability_pools_what_enters_the_averages(two_seeds: Source) -> None:
-    pool = groups.pooled(two_seeds.results, "fozo")
+    pool = groups.pool_counts(two_seeds.results, "fozo")
     assert (pool.images, pool.top1) == (400, 75 + 51 + 77 + 51)  # without clean images
     assert pool.ece == pytest.approx(abs(0.7 - 254 / 400))
     assert (
         f"Reliability of fozo, ECE {100 * abs(0.7 - 254 / 400):.2f} %"
-        in Page.of(page.render([two_seeds])).pictures
+        in Page.of(render_page(two_seeds)).pictures
     )
 
 
-def test_reliability_diagram_draws_accuracy_and_gap() -> None:
+def test_reliability_diagram_draws_accuracy_and_gap(tmp_path: Path) -> None:
     """250 pixels are drawn, of which the axes take 200 for 100 %: a bar of 60 %, then a gap of 10 %."""
-    pool = part(100, 60).tally
-    drawn = charts.reliability("x", "label", pool, 1)
+    source = save_source(tmp_path / "r.json", results_of([run_of([domain("fog", 60, 75)])]))
+    diagram = digest_calibration(source).diagrams[0]
+    drawn = charts.draw_reliability(replace(diagram, series=1), "x")
     heights = []
     for path, style in re.findall(r'<path d="([^"]*)"[^>]*style="fill: ([^;"]*)', drawn):
         ys = [float(y) for y in re.findall(r"[ML] [-\d.]+ ([-\d.]+)", path)]
@@ -259,7 +267,7 @@ def test_reliability_diagram_draws_accuracy_and_gap() -> None:
 
 
 def test_labels_of_points_keep_their_distance_and_stay_inside() -> None:
-    placed = charts.spread_out([0.5, 0.51, 0.52, 0.99, 1.0], 0.1)
+    placed = charts.separate_heights([0.5, 0.51, 0.52, 0.99, 1.0], 0.1)
     assert np.diff(placed).min() > 0.1 - 1e-9
     assert max(placed) <= 1
-    assert charts.spread_out([0.1, 0.6], 0.1) == [0.1, 0.6]
+    assert charts.separate_heights([0.1, 0.6], 0.1) == [0.1, 0.6]

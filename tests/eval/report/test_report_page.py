@@ -15,14 +15,27 @@ import numpy as np
 import pytest
 from doubles import child_environment, run_fozo
 from fozo.eval.report.digest import comparison
+from fozo.eval.report.digest.chart_data import Point, ScatterChart, StepChart
 from fozo.eval.report.digest.plain_text import plain
 from fozo.eval.report.digest.sources import Source
-from fozo.eval.report.html import charts, page
+from fozo.eval.report.html import charts
 from fozo.eval.report.html.markup import element, escape
 from fozo.eval.results.outcome import DomainResult
 from fozo.eval.results.results_file import read
 from PIL import Image
-from report_doubles import HOSTILE, STYLE, Page, domain, hostile, part, results_of, rows, run_of, saved
+from report_doubles import (
+    HOSTILE,
+    STYLE,
+    Page,
+    domain,
+    method_result,
+    render_page,
+    results_of,
+    rows,
+    run_of,
+    save_hostile,
+    save_source,
+)
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 
@@ -34,8 +47,8 @@ pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two results with such names, in files with such names."""
     folder = tmp_path_factory.mktemp("hostile")
-    return page.render(
-        [hostile(folder / "<i>r&.json"), hostile(folder / f"{'$x$_name_' * 12}.json")]
+    return render_page(
+        save_hostile(folder / "<i>r&.json"), save_hostile(folder / f"{'$x$_name_' * 12}.json")
     ).decode()
 
 
@@ -51,8 +64,8 @@ def test_hostile_names_are_text_everywhere(hostile_page: str) -> None:
 
 def test_hostile_names_in_charts_are_drawn_as_they_are() -> None:
     names = [name[:20] for name in HOSTILE]
-    points = [charts.Point(name, 1.0 + k, float(k), 0.0, k, k) for k, name in enumerate(names)]
-    drawn = charts.scatter("x", "label", points, ("x", "y"))
+    points = tuple(Point(name, 1.0 + k, float(k), 0.0, k, k) for k, name in enumerate(names))
+    drawn = charts.draw_scatter(ScatterChart("label", "x", "y", points, ""), "x")
     texts = [html.unescape(text).strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn)]
     for name in names:
         assert plain(name).strip() in texts, name
@@ -84,7 +97,7 @@ def test_identifiers_are_unique_and_references_lead_somewhere(hostile_page: str)
 
 
 def test_tables_and_boxes_are_accessible(two_seeds: Source) -> None:
-    found = Page.of(page.render([two_seeds, two_seeds]))
+    found = Page.of(render_page(two_seeds, two_seeds))
     scopes = [attributes.get("scope") for tag, attributes in found.attributes if tag == "th"]
     assert set(scopes) == {"row", "col", "colgroup"}
     boxes = [attributes for _, attributes in found.attributes if attributes.get("class") == "scroll"]
@@ -104,36 +117,36 @@ def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
         "no_adapt": {"method": "no_adapt", "options": {}},
         "fozo": {"method": "fozo", "options": json.loads(json.dumps(get_options(method)))},
     }
-    content = page.render([saved(tmp_path / "r.json", results)]).decode()
+    content = render_page(save_source(tmp_path / "r.json", results)).decode()
     assert label == "calm"
     assert "<code>fozo</code>, rate = 0.5, guard = rollback</summary>" in content
     body = content[content.index("Options of fozo") :]
     names = re.findall(r'<tr( class="changed")?><th scope="row">(\w+)</th>', body)
     assert names[:3] == [(' class="changed"', "rate"), (' class="changed"', "guard"), ("", "prompts")]
     results.methods["fozo"]["method"] = "from_elsewhere"
-    assert "a method unknown to this version of fozo" in page.render(
-        [saved(tmp_path / "r.json", results)]
+    assert "a method unknown to this version of fozo" in render_page(
+        save_source(tmp_path / "r.json", results)
     ).decode().replace("\n", " ")
 
 
 def test_several_files_are_compared(two_seeds: Source, tmp_path: Path) -> None:
     results = results_of([run_of([domain("fog", 40, 50), domain("rain", 30, 20)])])
     results.bundle["precision"] = "int8"
-    other = saved(tmp_path / "int8.json", results)
-    found = Page.of(page.render([two_seeds, other], "fp32 & int8"))
+    other = save_source(tmp_path / "int8.json", results)
+    found = Page.of(render_page(two_seeds, other, title="fp32 & int8"))
     assert "fp32 & int8" in found.text
     links = [str(attributes["href"])[1:] for tag, attributes in found.attributes if tag == "a"]
     assert links == ["compared", "r1", "r2"]
     assert set(links) <= {attributes.get("id") for _, attributes in found.attributes}
 
-    assert rows(comparison.overall([two_seeds, other]))["fozo"][2] == "35.00*"
-    different = comparison.differences([two_seeds, other])
+    assert rows(comparison.compare_methods([two_seeds, other]))["fozo"][2] == "35.00*"
+    different = comparison.list_differences([two_seeds, other])
     assert different is not None
     assert rows(different)["precision"] == ["fp32", "int8"]
     assert rows(different)["seeds"] == ["2000, 2001", "2000"]
     assert not comparison.have_same_protocol([two_seeds, other])
-    assert comparison.differences([two_seeds, two_seeds]) is None
-    side = rows(comparison.domains([two_seeds, other]))
+    assert comparison.list_differences([two_seeds, two_seeds]) is None
+    side = rows(comparison.compare_domains([two_seeds, other]))
     assert list(side) == ["fog", "snow", "rain", "average", "clean"]
     assert side["rain"] == ["–", "–", "30.0*", "20.0"]
     assert side["snow"][2:] == ["–", "–"]
@@ -159,15 +172,15 @@ def test_matplotlibs_settings_are_left_alone(two_seeds: Source) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    page.render([two_seeds])
+    render_page(two_seeds)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_one_method_alone_and_one_image(tmp_path: Path) -> None:
-    each = DomainResult("fog", {"no_adapt": part(1, 0)}, images=1, complete=True)
+    each = DomainResult("fog", {"no_adapt": method_result(1, 0)}, images=1, complete=True)
     each.methods["no_adapt"].seconds = 0.0
     results = results_of([run_of([each], labels=["no_adapt"])], ["no_adapt"])
-    text = Page.of(page.render([saved(tmp_path / "r.json", results)])).text
+    text = Page.of(render_page(save_source(tmp_path / "r.json", results))).text
     assert "no_adapt has an accuracy of 0.00 %." in text
     assert "No time was measured." in text
     assert "noise" not in text
@@ -180,7 +193,7 @@ def test_values_that_diverged_are_drawn(two_seeds: Source) -> None:
             "loss": [(-1) ** k * 1e308 for k in range(points)],
             "rate": [1e-300] * points,
         }
-    assert "loss over the stream: fozo" in Page.of(page.render([two_seeds])).pictures
+    assert "loss over the stream: fozo" in Page.of(render_page(two_seeds)).pictures
 
 
 def test_markup_escapes_all_but_itself() -> None:
@@ -276,8 +289,10 @@ def test_the_page_follows_the_colour_scheme(
     scheme: str, number: int, two_seeds: Source, tmp_path: Path
 ) -> None:
     """Background and writing, in the page and within a chart that has nothing but writing and axes."""
-    content = page.render([two_seeds]).decode()
-    chart = charts.steps("x", "empty", [(0, [1.0, 1.0])], ["some", "ticks"], "an axis with a name")
+    content = render_page(two_seeds).decode()
+    chart = charts.draw_steps(
+        StepChart("empty", "an axis with a name", ("some", "ticks"), ((1.0, 1.0),)), "x"
+    )
     style = content[content.index("<style>") : content.index("</style>") + len("</style>")]
     pages = {"page": content, "chart": f"<!DOCTYPE html><meta charset=utf-8>{style}<body>{chart}"}
     for name, text in pages.items():
@@ -317,5 +332,5 @@ def test_the_page_is_never_wider_than_the_window(width: int, hostile_page: str, 
 
 
 def test_results_are_read_as_they_were_written(two_seeds: Source) -> None:
-    """The report stands on `read`: what it gives is what was saved."""
+    """The report relies on `read` to return results as they were saved."""
     assert read(two_seeds.path).to_json()["runs"] == two_seeds.results.to_json()["runs"]

@@ -1,0 +1,44 @@
+"""The section on calibration: a reliability diagram per method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...results.metrics import ECE_BINS
+from .chart_data import ReliabilityDiagram
+from .explanations import CALIBRATION
+from .groups import pool_counts
+from .sources import Source
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability diagrams of all methods, and their explanation."""
+
+    diagrams: tuple[ReliabilityDiagram, ...]
+    note: str
+
+
+def digest_calibration(source: Source) -> Calibration:
+    """Return a reliability diagram per method."""
+    diagrams = (_make_diagram(source, label, series) for series, label in enumerate(source.labels))
+    return Calibration(tuple(diagrams), CALIBRATION)
+
+
+def _make_diagram(source: Source, label: str, series: int) -> ReliabilityDiagram:
+    pool = pool_counts(source.results, label)
+    edges = np.linspace(0, 100, ECE_BINS + 1)
+    filled = pool.bin_images > 0
+    error = f"ECE {100 * pool.ece:.2f} %"
+    return ReliabilityDiagram(
+        method=label,
+        error=error,
+        title=f"Reliability of {label}, {error}",
+        series=series,
+        centers=(edges[:-1] + 100 / ECE_BINS / 2)[filled],
+        accuracy=100 * pool.bin_correct[filled] / pool.bin_images[filled],
+        confidence=100 * pool.bin_confidence[filled] / pool.bin_images[filled],
+        shares=100 * pool.bin_images / max(1.0, float(pool.bin_images.sum())),
+    )

@@ -1,0 +1,70 @@
+"""All counts and rates as rows: one per file, seed, domain, severity, round and method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...results.average import difference
+from ...results.outcome import DomainResult
+from .sources import Source
+
+_DOMAIN = ("severity", "round", "segment", "generated", "complete")
+_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
+
+
+def list_counts(source: Source) -> Iterator[dict[str, Any]]:
+    """Yield a row per seed, pass over a domain, and method, by name of the column."""
+    results, protocol = source.results, source.results.protocol
+    for run in results.runs:
+        for domain in run.domains:
+            for label in domain.methods:
+                yield {
+                    "file": source.path,
+                    "model": results.bundle.get("model"),
+                    "precision": results.bundle.get("precision"),
+                    "dataset": protocol.dataset,
+                    "setting": protocol.setting,
+                    "subset": protocol.subset,
+                    "batch_size": protocol.batch_size,
+                    "seed": run.seed,
+                    "domain": domain.name,
+                    **_describe_domain(domain),
+                    "label": label,
+                    "method": results.methods[label].get("method"),
+                    **_list_method_counts(domain, label),
+                }
+
+
+def _describe_domain(domain: DomainResult) -> dict[str, Any]:
+    return {
+        **{name: getattr(domain, name) for name in _DOMAIN},
+        "domain_images": domain.images,
+        "expected_images": domain.expected,
+        "ids_sha256": domain.ids_sha256,
+    }
+
+
+def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
+    result, tally = domain.methods[label], domain.methods[label].tally
+    gained, lost = domain.gained_and_lost(label)
+    gain, error = difference(domain, label)
+    return {
+        "images": tally.images,
+        "correct": tally.top1,
+        "correct_top5": tally.top5,
+        "nll_sum": tally.nll,
+        "gained": gained,
+        "lost": lost,
+        **{name: getattr(result, name) for name in _COUNTS},
+        "accuracy": tally.accuracy,
+        "top5_accuracy": tally.top5_accuracy,
+        "nll": tally.mean_nll,
+        "ece": tally.ece,
+        "gain": gain,
+        "gain_error": error,
+        "images_per_second": result.images_per_second,
+        "bins_images": " ".join(f"{value:.0f}" for value in tally.bin_images),
+        "bins_confidence": " ".join(repr(float(value)) for value in tally.bin_confidence),
+        "bins_correct": " ".join(f"{value:.0f}" for value in tally.bin_correct),
+    }
