@@ -115,7 +115,7 @@ def test_replacing_source_statistics_deletes_only_source_statistics(name: str, t
 
 
 def add(bundle: Bundle, content: bytes, precision: str = "int8", **fields: Any) -> Bundle:
-    """Adds a graph as `fozo quantize` does."""
+    """Add a graph as `fozo quantize` does."""
     with folder_beside(bundle.path) as folder:
         (folder / "new.onnx").write_bytes(content)
         entry = replace(GraphEntry("", 20, 0.5, "fp32"), **fields)

@@ -70,7 +70,7 @@ def plain_affinities(features: FloatArray, kind: str, neighbours: int) -> FloatA
 def plain_lame(
     features: FloatArray, logits: FloatArray, kind: str = "knn", neighbours: int = 5, limit: int = 100
 ) -> tuple[FloatArray, list[float]]:
-    """The matrix Y, and the energy of each iteration, with every logarithm taken where the text has it."""
+    """Return the matrix Y and the energy of each iteration, with every logarithm where the text has it."""
     ties = plain_affinities(features, kind, neighbours)
     unary = -np.log(softmax_rows(logits) + 1e-10)
     y = softmax_rows(-unary)

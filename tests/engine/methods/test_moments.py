@@ -78,7 +78,7 @@ def test_defaults() -> None:
 
 
 def with_source(network: Any, mean: FloatArray, std: FloatArray) -> Any:
-    """The network with other source statistics of its last feature."""
+    """Return the network with other source statistics of its last feature."""
     shape = (network.info.layers, 1)
     source = SourceStatistics(np.tile(mean, shape), np.tile(std, shape), 100)
     network.info = replace(network.info, source=source)

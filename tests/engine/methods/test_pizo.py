@@ -1,4 +1,4 @@
-"""PIZO's gradient against PyTorch's autograd, its variance against the derivation, and its bookkeeping."""
+"""PIZO: steps, bookkeeping, and what it tunes."""
 
 from __future__ import annotations
 
@@ -12,81 +12,19 @@ import pytest
 from doubles import predict_on, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
-from fozo.engine.methods.pizo import BoundPizo, PizoState
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
+from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
 from fozo.engine.registry import Pizo, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import Moments
 from fozo.engine.statistics.objective import (
-    compute_discrepancy,
     compute_discrepancy_slopes,
     compute_diversity_slopes,
     entropy,
-    estimate_chance_discrepancy,
-    softmax,
 )
 from fozo.engine.streams.adapter import Adapter
+from pizo_doubles import BATCH, NARROW
 
 MakeImages = Callable[..., ImageArray]
-BATCH = 4
-NARROW = {
-    "first_block": 1,
-    "frozen_last_blocks": 0,
-    "shift": "none",
-    "epsilon": 0.01,
-    "rate": 0.005,
-    "anchor": 0.0,
-    "tolerance": 0.0,
-}
-
-
-# --- the known part of the derivative ---
-
-
-def test_outer_slopes_are_the_derivative(stand_in: Callable[..., Any]) -> None:
-    """Against finite differences of the discrepancy of batch and window together, image by image."""
-    generator = np.random.default_rng(0)
-    features, past = generator.normal(size=(5, 2, 3)), generator.normal(size=(7, 2, 3))
-    source, step = stand_in().info.source, 1e-5
-    moments = Moments.of(features).merge(Moments.of(past))
-    along = generator.normal(size=features.shape)
-    found = compute_discrepancy_slopes(features, features + along, features - along, moments, source)
-    for index in range(5):
-        losses = []
-        for sign in (1, -1):
-            moved = features.copy()
-            moved[index] += sign * step * along[index]
-            losses.append(compute_discrepancy(Moments.of(moved).merge(Moments.of(past)), source))
-        expected = (losses[0] - losses[1]) / step * 12 / 64
-        assert found[index] == pytest.approx(expected, rel=1e-5)
-
-
-def test_outer_slopes_of_a_single_image_and_of_constant_features(stand_in: Callable[..., Any]) -> None:
-    source = stand_in().info.source
-    features = np.ones((1, 2, 3))
-    alone = compute_discrepancy_slopes(features, features + 1, features, Moments.of(features), source)
-    assert alone == pytest.approx(2 * (1 - source.mean).sum() / 64)
-    constant = np.ones((4, 2, 3))
-    assert np.isfinite(
-        compute_discrepancy_slopes(constant, constant + 1, constant, Moments.of(constant), source)
-    ).all()
-
-
-def test_diversity_slopes_are_the_derivative() -> None:
-    generator = np.random.default_rng(1)
-    logits, along, step = generator.normal(size=(6, 5)), generator.normal(size=(6, 5)), 1e-4
-    found = compute_diversity_slopes(logits + step * along, logits - step * along)
-    for index in range(6):
-        ends = []
-        for sign in (1, -1):
-            moved = logits.copy()
-            moved[index] += sign * step * along[index]
-            mean = softmax(moved).mean(axis=0)
-            ends.append(float(-6 * (mean * np.log(mean)).sum()))
-        assert found[index] == pytest.approx(ends[0] - ends[1], rel=1e-4, abs=1e-9)
-
-
-# --- the whole gradient ---
 
 
 @pytest.fixture(scope="module")
@@ -97,156 +35,6 @@ def network(
     path = make_bundle(tmp_path_factory.mktemp("narrow") / "bundle", width=16, depth=2, classes=6).path
     with Network.open(path, workers=1) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def model(randomised_vit: Callable[..., Any]) -> Any:
-    """The same network in PyTorch, float64."""
-    return randomised_vit(16, 2, 6, 0).double()
-
-
-def autograd(
-    model: Any,
-    network: Network,
-    images: ImageArray,
-    normalisation: Any,
-    weight: float,
-    *,
-    prompts: FloatArray | None = None,
-    entropy_share: float = 1.0,
-    shift: float = 0.0,
-) -> FloatArray:
-    """What each image contributes to the gradient of the loss written out in PyTorch.
-
-    That by the norms, `[N, 2, 2, 16]`, or where there are prompts `[P, 16]` that by them, `[N, P, 16]`.
-    Entropy counts `entropy_share` times, of logits shifted by `shift` times the way to the origin.
-    """
-    import torch
-
-    pixels = torch.from_numpy(images.astype(np.float64) / 255)
-    mean, std = (torch.tensor(each, dtype=torch.float64) for each in normalisation)
-    x = ((pixels - mean) / std).permute(0, 3, 1, 2)
-    source = network.info.source
-    assert source is not None
-    addends = [torch.zeros(len(images), 2, 16, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    tuned = addends
-    x = model._pos_embed(model.patch_embed(x))
-    if prompts is not None:
-        tokens = torch.from_numpy(np.repeat(prompts[None], len(images), axis=0)).double().requires_grad_()
-        x, tuned = torch.cat([x[:, :1], tokens, x[:, 1:]], dim=1), [tokens]
-    first, last = model.blocks
-    x = first(x)
-
-    def normed(norm: Any, values: Any, addend: Any) -> Any:
-        weight, bias = norm.weight + addend[:, 0], norm.bias + addend[:, 1]
-        plain = torch.nn.functional.layer_norm(values, (16,), None, None, norm.eps)
-        return plain * weight[:, None] + bias[:, None]
-
-    inner = normed(last.norm1, x, addends[0])
-    features = [inner[:, 0]]  # of the first block, through the norm that follows it
-    x = x + last.attn(inner)
-    x = x + last.mlp(normed(last.norm2, x, addends[1]))
-    features.append(model.norm(x)[:, 0])
-    stacked = torch.stack(features, dim=1)
-    distance = ((stacked.mean(0) - torch.from_numpy(source.mean)) ** 2).sum()
-    distance = distance + ((stacked.std(0) - torch.from_numpy(source.std)) ** 2).sum()
-    logits = model.head(features[-1] - shift * features[-1].mean(0).detach())
-    entropies = torch.special.entr(logits.softmax(1)).sum()
-    loss = weight * len(images) / 64 * distance + entropy_share * entropies
-    found = [each.numpy() for each in torch.autograd.grad(loss, tuned)]
-    return found[0] if prompts is not None else np.stack(found, axis=1)
-
-
-def estimates(
-    network: Network, images: ImageArray, configured: Pizo, draws: int, prompts: FloatArray | None = None
-) -> FloatArray:
-    """The gradient sum of as many first steps with different seeds, `[draws, …]`."""
-    many = replace(configured, update_images=10**6)
-    found = []
-    for seed in range(draws):
-        start = many.bind(network.info).init(seed)
-        if prompts is not None:
-            start = replace(start, prompts=prompts)
-        _, state = step_on(network, many, start, images)
-        found.append(state.norms_gradient if prompts is None else state.prompts_gradient)
-    return np.stack(found)
-
-
-def cosine(left: FloatArray, right: FloatArray) -> float:
-    return float((left * right).sum() / np.linalg.norm(left) / np.linalg.norm(right))
-
-
-@pytest.mark.parametrize(
-    ("options", "count", "draws"),
-    [
-        ({}, BATCH, 4000),
-        ({"directions": "gaussian"}, BATCH, 4000),
-        ({"samples": 4}, BATCH, 1000),
-        ({"shift": "origin"}, 64, 500),
-        ({"tune": "prompts", "prompt_epsilon": 0.01}, BATCH, 4000),
-    ],
-    ids=str,
-)
-def test_the_gradient_is_autograds_on_the_average(
-    network: Network,
-    model: Any,
-    random_images: MakeImages,
-    normalisation: Any,
-    options: dict[str, Any],
-    count: int,
-    draws: int,
-) -> None:
-    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
-    images, weight = random_images(count), 10.0
-    prompts = None
-    if "tune" in options:
-        prompts = np.random.default_rng(5).normal(0, 0.5, (3, 16)).astype(np.float32)
-    shift = float(options.get("shift") == "origin")
-    expected, blind = (
-        autograd(
-            model, network, images, normalisation, weight, prompts=prompts, entropy_share=share, shift=shift
-        ).sum(axis=0)
-        for share in (1.0, 0.0)
-    )
-    assert cosine(blind, expected) < 0.95, "the entropy would not be missed"
-    configured = Pizo(**{**NARROW, "discrepancy_weight": weight, **options})
-    found = estimates(network, images, configured, draws, prompts).mean(axis=0) / configured.samples
-    assert cosine(found, expected) > 0.99
-    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(expected), rel=0.05)
-
-
-def test_own_directions_have_the_variance_of_the_derivation(
-    network: Network, model: Any, random_images: MakeImages, normalisation: Any
-) -> None:
-    """With ±1 the variance of the sum is (V − 1) Σ‖g_i‖² with own directions, (V − 1) ‖Σ g_i‖² with one."""
-    pytest.importorskip("torch", reason="the independent gradient is PyTorch's")
-    images = random_images(BATCH)
-    configured = Pizo(**NARROW, discrepancy_weight=400.0)  # type: ignore[arg-type]
-    own = estimates(network, images, configured, 1500)
-    shared = estimates(network, images, _Shared(**NARROW, discrepancy_weight=400.0), 1500)  # type: ignore[arg-type]
-    each_image = autograd(model, network, images, normalisation, 400.0)
-    variances = [float(each.var(axis=0).sum()) for each in (own, shared)]
-    assert variances[0] == pytest.approx(63 * np.square(each_image).sum(), rel=0.15)
-    assert variances[1] == pytest.approx(63 * np.square(each_image.sum(axis=0)).sum(), rel=0.15)
-    assert cosine(shared.mean(axis=0), own.mean(axis=0)) > 0.9
-    assert variances[1] > 1.5 * variances[0], "images agree about where to go, and it does not help"
-
-
-class _BoundShared(BoundPizo):
-    def _draw_directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
-        directions = super()._draw_directions(state, sample, count)
-        return {name: np.repeat(values[:1], count, axis=0) for name, values in directions.items()}
-
-
-class _Shared(Pizo):
-    """PIZO with one direction for the whole batch, as FOZO and ZOA have it."""
-
-    def bind(self, model: ModelInfo) -> _BoundShared:
-        bound = super().bind(model)
-        return _BoundShared(bound.options, bound.model, bound.source, bound.rows)
-
-
-# --- steps ---
 
 
 def test_the_rate_is_the_length_of_the_first_step(network: Network, random_images: MakeImages) -> None:
@@ -283,29 +71,6 @@ def test_no_step_is_longer_than_the_rate(network: Network) -> None:
         state = following
     assert max(lengths) <= 0.005 * (1 + 1e-5)
     assert lengths[20] == pytest.approx(0.005, rel=1e-3)
-
-
-@pytest.mark.parametrize("known_from", [32, 10**6])
-def test_chance_is_what_clean_images_have(stand_in: Callable[..., Any], known_from: int) -> None:
-    """Both sides are estimates: the source statistics as well, of few images or of as good as all."""
-    exact = stand_in().info.source
-    axes, generator = exact.mean.shape, np.random.default_rng(0)
-
-    def clean(count: int) -> Moments:
-        return Moments.of(generator.normal(exact.mean, exact.std, (count, *axes)))
-
-    for count in (1, 2, 64, 200):
-        found = []
-        for _ in range(4000):
-            source = replace(exact, images=known_from)
-            if known_from < 100:
-                drawn = clean(known_from)
-                source = replace(source, mean=drawn.mean, std=drawn.std)
-            found.append(compute_discrepancy(clean(count), source))
-        # For two images a standard deviation is not yet as for many.
-        tolerance = 0.25 if count == 2 else 0.05
-        expected = estimate_chance_discrepancy(replace(exact, images=known_from), count)
-        assert expected == pytest.approx(np.mean(found), rel=tolerance)
 
 
 @pytest.mark.parametrize(("ratio", "share"), [(1.5, 0.0), (2.0, 0.0), (3.0, 0.5), (4.0, 1.0), (20.0, 1.0)])
@@ -478,7 +243,7 @@ def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
 
 
 def _whole(network: Network, norms: FloatArray) -> FloatArray:
-    """The tunable `norms` with these in the last rows but that of the final norm."""
+    """Return the tunable `norms` with these in the last rows but that of the final norm."""
     names = list(network.info.norms)
     found = np.zeros((1, len(names), 2, network.info.width), np.float32)
     found[0, [names.index(f"blocks.1.norm{number}") for number in (1, 2)]] = norms

@@ -201,7 +201,7 @@ class Seen:
         return made
 
     def means(self) -> list[FloatArray]:
-        """The last block's batch means since the last call."""
+        """Return the last block's batch means since the last call."""
         taken, self.outputs = self.outputs, []
         return [output.features[:, -1].mean(axis=0) for output in taken]
 

@@ -70,7 +70,7 @@ class Plain:
 
 
 def assert_sound(state: T3aState, limit: int) -> None:
-    """What holds for any state."""
+    """Check everything that holds for any state."""
     classes = len(state.prototypes)
     assert state.supports.dtype == state.prototypes.dtype == np.float32
     assert (state.labels.dtype, state.entropies.dtype) == (np.int64, np.float64)

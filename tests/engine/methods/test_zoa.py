@@ -1,4 +1,4 @@
-"""ZOA: the one-sided estimator (docs/specification.md §12.2), step and bank (§12.5), and adapted norms."""
+"""ZOA: step and bank (docs/specification.md §12.5), padding, and changing domains."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Source
 from fozo.engine.runtime.network import Network
 from fozo.engine.search import bank as banks
 from fozo.engine.search.bank import Bank
-from fozo.engine.search.gradient_steps import take_fresh_adamw_step, take_sgd_step
-from fozo.engine.search.norm_selection import select_norms
-from fozo.engine.search.spsa import compute_quotients, draw_segmented_direction
 from fozo.engine.statistics.activation_shift import compute_logit_offset
 from fozo.engine.streams.adapter import Adapter
 
@@ -58,171 +55,14 @@ class Recording:
 
 
 def learnt(network: Any, method: Zoa = SMALL, batches: int = 9) -> ZoaState:
-    """The state after a few domains of two batches each."""
+    """Return the state after a few domains of two batches each."""
     state = method.bind(network.info).init(3)
     for batch in range(batches):
         _, state = step_on(network, method, state, images(6, batch, batch // 2 % 4))
     return state
 
 
-# --- the estimator
-
-CURVATURE = np.arange(1.0, 7.0)
-POINT = 0.1 * np.arange(6)
-GRADIENT = CURVATURE * POINT
-
-
-def quadratic(points: FloatArray) -> FloatArray:
-    values: FloatArray = 0.5 * (CURVATURE * np.square(points)).sum(axis=-1)
-    return values
-
-
-def test_published_gradient_and_step() -> None:
-    direction = np.array([0.5, -1, 0.75, -0.6, 0.9, -0.8])
-    base, moved = float(quadratic(POINT)), float(quadratic(POINT + 0.02 * direction))
-    assert (base, moved) == pytest.approx((1.4, 1.3812535), abs=1e-8)
-    gradient = compute_quotients(moved - base, direction, 0.02)
-    expected = [-1.87465, 0.937325, -1.2497666667, 1.5622083333, -1.0414722222, 1.17165625]
-    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8)
-    updated = take_sgd_step(POINT, gradient, 5e-4, 0.4)
-    expected = [0.000937325, 0.0995113375, 0.2005848833, 0.2991588958, 0.4004407361, 0.4993141719]
-    np.testing.assert_allclose(updated, expected, rtol=0, atol=3e-8)  # parameters are float32
-    assert updated.dtype == np.float32
-
-
-def test_published_step_of_the_coefficients() -> None:
-    updated = take_fresh_adamw_step(np.array([0.2, -0.1]), np.array([3, -0.2]), 0.01, 0.1)
-    np.testing.assert_allclose(updated, [0.1898, -0.0899000005], rtol=0, atol=1e-10)
-    still = take_fresh_adamw_step(np.array([0.2]), np.zeros(1), 0.01, 0.1)
-    np.testing.assert_allclose(still, [0.2 * 0.999])
-
-
-@pytest.fixture(scope="module")
-def directions() -> FloatArray:
-    """`[200000, 6]`."""
-    drawn: FloatArray = np.concatenate([draw_segmented_direction(7, step, 0, 600) for step in range(2000)])
-    return drawn.reshape(-1, 6).astype(float)
-
-
-def test_directions_are_segmented_uniform(directions: FloatArray) -> None:
-    sizes = np.abs(directions)
-    assert 0.5 <= sizes.min() < 0.501 and 0.999 < sizes.max() <= 1
-    count = directions.size
-    for values, expected in (
-        (directions, 0.0),
-        (sizes, 0.75),
-        (directions**2, 7 / 12),
-        (1 / directions**2, 2.0),
-    ):
-        assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(count)
-    correlations = np.corrcoef(directions.T)
-    np.fill_diagonal(correlations, 0)
-    assert np.abs(correlations).max() < 5 / np.sqrt(len(directions))
-
-
-@pytest.fixture(scope="module")
-def estimates(directions: FloatArray) -> FloatArray:
-    rise = quadratic(POINT + 0.3 * directions) - quadratic(POINT)
-    made: FloatArray = compute_quotients(1.0, directions, 0.3) * rise[:, None]
-    return made
-
-
-def test_one_sided_estimator_is_unbiased_on_a_quadratic(estimates: FloatArray) -> None:
-    error = estimates.std(axis=0) / np.sqrt(len(estimates))
-    assert (np.abs(estimates.mean(axis=0) - GRADIENT) < 4 * error).all()
-    assert error.max() < 0.02 * np.abs(GRADIENT).max()  # tight enough to mean something
-
-
-@pytest.mark.parametrize("samples", [2, 5])
-def test_averaging_divides_the_variance(estimates: FloatArray, samples: int) -> None:
-    averaged = estimates.reshape(-1, samples, 6).mean(axis=1)
-    np.testing.assert_allclose(estimates.var(axis=0) / averaged.var(axis=0), samples, rtol=0.1)
-
-
-def test_directions_are_a_pure_function_of_their_place() -> None:
-    places = [(seed, step, sample) for seed in (0, 1) for step in (0, 1) for sample in (0, 1)]
-    drawn = np.array([draw_segmented_direction(*place, 4000) for place in places], float)
-    again = draw_segmented_direction(*places[3], 4000)
-    assert again.dtype == np.float32 and again.astype(float).tobytes() == drawn[3].tobytes()
-    correlations = np.corrcoef(drawn)
-    np.fill_diagonal(correlations, 0)
-    assert np.abs(correlations).max() < 5 / np.sqrt(4000)
-
-
-def test_no_distance_no_quotient() -> None:
-    assert not compute_quotients(3.0, np.ones(4, np.float32), 0.0).any()
-
-
-# --- which norms
-
-
-def described(stand_in: StandIn, norms: dict[str, int], layers: int = 2, **changes: Any) -> ModelInfo:
-    info: ModelInfo = replace(stand_in(norms=norms).info, layers=layers, **changes)
-    return info
-
-
-def transformer(depth: int, width: int = 768) -> dict[str, int]:
-    return {f"blocks.{i}.norm{which}": width for i in range(depth) for which in (1, 2)}
-
-
-def resnet50() -> dict[str, int]:
-    norms = {"bn1": 64}
-    for stage, (count, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
-        for block in range(count):
-            name = f"layer{stage}.{block}"
-            norms |= {f"{name}.bn1": width, f"{name}.bn2": width, f"{name}.bn3": 4 * width}
-            if not block:
-                norms[f"{name}.downsample.1"] = 4 * width
-    return norms
-
-
-def test_norms_of_vit_b(stand_in: StandIn) -> None:
-    names = select_norms(described(stand_in, transformer(12), 12), 1, 3, "zoa")
-    assert names == tuple(f"blocks.{i}.norm{which}" for i in range(1, 9) for which in (1, 2))
-
-
-def test_norms_of_resnet50(stand_in: StandIn) -> None:
-    norms = resnet50()
-    names = select_norms(described(stand_in, norms, 4), 1, 3, "zoa")
-    blocks = [f"layer1.{i}" for i in (1, 2)] + [f"layer2.{i}" for i in range(4)]
-    blocks += [f"layer3.{i}" for i in range(6)]
-    assert names == tuple(f"{block}.bn{which}" for block in blocks for which in (1, 2))
-    assert 2 * sum(norms[name] for name in names) == 8704
-
-
-@pytest.mark.parametrize(
-    ("depth", "first", "frozen", "expected"),
-    [
-        (24, 1, 3, range(1, 21)),
-        (6, 1, 3, (1, 2)),
-        (4, 1, 3, (1,)),
-        (3, 1, 3, (1,)),
-        (2, 1, 3, (1,)),
-        (1, 0, 3, (0,)),
-        (12, 0, 0, range(12)),
-        (12, 5, 3, range(5, 9)),
-        (12, 5, 12, (5,)),
-    ],
-)
-def test_norms_of_other_depths(stand_in: StandIn, depth: int, first: int, frozen: int, expected: Any) -> None:
-    names = select_norms(described(stand_in, transformer(depth), depth), first, frozen, "zoa")
-    assert sorted({int(name.split(".")[1]) for name in names}) == list(expected)
-    assert len(names) == 2 * len(expected)
-
-
-def test_blocks_without_tunable_norms_count(stand_in: StandIn) -> None:
-    some = {name: width for name, width in transformer(12).items() if int(name.split(".")[1]) > 5}
-    names = select_norms(described(stand_in, some, 12), 1, 3, "zoa")
-    assert {name.split(".")[1] for name in names} == {"6", "7", "8"}
-
-
-@pytest.mark.parametrize(
-    ("norms", "first"), [({"norm": 3, "bn1": 3}, 0), (transformer(2), 2), (transformer(1), 1)]
-)
-def test_nothing_to_adapt(stand_in: StandIn, norms: dict[str, int], first: int) -> None:
-    info = described(stand_in, norms, max(1, len(norms) // 2))
-    with pytest.raises(BundleError, match="first_block"):
-        Zoa(first_block=first).bind(info).init(0)
+# --- what zoa needs
 
 
 def test_what_zoa_needs(stand_in: StandIn) -> None:
@@ -243,7 +83,8 @@ def test_graphs_without_an_embedding(stand_in: StandIn) -> None:
 
 
 def test_size_of_the_state_for_vit_b(stand_in: StandIn) -> None:
-    info = described(stand_in, transformer(12), 12)
+    norms = {f"blocks.{block}.norm{which}": 768 for block in range(12) for which in (1, 2)}
+    info = replace(stand_in(norms=norms).info, layers=12)
     state = Zoa().bind(info).init(0)
     assert state.bank.residual.shape == (24_576,)
     bank = state.bank

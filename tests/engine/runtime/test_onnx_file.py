@@ -71,7 +71,7 @@ def model(made: Any = None, **options: Any) -> Any:
 
 
 def branch(node: Any) -> Any:
-    """An `If` that has a node in one of its branches."""
+    """Return an `If` that has a node in one of its branches."""
     inner = helper.make_graph(
         [node], "then", [], [helper.make_tensor_value_info("a", TensorProto.FLOAT, [3])]
     )

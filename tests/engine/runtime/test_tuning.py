@@ -28,13 +28,13 @@ MakeImages = Callable[..., ImageArray]
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache; the path of the file that will be in it."""
+    """Empty the cache, and return the path of the file that will be in it."""
     monkeypatch.setenv("FOZO_CACHE_DIR", str(tmp_path / "cache" / "deep"))
     return tmp_path / "cache" / "deep" / "arrangements.json"
 
 
 def opened(bundle_path: Path, **options: Any) -> Arrangement:
-    """The arrangement that a network of the bundle gets."""
+    """Return the arrangement that a network of the bundle gets."""
     with Network.open(bundle_path, **options) as network:
         return Arrangement(network.workers, network.micro_batch)
 

@@ -42,7 +42,7 @@ def some_bank(entries: int, seed: int = 0, size: float = 0.02) -> Bank:
 
 
 def published() -> Bank:
-    """The example of §12.5: one entry, one tensor."""
+    """Return the example of §12.5: one entry, one tensor."""
     return Bank(
         np.array([0.2, -0.1]), array(0.02, -0.01, 0.03)[None], array(0.025, -0.03, 0.02), np.zeros((1, 1))
     )

@@ -34,7 +34,7 @@ def with_covariance(search: Search, covariance: FloatArray) -> Search:
 def told(
     search: Search, generations: int, seed: int = 1, population: int = 9, f: Any = bowl, beside: bool = False
 ) -> Search:
-    """The search after some generations, each with a solution of its own beside those it drew."""
+    """Return the search after some generations, each with one more solution than it drew."""
     for step in range(generations):
         solutions = cma.ask(search, seed, step, population)
         if beside:

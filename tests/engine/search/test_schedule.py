@@ -24,7 +24,7 @@ def rates(states: list[Schedule]) -> list[float]:
 
 
 def epsilons_used(states: list[Schedule], start: float = 0.5) -> list[float]:
-    """A batch is evaluated with the epsilon that the batch before left behind."""
+    """Evaluate each batch with the epsilon that the batch before left behind."""
     return [start, *(state.epsilon for state in states[:-1])]
 
 

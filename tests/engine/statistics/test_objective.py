@@ -63,7 +63,7 @@ def constant(features: FloatArray = FEATURES) -> Constant:
 
 
 def fozo_loss(method: Fozo, features: FloatArray = FEATURES) -> float:
-    """The loss that FOZO reports when the shift in use is that of TV-1: source mean minus batch mean."""
+    """Return the loss that FOZO reports when the shift is that of TV-1: source mean minus batch mean."""
     network = constant(features)
     initial = method.bind(network.info).init(0)
     schedule = initial.schedule._replace(loss_average=5.0)

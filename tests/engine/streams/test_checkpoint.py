@@ -61,7 +61,7 @@ def members(path: Path) -> dict[str, Any]:
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    """The same checkpoint with some members replaced, or left out where the new value is None."""
+    """Rewrite a checkpoint with some members replaced, or left out where the new value is None."""
     content = {**members(path), **changes}
     stream = io.BytesIO()
     np.savez(stream, **{name: value for name, value in content.items() if value is not None})
@@ -69,7 +69,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def assert_refused(path: Path, adapter: Adapter, match: str | None = None) -> None:
-    """A StateError that names the file and says what to do; the adapter goes on as if nothing happened."""
+    """Expect a StateError that names the file and the remedy, and an adapter that is as it was."""
     before, frozen = adapter.state, adapter.frozen_batches
     with pytest.raises(StateError, match=match) as caught:
         adapter.load(path)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,31 +22,11 @@ from fozo.engine.registry import Fozo, State, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
+from pool_doubles import Watched, assert_unchanged_and_usable, one_of_three, streams_running
 
 METHODS = [name for name in ALL_METHODS if name != "bn_adapt"]  # that needs batch norms
 MakeImages = Callable[..., ImageArray]
 Batches = dict[Any, ImageArray]
-
-
-class Watched:
-    """A view of a network that writes down what it is asked for, and may be told to misbehave.
-
-    Attributes:
-        view: the network to use.
-        calls: images and number of candidates of every call.
-        before: called with the images and tunables of every call.
-    """
-
-    def __init__(self, network: Network) -> None:
-        self.view, self.calls = copy.copy(network), list[tuple[int, int]]()
-        self.before: Callable[[ImageArray, Sequence[Tunables]], None] = lambda images, tunables: None
-        self.view.candidates = self._candidates  # type: ignore[method-assign]
-        self._network = network
-
-    def _candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        self.calls.append((len(images), len(tunables)))
-        self.before(images, tunables)
-        return self._network.candidates(images, tunables)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +50,6 @@ def watched(network: Network) -> Watched:
 def no_threads_left() -> Iterator[None]:
     yield
     assert not streams_running()
-
-
-def streams_running() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("fozo-stream")]
 
 
 class Pair:
@@ -189,7 +159,7 @@ def test_answers_do_not_hold_those_of_other_streams(network: Network, random_ima
 
 
 def calls_of_a_step(watched: Watched, streams: Sequence[tuple[str, int, dict[str, Any]]]) -> list[Any]:
-    """What one step asks of the network; streams are given by method, images and options."""
+    """Return the calls of one step; streams are given by method, images and options."""
     pool = Pool(watched.view)
     for key, (name, _, options) in enumerate(streams):
         pool.open(key, name, **options)
@@ -292,22 +262,6 @@ def test_images_are_checked_before_anything_runs(
     assert all(stream.state is state for stream, state in zip(streams, before, strict=True))
 
 
-def one_of_three(pool: Pool, name: str) -> dict[str, Adapter]:
-    """Streams a, b and c, of which b is of the named method."""
-    return {key: pool.open(key, name if key == "b" else "fozo") for key in "abc"}
-
-
-def assert_unchanged_and_usable(
-    pool: Pool, streams: dict[str, Adapter], before: list[Any], images: ImageArray
-) -> None:
-    assert not streams_running()
-    assert [state_bits(stream.state) for stream in streams.values()] == before
-    alone = {key: Adapter(stream.network, stream.method) for key, stream in streams.items()}
-    for key, prediction in pool.step(dict.fromkeys(streams, images)).items():
-        assert state_bits(prediction) == state_bits(alone[key].step(images))
-        assert streams[key].state.step == 1
-
-
 def test_a_network_that_fails(watched: Watched, random_images: MakeImages) -> None:
     pool, images = Pool(watched.view), random_images(2)
     streams = one_of_three(pool, "shift")
@@ -380,177 +334,6 @@ def test_a_step_that_is_given_up_is_no_failure_to_its_method(
     with pytest.raises(InputError, match=r"^stream 'b': no$"):
         pool.step(dict.fromkeys("ab", random_images(1)))
     assert caught == []
-
-
-# --- interrupts
-
-
-def interrupt() -> None:
-    """What Ctrl-C does."""
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-needs_signals = pytest.mark.skipif(os.name != "posix", reason="signals are not sent like this here")
-
-
-@needs_signals
-@pytest.mark.parametrize("call", [1, 2, 3])
-def test_interrupt_while_the_network_runs(watched: Watched, random_images: MakeImages, call: int) -> None:
-    pool, images = Pool(watched.view), random_images(2)
-    streams = one_of_three(pool, "shift")
-    streams["d"] = pool.open("d", "fozo", output="clean")
-    before = [state_bits(stream.state) for stream in streams.values()]
-
-    def interrupt_in(images: ImageArray, tunables: Sequence[Tunables]) -> None:
-        if len(watched.calls) == call:
-            interrupt()
-
-    watched.before = interrupt_in
-    with pytest.raises(KeyboardInterrupt):
-        pool.step(dict.fromkeys(streams, images))
-    assert len(watched.calls) == call
-    watched.before = lambda images, tunables: None
-    assert_unchanged_and_usable(pool, streams, before, images)
-
-
-@needs_signals
-def test_interrupt_while_methods_compute(
-    network: Network, random_images: MakeImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool, images = Pool(network), random_images(2)
-    streams = one_of_three(pool, "no_adapt")
-    before = [state_bits(stream.state) for stream in streams.values()]
-    original = BoundNoAdapt.step
-
-    def step(self: BoundNoAdapt, state: State, images: ImageArray) -> Step[State]:
-        interrupt()
-        time.sleep(0.2)
-        yield Request(images)
-        pytest.fail("the step went on")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(BoundNoAdapt, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            pool.step(dict.fromkeys("abc", images))
-    assert BoundNoAdapt.step is original
-    assert_unchanged_and_usable(pool, streams, before, images)
-
-
-def test_interrupt_while_the_streams_advance(
-    network: Network, random_images: MakeImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool, images = Pool(network), random_images(2)
-    streams = one_of_three(pool, "shift")
-    before = [state_bits(stream.state) for stream in streams.values()]
-    advanced: list[str] = []
-
-    def setattr_(self: Adapter, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-        if name == "_state":
-            advanced.append(name)
-            if len(advanced) == 2:
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(streams["a"]), "__setattr__", setattr_, raising=False)
-        with pytest.raises(KeyboardInterrupt):
-            pool.step(dict.fromkeys("abc", images))
-    assert len(advanced) > 2
-    assert_unchanged_and_usable(pool, streams, before, images)
-
-
-# --- threads
-
-
-def test_steps_of_several_threads_take_turns(watched: Watched, random_images: MakeImages) -> None:
-    """Steps of the pool, of its streams alone, openings and closings, all at once."""
-    pool, turns = Pool(watched.view), 6
-    for key in "abcd":
-        pool.open(key, "fozo", seed=ord(key))
-    shared = pool.open("shared", "fozo", seed=1)
-    inside: list[int] = []
-    most: list[int] = []
-
-    def slowly(images: ImageArray, tunables: Sequence[Tunables]) -> None:
-        inside.append(1)
-        most.append(len(inside))
-        time.sleep(0.002)
-        inside.pop()
-
-    def step(keys: str) -> list[Any]:
-        return [
-            pool.step({**{key: random_images(2, seed=i) for key in keys}, "shared": random_images(1)})
-            for i in range(turns)
-        ]
-
-    def alone() -> None:
-        for _ in range(turns):
-            shared.step(random_images(1))
-
-    def come_and_go() -> None:
-        for i in range(turns):
-            pool.open(i, "shift")
-            pool.step({i: random_images(1)})
-            pool.close(i)
-
-    watched.before = slowly
-    with ThreadPoolExecutor(4) as threads:
-        work = [threads.submit(step, keys) for keys in ("ab", "cd")]
-        work += [threads.submit(alone), threads.submit(come_and_go)]
-        results = [each.result() for each in work]
-    assert max(most) == 1
-    assert shared.state.step == 3 * turns
-    watched.before = lambda images, tunables: None
-    expected = Adapter(watched.view, Fozo(), seed=1)
-    for _ in range(3 * turns):  # whoever's turn it was, these were its batches
-        expected.step(random_images(1))
-    assert state_bits(shared.state) == state_bits(expected.state)
-    for keys, found in zip(("ab", "cd"), results[:2], strict=True):
-        for key in keys:
-            adapter = Adapter(watched.view, Fozo(), seed=ord(key))
-            for i in range(turns):
-                assert state_bits(found[i][key]) == state_bits(adapter.step(random_images(2, seed=i)))
-    with pytest.raises(InputError, match="open are: 'a', 'b', 'c', 'd', 'shared'"):
-        pool.close(0)
-
-
-@pytest.mark.parametrize("action", ["step", "reset", "save", "load", "close", "open"])
-def test_what_is_called_during_a_step_waits(
-    watched: Watched, random_images: MakeImages, tmp_path: Path, action: str
-) -> None:
-    pool = Pool(watched.view)
-    stream = pool.open("a", "shift")
-    stream.save(tmp_path / "start.npz")
-    actions: dict[str, Callable[[], object]] = {
-        "step": lambda: stream.step(random_images(1)),
-        "reset": stream.reset,
-        "save": lambda: stream.save(tmp_path / "state.npz"),
-        "load": lambda: stream.load(tmp_path / "start.npz"),
-        "close": lambda: pool.close("a"),
-        "open": lambda: pool.open("b", "shift"),
-    }
-    started, may_end, done = threading.Event(), threading.Event(), threading.Event()
-
-    def wait(images: ImageArray, tunables: Sequence[Tunables]) -> None:
-        started.set()
-        assert may_end.wait(10)
-
-    def act() -> None:
-        actions[action]()
-        done.set()
-
-    watched.before = wait
-    with ThreadPoolExecutor(2) as threads:
-        try:
-            stepping = threads.submit(pool.step, {"a": random_images(1)})
-            assert started.wait(10)
-            acting = threads.submit(act)
-            assert not done.wait(0.05)
-        finally:
-            may_end.set()
-        stepping.result()
-        acting.result()
-    assert stream.state.step == {"step": 2, "reset": 0, "load": 0}.get(action, 1)
 
 
 # --- checkpoints

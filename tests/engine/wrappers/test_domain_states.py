@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from domain_doubles import LETTERS, Scripted, Tally, batch, tally
 from doubles import predict_on, state_bits, step_on
-from fozo.engine.errors import BundleError, InputError, StateError
+from fozo.engine.errors import BundleError, InputError
 from fozo.engine.interface.method import Prediction, Step
-from fozo.engine.interface.request import Request, Requests
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
 from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
-from fozo.engine.state import State, variable_length_array
 from fozo.engine.streams.adapter import Adapter, StreamState
 from fozo.engine.streams.pool import Pool
 from fozo.engine.wrappers.domain_states import BoundDomains, DomainsState, find_nearest
-from fozo.eval.results import partial_results as progress
 
 MakeImages = Callable[..., ImageArray]
-LETTERS = "ABCD"
 # What becomes of ordinary images in each domain; their embeddings are at least 0.2 apart.
 LOOKS: dict[str, Callable[[ImageArray], ImageArray]] = {
     "A": lambda images: images,
@@ -33,75 +29,6 @@ LOOKS: dict[str, Callable[[ImageArray], ImageArray]] = {
     "C": lambda images: images // 2 + 64,
     "D": lambda images: images // 3 + 170,
 }
-
-
-def batch(letters: str) -> ImageArray:
-    """One image for each letter, which says what domain it is from."""
-    made = np.zeros((len(letters), 2, 2, 3), np.uint8)
-    made[:, 0, 0, 0] = [LETTERS.index(letter) for letter in letters]
-    return made
-
-
-class Scripted:
-    """A network whose embedding says which letters a batch has, and which may fall ill; it counts images.
-
-    Any two domains are far apart, and so is a mixture of two from either.
-    """
-
-    def __init__(self, embeds: bool = True) -> None:
-        weight = np.zeros((4, 3), np.float32)
-        self.info = ModelInfo("scripted", "scripted", 1, 3, 5, 0.1, weight, np.zeros(4, np.float32))
-        self.embeds, self.ill = embeds, False
-        self.images = 0
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        self.images += len(images)
-        shares = np.eye(4, dtype=np.float32)[images[:, 0, 0, 0]]
-        embedding = np.stack([shares, np.full_like(shares, 0.1)], axis=1) * (np.nan if self.ill else 1)
-        features = np.zeros((len(images), 1, 3), np.float32)
-        return Outputs(shares, features, embedding if self.embeds else None)
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        return [self(images, **each) for each in tunables]
-
-
-@dataclass(frozen=True)
-class TallyState(State):
-    """Images learnt from, by letter, and the step numbers of the steps that made the state."""
-
-    learnt: FloatArray
-    drawn: FloatArray = variable_length_array()
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Answers with what it had learnt before; on images of the domain `breaks` with NaN instead."""
-
-    name: ClassVar[str] = "tally"
-    breaks: int = -1
-
-    @property
-    def forwards(self) -> int:
-        return 1
-
-    def bind(self, model: ModelInfo) -> Tally:
-        return self
-
-    def init(self, seed: int) -> TallyState:
-        return TallyState(0, seed, np.zeros(4), np.zeros(0))
-
-    def step(self, state: TallyState, images: ImageArray) -> Step[TallyState]:
-        learnt = state.learnt + np.bincount(images[:, 0, 0, 0], minlength=4)
-        drawn = np.append(state.drawn, float(state.step))
-        following = replace(state, step=state.step + 1, learnt=learnt, drawn=drawn)
-        prediction = yield from self.predict(state, images)
-        return prediction, following
-
-    def predict(self, state: TallyState, images: ImageArray) -> Requests[Prediction]:
-        yield Request(images, [{"prompts": np.zeros((1, 0, 3), np.float32)}])
-        logits = np.tile(state.learnt.astype(np.float32), (len(images), 1))
-        logits[images[:, 0, 0, 0] == self.breaks] = np.nan
-        return Prediction(logits, 1, loss=1.0)
 
 
 def run(wrapped: Any, stream: Sequence[str]) -> tuple[list[Prediction], list[Any]]:
@@ -120,12 +47,6 @@ def run(wrapped: Any, stream: Sequence[str]) -> tuple[list[Prediction], list[Any
 def changes(predictions: Sequence[Prediction]) -> list[int]:
     """Where the domain changed."""
     return [at for at, each in enumerate(predictions) if each.diagnostics["domain_changed"]]
-
-
-def tally(state: State) -> dict[str, int]:
-    """What a state has learnt from."""
-    learnt: FloatArray = state.learnt  # type: ignore[attr-defined]
-    return {letter: int(count) for letter, count in zip(LETTERS, learnt, strict=True) if count}
 
 
 # --- whole batches
@@ -439,133 +360,6 @@ def test_pooled_streams_equal_those_served_alone(
             assert state_bits(prediction) == state_bits(alone[key].step(batches[key])), (key, at)
             assert state_bits(inside[key].state) == state_bits(alone[key].state), (key, at)
     assert [len(stream.state.earlier) for stream in inside.values()] == [1, 1, 1]  # type: ignore[attr-defined]
-
-
-# --- checkpoints
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    """A checkpoint with two earlier domains."""
-    adapter = Adapter(Scripted(), Domains(Tally()))
-    for letter in "ABC":
-        adapter.step(batch(64 * letter))
-    adapter.save(tmp_path / "state.npz")
-    return tmp_path / "state.npz"
-
-
-def rewrite(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    with np.load(path, allow_pickle=False) as archive:
-        content = {name: archive[name] for name in archive.files}
-    change(content)
-    stream = io.BytesIO()
-    np.savez(stream, **content)
-    path.write_bytes(stream.getvalue())
-
-
-def test_what_a_checkpoint_holds(saved: Path) -> None:
-    rewrite(saved, lambda content: None)  # the refusals below are not due to how it is written
-    adapter = Adapter(Scripted(), Domains(Tally()))
-    adapter.load(saved)
-    assert [tally(each) for each in adapter.state.earlier] == [{"A": 64}, {"B": 64}]  # type: ignore[attr-defined]
-    with np.load(saved, allow_pickle=False) as archive:
-        assert {name for name in archive.files if name.startswith("method.earlier.")} == {
-            f"method.earlier.{place}.{name}"
-            for place in (0, 1)
-            for name in ("step", "seed", "learnt", "drawn")
-        }
-
-
-DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a state less": (
-        lambda content: [content.pop(name) for name in list(content) if name.startswith("method.earlier.1")],
-        r"field method\.earlier\.1\.step does not fit",
-    ),
-    "the first state less": (
-        lambda content: [content.pop(name) for name in list(content) if name.startswith("method.earlier.0")],
-        r"field method\.earlier\.0\.step does not fit",
-    ),
-    "a domain less": (
-        lambda content: content.update(
-            {"method.earlier_statistics": content["method.earlier_statistics"][:1]}
-        ),
-        r"more states method\.earlier than method\.earlier_statistics has entries, 1",
-    ),
-    "no domain": (
-        lambda content: content.update({"method.earlier_statistics": np.zeros((0, 0, 0))}),
-        r"more states method\.earlier than method\.earlier_statistics has entries, 0",
-    ),
-    "a domain more": (
-        lambda content: content.update(
-            {"method.earlier_statistics": content["method.earlier_statistics"][[0, 1, 1]]}
-        ),
-        r"field method\.earlier\.2\.step does not fit",
-    ),
-    "no statistics at all": (
-        lambda content: content.pop("method.earlier_statistics"),
-        "field method.earlier_statistics does not fit",
-    ),
-    "statistics that are no numbers": (
-        lambda content: content.update({"method.earlier_statistics": np.full((2, 2, 4), np.nan)}),
-        "field method.earlier_statistics does not fit",
-    ),
-    "half a state": (
-        lambda content: content.pop("method.earlier.1.learnt"),
-        r"field method\.earlier\.1\.learnt does not fit",
-    ),
-    "a state of another shape": (
-        lambda content: content.update({"method.earlier.0.learnt": np.zeros(5)}),
-        r"field method\.earlier\.0\.learnt does not fit",
-    ),
-    "a state that is no number": (
-        lambda content: content.update({"method.earlier.0.learnt": np.full(4, np.inf)}),
-        r"field method\.earlier\.0\.learnt does not fit",
-    ),
-    "no last check": (
-        lambda content: content.pop("method.checked.learnt"),
-        r"field method\.checked\.learnt does not fit",
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_checkpoints_that_do_not_fit(saved: Path, damage: str) -> None:
-    change, message = DAMAGES[damage]
-    rewrite(saved, change)
-    adapter = Adapter(Scripted(), Domains(Tally()))
-    before = adapter.state
-    with pytest.raises(StateError, match=message) as caught:
-        adapter.load(saved)
-    assert str(saved) in str(caught.value)
-    assert adapter.state is before
-
-
-@pytest.mark.parametrize("other", [Domains(Tally(), 3), Domains(Tally(), 16, 0.06), Tally()])
-def test_checkpoints_of_other_options(saved: Path, other: Any) -> None:
-    with pytest.raises(StateError, match="options"):
-        Adapter(Scripted(), other).load(saved)
-
-
-def test_progress_of_an_evaluation_keeps_them(tmp_path: Path) -> None:
-    """Two methods in one file, interrupted with earlier domains and a pool that is not full."""
-    stream = [64 * "A", 64 * "B", 20 * "A", 64 * "C", 64 * "A", 64 * "B"]
-    made = {"two": Domains(Tally(), 2), "updates": Domains(Interval(Tally(), 80), 5)}
-    whole, stopped, resumed = (
-        {label: Adapter(Scripted(), each, seed=6) for label, each in made.items()} for _ in range(3)
-    )
-    expected = {label: [adapter.step(batch(each)) for each in stream] for label, adapter in whole.items()}
-    for adapter in stopped.values():
-        for each in stream[:3]:
-            adapter.step(batch(each))
-    progress.save(tmp_path / "progress.npz", {}, [], stopped)
-    progress.resume(resumed, progress.load(tmp_path / "progress.npz", {})[1])
-    for label, adapter in resumed.items():
-        assert state_bits(adapter.state) == state_bits(stopped[label].state)
-        assert len(adapter.state.earlier) == 1  # type: ignore[attr-defined]
-        assert [state_bits(adapter.step(batch(each))) for each in stream[3:]] == [
-            state_bits(each) for each in expected[label][3:]
-        ]
-        assert state_bits(adapter.state) == state_bits(whole[label].state)
 
 
 # --- options

@@ -105,7 +105,7 @@ def same(left: State, right: State) -> bool:
 
 
 def started(stand_in: StandIn, method: AnyMethod) -> tuple[Adapter, Sick]:
-    """An adapter that has already learnt from three good batches."""
+    """Return an adapter that has already learnt from three good batches."""
     network = Sick(stand_in())
     adapter = Adapter(network, method, seed=4)
     for batch in range(3):
