@@ -6,7 +6,8 @@ Everything here may be imported as `fozo.evaluation.NAME`. Modules below `fozo.e
 from .eval.corruptions.corruption_registry import corrupt
 from .eval.datasets.dataset_registry import open_dataset
 from .eval.datasets.dataset_request import DatasetRequest
-from .eval.datasets.domain import Domain, imagefolder
+from .eval.datasets.domain import Domain
+from .eval.datasets.image_folder import load_image_folder
 from .eval.datasets.subset import choose_subset
 from .eval.predict.class_list import read_class_list
 from .eval.predict.image_paths import resolve_inputs
@@ -49,7 +50,7 @@ __all__ = [
     "corrupt",
     "digest_results",
     "evaluate",
-    "imagefolder",
+    "load_image_folder",
     "mean_corruption_error",
     "open_dataset",
     "predict",

@@ -18,7 +18,7 @@ from fozo.engine.model import FloatArray, SourceStatistics
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import Moments
 from fozo.engine.statistics.objective import compute_discrepancy, estimate_chance_discrepancy
-from fozo.eval.datasets.domain import imagefolder
+from fozo.eval.datasets.image_folder import load_image_folder
 
 COUNTS = (8, 32, 64, 128, 256, 512)
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 def features(network: Network, bundle: Path, folder: Path) -> FloatArray:
     """Those of all images of a folder, `[N, L, F]`."""
-    domain = imagefolder(folder, Bundle.open(bundle).manifest)
+    domain = load_image_folder(folder, Bundle.open(bundle).manifest)
     batches = load_batches(domain.load, np.arange(len(domain)), 64)
     return np.concatenate([network(images).features for images in batches])
 

@@ -25,7 +25,7 @@ from fozo.data.images import list_images, read_image
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.network import Network
 from fozo.eval.corruptions.corruption_registry import FROST, NAMES, SEVERITIES, corrupt
-from fozo.eval.datasets.domain import imagefolder
+from fozo.eval.datasets.image_folder import load_image_folder
 from numpy.typing import NDArray
 
 SIZE = 224
@@ -58,7 +58,7 @@ def main() -> None:
             print(f"{len(images)} images; fozo / imagecorruptions (ratio), by severity\n")
         else:
             network = stack.enter_context(Network.open(options.bundle, options.precision))
-            domain = imagefolder(options.images, Bundle.open(options.bundle).manifest)
+            domain = load_image_folder(options.images, Bundle.open(options.bundle).manifest)
             chosen = _spread(range(len(domain)), options.count)
             images = [domain.load(index) for index in chosen]
             compare = functools.partial(_accuracies, network, images, domain.labels[chosen])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from fozo.engine.registry import parse_method
-from fozo.eval.datasets.domain import CLEAN
+from fozo.eval.datasets.corruption_names import CLEAN
 from matplotlib.figure import Figure
 
 

@@ -27,7 +27,10 @@ from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunabl
 from fozo.engine.registry import parse_methods
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
-from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain, generated, imagefolder
+from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
+from fozo.eval.datasets.domain import Domain
+from fozo.eval.datasets.generated_domains import generate_domains
+from fozo.eval.datasets.image_folder import load_image_folder
 from fozo.eval.datasets.subset import choose_subset
 from fozo.eval.results.metrics import Tally
 from fozo.eval.streaming.stream import shuffled
@@ -113,9 +116,9 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
         for label, method in parse_methods(options.methods).items()
     }
     manifest = Bundle.open(options.bundle).manifest
-    clean = replace(imagefolder(options.images, manifest), name=CLEAN)
+    clean = replace(load_image_folder(options.images, manifest), name=CLEAN)
     names = list(dict.fromkeys(options.corruptions))
-    domains = generated(clean, options.severity, names, seed, options.frost_textures)
+    domains = generate_domains(clean, options.severity, names, seed, options.frost_textures)
     chosen = dict(zip(names, choose_subset(domains, options.subset, seed)[0], strict=True))
     visits = Counter[str]()
     turns = product(range(1, options.rounds + 1), options.corruptions, range(1, options.passes + 1))

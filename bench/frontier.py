@@ -19,7 +19,9 @@ from fozo.engine.model import SourceStatistics
 from fozo.engine.registry import method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
-from fozo.eval.datasets.domain import CLEAN, Domain, imagefolder
+from fozo.eval.datasets.corruption_names import CLEAN
+from fozo.eval.datasets.domain import Domain
+from fozo.eval.datasets.image_folder import load_image_folder
 from fozo.eval.streaming.stream import shuffled
 from gradients import BLOCKS, features, loss, parser, pixels, read, shifted_logits
 from numpy.typing import NDArray
@@ -73,7 +75,7 @@ def main() -> None:
     line.add_argument("--batches", type=int, default=5, help="of 64 images, per domain")
     options = line.parse_args()
     model, source, domains = read(options)
-    training = imagefolder(options.source, Bundle.open(options.bundle).manifest, CLEAN)
+    training = load_image_folder(options.source, Bundle.open(options.bundle).manifest, CLEAN)
     clean = [images for images, _ in _batches(model, training, options.batches)]
     print("| domain | shift | pizo | exact gradient | clean Jacobian |\n|---|---:|---:|---:|---:|")
     with Network.open(options.bundle) as network:

@@ -20,7 +20,10 @@ import timm
 import torch
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import FloatArray, SourceStatistics
-from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain, generated, imagefolder
+from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
+from fozo.eval.datasets.domain import Domain
+from fozo.eval.datasets.generated_domains import generate_domains
+from fozo.eval.datasets.image_folder import load_image_folder
 from fozo.eval.streaming.stream import shuffled
 
 BLOCKS = range(1, 9)
@@ -46,8 +49,8 @@ def read(options: argparse.Namespace) -> tuple[Any, SourceStatistics, list[Domai
     bundle = Bundle.open(options.bundle)
     model = timm.create_model(bundle.manifest.model, checkpoint_path=options.weights)
     source = bundle.info("fp32").require_source("bench")
-    clean = imagefolder(options.images, bundle.manifest, CLEAN)
-    domains = generated(clean, options.severity, options.corruptions, 0, options.frost_textures)
+    clean = load_image_folder(options.images, bundle.manifest, CLEAN)
+    domains = generate_domains(clean, options.severity, options.corruptions, 0, options.frost_textures)
     return model.eval().requires_grad_(False), source, domains
 
 

@@ -22,7 +22,7 @@ from fozo.engine.registry import parse_methods
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.eval.corruptions.corruption_registry import corrupt
-from fozo.eval.datasets.domain import imagefolder
+from fozo.eval.datasets.image_folder import load_image_folder
 from numpy.typing import NDArray
 
 BATCH = 64
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="every batch of the guarded method")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
-    domain = imagefolder(options.folder, bundle.manifest)
+    domain = load_image_folder(options.folder, bundle.manifest)
     chosen = np.arange(options.offset, len(domain), 2)[: options.images]
     images, labels = np.stack([domain.load(int(i)) for i in chosen]), domain.labels[chosen]
     made = streams(images, labels, options.seed)

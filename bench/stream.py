@@ -23,7 +23,7 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.registry import parse_methods
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
-from fozo.eval.datasets.domain import imagefolder
+from fozo.eval.datasets.image_folder import load_image_folder
 from fozo.eval.streaming.stream import shuffled
 from PIL import Image
 
@@ -34,7 +34,7 @@ SEED = 2000
 def in_memory(bundle: Path, folder: Path, precision: str, method: str, count: int) -> float:
     """Seconds that the steps take on arrays."""
     opened = Bundle.open(bundle)
-    domain = imagefolder(folder, opened.manifest, "imagefolder")
+    domain = load_image_folder(folder, opened.manifest, "imagefolder")
     order = shuffled(len(domain), domain.name, SEED)[:count]
     images = np.stack([domain.load(int(i)) for i in order])
     with Network.open(opened, precision) as network:

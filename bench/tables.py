@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fozo.eval.datasets.domain import CLEAN
+from fozo.eval.datasets.corruption_names import CLEAN
 
 Row = dict[str, Any]
 # Corruptions that PIZO's options were chosen on; the others are held out.

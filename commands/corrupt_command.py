@@ -85,9 +85,9 @@ def corrupt(
       fozo adapt --dataset imagenet-c --data OUT_DIR
     """
     from ..engine.runtime.cpu import count_cpus
-    from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, default_corruptions, prepare
+    from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, list_default_corruptions, prepare
 
-    names = corruptions or default_corruptions(frost_textures)
+    names = corruptions or list_default_corruptions(frost_textures)
     if quality is not None and options["format"] != "jpeg":
         raise InputError("--quality goes with --format jpeg; leave it out")
     if frost_textures is not None and "frost" not in names:

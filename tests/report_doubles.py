@@ -62,7 +62,7 @@ def domain(name: str, first: int, other: int, images: int = 100, **facts: Any) -
     return DomainResult(
         name,
         methods,
-        **{"images": images, "found": images, "complete": True, "ids_sha256": "ab" * 32, **facts},
+        **{"images": images, "available_images": images, "complete": True, "ids_sha256": "ab" * 32, **facts},
     )
 
 

@@ -16,8 +16,9 @@ from ...data.images import preprocess
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError, reason
 from ..corruptions.corruption_registry import SEVERITIES
+from .corruption_names import EXTRA, IMAGENET_C, check_names, check_severities
 from .dataset_request import DatasetRequest
-from .domain import EXTRA, IMAGENET_C, Domain, Pixels, arrays, check_names, check_severities, numbered
+from .domain import Domain, Pixels, make_array_domain, number_ids
 
 IMAGES = 10_000
 LABELS = "labels.npy"
@@ -37,15 +38,15 @@ CIFAR10_CLASSES = (
 
 def open_cifar10_c(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open CIFAR-10-C; the seed has no effect."""
-    return request.name, cifar_c(10, request.folder, manifest, request.severities, request.corruptions)
+    return request.name, load_cifar_c(10, request.folder, manifest, request.severities, request.corruptions)
 
 
 def open_cifar100_c(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open CIFAR-100-C; the seed has no effect."""
-    return request.name, cifar_c(100, request.folder, manifest, request.severities, request.corruptions)
+    return request.name, load_cifar_c(100, request.folder, manifest, request.severities, request.corruptions)
 
 
-def cifar_c(
+def load_cifar_c(
     classes: int,
     folder: Path,
     manifest: Manifest,
@@ -77,20 +78,21 @@ def cifar_c(
             f"expected {folder}/<corruption>.npy and {LABELS}, as {name}.tar unpacks; missing: "
             f"{', '.join(missing)}. Name that folder with --data, or choose what you have with --corruptions"
         )
-    labels = _labels(folder / LABELS, classes)
+    labels = _read_labels(folder / LABELS, classes)
     stacks = {
-        corruption: _images(folder / file, len(labels)) for corruption, file in zip(names, files, strict=True)
+        corruption: _read_images(folder / file, len(labels))
+        for corruption, file in zip(names, files, strict=True)
     }
     per_severity = len(labels) // len(SEVERITIES)
-    ids = numbered(per_severity)
+    ids = number_ids(per_severity)
     return [
-        _domain(corruption, severity, stacks[corruption], labels, ids, manifest)
+        _make_domain(corruption, severity, stacks[corruption], labels, ids, manifest)
         for severity in severities
         for corruption in names
     ]
 
 
-def _domain(
+def _make_domain(
     name: str,
     severity: int,
     images: NDArray[np.uint8],
@@ -99,9 +101,9 @@ def _domain(
     manifest: Manifest,
 ) -> Domain:
     block = slice((severity - 1) * len(ids), severity * len(ids))
-    domain = arrays(name, images[block], labels[block], ids)
+    domain = make_array_domain(name, images[block], labels[block], ids)
     load = partial(_prepare_image, domain.load, manifest)
-    return replace(domain, load=load, severity=severity, expected=IMAGES)
+    return replace(domain, load=load, severity=severity, official_images=IMAGES)
 
 
 def _prepare_image(load: Any, manifest: Manifest, index: int) -> Pixels:
@@ -123,8 +125,8 @@ def _check_classes(classes: int, manifest: Manifest) -> None:
         )
 
 
-def _labels(path: Path, classes: int) -> NDArray[np.int64]:
-    labels = _read(path)
+def _read_labels(path: Path, classes: int) -> NDArray[np.int64]:
+    labels = _read_array(path)
     well_formed = (
         labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) and len(labels) % len(SEVERITIES) == 0
     )
@@ -137,8 +139,8 @@ def _labels(path: Path, classes: int) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def _images(path: Path, count: int) -> NDArray[np.uint8]:
-    images = _read(path)
+def _read_images(path: Path, count: int) -> NDArray[np.uint8]:
+    images = _read_array(path)
     if images.dtype != np.uint8 or images.shape != (count, 32, 32, 3):
         raise InputError(
             f"expected uint8 of shape [{count}, 32, 32, 3], as many as {LABELS} has, in {path}, found "
@@ -147,7 +149,7 @@ def _images(path: Path, count: int) -> NDArray[np.uint8]:
     return images
 
 
-def _read(path: Path) -> NDArray[Any]:
+def _read_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Images in class folders: what is there, found quickly, and everything that can be wrong with it."""
+"""Listings of images in class folders, checked for everything that can be wrong with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClassFolders:
     """The images in `<folder>/<class>/<image>`.
 
     Attributes:
-        folder: that holds the class folders.
+        folder: folder that holds the class folders.
         ids: `<class>/<image>` of every image, ordered. Paths are not kept: ImageNet-C has 750,000 images.
         classes: names of the class folders, ordered.
     """
@@ -31,18 +31,18 @@ class ClassFolders:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
 
-    def labels(self, index: Mapping[str, int]) -> NDArray[np.int64]:
-        """The class of each image, int64 `[N]`, given the index of each class folder."""
+    def label_images(self, index: Mapping[str, int]) -> NDArray[np.int64]:
+        """Return the class of each image, int64 `[N]`, given the index of each class folder."""
         return np.array([index[identifier.partition("/")[0]] for identifier in self.ids], np.int64)
 
-    def without(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names that no class folder has."""
+    def find_missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the names that no class folder has."""
         present = set(self.classes)
         return tuple(name for name in names if name not in present)
 
 
-def class_folders(folder: Path) -> ClassFolders:
-    """Lists `<folder>/<class>/<image>`.
+def list_class_folders(folder: Path) -> ClassFolders:
+    """List `<folder>/<class>/<image>`.
 
     A file counts as an image by its suffix. Hidden files and folders are skipped, links are followed.
 
@@ -50,15 +50,15 @@ def class_folders(folder: Path) -> ClassFolders:
         InputError: the folder is missing, cannot be read or has no image; an image lies higher or lower than
             in a class folder; a class folder has no image; or a link leads nowhere.
     """
-    classes, loose = entries(folder)
+    classes, loose = list_entries(folder)
     if loose:
         more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
         raise InputError(
             f"expected {folder}/<class>/<image>, found {folder}/{loose[0]}{more}; put every image into the "
             "folder of its class"
         )
-    inside = {name: _images_of_class(folder / name) for name in classes}
-    empty = [name for name, images in inside.items() if not images]
+    images_by_class = {name: _list_images_of_class(folder / name) for name in classes}
+    empty = [name for name, images in images_by_class.items() if not images]
     if len(empty) == len(classes):
         raise InputError(
             f"found no image in the folder {folder}; expected {folder}/<class>/<image> with files ending in "
@@ -70,12 +70,12 @@ def class_folders(folder: Path) -> ClassFolders:
             f"{f' and {len(empty) - 1} more' if len(empty) > 1 else ''}; expected files ending in "
             f"{', '.join(SUFFIXES)}: complete it, or move it elsewhere"
         )
-    ids = tuple(sorted(f"{name}/{image}" for name, images in inside.items() for image in images))
+    ids = tuple(sorted(f"{name}/{image}" for name, images in images_by_class.items() for image in images))
     return ClassFolders(folder, ids, tuple(classes))
 
 
-def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the image files in a folder, each ordered; hidden ones are skipped.
+def list_entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders and of the image files in a folder, each sorted; skip hidden ones.
 
     Raises:
         InputError: the folder is missing or cannot be read, a link in it leads nowhere or in a circle, or a
@@ -85,7 +85,7 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
         if not folder.is_dir():
             kind = "a file" if folder.exists() else "nothing"
             raise InputError(f"expected a folder of images, found {kind}: {folder}; check the path")
-        return _entries(folder)
+        return _scan_entries(folder)
     except OSError as error:
         raise InputError(
             f"cannot read the folder {folder}: {error.strerror}; check its permissions"
@@ -96,11 +96,11 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
         ) from error
 
 
-def class_index(folders: Sequence[str], manifest: Manifest, folder: Path) -> dict[str, int]:
-    """The index of each class folder: by the bundle's class identifiers, or by position if it has none.
+def index_classes(folders: Sequence[str], manifest: Manifest, folder: Path) -> dict[str, int]:
+    """Return the index of each class folder: by the bundle's identifiers, or else by sorted position.
 
     Raises:
-        InputError: a folder is no class of the bundle, or positions do not tell.
+        InputError: a folder is no class of the bundle, or there are more or fewer folders than classes.
     """
     if manifest.class_ids is None:
         if len(folders) != manifest.classes:
@@ -121,13 +121,13 @@ def class_index(folders: Sequence[str], manifest: Manifest, folder: Path) -> dic
     return index
 
 
-def official_classes(manifest: Manifest) -> Sequence[str]:
-    """The class folders of ImageNet for a bundle; none are known if it has more classes, or no names."""
+def list_official_classes(manifest: Manifest) -> Sequence[str]:
+    """Return ImageNet's class folders for a bundle; none if it has more classes, or no names for them."""
     return manifest.class_ids if manifest.class_ids and manifest.classes <= IMAGENET_CLASSES else ()
 
 
-def _images_of_class(folder: Path) -> list[str]:
-    deeper, images = entries(folder)
+def _list_images_of_class(folder: Path) -> list[str]:
+    deeper, images = list_entries(folder)
     for name in deeper:
         for at, _, files in os.walk(folder / name):
             if image := next((file for file in files if is_image_name(file)), None):
@@ -138,8 +138,8 @@ def _images_of_class(folder: Path) -> list[str]:
     return images
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """No `Path` for each entry, and no question to the file system that the entry itself answers."""
+def _scan_entries(folder: Path) -> tuple[list[str], list[str]]:
+    """List a folder without a `Path` or a further system call per entry, for folders with many files."""
     folders, images = [], []
     with os.scandir(folder) as scan:
         for entry in scan:

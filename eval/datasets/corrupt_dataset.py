@@ -1,7 +1,8 @@
-"""Clean images in class folders to corrupted ones on disk, in ImageNet-C's layout.
+"""Corrupted copies of clean images on disk, in the layout of ImageNet-C.
 
-Every file depends on its clean image, the options and the seed only, and is whole or absent. So the order of
-the work and the number of processes do not show in the result, and interrupted work goes on where it was.
+Every file depends only on its clean image, the options and the seed, and is either complete or absent. The
+result therefore does not depend on the order of the work or the number of processes, and interrupted work can
+be continued.
 """
 
 from __future__ import annotations
@@ -22,35 +23,36 @@ from ...engine.errors import InputError, OutputError
 from ...engine.files import hash_texts, write_atomic
 from ..corruptions.corruption_registry import FROST, corrupt
 from ..corruptions.weather import load_frost_textures
-from ..processes.workers import in_processes
-from .class_folders import ClassFolders, class_folders
+from ..processes.workers import run_in_processes
+from .class_folders import ClassFolders, list_class_folders
 from .corrupted_folder import begin_record
-from .domain import EXTRA, IMAGENET_C, Pixels, check_names, check_severities
+from .corruption_names import EXTRA, IMAGENET_C, check_names, check_severities
+from .domain import Pixels
 
-# The first is what a file gets that has none of them.
+# A file that has none of these suffixes gets the first.
 SUFFIXES = {"jpeg": (".JPEG", ".jpeg", ".JPG", ".jpg"), "png": (".png", ".PNG")}
 PUBLISHED_QUALITY = 85
 
 
-def default_corruptions(textures: Path | None) -> tuple[str, ...]:
+def list_default_corruptions(textures: Path | None) -> tuple[str, ...]:
     """Return ImageNet-C's corruptions, without frost unless its textures are given."""
     return tuple(name for name in IMAGENET_C if name != FROST or textures is not None)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the pixels depend on, beside the clean images.
+    """Options that the pixels depend on.
 
     Attributes:
-        corruptions: their names, without repetition.
+        corruptions: names of the corruptions, without repetition.
         severities: 1 to 5.
-        seed: of the random numbers, as in `corrupt`.
-        resize: length of the shorter side of a clean image before it is cropped, in pixels.
-        size: height and width of the result, its middle.
-        interpolation: of the resizing, one of `INTERPOLATIONS`.
+        seed: seed of the random numbers, as in `corrupt`.
+        resize: length in pixels to which the shorter side of a clean image is resized.
+        size: side in pixels of the square that is cut from the middle.
+        interpolation: filter for resizing, one of `INTERPOLATIONS`.
         format: `jpeg` or `png`.
-        quality: of JPEG, 1 to 100; the published files have 85.
-        textures: frost's folder.
+        quality: JPEG quality, 1 to 100; the published files have 85.
+        textures: folder with the textures of frost.
     """
 
     corruptions: tuple[str, ...]
@@ -64,7 +66,7 @@ class Recipe:
     textures: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what does not exist.
+        """Check all options.
 
         Raises:
             InputError: a name or a severity does not exist, frost has no textures, the quality is not in
@@ -87,12 +89,12 @@ class Recipe:
             )
 
     def prepare(self, path: str) -> Pixels:
-        """The clean image, resized and cropped."""
+        """Return the clean image, resized and cropped."""
         preprocessing = Preprocessing((self.size, self.size), self.resize, self.interpolation)
         return preprocess(read_image(path), preprocessing)
 
     def encode(self, image: Pixels) -> bytes:
-        """The content of the file."""
+        """Return the content of the file of an image."""
         stream = io.BytesIO()
         options: dict[str, Any] = {"quality": self.quality, "optimize": True} if self.format == "jpeg" else {}
         Image.fromarray(image).save(stream, self.format, **options)
@@ -106,7 +108,7 @@ class Work:
     Attributes:
         recipe: how images are corrupted.
         clean: the clean images.
-        out: the folder that gets a folder for each corruption.
+        out: folder that receives a folder for each corruption.
         targets: `<class>/<file>` for each clean image.
     """
 
@@ -117,40 +119,40 @@ class Work:
 
     @property
     def files(self) -> int:
-        """Number of files when all are written."""
+        """Number of files, existing ones included."""
         return len(self.targets) * len(self.recipe.corruptions) * len(self.recipe.severities)
 
 
 def prepare(clean: Path, out: Path, recipe: Recipe) -> Work:
-    """Checks everything, creates the folder and writes its record.
+    """Check everything, create the folder and write its record.
 
     Raises:
-        InputError: there is something wrong with the clean images or their names, or the output folder has
-            other content or lies among the clean images.
+        InputError: the clean images or their names cannot be used, or the output folder has other content or
+            lies among the clean images.
         OutputError: the folder cannot be written.
     """
-    listing = class_folders(clean)
+    listing = list_class_folders(clean)
     if out.resolve().is_relative_to(clean.resolve()):
         raise InputError(f"{out} lies in the folder of the clean images, {clean}; choose one outside of it")
-    targets = tuple(_target(identifier, recipe.format) for identifier in listing.ids)
+    targets = tuple(_name_target(identifier, recipe.format) for identifier in listing.ids)
     if len(set(targets)) < len(targets):
-        twice, _ = Counter(targets).most_common(1)[0]
-        names = [name for name, target in zip(listing.ids, targets, strict=True) if target == twice]
-        raise InputError(f"{' and '.join(names)} in {clean} would all become {twice}; rename them")
+        duplicate, _ = Counter(targets).most_common(1)[0]
+        names = [name for name, target in zip(listing.ids, targets, strict=True) if target == duplicate]
+        raise InputError(f"{' and '.join(names)} in {clean} would all become {duplicate}; rename them")
     _make_folder(out)
     begin_record(out, _describe_recipe(recipe, listing))
     return Work(recipe, listing, out, targets)
 
 
 def write(work: Work, workers: int) -> Generator[int, None, None]:
-    """Writes the files that are not there yet.
+    """Write the missing files.
 
-    Yields, for every severity and clean image in turn, how many of its files were missing. Closing the
-    iterator stops the work; what was written stays.
+    Yield, for every severity and clean image in turn, how many of its files were missing. Closing the
+    generator stops the work; written files stay.
 
     Args:
-        work: what to write.
-        workers: processes, at least 1; with 1 there is no other process than this one.
+        work: the files to write.
+        workers: number of processes, at least 1; 1 works in this process.
 
     Raises:
         InputError: a clean image cannot be read.
@@ -162,11 +164,11 @@ def write(work: Work, workers: int) -> Generator[int, None, None]:
         for severity in work.recipe.severities
         for identifier, target in zip(work.clean.ids, work.targets, strict=True)
     )
-    yield from in_processes(corrupt_image, tasks, workers)
+    yield from run_in_processes(corrupt_image, tasks, workers)
 
 
 def corrupt_image(recipe: Recipe, severity: int, clean: str, image_id: str, out: str, target: str) -> int:
-    """Writes one clean image's files at one severity, as far as they are missing; says how many.
+    """Write the missing files of one clean image at one severity, and return how many there were.
 
     Raises:
         InputError: the clean image cannot be read.
@@ -184,7 +186,7 @@ def corrupt_image(recipe: Recipe, severity: int, clean: str, image_id: str, out:
     return len(missing)
 
 
-def _target(identifier: str, kind: str) -> str:
+def _name_target(identifier: str, kind: str) -> str:
     path = PurePosixPath(identifier)
     suffixes = SUFFIXES[kind]
     return identifier if path.suffix in suffixes else str(path.with_suffix(suffixes[0]))
@@ -201,13 +203,13 @@ def _describe_recipe(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
         "interpolation": recipe.interpolation,
         "format": recipe.format,
         "quality": recipe.quality if recipe.format == "jpeg" else None,
-        "frost_textures_sha256": _textures_sha256(recipe),
+        "frost_textures_sha256": _hash_textures(recipe),
         "images": len(clean.ids),
         "ids_sha256": hash_texts(*clean.ids),
     }
 
 
-def _textures_sha256(recipe: Recipe) -> str | None:
+def _hash_textures(recipe: Recipe) -> str | None:
     if FROST not in recipe.corruptions:
         return None
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""`generated.json`: what says of a folder of corrupted images that fozo made it, and how."""
+"""`generated.json`: the record in a folder of corrupted images that fozo generated them, and how."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Record:
     """Facts about generated images that an evaluation needs.
 
     Attributes:
-        corruptions: their names.
+        corruptions: names of the corruptions.
         severities: 1 to 5.
         size: height and width of the images, in pixels.
-        images: how many there are of each corruption at each severity.
+        images: number of images of each corruption at each severity.
     """
 
     corruptions: tuple[str, ...]
@@ -62,21 +62,23 @@ def read_record(folder: Path) -> Record | None:
 
 
 def begin_record(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Writes the record, or makes sure that the one that is there is of the same work.
+    """Write the record, or check that an existing record is of the same work.
 
     Args:
-        folder: to be filled; created if it is missing.
+        folder: an existing folder for the images.
         facts: everything that the images depend on, as JSON values.
 
     Raises:
-        InputError: there is other content, or images that were made in another way.
-        OutputError: it cannot be written.
+        InputError: the folder has other content, or images that were made with other facts.
+        OutputError: the record cannot be written.
     """
     facts = {"fozo": __version__, **facts}
     recorded = _read(folder / RECORD)
     if recorded is not None:
         different = [
-            _difference(key, recorded.get(key), now) for key, now in facts.items() if recorded.get(key) != now
+            _describe_difference(key, recorded.get(key), now)
+            for key, now in facts.items()
+            if recorded.get(key) != now
         ]
         if different:
             raise InputError(
@@ -110,7 +112,7 @@ def _build_error(path: Path, error: Exception) -> InputError:
     )
 
 
-def _difference(key: str, recorded: Any, now: Any) -> str:
+def _describe_difference(key: str, recorded: Any, now: Any) -> str:
     if isinstance(recorded, list) and isinstance(now, list):
         sides = (("now without", recorded, now), ("now also", now, recorded))
         changes = (f"{side} {', '.join(str(x) for x in one if x not in other)}" for side, one, other in sides)

@@ -64,7 +64,7 @@ def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> 
     Raises:
         InputError: options that do not go together, or data that is not as it should be.
     """
-    from .domain import check_severities
+    from .corruption_names import check_severities
 
     dataset = find_dataset(request.name)
     if useless := [name for name in request.options if name not in dataset.options]:

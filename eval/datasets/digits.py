@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from ...data.demo import DEMO_CLASSES, demo_images
 from ...engine.bundle.manifest import Manifest
+from ...engine.errors import InputError
+from .corruption_names import CLEAN
 from .dataset_request import DatasetRequest
-from .domain import CLEAN, Domain, demo, generate_at_severities
+from .domain import Domain, make_array_domain
+from .generated_domains import generate_at_severities
 
 DEMO_CORRUPTIONS = (
     "gaussian_noise",
@@ -21,5 +25,23 @@ DEMO_CORRUPTIONS = (
 def open_digits(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the digits with generated corruptions, by default those of `DEMO_CORRUPTIONS`."""
     names = DEMO_CORRUPTIONS if request.corruptions is None else request.corruptions
-    domains = generate_at_severities(demo(manifest), request.severities, names, seed, request.frost_textures)
+    domains = generate_at_severities(
+        load_demo_domain(manifest), request.severities, names, seed, request.frost_textures
+    )
     return "demo (generated corruptions)", domains
+
+
+def load_demo_domain(manifest: Manifest) -> Domain:
+    """Return the demonstration's clean test images, handwritten digits.
+
+    Raises:
+        InputError: the bundle is not of the demonstration's model, or scikit-learn is not installed.
+    """
+    size = manifest.preprocessing.size
+    if manifest.class_ids != DEMO_CLASSES or size != (32, 32):
+        raise InputError(
+            f"the demo data set needs the demo model, this bundle is {manifest.model}; make one with: "
+            "fozo export --model fozo_demo_vit"
+        )
+    images, labels = demo_images("test")
+    return make_array_domain(CLEAN, images, labels, [f"digit-{index:04d}" for index in range(len(labels))])

@@ -1,12 +1,49 @@
-"""Any images in class folders."""
+"""Images in one folder per class, as domains."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from ...data.images import preprocess, read_image
 from ...engine.bundle.manifest import Manifest
+from .class_folders import ClassFolders, index_classes, list_class_folders, list_official_classes
 from .dataset_request import DatasetRequest
-from .domain import Domain, imagefolder
+from .domain import Domain, Pixels
 
 
 def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the images of a folder as one domain; the seed has no effect."""
-    return request.name, [imagefolder(request.folder, manifest, request.name)]
+    return request.name, [load_image_folder(request.folder, manifest, request.name)]
+
+
+def load_image_folder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:
+    """Open images in one folder per class (`<class>/<image>`), prepared as the bundle says.
+
+    The order of the stream depends on the name (default: the folder's). Names of folders are class
+    identifiers of the bundle. If the bundle has none, there must be one folder per class, and their sorted
+    names stand for the indices.
+
+    Raises:
+        InputError: the folder is missing or empty, or a class folder is empty or not a class of the model.
+    """
+    listing = list_class_folders(folder)
+    labels = listing.label_images(index_classes(listing.classes, manifest, folder))
+    return Domain(
+        name or folder.resolve().name,
+        listing.ids,
+        labels,
+        make_loader(listing, make_file_reader(manifest)),
+        missing_folders=listing.find_missing(list_official_classes(manifest)),
+    )
+
+
+def make_file_reader(manifest: Manifest) -> Callable[[str], Pixels]:
+    """Return the function that reads an image file, resized and cropped as the bundle says."""
+    return lambda path: preprocess(read_image(path), manifest.preprocessing)
+
+
+def make_loader(listing: ClassFolders, read: Callable[[str], Pixels]) -> Callable[[int], Pixels]:
+    """Return `Domain.load` of images in class folders, given the function that reads one file."""
+    folder, ids = str(listing.folder), listing.ids
+    return lambda index: read(f"{folder}/{ids[index]}")

@@ -12,11 +12,12 @@ import numpy as np
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .class_folders import IMAGENET_CLASSES as CLASSES
-from .class_folders import class_folders, class_index, entries
+from .class_folders import index_classes, list_class_folders, list_entries
 from .dataset_request import DatasetRequest
-from .domain import Domain, imagefolder, prepared, reader
+from .domain import Domain
+from .image_folder import load_image_folder, make_file_reader, make_loader
 from .imagenet_subsets import IMAGENET_A, IMAGENET_R
-from .validation_labels import FORMS, read_labels, stem
+from .validation_labels import FORMS, get_stem, read_labels
 
 VALIDATION_IMAGES = 50_000
 V2_IMAGES = 10_000
@@ -54,20 +55,20 @@ RELATIVES = {
 
 def open_relative(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open one of `RELATIVES`; the seed has no effect."""
-    return request.name, [relative(request.name, request.folder, manifest)]
+    return request.name, [load_relative(request.name, request.folder, manifest)]
 
 
 def open_imagenet_v2(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the variants of ImageNet-V2 in a folder; the seed has no effect."""
-    return request.name, imagenet_v2(request.folder, manifest)
+    return request.name, load_imagenet_v2(request.folder, manifest)
 
 
 def open_imagenet(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open ImageNet's validation images; the seed has no effect."""
-    return request.name, [imagenet(request.folder, manifest, request.labels)]
+    return request.name, [load_imagenet(request.folder, manifest, request.labels)]
 
 
-def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
+def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
     """One of `RELATIVES`; its classes are those that have a folder.
 
     Raises:
@@ -77,8 +78,8 @@ def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
     count = len(facts.classes)
     advice = f"{facts.origin}/<wnid>/<image>, and --data names that folder"
     try:
-        listing = class_folders(folder)
-        index = class_index(listing.classes, manifest, folder)
+        listing = list_class_folders(folder)
+        index = index_classes(listing.classes, manifest, folder)
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
     if len(listing.classes) > count:
@@ -89,16 +90,16 @@ def relative(name: str, folder: Path, manifest: Manifest) -> Domain:
     return Domain(
         name,
         listing.ids,
-        listing.labels(index),
-        reader(listing, prepared(manifest)),
+        listing.label_images(index),
+        make_loader(listing, make_file_reader(manifest)),
         classes=classes if count < manifest.classes else None,
-        expected=facts.images,
-        expected_classes=count if count < manifest.classes else None,
-        missing=listing.without(_official(facts, manifest)),
+        official_images=facts.images,
+        official_class_count=count if count < manifest.classes else None,
+        missing_folders=listing.find_missing(_list_official_wnids(facts, manifest)),
     )
 
 
-def _official(facts: Relative, manifest: Manifest) -> Sequence[str]:
+def _list_official_wnids(facts: Relative, manifest: Manifest) -> Sequence[str]:
     """The class folders of a data set, where the bundle's classes are ImageNet's or those of the data set."""
     wnids = sorted(manifest.class_ids or ())
     if len(wnids) == CLASSES:
@@ -106,7 +107,7 @@ def _official(facts: Relative, manifest: Manifest) -> Sequence[str]:
     return wnids if len(wnids) == len(facts.classes) else []
 
 
-def imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
+def load_imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
     """One variant of ImageNet-V2, or all that are in a folder.
 
     Raises:
@@ -118,10 +119,10 @@ def imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
     if not variants:
         names = {inside: name for name, inside in V2_VARIANTS.items()}
         variants = {names.get(folder.resolve().name, "imagenet-v2"): folder}
-    return [_variant(name, path, index, manifest) for name, path in variants.items()]
+    return [_load_variant(name, path, index, manifest) for name, path in variants.items()]
 
 
-def validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
     """Clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
 
     The identifiers of both are `<wnid>/<file>`, so that subsets and generated corruptions are the same.
@@ -130,28 +131,28 @@ def validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> 
         InputError: the folder is not as expected, or an image has no label.
     """
     if labels is None:
-        return imagefolder(folder, manifest)
-    files = _flat_images(folder)
+        return load_image_folder(folder, manifest)
+    files = _list_flat_images(folder)
     file_labels = read_labels(labels)
-    if missing := [name for name in files if stem(name) not in file_labels]:
+    if missing := [name for name in files if get_stem(name) not in file_labels]:
         raise InputError(
             f"{len(missing):,} of the {len(files):,} images in {folder} have no label in {labels}: "
             f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
         )
-    labels_by_name = {name: file_labels[stem(name)] for name in files}
+    labels_by_name = {name: file_labels[get_stem(name)] for name in files}
     names = sorted(set(labels_by_name.values()))
-    index = _index_by_number(manifest) if names[0].isdecimal() else class_index(names, manifest, labels)
-    return _flat(folder, {name: index[label] for name, label in labels_by_name.items()}, manifest)
+    index = _index_by_number(manifest) if names[0].isdecimal() else index_classes(names, manifest, labels)
+    return _load_flat(folder, {name: index[label] for name, label in labels_by_name.items()}, manifest)
 
 
-def imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+def load_imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
     """ImageNet's 50,000 validation images, as `validation` finds them.
 
     Raises:
         InputError: as there.
     """
     try:
-        domain = validation(folder, manifest, labels)
+        domain = load_validation(folder, manifest, labels)
     except InputError as error:
         if labels is not None:
             raise
@@ -159,30 +160,30 @@ def imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Do
             f"{error}. If all images lie side by side, as ILSVRC2012_img_val.tar unpacks, give their classes "
             f"with --labels FILE, in lines like {FORMS}"
         ) from error
-    return replace(domain, name="imagenet", expected=VALIDATION_IMAGES)
+    return replace(domain, name="imagenet", official_images=VALIDATION_IMAGES)
 
 
-def _variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest) -> Domain:
+def _load_variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest) -> Domain:
     advice = (
         f"{V2_ARCHIVES} unpack to folders like {V2_VARIANTS['matched-frequency']}/<0 to 999>/<image>; "
         "--data names one of them, or the folder that holds them"
     )
     try:
-        listing = class_folders(folder)
+        listing = list_class_folders(folder)
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
     if unknown := [number for number in listing.classes if number not in index]:
         raise InputError(
             f"expected folders from 0 to {CLASSES - 1}, found {', '.join(unknown[:5])} in {folder}. {advice}"
         )
-    labels = listing.labels(index)
+    labels = listing.label_images(index)
     return Domain(
         name,
         listing.ids,
         labels,
-        reader(listing, prepared(manifest)),
-        expected=V2_IMAGES,
-        missing=listing.without(index),
+        make_loader(listing, make_file_reader(manifest)),
+        official_images=V2_IMAGES,
+        missing_folders=listing.find_missing(index),
     )
 
 
@@ -199,8 +200,8 @@ def _index_by_number(manifest: Manifest) -> dict[str, int]:
     return {str(number): label for number, label in enumerate(order)}
 
 
-def _flat_images(folder: Path) -> list[str]:
-    deeper, files = entries(folder)
+def _list_flat_images(folder: Path) -> list[str]:
+    deeper, files = list_entries(folder)
     if deeper or not files:
         content = f"the folder {deeper[0]}" if deeper else "no image"
         raise InputError(
@@ -210,11 +211,11 @@ def _flat_images(folder: Path) -> list[str]:
     return files
 
 
-def _flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
+def _load_flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
     wnids, directory = manifest.class_ids, str(folder)
     ids = {f"{wnids[label]}/{name}" if wnids else name: label for name, label in labels.items()}
     ordered = tuple(sorted(ids))
-    read = prepared(manifest)
+    read = make_file_reader(manifest)
     return Domain(
         folder.resolve().name,
         ordered,

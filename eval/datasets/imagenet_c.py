@@ -13,21 +13,14 @@ from ...data.images import center_crop, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..corruptions.corruption_registry import FROST
-from .class_folders import class_folders, class_index, official_classes
+from .class_folders import index_classes, list_class_folders, list_official_classes
 from .corrupted_folder import RECORD, Record, read_record
+from .corruption_names import CLEAN, EXTRA, IMAGENET_C, check_names, check_severities
 from .dataset_request import DatasetRequest, format_options
-from .domain import (
-    CLEAN,
-    EXTRA,
-    IMAGENET_C,
-    Domain,
-    Pixels,
-    check_names,
-    check_severities,
-    generate_at_severities,
-    reader,
-)
-from .imagenet import VALIDATION_IMAGES, validation
+from .domain import Domain, Pixels
+from .generated_domains import generate_at_severities
+from .image_folder import make_loader
+from .imagenet import VALIDATION_IMAGES, load_validation
 
 IMAGES = 50_000
 SIZE = 224
@@ -53,11 +46,11 @@ def open_imagenet_c(request: DatasetRequest, manifest: Manifest, seed: int) -> t
     """
     _check_options(request)
     if request.generate_from is not None:
-        originals = replace(validation(request.generate_from, manifest, request.labels), name=CLEAN)
-        names = _default_names(request) if request.corruptions is None else request.corruptions
+        originals = replace(load_validation(request.generate_from, manifest, request.labels), name=CLEAN)
+        names = _choose_default_names(request) if request.corruptions is None else request.corruptions
         domains = generate_at_severities(originals, request.severities, names, seed, request.frost_textures)
-        return generated_label(names), domains
-    label, domains = imagenet_c(request.folder, manifest, request.severities, request.corruptions)
+        return label_generated(names), domains
+    label, domains = load_imagenet_c(request.folder, manifest, request.severities, request.corruptions)
     return label, [*domains, *_open_clean(request, manifest, official=not domains[0].generated)]
 
 
@@ -73,7 +66,7 @@ def _check_options(request: DatasetRequest) -> None:
         raise InputError("--labels goes with --clean, with --generate-from, or with --dataset imagenet")
 
 
-def _default_names(request: DatasetRequest) -> tuple[str, ...]:
+def _choose_default_names(request: DatasetRequest) -> tuple[str, ...]:
     textures = request.frost_textures
     return (*(name for name in IMAGENET_C if name != FROST or textures is not None), CLEAN)
 
@@ -82,19 +75,19 @@ def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> 
     if request.clean is None:
         return []
     if not official:
-        return [replace(validation(request.clean, manifest, request.labels), name=CLEAN)]
+        return [replace(load_validation(request.clean, manifest, request.labels), name=CLEAN)]
     try:
-        domain = validation(request.clean, manifest, request.labels)
+        domain = load_validation(request.clean, manifest, request.labels)
     except InputError as error:
         side_by_side = "" if request.labels else ", or where they lie side by side, with --labels FILE"
         raise InputError(
             f"{error}. --clean names the folder of ImageNet's validation images, from which ImageNet-C was "
             f"made: <wnid>/ILSVRC2012_val_*.JPEG{side_by_side}"
         ) from error
-    return [replace(domain, name=CLEAN, expected=VALIDATION_IMAGES)]
+    return [replace(domain, name=CLEAN, official_images=VALIDATION_IMAGES)]
 
 
-def imagenet_c(
+def load_imagenet_c(
     root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str] | None = None
 ) -> tuple[str, list[Domain]]:
     """For each severity in turn every corruption; images are only centre-cropped.
@@ -122,11 +115,13 @@ def imagenet_c(
     check_names(names, (*IMAGENET_C, *EXTRA), "ImageNet-C")
     _check_size(manifest, SIZE, "ImageNet-C")
     _check_folders(root, severities, names)
-    domains = _domains(root, manifest, severities, names)
-    return "imagenet-c", [replace(domain, expected=IMAGES, benchmark="imagenet-c") for domain in domains]
+    domains = _load_domains(root, manifest, severities, names)
+    return "imagenet-c", [
+        replace(domain, official_images=IMAGES, benchmark="imagenet-c") for domain in domains
+    ]
 
 
-def generated_label(names: Sequence[str]) -> str:
+def label_generated(names: Sequence[str]) -> str:
     """Return a name for generated corruptions that nobody takes for the official ones."""
     only_frost_missing = set(names) - {CLEAN} == set(IMAGENET_C) - {FROST}
     return (
@@ -152,7 +147,7 @@ def _open_generated(
     complete_folders = all(
         (root / name / str(severity)).is_dir() for severity in severities for name in names
     )
-    domains = _domains(root, manifest, severities, names) if complete_folders else []
+    domains = _load_domains(root, manifest, severities, names) if complete_folders else []
     short = [len(domain) for domain in domains if len(domain) != record.images]
     if not complete_folders or short:
         content = f"{short[0]:,} in one of them" if complete_folders else "none of some of them"
@@ -160,10 +155,10 @@ def _open_generated(
             f"expected {record.images:,} images of each corruption in {root}, as {RECORD} says, "
             f"found {content}; repeat the command fozo corrupt, which goes on where it was interrupted"
         )
-    return generated_label(names), [replace(domain, generated=True) for domain in domains]
+    return label_generated(names), [replace(domain, generated=True) for domain in domains]
 
 
-def _domains(
+def _load_domains(
     root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str]
 ) -> list[Domain]:
     size = manifest.preprocessing.size
@@ -174,12 +169,12 @@ def _domains(
         return center_crop(read_image(path), size)
 
     def domain(name: str, severity: int) -> Domain:
-        listing = class_folders(root / name / str(severity))
-        index = class_index(listing.classes, manifest, listing.folder)
-        ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.labels(index)))
-        missing = listing.without(official_classes(manifest))
-        load = reader(replace(listing, ids=ids), read)
-        return Domain(name, ids, labels, load, severity=severity, missing=missing)
+        listing = list_class_folders(root / name / str(severity))
+        index = index_classes(listing.classes, manifest, listing.folder)
+        ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.label_images(index)))
+        missing = listing.find_missing(list_official_classes(manifest))
+        load = make_loader(replace(listing, ids=ids), read)
+        return Domain(name, ids, labels, load, severity=severity, missing_folders=missing)
 
     return [domain(name, severity) for severity in severities for name in corruptions]
 

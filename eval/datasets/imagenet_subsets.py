@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _parse_numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split()))
 
 
-IMAGENET_R = _numbers(
+IMAGENET_R = _parse_numbers(
     """
     1 2 4 6 8 9 11 13 22 23 26 29 31 39 47 63 71 76 79 84 90 94 96 97 99 100 105 107 113 122 125 130 132 144
     145 147 148 150 151 155 160 161 162 163 171 172 178 187 195 199 203 207 208 219 231 232 234 235 242 245
@@ -20,7 +20,7 @@ IMAGENET_R = _numbers(
     """
 )
 
-IMAGENET_A = _numbers(
+IMAGENET_A = _parse_numbers(
     """
     6 11 13 15 17 22 23 27 30 37 39 42 47 50 57 70 71 76 79 89 90 94 96 97 99 105 107 108 110 113 124 125 130
     132 143 144 150 151 207 234 235 254 277 283 287 291 295 298 301 306 307 308 309 310 311 313 314 315 317

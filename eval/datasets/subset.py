@@ -34,7 +34,7 @@ def choose_subset(
         names = _read_list(id_list)
         digest = hash_file(id_list)
         label = "5k" if len(names) == SMALL else str(len(names))
-        if subset != "all" and _count(subset) != len(names):
+        if subset != "all" and _parse_count(subset) != len(names):
             raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
         return [_take_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
     if subset in ("all", "50k"):
@@ -45,7 +45,7 @@ def choose_subset(
                 "complete the data, or say --subset all to use what is there"
             )
         return list(domains), subset
-    count = _count(subset)
+    count = _parse_count(subset)
     small = [domain for domain in domains if len(domain) < count]
     if small:
         raise InputError(
@@ -55,7 +55,7 @@ def choose_subset(
     return [_take_seeded(domain, count, seed) for domain in domains], f"{subset}-seeded"
 
 
-def _count(subset: str) -> int:
+def _parse_count(subset: str) -> int:
     if subset in ("5k", "50k"):
         return SMALL if subset == "5k" else FULL
     if not subset.isdecimal() or int(subset) < 1:

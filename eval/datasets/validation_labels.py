@@ -42,14 +42,14 @@ def read_labels(path: Path) -> dict[str, str]:
         rows = rows[1:]
     labels: dict[str, str] = {}
     for number, fields in rows:
-        name, label = _entry(fields, f"line {number} of {path}")
+        name, label = _parse_entry(fields, f"line {number} of {path}")
         if labels.setdefault(name, label) != label:
             raise InputError(f"line {number} of {path} gives {name} a second label, {label}; remove one")
     _check_kind(labels, path)
     return labels
 
 
-def stem(file: str) -> str:
+def get_stem(file: str) -> str:
     """A file's name without folder, and without the suffix if that is one of images."""
     name = PurePosixPath(file)
     return name.stem if name.suffix.lower() in SUFFIXES else name.name
@@ -60,13 +60,13 @@ def _is_header(fields: list[str]) -> bool:
     return len(fields) > 1 and not any(character.isdecimal() for character in "".join(fields))
 
 
-def _entry(fields: list[str], where: str) -> tuple[str, str]:
+def _parse_entry(fields: list[str], where: str) -> tuple[str, str]:
     if len(fields) < 2 or not _LABEL.fullmatch(fields[1]):
         raise InputError(
             f"expected an image and its class in {where}, found {' '.join(fields)!r}; lines are {FORMS}"
         )
     label = fields[1]
-    return stem(fields[0]), str(int(label)) if label.isdecimal() else label
+    return get_stem(fields[0]), str(int(label)) if label.isdecimal() else label
 
 
 def _check_kind(labels: dict[str, str], path: Path) -> None:

@@ -21,7 +21,7 @@ AHEAD = 4  # queued tasks per process
 T = TypeVar("T")
 
 
-def in_processes(
+def run_in_processes(
     function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], workers: int
 ) -> Generator[T, None, None]:
     """Yield `function(*task)` for each task in turn.

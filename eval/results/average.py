@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.domain import CLEAN, IMAGENET_C
+from ..datasets.corruption_names import CLEAN, IMAGENET_C
 from .outcome import DomainResult, MethodResult, Run
 
 CONFIDENCE = 1.96  # standard errors of a difference that are within the noise, at 95 %

@@ -67,19 +67,19 @@ class DomainResult:
     """All methods on one domain.
 
     Attributes:
-        name: of the domain.
-        methods: by label, in the order given.
-        severity: of its corruption, or None.
-        round: which pass over the domains this is, from 1.
-        segment: of the stream; domains of one segment were mixed.
-        generated: its corruption was computed by fozo and is not the official data.
-        benchmark: the published benchmark that it is a domain of, where figures depend on that.
-        images: how many it has, seen or not.
-        found: how many the data has that they are from.
-        expected: how many the official data set has, or None.
-        ids_sha256: hash of the images' identifiers in order, to tell subsets apart; where they have none, of
-            the images and labels themselves.
-        complete: every image was seen.
+        name: name of the domain.
+        methods: results by label of the method, in the order given.
+        severity: severity of the corruption, or None.
+        round: number of the pass over the domains, from 1.
+        segment: number of the segment of the stream; the domains of one segment were mixed.
+        generated: the corruption was computed by fozo and is not the official data.
+        benchmark: published benchmark that the domain belongs to, if figures depend on that.
+        images: number of images, processed or not.
+        available_images: number of images of the data, before a subset was chosen.
+        official_images: number of images of the official data set, or None.
+        ids_sha256: hash of the images' identifiers in order, which tells subsets apart; if they have none,
+            hash of the images and labels themselves.
+        complete: every image was processed.
         seconds: wall time, loading included.
     """
 
@@ -91,18 +91,18 @@ class DomainResult:
     generated: bool = False
     benchmark: str | None = None
     images: int = 0
-    found: int = 0
-    expected: int | None = None
+    available_images: int = 0
+    official_images: int | None = None
     ids_sha256: str = ""
     complete: bool = False
     seconds: float = 0.0
 
     @property
-    def odd_count(self) -> str:
-        """Note that the data has not as many images as the official data set; else empty."""
-        if self.expected in (None, self.found):
+    def count_deviation(self) -> str:
+        """Note if the data has more or fewer images than the official data set; else empty."""
+        if self.official_images in (None, self.available_images):
             return ""
-        return f"{self.found:,} of {self.expected:,} official images"
+        return f"{self.available_images:,} of {self.official_images:,} official images"
 
     def gained_and_lost(self, label: str) -> tuple[int, int]:
         """Count the images that a method got right and the first one did not, and the other way round.

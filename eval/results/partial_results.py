@@ -17,7 +17,7 @@ from ...engine.streams.adapter import Adapter
 from ...engine.streams.checkpoint import flatten, unflatten
 from .outcome import Run
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ..protocol import Protocol
 from .average import averages
 from .outcome import Run
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass

@@ -43,7 +43,7 @@ def row(domain: DomainResult, protocol: Protocol) -> str:
         cells.append(_cell(label, f"{100 * value:.1f}{marks(best=star, noise=noise)}"))
     images = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {images} images)"
-    note += f"  ({domain.odd_count})" if domain.odd_count else ""
+    note += f"  ({domain.count_deviation})" if domain.count_deviation else ""
     return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 

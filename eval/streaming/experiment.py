@@ -137,7 +137,7 @@ class Experiment:
         return hash_texts(json.dumps(self.key, sort_keys=True))
 
     def _images_sha256(self) -> str:
-        return hash_texts(*(f"{d.name}/{d.severity}/{d.ids_sha256()}" for d in self._first))
+        return hash_texts(*(f"{d.name}/{d.severity}/{d.hash_ids()}" for d in self._first))
 
     def _adapters(self, seed: int) -> dict[str, Adapter]:
         return {label: Adapter(self.network, method, seed) for label, method in self.methods.items()}

@@ -88,8 +88,8 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
         targets.update(labels.data)
     if not run.batch:
         raise InputError("expected batches of images and labels, found none")
-    domain.found, domain.seconds = domain.images, time.perf_counter() - begin
     domain.ids_sha256 = hash_texts(pixels.hexdigest(), targets.hexdigest())
+    domain.available_images, domain.seconds = domain.images, time.perf_counter() - begin
     _end(run, [domain], 1)
     return run
 
@@ -122,9 +122,9 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
                 generated=domain.generated,
                 benchmark=domain.benchmark,
                 images=len(domain),
-                found=domain.whole,
-                expected=domain.expected,
-                ids_sha256=domain.ids_sha256(),
+                available_images=domain.available_images,
+                official_images=domain.official_images,
+                ids_sha256=domain.hash_ids(),
             )
         )
 

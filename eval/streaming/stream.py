@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.loader import load_batches
-from ..datasets.domain import CLEAN, Domain
+from ..datasets.corruption_names import CLEAN
+from ..datasets.domain import Domain
 from ..protocol import Protocol
 
 Integers = NDArray[np.int64]

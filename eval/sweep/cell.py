@@ -147,7 +147,7 @@ def _restrict_to_cell(experiment: Experiment, cell: Cell) -> Experiment:
         for domain in experiment.domains(cell.seed)
         if (domain.name, domain.severity) == (cell.domain, cell.severity)
     ]
-    if [domain.ids_sha256() for domain in matching] != [cell.images_sha256]:
+    if [domain.hash_ids() for domain in matching] != [cell.images_sha256]:
         raise InputError(
             f"expected {cell.images:,} images of {cell.domain} as they were when the sweep began, found "
             f"{sum(map(len, matching)):,}, or others; put them back, or start the sweep again"

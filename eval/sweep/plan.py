@@ -55,7 +55,7 @@ def plan(spec: EvaluationSpec, bundles: Sequence[Path], precisions: Sequence[str
     jobs = []
     for seed in seeds:
         for domain in choose_subset(domains, spec.subset, seed, spec.subset_list)[0]:
-            images = domain.ids_sha256()
+            images = domain.hash_ids()
             jobs += [
                 _make_job(graph, replace(spec, seed=seed, methods=(method,)), domain, images)
                 for graph in graphs

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from doubles import accept_interrupts, child_environment, fozo_command, run_fozo
 from fozo.commands.option_types import Blocks
-from fozo.eval.datasets.domain import IMAGENET_C
+from fozo.eval.datasets.corruption_names import IMAGENET_C
 from PIL import Image
 
 pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
@@ -255,7 +255,7 @@ def test_source_statistics(sourceless: Path, tmp_path: Path) -> None:
 def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
     out, text = adapted
     document = read(out)
-    assert document["schema"] == 3
+    assert document["schema"] == 4
     assert document["complete"] is True
     assert document["protocol"] == {
         "dataset": "demo (generated corruptions)",

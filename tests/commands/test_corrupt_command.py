@@ -24,10 +24,11 @@ from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import ComputeError, InputError, OutputError
 from fozo.eval.corruptions.corruption_registry import corrupt
 from fozo.eval.datasets.corrupt_dataset import Recipe, Work, corrupt_image, prepare, write
+from fozo.eval.datasets.corruption_names import IMAGENET_C
 from fozo.eval.datasets.dataset_registry import open_dataset
 from fozo.eval.datasets.dataset_request import DatasetRequest
-from fozo.eval.datasets.domain import IMAGENET_C, Domain
-from fozo.eval.processes.workers import in_processes
+from fozo.eval.datasets.domain import Domain
+from fozo.eval.processes.workers import run_in_processes
 from PIL import Image
 
 SMALL = Recipe(("gaussian_noise", "contrast"), (5, 3), seed=11, resize=40, size=32)
@@ -345,14 +346,14 @@ def test_the_clean_image_is_read_once_for_all_its_files(
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(workers: int) -> None:
     tasks = [(10**9 if number % 3 == 0 else 10, number + 2) for number in range(30)]
-    assert list(in_processes(pow, [(*task, 97) for task in tasks], workers)) == [
+    assert list(run_in_processes(pow, [(*task, 97) for task in tasks], workers)) == [
         base**exponent % 97 for base, exponent in tasks
     ]
 
 
 def test_a_process_that_ends_is_an_error_of_ours() -> None:
     with pytest.raises(ComputeError, match=r"a process ended .*fewer --processes"):
-        list(in_processes(os._exit, [(1,)], 2))
+        list(run_in_processes(os._exit, [(1,)], 2))
 
 
 # --- the command ---

@@ -40,7 +40,7 @@ def _describe_domain(domain: DomainResult) -> dict[str, Any]:
     return {
         **{name: getattr(domain, name) for name in _DOMAIN},
         "domain_images": domain.images,
-        "expected_images": domain.expected,
+        "official_images": domain.official_images,
         "ids_sha256": domain.ids_sha256,
     }
 

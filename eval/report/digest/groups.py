@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from ...datasets.domain import CLEAN
+from ...datasets.corruption_names import CLEAN
 from ...results.average import MethodAverage, averages, counted
 from ...results.metrics import Tally
 from ...results.outcome import DomainResult, Run
@@ -130,7 +130,7 @@ def _describe_deviations(passes: list[DomainResult]) -> str:
         notes.append(f"interrupted: first {images:,} of {sum(d.images for d in interrupted):,} images")
     elif interrupted:
         notes.append("without an interrupted pass")
-    notes += dict.fromkeys(domain.odd_count for domain in passes if domain.odd_count)
+    notes += dict.fromkeys(domain.count_deviation for domain in passes if domain.count_deviation)
     return "; ".join(notes)
 
 

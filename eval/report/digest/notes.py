@@ -45,9 +45,9 @@ def _list_generated(source: Source) -> list[str]:
 
 def _list_deviating_counts(source: Source) -> list[str]:
     deviations = {
-        domain.name: f"{domain.name} has {domain.found:,} of {domain.expected:,} images"
+        domain.name: f"{domain.name} has {domain.available_images:,} of {domain.official_images:,} images"
         for domain in list_processed_domains(source.results)
-        if domain.odd_count
+        if domain.count_deviation
     }
     return (
         [f"This is not the whole published benchmark: {'; '.join(deviations.values())}."]

@@ -127,7 +127,8 @@ def _tabulate_data(source: Source) -> Table:
         passes = [domain for domain in domains if domain.name == name]
         texts = (
             _join_counts({domain.images for domain in passes}),
-            _join_counts({domain.expected for domain in passes if domain.expected is not None}) or NONE,
+            _join_counts({domain.official_images for domain in passes if domain.official_images is not None})
+            or NONE,
             "generated" if any(domain.generated for domain in passes) else "as found",
             f"{sum(domain.complete for domain in passes)} of {len(passes)}",
             ", ".join(dict.fromkeys(domain.ids_sha256[:_DIGITS] for domain in passes)),

@@ -28,7 +28,7 @@ def test_blocks_of_an_array_are_severities(tmp_path: Path) -> None:
     assert [(d.name, d.severity) for d in domains] == [("snow", 5), ("fog", 5), ("snow", 1), ("fog", 1)]
     for domain in domains:
         assert domain.labels.tolist() == [0, 7, 4, 1]
-        assert (domain.expected, domain.classes, domain.generated) == (10_000, None, False)
+        assert (domain.official_images, domain.classes, domain.generated) == (10_000, None, False)
         assert domain.ids is domains[0].ids
     assert domains[0].ids == ("00000", "00001", "00002", "00003")
     assert np.unique(domains[0].load(2)).tolist() == [52]

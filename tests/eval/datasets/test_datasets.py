@@ -30,7 +30,7 @@ def test_the_demonstration_at_several_severities() -> None:
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     put(tmp_path / "mine" / WNIDS[3] / "1.png")
     (domain,) = opened("imagefolder", vit_manifest(), tmp_path / "mine")
-    assert (domain.name, domain.labels.tolist(), domain.expected) == ("imagefolder", [3], None)
+    assert (domain.name, domain.labels.tolist(), domain.official_images) == ("imagefolder", [3], None)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,12 @@ from PIL import Image
 def test_validation_images_by_class(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[2] / "1.png", draw_picture(9, (300, 512)))
     (domain,) = opened("imagenet", vit_manifest(), tmp_path)
-    assert (domain.name, domain.expected, domain.classes, domain.severity) == ("imagenet", 50_000, None, None)
+    assert (domain.name, domain.official_images, domain.classes, domain.severity) == (
+        "imagenet",
+        50_000,
+        None,
+        None,
+    )
     shorter = Image.fromarray(draw_picture(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(domain.load(0), np.asarray(shorter)[16:240, 106:330])
 
@@ -69,7 +74,7 @@ def test_labels_of_images_in_one_folder(lines: list[str], flat: Path, tmp_path: 
     }
     assert list(domain.ids) == sorted(domain.ids)
     assert [int(domain.load(i)[0, 0, 0]) for i in range(3)] == [2, 3, 1]
-    assert domain.expected == 50_000
+    assert domain.official_images == 50_000
 
 
 def test_published_lines_of_both_forms_agree(tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def test_relatives_of_imagenet(name: str, count: int, masked: bool, tmp_path: Pa
         put(tmp_path / wnid / "art_0.jpg")
     (tmp_path / "README.txt").write_text("x")
     (domain,) = opened(name, thousand(), tmp_path)
-    assert (domain.name, domain.expected, len(domain)) == (name, count, 3)
+    assert (domain.name, domain.official_images, len(domain)) == (name, count, 3)
     assert domain.labels.tolist() == [992, 499, 0]  # n00001007, n00001500, n00001999
     assert domain.classes == ((0, 499, 992) if masked else None)
     assert domain.take([1]).classes == domain.classes
@@ -202,18 +207,18 @@ def test_missing_class_folders_of_relatives_are_named(tmp_path: Path) -> None:
     for wnid in [*wnids[:2], *wnids[5:]]:
         put(tmp_path / "r" / wnid / "1.png")
     (domain,) = opened("imagenet-r", thousand(), tmp_path / "r")
-    assert domain.missing == tuple(wnids[2:5])
+    assert domain.missing_folders == tuple(wnids[2:5])
     said = f"197 class folders of imagenet-r, officially 200, without class folders {', '.join(wnids[2:5])};"
     assert domain.describe_deviations()[-1].startswith(said)
     narrow = vit_manifest(16, 16, classes=200, class_ids=tuple(reversed(wnids)))
     (domain,) = opened("imagenet-r", narrow, tmp_path / "r")
-    assert domain.missing == tuple(wnids[2:5])
+    assert domain.missing_folders == tuple(wnids[2:5])
     other = vit_manifest(16, 16, classes=201, class_ids=(*wnids, "n00000999"))
     (domain,) = opened("imagenet-r", other, tmp_path / "r")
-    assert domain.missing == (), "which of these classes the data set has is not known"
+    assert domain.missing_folders == (), "which of these classes the data set has is not known"
     (domain,) = opened("imagenet-sketch", thousand(), tmp_path / "r")
-    assert len(domain.missing) == 803
-    assert domain.missing[:2] == ("n00001000", "n00001003")
+    assert len(domain.missing_folders) == 803
+    assert domain.missing_folders[:2] == ("n00001000", "n00001003")
 
 
 def test_missing_class_folders_of_other_official_data_are_named(tree: Path, tmp_path: Path) -> None:
@@ -223,15 +228,15 @@ def test_missing_class_folders_of_other_official_data_are_named(tree: Path, tmp_
     ]
     put(tmp_path / "val" / WNIDS[1] / "1.png")
     (domain,) = opened("imagenet", vit_manifest(), tmp_path / "val")
-    assert domain.missing == (WNIDS[0], WNIDS[2], WNIDS[3])
+    assert domain.missing_folders == (WNIDS[0], WNIDS[2], WNIDS[3])
     more = vit_manifest(classes=1001, class_ids=(*WNIDS, *(f"x{number}" for number in range(997))))
     (domain,) = opened("imagenet", more, tmp_path / "val")
-    assert domain.missing == (), "not all of its classes are ImageNet's"
+    assert domain.missing_folders == (), "not all of its classes are ImageNet's"
     for number in (2, 10):
         put(tmp_path / "v2" / str(number) / "1.jpeg")
     (domain,) = opened("imagenet-v2", thousand(), tmp_path / "v2")
-    assert domain.missing[:3] == ("0", "1", "3")
-    assert len(domain.missing) == 998
+    assert domain.missing_folders[:3] == ("0", "1", "3")
+    assert len(domain.missing_folders) == 998
 
 
 def test_a_model_of_the_two_hundred_classes_needs_no_mask(tmp_path: Path) -> None:
@@ -275,7 +280,7 @@ def test_the_archive_is_named_where_something_is_missing(name: str, archive: str
 
 def test_numbers_are_classes_in_the_order_of_wnids(tmp_path: Path) -> None:
     (domain,) = opened("imagenet-v2", thousand(), variant(tmp_path / VARIANTS[0]))
-    assert (domain.name, domain.expected, domain.classes) == ("matched-frequency", 10_000, None)
+    assert (domain.name, domain.official_images, domain.classes) == ("matched-frequency", 10_000, None)
     assert dict(zip(domain.ids, domain.labels.tolist(), strict=True)) == {
         "0/x.jpeg": 999,
         "2/x.jpeg": 997,

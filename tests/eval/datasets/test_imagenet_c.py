@@ -20,7 +20,7 @@ from dataset_doubles import (
 from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.engine.errors import InputError
 from fozo.eval.corruptions.corruption_registry import corrupt
-from fozo.eval.datasets.domain import IMAGENET_C
+from fozo.eval.datasets.corruption_names import IMAGENET_C
 from PIL import Image
 
 # --- ImageNet-C ---
@@ -30,7 +30,7 @@ def test_official_layout(tree: Path) -> None:
     names = ("gaussian_noise", "fog")
     noise, fog = opened("imagenet-c", vit_manifest(), tree, corruptions=names)
     assert (noise.name, fog.name) == names
-    assert (noise.severity, noise.expected, noise.classes, noise.generated) == (5, 50_000, None, False)
+    assert (noise.severity, noise.official_images, noise.classes, noise.generated) == (5, 50_000, None, False)
     assert noise.ids[:2] == tuple(f"{WNIDS[1]}/ILSVRC2012_val_{i:08d}.png" for i in range(2))
     assert noise.labels.tolist() == [1, 1, 3, 3]
     np.testing.assert_array_equal(
@@ -117,7 +117,12 @@ def test_clean_images_come_last(tree: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"severities": (3, 5), "corruptions": ["fog"], "clean": tmp_path / "val"}
     *fog, clean = opened("imagenet-c", vit_manifest(), tree, **options)
     assert [domain.name for domain in fog] == ["fog", "fog"]
-    assert (clean.name, clean.severity, clean.expected, clean.generated) == ("clean", None, 50_000, False)
+    assert (clean.name, clean.severity, clean.official_images, clean.generated) == (
+        "clean",
+        None,
+        50_000,
+        False,
+    )
     assert clean.labels.tolist() == [2]
     shorter = Image.fromarray(draw_picture(9, (300, 512))).resize((436, 256), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(clean.load(0), np.asarray(shorter)[16:240, 106:330])  # as the bundle says
@@ -159,7 +164,7 @@ def test_a_damaged_image_of_imagenet_c_is_named(tree: Path) -> None:
 def test_generated_folders_are_labelled(tree: Path) -> None:
     label, domains = open_named(vit_manifest(), "imagenet-c", data=marked(tree), severities=(3, 5))
     assert label == GENERATED
-    found = [(d.name, d.severity, d.generated, d.expected) for d in domains]
+    found = [(d.name, d.severity, d.generated, d.official_images) for d in domains]
     names = ("gaussian_noise", "fog")
     assert found == [(name, severity, True, None) for severity in (3, 5) for name in names]
     np.testing.assert_array_equal(domains[1].load(2), draw_picture(130))
@@ -168,7 +173,7 @@ def test_generated_folders_are_labelled(tree: Path) -> None:
 def test_clean_images_beside_generated_ones_have_no_official_number(tree: Path, tmp_path: Path) -> None:
     put(tmp_path / "val" / WNIDS[2] / "1.png")
     _, domains = open_named(vit_manifest(), "imagenet-c", data=marked(tree), clean=tmp_path / "val")
-    assert (domains[-1].name, domains[-1].generated, domains[-1].expected) == ("clean", False, None)
+    assert (domains[-1].name, domains[-1].generated, domains[-1].official_images) == ("clean", False, None)
 
 
 def test_frost_that_was_left_out_is_said(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_generating_at_several_severities(tmp_path: Path) -> None:
     original = domains[3].load(0)
     expected = corrupt(original, "fog", 2, image_id=f"{WNIDS[1]}/a.png", seed=7)
     np.testing.assert_array_equal(domains[4].load(0), expected)
-    assert all(domain.expected is None for domain in domains)
+    assert all(domain.official_images is None for domain in domains)
 
 
 def test_generating_everything(tmp_path: Path) -> None:

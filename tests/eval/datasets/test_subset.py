@@ -57,7 +57,7 @@ def test_a_number_is_a_seeded_choice_that_all_domains_share() -> None:
     (again,), _ = choose_subset([domain()], "30", 7)
     (other,), _ = choose_subset([domain()], "30", 8)
     assert again.ids == fog.ids != other.ids
-    assert again.ids_sha256() == fog.ids_sha256() != other.ids_sha256()
+    assert again.hash_ids() == fog.hash_ids() != other.hash_ids()
 
 
 def test_a_number_as_large_as_the_data() -> None:

@@ -55,7 +55,7 @@ def test_csv_has_every_count_in_full(two_seeds: Source) -> None:
             assert float(row[name]) == counts[name]  # to the bit
         assert [float(value) for value in row["bins_confidence"].split(" ")] == counts["bins"]["confidence"]
         assert [int(value) for value in row["bins_correct"].split(" ")] == counts["bins"]["correct"]
-    assert found[0]["expected_images"] == ""
+    assert found[0]["official_images"] == ""
     assert found[0]["complete"] == "true"
 
 
@@ -203,8 +203,8 @@ def test_what_one_file_cannot_describe_is_not_saved(
 DAMAGE: dict[str, Any] = {
     "no JSON": lambda content: "{",
     "a list": lambda content: [],
-    "an old schema": lambda content: {**content, "schema": 2},
-    "another document": lambda content: {"schema": 3},
+    "an old schema": lambda content: {**content, "schema": 3},
+    "another document": lambda content: {"schema": 4},
     "no runs": lambda content: {**content, "runs": []},
     "runs is a number": lambda content: {**content, "runs": 3},
     "no methods": lambda content: {**content, "methods": {}},
@@ -219,7 +219,7 @@ DAMAGE: dict[str, Any] = {
     "domain": ("runs", 0, "domains", 0, "name", 7),
     "severity": ("runs", 0, "domains", 0, "severity", "five"),
     "complete": ("runs", 0, "domains", 0, "complete", "yes"),
-    "expected": ("runs", 0, "domains", 0, "expected", "many"),
+    "official images": ("runs", 0, "domains", 0, "official_images", "many"),
     "a method less": ("runs", 0, "domains", 0, "methods", {}),
     "images": ("runs", 0, "domains", 0, "methods", "fozo", "images", 99),
     "negative": ("runs", 0, "domains", 0, "methods", "fozo", "guarded", -1),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fozo.eval.datasets.domain import CLEAN, IMAGENET_C
+from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
 from fozo.eval.protocol import Protocol, Setting
 from fozo.eval.results import table
 from fozo.eval.results.average import (

@@ -17,7 +17,8 @@ from fozo.engine.errors import InputError
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import Prediction
 from fozo.engine.streams.adapter import Adapter
-from fozo.eval.datasets.domain import CLEAN, Domain
+from fozo.eval.datasets.corruption_names import CLEAN
+from fozo.eval.datasets.domain import Domain
 from fozo.eval.protocol import Protocol, Setting
 from fozo.eval.results import table
 from fozo.eval.results.bits import Bits
@@ -233,7 +234,7 @@ def test_any_iterable_can_be_evaluated() -> None:
     (result,) = run.domains
     assert (result.name, result.images, result.complete, run.complete) == ("stream", 20, True, True)
     assert result.methods["one"].tally.top1 == 10
-    assert (run.seed, run.segment, run.batch, result.found) == (7, 1, 0, 20)
+    assert (run.seed, run.segment, run.batch, result.available_images) == (7, 1, 0, 20)
     assert result.seconds > 0
 
 
@@ -349,6 +350,8 @@ def test_rows() -> None:
     assert table.header(["base", "same"]).split()[-2:] == ["base", "same"]
     assert "(first 100 images)" in table.row(replace(run.domains[0], complete=False), protocol())
     assert "(100 of 50,000 official images)" in table.row(
-        replace(run.domains[0], expected=50_000), protocol()
+        replace(run.domains[0], official_images=50_000), protocol()
     )
-    assert "official" not in table.row(replace(run.domains[0], expected=100, found=100), protocol())
+    assert "official" not in table.row(
+        replace(run.domains[0], official_images=100, available_images=100), protocol()
+    )

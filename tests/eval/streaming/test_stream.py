@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fozo.eval.datasets.domain import CLEAN, IMAGENET_C, Domain
+from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
+from fozo.eval.datasets.domain import Domain
 from fozo.eval.protocol import SETTINGS, Protocol, Setting
 from fozo.eval.streaming.stream import Segment, by_class, segments, shuffled
 from numpy.typing import NDArray
