@@ -215,7 +215,7 @@ class _Check:
     def _check_start(self, bound: AnyBoundMethod) -> None:
         state = bound.init(SEED)
         _require(isinstance(state, State), f"{self._name}: init must return a State, found {type(state)}")
-        self._require_counts(state, 0)
+        self._require_state(state, 0)
         try:
             state.step = 1
         except FrozenInstanceError:
@@ -237,7 +237,7 @@ class _Check:
             _require(pixels == images.tobytes(), f"{self._name}: a step changed its images")
             _require(bits == _list_bits(state), f"{self._name}: a step changed the state that it was given")
             self._require_prediction(prediction, len(images))
-            self._require_counts(next_state, index + 1)
+            self._require_state(next_state, index + 1)
             if getattr(self.method, "method", None) is None:  # wrappers count forwards in their own way
                 _require(
                     prediction.forwards == counter.forwards,
@@ -272,6 +272,10 @@ class _Check:
             "keep everything else in the state",
         )
         streams[0].reset()
+        _require(
+            _list_bits(streams[0].state) == _list_bits(Adapter(self.network, self.method, SEED).state),
+            f"{self._name}: a reset must lead back to the initial state",
+        )
         _require(self._run(streams[0]) == expected, f"{self._name}: after a reset the stream is another one")
 
     def _check_checkpoints(self) -> None:
@@ -337,12 +341,17 @@ class _Check:
                 f"{self._name}: expected a finite float as {name}, found {value!r}",
             )
 
-    def _require_counts(self, state: Any, step: int) -> None:
+    def _require_state(self, state: Any, step: int) -> None:
         _require(
             (state.step, state.seed) == (step, SEED),
             f"{self._name}: expected a state with step {step} and seed {SEED}, found step {state.step} and "
             f"seed {state.seed}",
         )
+        for name, value in iterate_values(state):
+            _require(
+                value is None or bool(np.isfinite(value).all()),
+                f"{self._name}: the state must be finite, found {name} = {value}",
+            )
 
     @property
     def _name(self) -> str:

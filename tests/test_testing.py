@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from fozo.engine.registry import METHODS, method
+from fozo.engine.registry import METHODS
 from fozo.methods import (
     Binding,
     FloatArray,
@@ -29,11 +29,6 @@ from fozo.testing import MethodError, StandInNetwork, check_method, check_option
 @pytest.mark.parametrize("name", METHODS)
 def test_our_methods_pass(name: str) -> None:
     check_method(METHODS[name])
-
-
-@pytest.mark.parametrize("options", [{"interval": 4}, {"domains": 2}, {"guard": "rollback"}])
-def test_wrapped_methods_pass(options: dict[str, Any]) -> None:
-    check_method(method("fozo", **options))
 
 
 @dataclass(frozen=True)
@@ -124,6 +119,12 @@ class NotFinite(BoundCenter):
         return Prediction(outputs.logits * np.float32("nan"), 1)
 
 
+class NotFiniteState(BoundCenter):
+    def step(self, state: CenterState, images: ImageArray) -> Step[CenterState]:
+        prediction, next_state = yield from super().step(state, images)
+        return prediction, replace(next_state, center=np.full(self.model.feature_width, np.nan))
+
+
 class Miscounts(BoundCenter):
     def step(self, state: CenterState, images: ImageArray) -> Step[CenterState]:
         yield Request(images)
@@ -174,6 +175,7 @@ class UndeclaredArray(BoundCenter):
         (ChangesState, "must not be changed in place"),
         (Float64, r"expected logits float32 \[7, 6\], found float64"),
         (NotFinite, "logits must be finite"),
+        (NotFiniteState, "the state must be finite, found center"),
         (Miscounts, "used 2 forwards and reported 1"),
         (ForgetsToCount, "expected a state with step 1 and seed 5, found step 0"),
         (UnknownTunable, "no tunable 'weights', only prompts, norms"),
