@@ -17,21 +17,20 @@ NOT_SAME_PROTOCOL = """These runs do not use the same images under the same prot
 them are not due to the methods alone. The last table of this section lists the differences."""
 GAINS = """Difference in accuracy to {first}; lines are 95 % confidence intervals. Pale bars, marked ~,
 are statistically indistinguishable from zero."""
-CALIBRATION = """A bar is the accuracy of the images whose confidence lies in that fifteenth; on the dashed
-line the two agree. The gap to the mean confidence is hatched: rising where the model is too sure, falling
-where it is not sure enough. All domains that enter the averages are pooled here, so the ECE above a diagram
-is not the mean over domains that the summary has."""
-SPEED = "Higher and further left is better. Lines up and down are the standard deviation over seeds."
-SPEED_OF_RUNS = "Colours are methods, shapes are runs."
+RELIABILITY = """Each bar is the accuracy of the images in one of 15 bins of confidence. On the dashed line,
+accuracy equals confidence. The gap to the mean confidence is hatched: rising where the model is
+overconfident, falling where it is underconfident. The diagrams pool all domains that enter the averages, so
+their ECE differs from the mean over domains in the summary."""
+SPEED = "Higher and further left is better. Vertical lines are standard deviations over seeds."
+SPEED_OF_RUNS = "Colours distinguish methods, and shapes distinguish runs."
 
 _FORGETFUL = ("reset", "label_shift")
 _SETTINGS = {
     "reset": "Every domain is a stream of its own: methods are reset before each.",
     "continual": "All domains form one stream; methods are never reset.",
     "rounds": "All domains form one stream that is passed {rounds} times; methods are never reset.",
-    "mixed": "The images of all domains are shuffled into one stream; clean images, if any, come at its end.",
-    "label_shift": "Every domain is a stream of its own, ordered by class {order}; methods are"
-    " reset before each.",
+    "mixed": "The images of all domains are shuffled into one stream, with clean images, if any, at its end.",
+    "label_shift": "Every domain is a stream of its own, {order}; methods are reset before each.",
 }
 
 
@@ -48,34 +47,34 @@ def explain_protocol(protocol: Protocol) -> list[str]:
     """Return the protocol as sentences."""
     severities = _join_numbers(protocol.severities)
     graded = f" at {'severities' if len(protocol.severities) > 1 else 'severity'} {severities}"
-    order = "strictly"
+    order = "sorted by class"
     if protocol.concentration is not None:
-        order = f"as a Dirichlet distribution with concentration {protocol.concentration:g} spreads classes"
-    seeds = "Everything is repeated with the seeds" if len(protocol.seeds) > 1 else "The seed is"
+        order = f"ordered by class with a Dirichlet distribution of concentration {protocol.concentration:g}"
+    seeds = "There is a run for each of the seeds" if len(protocol.seeds) > 1 else "The seed is"
     return [
         f"Data: {protocol.dataset}{graded if severities else ''}.",
         _SETTINGS[protocol.setting].format(rounds=protocol.rounds, order=order),
         f"Images of each domain: {_describe_subset(protocol.subset)}.",
         f"They arrive in batches of {protocol.batch_size}, in an order that depends on the seed.",
-        "All methods get the same batches, each of which is scored as it is first seen.",
+        "All methods get the same batches. Each batch is scored when it is first seen.",
         f"{seeds} {_join_numbers(protocol.seeds)}.",
-        f"Predicted are {_describe_classes(protocol.classes)}.",
+        f"The methods predict {_describe_classes(protocol.classes)}.",
     ]
 
 
 def explain_summary(source: Source) -> str:
     """Return an explanation of the summary."""
     has_seeds = len(source.results.runs) > 1
-    spread = ", ± is the standard deviation over seeds" if has_seeds else ""
+    spread = "; ± is the standard deviation over seeds" if has_seeds else ""
     gain = (
         f"The gain is the difference in accuracy to {source.labels[0]}, in points, with its standard error."
     )
     return " ".join(
         [
-            f"Rates are means over the domains, clean images left out{spread}.",
+            f"Rates are means over the domains without clean images{spread}.",
             *([gain] if len(source.labels) > 1 else []),
-            "ECE is the expected calibration error over 15 bins; NLL the negative log-likelihood of the"
-            " label, in nats. Forwards are per batch; guarded are batches that the frozen network answered;"
+            "ECE is the expected calibration error over 15 bins, NLL the negative log-likelihood of the"
+            " label in nats. Forwards are per batch; guarded are batches that the frozen network answered;"
             " memory is the peak of the whole process, not of the method alone.",
         ]
     )
@@ -84,11 +83,13 @@ def explain_summary(source: Source) -> str:
 def explain_running_accuracy(source: Source, seeds: int) -> str:
     """Return an explanation of the running accuracy."""
     setting = source.results.protocol.setting
-    carried = "as do the methods" if setting in _FORGETFUL else "while the methods carry on"
-    anew = "" if setting == "mixed" else f" It begins anew with each domain, {carried}."
+    adaptation = "as do the methods" if setting in _FORGETFUL else "while the methods go on adapting"
+    restart = "" if setting == "mixed" else f" It restarts with each domain, {adaptation}."
     mean = f" Mean over {seeds} seeds." if seeds > 1 else ""
-    window = f"Accuracy over the last {WINDOW} images or a few more, or all so far where there are fewer."
-    return f"{window}{anew}{mean}"
+    window = (
+        f"Accuracy over the last {WINDOW} images or a few more, or over all images so far if there are fewer."
+    )
+    return f"{window}{restart}{mean}"
 
 
 def _describe_subset(subset: str) -> str:

@@ -16,7 +16,7 @@ def _describe_incomplete(source: Source) -> list[str]:
     if results.complete:
         return []
     done, total = sum(run.complete for run in results.runs), len(results.protocol.seeds)
-    texts = [f"This run is incomplete: {done} of {total} seed{'s' * (total > 1)} came to the end."]
+    texts = [f"This run is incomplete: {done} of {total} seed{'s' * (total > 1)} finished."]
     for run in results.runs:
         stopped = [domain for domain in run.domains if not domain.complete]
         texts += [
@@ -25,9 +25,7 @@ def _describe_incomplete(source: Source) -> list[str]:
             for domain in stopped[-1:]
         ]
     finished = any(domain.complete for domain in list_processed_domains(results))
-    texts.append(
-        "Averages are over the domains that were finished." if finished else "No domain was finished."
-    )
+    texts.append("Averages are over finished domains only." if finished else "No domain was finished.")
     return [" ".join(texts)]
 
 
@@ -71,6 +69,7 @@ def write_headline(source: Source) -> str:
     gain = f"{100 * values.gain:.2f} ± {100 * values.gain_error:.2f} points"
     if values.gain_is_noise:
         return (
-            f"{best} is the most accurate with {accuracy} %, but {gain} above {first} are within the noise."
+            f"{best} is the most accurate with {accuracy} %, but its gain of {gain} over {first}"
+            " is within the noise."
         )
     return f"{best} is the most accurate with {accuracy} %, {gain} above {first}."

@@ -134,7 +134,7 @@ def _tabulate_data(source: Source) -> Table:
             ", ".join(dict.fromkeys(domain.ids_sha256[:_DIGITS] for domain in passes)),
         )
         rows.append(Row(name, tuple(map(Cell, texts))))
-    columns = ("images", "officially", "corruption", "complete passes", "hash of the images")
+    columns = ("images", "official images", "corruption", "complete passes", "hash of the images")
     return Table("Data", "domain", columns, tuple(rows))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from ...._version import __version__
 from .along_stream import AlongStream, digest_stream
 from .breakdown import Breakdown, digest_rounds, digest_severities
-from .calibration import Calibration, digest_calibration
 from .chart_data import ScatterChart
 from .comparison import Comparison, compare
 from .count_rows import list_counts
@@ -17,6 +16,7 @@ from .explanations import make_title
 from .gains import Gains, digest_gains
 from .notes import list_warnings, write_headline
 from .provenance import Provenance, digest_provenance
+from .reliability import Reliability, digest_reliability
 from .sources import Source
 from .speed import digest_speed
 from .tables import Table, tabulate_domains, tabulate_summary
@@ -38,7 +38,7 @@ class RunDigest:
         severities, rounds: accuracy by severity and by round, or None.
         gains: gains over the first method, or None.
         stream: course of the stream.
-        calibration: reliability of every method.
+        reliability: reliability of every method.
         speed: accuracy against time of every method.
         provenance: protocol, methods, data, model, program and machine.
         counts: all counts and rates, a row per seed, domain and method.
@@ -56,7 +56,7 @@ class RunDigest:
     rounds: Breakdown | None
     gains: Gains | None
     stream: AlongStream
-    calibration: Calibration
+    reliability: Reliability
     speed: ScatterChart
     provenance: Provenance
     counts: tuple[Mapping[str, Any], ...]
@@ -112,7 +112,7 @@ def _digest_run(source: Source) -> RunDigest:
         digest_rounds(source),
         digest_gains(source),
         digest_stream(source),
-        digest_calibration(source),
+        digest_reliability(source),
         digest_speed([source]),
         digest_provenance(source),
         tuple(list_counts(source)),

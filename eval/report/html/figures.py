@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..digest.along_stream import AlongStream
-from ..digest.calibration import Calibration
 from ..digest.chart_data import ScatterChart, StepChart, StreamChart
 from ..digest.gains import Gains
+from ..digest.reliability import Reliability
 from . import charts
 from .elements import figure, gallery, legend
 from .markup import Html, element, join
@@ -54,17 +54,17 @@ def _render_wide(chart: StreamChart, name: str) -> Html:
     return figure(charts.draw_stream(chart, name, wide=True), chart.note, chart.title)
 
 
-def render_calibration(calibration: Calibration, prefix: str) -> Html:
+def render_reliability(reliability: Reliability, prefix: str) -> Html:
     """Return the section with a reliability diagram per method."""
     drawings = [
         (
             join(diagram.method, element("span", f" · {diagram.error}", class_="quiet")),
             charts.draw_reliability(diagram, f"{prefix}-bins-{diagram.series}"),
         )
-        for diagram in calibration.diagrams
+        for diagram in reliability.diagrams
     ]
     return join(
-        element("h2", "Calibration"), gallery(drawings), element("p", calibration.note, class_="quiet")
+        element("h2", "Calibration"), gallery(drawings), element("p", reliability.note, class_="quiet")
     )
 
 

@@ -28,7 +28,7 @@ def render_run(run: RunDigest, prefix: str) -> Html:
         _render_breakdown(run.rounds, run, prefix) if run.rounds else "",
         figures.render_gains(run.gains, prefix) if run.gains else "",
         figures.render_stream(run.stream, run.labels, prefix),
-        figures.render_calibration(run.calibration, prefix),
+        figures.render_reliability(run.reliability, prefix),
         element("h2", "Accuracy and time"),
         figures.render_speed(run.speed, f"{prefix}-speed"),
         _render_provenance(run.provenance),

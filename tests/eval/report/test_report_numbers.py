@@ -14,7 +14,7 @@ from fozo.eval.report.digest import groups, tables
 from fozo.eval.report.digest import stream_curves as stream
 from fozo.eval.report.digest.along_stream import digest_stream
 from fozo.eval.report.digest.breakdown import digest_rounds, digest_severities
-from fozo.eval.report.digest.calibration import digest_calibration
+from fozo.eval.report.digest.reliability import digest_reliability
 from fozo.eval.report.digest.sources import Source
 from fozo.eval.report.html import charts
 from report_doubles import Page, domain, render_page, results_of, rows, run_of, save_source
@@ -118,7 +118,7 @@ def test_what_was_interrupted_is_left_out_or_named(tmp_path: Path) -> None:
     alone = save_source(tmp_path / "s.json", results_of([stopped]))
     assert tables.tabulate_domains(alone).rows[1].note == "interrupted: first 50 of 100 images"
     text = Page.of(render_page(source)).text
-    assert "This run is incomplete: 1 of 2 seeds came to the end." in text
+    assert "This run is incomplete: 1 of 2 seeds finished." in text
     assert "Seed 2001 stopped in snow after 50 of 100 images." in text
 
 
@@ -143,7 +143,7 @@ def test_generated_and_odd_counts_are_said(tmp_path: Path) -> None:
     ("first", "other", "sentence"),
     [
         (60, 75, "fozo is the most accurate with 75.00 %, 15.00 ±"),
-        (60, 61, "points above no_adapt are within the noise."),
+        (60, 61, "points over no_adapt is within the noise."),
         (75, 60, "No method is more accurate than no_adapt, which has 75.00 %."),
     ],
 )
@@ -256,7 +256,7 @@ def test_reliability_pools_what_enters_the_averages(two_seeds: Source) -> None:
 def test_reliability_diagram_draws_accuracy_and_gap(tmp_path: Path) -> None:
     """250 pixels are drawn, of which the axes take 200 for 100 %: a bar of 60 %, then a gap of 10 %."""
     source = save_source(tmp_path / "r.json", results_of([run_of([domain("fog", 60, 75)])]))
-    diagram = digest_calibration(source).diagrams[0]
+    diagram = digest_reliability(source).diagrams[0]
     drawn = charts.draw_reliability(replace(diagram, series=1), "x")
     heights = []
     for path, style in re.findall(r'<path d="([^"]*)"[^>]*style="fill: ([^;"]*)', drawn):

@@ -8,23 +8,23 @@ import numpy as np
 
 from ...results.metrics import ECE_BINS
 from .chart_data import ReliabilityDiagram
-from .explanations import CALIBRATION
+from .explanations import RELIABILITY
 from .groups import pool_counts
 from .sources import Source
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Reliability diagrams of all methods, and their explanation."""
 
     diagrams: tuple[ReliabilityDiagram, ...]
     note: str
 
 
-def digest_calibration(source: Source) -> Calibration:
+def digest_reliability(source: Source) -> Reliability:
     """Return a reliability diagram per method."""
     diagrams = (_make_diagram(source, label, series) for series, label in enumerate(source.labels))
-    return Calibration(tuple(diagrams), CALIBRATION)
+    return Reliability(tuple(diagrams), RELIABILITY)
 
 
 def _make_diagram(source: Source, label: str, series: int) -> ReliabilityDiagram:
