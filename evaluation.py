@@ -27,7 +27,7 @@ from .eval.results.results_file import read as read_results
 from .eval.streaming.experiment import Experiment, prepare
 from .eval.streaming.runner import evaluate
 from .eval.streaming.spec import EvaluationSpec
-from .eval.streaming.stream import shuffled
+from .eval.streaming.stream import shuffle_order
 
 __all__ = [
     "SETTINGS",
@@ -61,5 +61,5 @@ __all__ = [
     "render_page",
     "resolve_inputs",
     "results_of_run",
-    "shuffled",
+    "shuffle_order",
 ]

@@ -33,7 +33,7 @@ from fozo.eval.datasets.generated_domains import generate_domains
 from fozo.eval.datasets.image_folder import load_image_folder
 from fozo.eval.datasets.subset import choose_subset
 from fozo.eval.results.metrics import Tally
-from fozo.eval.streaming.stream import shuffled
+from fozo.eval.streaming.stream import shuffle_order
 from numpy.typing import NDArray
 from tables import tables
 
@@ -128,7 +128,7 @@ def stream(network: Network, options: argparse.Namespace, seed: int) -> Iterator
         for (setting, _), adapter in adapters.items():
             if setting == "reset" and number == 1:
                 adapter.reset()
-        order = shuffled(len(domain), domain.name, seed)
+        order = shuffle_order(len(domain), domain.name, seed)
         if options.stretch:
             start = visits[domain.name] * options.stretch
             order = order.take(range(start, start + options.stretch), mode="wrap")

@@ -22,7 +22,7 @@ from fozo.engine.streams.adapter import Adapter
 from fozo.eval.datasets.corruption_names import CLEAN
 from fozo.eval.datasets.domain import Domain
 from fozo.eval.datasets.image_folder import load_image_folder
-from fozo.eval.streaming.stream import shuffled
+from fozo.eval.streaming.stream import shuffle_order
 from gradients import BLOCKS, features, loss, parser, pixels, read, shifted_logits
 from numpy.typing import NDArray
 
@@ -107,7 +107,7 @@ def _batches(model: torch.nn.Module, domain: Domain, count: int) -> list[tuple[t
 
 def _orders(domain: Domain, count: int) -> NDArray[np.int64]:
     """So many batches of 64 indices, or as many as there are."""
-    order = shuffled(len(domain), domain.name, 0)
+    order = shuffle_order(len(domain), domain.name, 0)
     return order[: 64 * min(count, len(order) // 64)].reshape(-1, 64)
 
 

@@ -24,7 +24,7 @@ from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
 from fozo.eval.datasets.domain import Domain
 from fozo.eval.datasets.generated_domains import generate_domains
 from fozo.eval.datasets.image_folder import load_image_folder
-from fozo.eval.streaming.stream import shuffled
+from fozo.eval.streaming.stream import shuffle_order
 
 BLOCKS = range(1, 9)
 WEIGHT = 0.4
@@ -137,7 +137,7 @@ def main() -> None:
     whole = ["| domain | ‖Σ g‖² / Σ ‖g‖² | signal, own | signal, shared |", "|---|---:|---:|---:|"]
     split = ["| domain | means | standard deviations | entropy | without entropy |", "|---|---|---|---|---:|"]
     for domain in domains:
-        chosen = shuffled(len(domain), domain.name, 0)[: options.batch_size]
+        chosen = shuffle_order(len(domain), domain.name, 0)[: options.batch_size]
         found = gradients(model, pixels(model, domain, chosen), source)
         total = np.sum(list(found.values()), axis=0)
         own, shared = signal(total, agreement(total)), signal(total, 1.0)

@@ -24,7 +24,7 @@ from fozo.engine.registry import parse_methods
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.eval.datasets.image_folder import load_image_folder
-from fozo.eval.streaming.stream import shuffled
+from fozo.eval.streaming.stream import shuffle_order
 from PIL import Image
 
 BATCH = 64
@@ -35,7 +35,7 @@ def in_memory(bundle: Path, folder: Path, precision: str, method: str, count: in
     """Seconds that the steps take on arrays."""
     opened = Bundle.open(bundle)
     domain = load_image_folder(folder, opened.manifest, "imagefolder")
-    order = shuffled(len(domain), domain.name, SEED)[:count]
+    order = shuffle_order(len(domain), domain.name, SEED)[:count]
     images = np.stack([domain.load(int(i)) for i in order])
     with Network.open(opened, precision) as network:
         adapter = Adapter(network, parse_methods([method])[method], SEED)

@@ -118,9 +118,9 @@ def _print_start(experiment: Experiment, out: Path, start: Start) -> None:
         done = experiment.processed_images
         click.echo(f"Continuing after {done:,} of {experiment.images:,} images.")
     elif start is Start.NOTHING_SAVED:
-        click.echo(f"There is no progress {partial_results.path_of(out)} to continue: starting anew.")
+        click.echo(f"There is no progress {partial_results.get_path(out)} to continue: starting anew.")
     elif start is Start.COMPLETE:
-        click.echo(f"{out} is complete already.\n\n{table.summary(experiment.runs)}\n")
+        click.echo(f"{out} is complete already.\n\n{table.format_summary(experiment.runs)}\n")
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
@@ -141,7 +141,7 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
                 f"Incomplete: what was measured so far is in {out}; --resume continues"
             ),
         )
-    click.echo("\n" + table.summary(experiment.runs))
+    click.echo("\n" + table.format_summary(experiment.runs))
     click.echo(f"\nResults: {out}")
 
 
@@ -156,8 +156,8 @@ def _row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainRe
         if seed not in headed:
             headed.add(seed)
             title = f"seed {seed}\n" if len(protocol.seeds) > 1 else ""
-            click.echo(title + table.header(list(experiment.methods)))
-        click.echo(table.row(domain, protocol))
+            click.echo(title + table.format_header(list(experiment.methods)))
+        click.echo(table.format_row(domain, protocol))
 
     return print_row
 

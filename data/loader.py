@@ -1,4 +1,4 @@
-"""Batches of decoded images, read read_ahead in background threads."""
+"""Batches of decoded images, read ahead in background threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_batches(
         order: the indices to load.
         batch_size: images per batch, at least 1.
         workers: threads, at least 1.
-        prefetch: batches to read read_ahead, at least 1.
+        prefetch: batches to read ahead, at least 1.
 
     Raises:
         InputError: a number is below 1 (at once), or an image is not uint8 or differs in shape from the

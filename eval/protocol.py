@@ -1,4 +1,4 @@
-"""The evaluation protocol: everything that must agree for two results to be comparable."""
+"""The protocol of an evaluation: everything that must agree for two results to be comparable."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 @dataclass(frozen=True)
 class Protocol:
-    """The way images are streamed; printed with every table.
+    """The protocol of a stream, printed with every table.
 
     Attributes:
-        dataset: its name; generated corruptions say so in it.
+        dataset: name of the data set; it says so if corruptions were generated.
         setting: `reset` forgets between domains; `continual` does not; `rounds` is continual over all
             domains several times; `mixed` shuffles the images of all of them into one stream;
             `label_shift` forgets between domains, and each comes ordered by class.
-        severities: of the corruptions, 1 to 5, or none.
-        subset: which images: `all`, `50k`, `5k-list:…`, or `N-seeded`.
-        seeds: of the subset, the order, the generated corruptions and the methods; one run for each.
+        severities: severities of the corruptions, 1 to 5; empty if there are none.
+        subset: chosen images: `all`, `50k`, `5k-list:…`, or `N-seeded`.
+        seeds: seeds of subset, order, generated corruptions and methods; one run for each.
         batch_size: images per batch; the last batch of a domain may be smaller.
-        classes: `all` of the bundle's are predicted, or fewer: `200 of the data set`, `17 present`.
-        rounds: how often the domains are streamed.
-        concentration: of the Dirichlet distribution that orders the classes under `label_shift`: the
-            smaller, the purer the batches; None is strictly one class after the other.
+        classes: classes to predict among: `all` of the bundle, `200 of the data set`, or `17 present`.
+        rounds: number of passes over the domains.
+        concentration: concentration of the Dirichlet distribution that orders the classes under
+            `label_shift`: the smaller, the purer the batches; None is one class after the other.
     """
 
     dataset: str
@@ -40,7 +40,7 @@ class Protocol:
     concentration: float | None = None
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return the protocol in one line for people."""
         phrases = [self.dataset]
         if self.severities:
             phrases.append(

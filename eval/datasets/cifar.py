@@ -1,4 +1,4 @@
-"""CIFAR-10-C and CIFAR-100-C: one array per corruption, memory-mapped, so that nothing is loaded twice."""
+"""CIFAR-10-C and CIFAR-100-C: one memory-mapped array per corruption."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load_cifar_c(
     severities: Sequence[int],
     corruptions: Sequence[str] | None = None,
 ) -> list[Domain]:
-    """For each severity in turn every corruption; images are prepared as the bundle says.
+    """Open every corruption at each severity in turn; images are prepared as the bundle says.
 
     Args:
         classes: 10 or 100.

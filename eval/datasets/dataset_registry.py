@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that can be asked for by name.
+    """A data set that can be requested by name.
 
     Attributes:
-        module: the file in this folder.
-        opener: its function, which takes a request, the manifest of the bundle and the seed of generated
-            corruptions. It returns what tables call the data set, and its domains in order of the stream.
+        module: name of its file in this folder.
+        opener: name of its function, which takes a request, the manifest of the bundle and the seed of
+            generated corruptions, and returns the data set's name in tables and its domains in the order of
+            the stream.
         options: optional fields of `DatasetRequest` that it takes; others are refused.
-        generates: its corruptions are always computed, so that `clean` is one of their names.
+        generates: its corruptions are always computed, and `clean` is one of their names.
     """
 
     module: str
@@ -58,8 +59,8 @@ def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> 
 
     Args:
         request: the data set and its location.
-        manifest: of the bundle: its classes and how images are prepared.
-        seed: of generated corruptions.
+        manifest: manifest of the bundle: its classes and preprocessing.
+        seed: seed of generated corruptions.
 
     Raises:
         InputError: options that do not go together, or data that is not as it should be.
@@ -69,7 +70,7 @@ def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> 
     dataset = find_dataset(request.name)
     if useless := [name for name in request.options if name not in dataset.options]:
         raise InputError(
-            f"{format_options(useless)} would do nothing with --dataset {request.name}, which takes "
+            f"{format_options(useless)} would have no effect with --dataset {request.name}, which takes "
             f"{format_options(dataset.options)}; leave it out"
         )
     check_severities(request.severities)

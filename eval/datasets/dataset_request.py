@@ -1,4 +1,4 @@
-"""The data that an evaluation asks for: a data set by name, where it lies, and which corruptions of it."""
+"""The request for the data of an evaluation: a data set by name, its location and its corruptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engine.errors import InputError
 
 PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures")
-# What only some data sets take; the name and severities go with all.
+# Fields that only some data sets take; all take the name and severities.
 OPTION_FIELDS = (*PATH_FIELDS, "corruptions")
 
 

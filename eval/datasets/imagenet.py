@@ -21,7 +21,7 @@ from .validation_labels import FORMS, get_stem, read_labels
 
 VALIDATION_IMAGES = 50_000
 V2_IMAGES = 10_000
-# What a variant is called in tables, and the folder that its archive unpacks to.
+# Name of each variant in tables, and the folder that its archive unpacks to.
 V2_VARIANTS = {
     "matched-frequency": "imagenetv2-matched-frequency-format-val",
     "threshold0.7": "imagenetv2-threshold0.7-format-val",
@@ -36,9 +36,9 @@ class Relative:
     """A data set in folders by WNID.
 
     Attributes:
-        images: how many it has officially.
-        classes: which it has, as numbers; with fewer than ImageNet's, others are not to be predicted.
-        origin: the archive it comes in, and the folder that this unpacks to.
+        images: official number of images.
+        classes: numbers of its classes; if they are fewer than ImageNet's, others are not predicted.
+        origin: the archive, and the folder that it unpacks to.
     """
 
     images: int
@@ -69,7 +69,7 @@ def open_imagenet(request: DatasetRequest, manifest: Manifest, seed: int) -> tup
 
 
 def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
-    """One of `RELATIVES`; its classes are those that have a folder.
+    """Open one of `RELATIVES`; its classes are those that have a folder.
 
     Raises:
         InputError: the folder is not as the archive unpacks.
@@ -100,7 +100,7 @@ def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
 
 
 def _list_official_wnids(facts: Relative, manifest: Manifest) -> Sequence[str]:
-    """The class folders of a data set, where the bundle's classes are ImageNet's or those of the data set."""
+    """Return the class folders of a data set, if the bundle has ImageNet's classes or the data set's."""
     wnids = sorted(manifest.class_ids or ())
     if len(wnids) == CLASSES:
         return [wnids[number] for number in facts.classes]
@@ -108,10 +108,10 @@ def _list_official_wnids(facts: Relative, manifest: Manifest) -> Sequence[str]:
 
 
 def load_imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
-    """One variant of ImageNet-V2, or all that are in a folder.
+    """Open one variant of ImageNet-V2, or all variants in a folder.
 
     Raises:
-        InputError: no variant is there, a class folder is not a number from 0 to 999, or the bundle is not
+        InputError: there is no variant, a class folder is not a number from 0 to 999, or the bundle is not
             one of ImageNet's 1,000 classes.
     """
     index = _index_by_number(manifest)
@@ -123,9 +123,9 @@ def load_imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
 
 
 def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
-    """Clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
+    """Open clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
 
-    The identifiers of both are `<wnid>/<file>`, so that subsets and generated corruptions are the same.
+    The identifiers are in both cases `<wnid>/<file>`, so that subsets and generated corruptions are the same.
 
     Raises:
         InputError: the folder is not as expected, or an image has no label.
@@ -146,10 +146,10 @@ def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None
 
 
 def load_imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
-    """ImageNet's 50,000 validation images, as `validation` finds them.
+    """Open ImageNet's 50,000 validation images, as `load_validation` does.
 
     Raises:
-        InputError: as there.
+        InputError: the folder is not as expected, or an image has no label.
     """
     try:
         domain = load_validation(folder, manifest, labels)
@@ -188,7 +188,7 @@ def _load_variant(name: str, folder: Path, index: dict[str, int], manifest: Mani
 
 
 def _index_by_number(manifest: Manifest) -> dict[str, int]:
-    """The bundle's index of each class, given its number among ImageNet's sorted WNIDs as text."""
+    """Return the bundle's index of each class by its number among ImageNet's sorted WNIDs, as text."""
     wnids = manifest.class_ids
     if manifest.classes != CLASSES or (wnids is not None and not all(map(_WNID.fullmatch, wnids))):
         raise InputError(

@@ -90,17 +90,17 @@ def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> 
 def load_imagenet_c(
     root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str] | None = None
 ) -> tuple[str, list[Domain]]:
-    """For each severity in turn every corruption; images are only centre-cropped.
+    """Open every corruption at each severity in turn; images are only centre-cropped.
 
     Args:
-        root: the folder that holds the corruptions' folders. A record of `fozo corrupt` in it says that they
-            were generated.
+        root: folder that holds the folders of the corruptions. A record of `fozo corrupt` in it says that
+            they were generated.
         manifest: of the bundle.
         severities: 1 to 5.
         corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`, or what was generated.
 
     Returns:
-        What to call the data set, and its domains.
+        The name of the data set, and its domains.
 
     Raises:
         InputError: a corruption or severity does not exist or its folder is missing, the model reads larger
@@ -122,7 +122,7 @@ def load_imagenet_c(
 
 
 def label_generated(names: Sequence[str]) -> str:
-    """Return a name for generated corruptions that nobody takes for the official ones."""
+    """Return a name for generated corruptions that cannot be mistaken for the official ones."""
     only_frost_missing = set(names) - {CLEAN} == set(IMAGENET_C) - {FROST}
     return (
         f"generated corruptions{' without frost' if only_frost_missing else ''} (not the official ImageNet-C)"
@@ -162,7 +162,7 @@ def _load_domains(
     root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str]
 ) -> list[Domain]:
     size = manifest.preprocessing.size
-    # The images of all domains have the same names as a rule: 750,000 texts are kept as 50,000.
+    # The images of all domains usually have the same names: 750,000 texts are stored as 50,000.
     shared: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.int64]]] = {}
 
     def read(path: str) -> Pixels:

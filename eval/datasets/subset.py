@@ -1,4 +1,4 @@
-"""The images of a data set that are used: all, a published list, or a seeded choice."""
+"""Subsets of a data set: all images, a published list, or a seeded choice."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SMALL = 5_000
 def choose_subset(
     domains: Sequence[Domain], subset: str, seed: int, id_list: Path | None = None
 ) -> tuple[list[Domain], str]:
-    """Restricts every domain to a subset and names the choice.
+    """Restrict every domain to a subset, and name the choice.
 
     Args:
         domains: the domains.
         subset: `all`; `50k`, all 50,000 images, or an error; `5k`, the published list if `id_list` is given
             and else a seeded choice, named as such; or a number, a seeded choice.
-        seed: of a seeded choice. Domains with the same images get the same choice.
+        seed: seed of a seeded choice. Domains with the same images get the same choice.
         id_list: file with one image per line, `<wnid>/<file>` or `<file>`.
 
     Raises:
-        InputError: the subset is not understood, or a domain does not have these images.
+        InputError: there is no such subset, or a domain does not have these images.
     """
     if id_list is not None:
         names = _read_list(id_list)

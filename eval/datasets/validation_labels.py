@@ -16,16 +16,16 @@ _LABEL = re.compile(r"[0-9]{1,4}|n[0-9]{8}")
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """The label of each image, by the name of its file without folder and suffix.
+    """Return the label of each image, by the name of its file without folder and suffix.
 
-    A line is `<file> <label>` or `<file>,<label>`; what follows is not read, and a header is skipped. Labels
-    are either all numbers 0 to 999, which count the sorted WNIDs, or all WNIDs.
+    A line is `<file> <label>` or `<file>,<label>`; the rest of the line is ignored, and a header is skipped.
+    Labels are either all numbers 0 to 999 in the order of the sorted WNIDs, or all WNIDs.
 
     Returns:
         Numbers as texts without leading zeros, or WNIDs.
 
     Raises:
-        InputError: the file cannot be read, a line is not like that, or an image has two labels.
+        InputError: the file cannot be read, a line has another form, or an image has two labels.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -50,13 +50,13 @@ def read_labels(path: Path) -> dict[str, str]:
 
 
 def get_stem(file: str) -> str:
-    """A file's name without folder, and without the suffix if that is one of images."""
+    """Return a file's name without folder, and without the suffix of an image."""
     name = PurePosixPath(file)
     return name.stem if name.suffix.lower() in SUFFIXES else name.name
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Neither does it name an image of the set, nor has it a label."""
+    """Return whether a line has words without digits, so neither an image nor a label."""
     return len(fields) > 1 and not any(character.isdecimal() for character in "".join(fields))
 
 

@@ -67,9 +67,9 @@ def read_images(
     Args:
         paths: image files; None while nothing arrives.
         load: reads a file.
-        ahead: files to read ahead.
-        limit: images after which to stop.
-        retry: is asked about every unreadable file; true if it will arrive again.
+        read_ahead: number of files to read ahead.
+        limit: number of images after which to stop.
+        retry: returns whether an unreadable file will arrive again.
     """
     pending: deque[tuple[str, float, Future[Pixels]]] = deque()
     yielded = 0

@@ -1,4 +1,4 @@
-"""A folder that images are written into while they are predicted."""
+"""A watched folder, into which images are written while they are predicted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from ...data.images import is_image_name
 from ...engine.errors import InputError
 
-PATIENCE = 10.0  # seconds that an unreadable file is left unchanged until it is given up
-TICK = 0.1  # seconds at most between two ticks
+PATIENCE = 10.0  # seconds without a change after which an unreadable file is given up
+TICK = 0.1  # longest time between two ticks, in seconds
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class _Pending:
 
     Attributes:
         signature: time of modification in ns, and size in bytes, as last seen.
-        changed: when that was first seen.
-        due: when to take it, if it is still the same then.
+        changed: time at which this signature was first seen.
+        due: time at which to yield the file, if it has not changed until then.
     """
 
     signature: tuple[int, int]
@@ -35,12 +35,12 @@ class _Pending:
 class Watch:
     """The image files below a folder, each once, as soon as it is complete.
 
-    Iterating gives paths, and None (a tick) at least every `TICK` seconds while there is nothing new. A file
-    is taken when two looks in a row find it unchanged; those of one look in the order of modification time,
-    then of name. If it cannot be read even so (`retry`), it is taken again when it has changed, and a last
-    time after `PATIENCE` seconds without a change. Files are told apart by name: one that is overwritten
-    after it was read is not taken again, unless a look found it gone. Names count as in `list_images`: by
-    suffix, without hidden ones; links to folders are not followed.
+    Iterating yields paths, and None (a tick) at least every `TICK` seconds while there is nothing new. A
+    file is yielded when two scans in a row find it unchanged; files of one scan come in the order of
+    modification time, then of name. If a file cannot be read (`retry`), it is yielded again when it has
+    changed, and a last time after `PATIENCE` seconds without a change. Files are identified by name: a file
+    that is overwritten after it was read is not yielded again, unless a scan has found it missing. Names
+    count as in `list_images`: by suffix, without hidden ones; links to folders are not followed.
 
     An instance belongs to one thread, and is iterated once.
     """
@@ -55,36 +55,36 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Looks at what is there now.
+        """Scan the folder for the first time.
 
         Args:
-            folder: where images appear.
-            poll: seconds from one look to the next, at least.
-            new_only: leave out files that are there now.
-            idle_exit: end when no file has appeared or changed for so many seconds; None is never.
-            clock: gives seconds.
-            sleep: waits for seconds.
+            folder: folder in which images appear.
+            poll: shortest time between two scans, in seconds.
+            new_only: ignore files that exist now.
+            idle_exit: seconds without a new or changed file after which to end; None is never.
+            clock: returns the time in seconds.
+            sleep: waits for a number of seconds.
 
         Raises:
             InputError: the folder, or a folder in it, cannot be read.
         """
         self._folder = os.fspath(folder)
         self._poll, self._idle_exit, self._clock, self._sleep = poll, idle_exit, clock, sleep
-        old = list(_image_files(self._folder, strict=True))
-        self._files: dict[str, _Pending | None] = dict.fromkeys(old) if new_only else {}  # None: taken
-        self._taken: dict[str, _Pending] = {}  # at the last look
+        existing = list(_list_image_files(self._folder, strict=True))
+        self._files: dict[str, _Pending | None] = dict.fromkeys(existing) if new_only else {}  # None: yielded
+        self._last_yielded: dict[str, _Pending] = {}  # by the last scan
         self._ending = False
 
     def __iter__(self) -> Iterator[str | None]:
-        """Looks again and again.
+        """Scan repeatedly, and yield files that are due.
 
         Raises:
-            InputError: the folder is no longer there.
+            InputError: the folder no longer exists.
         """
         active = self._clock()
         while True:
             now = self._clock()
-            changed = self._look(now)
+            changed = self._scan(now)
             ready = self._take(now)
             yield from ready
             if changed:
@@ -96,24 +96,24 @@ class Watch:
             yield from self._pause()
 
     def retry(self, path: str) -> bool:
-        """Whether a file that was taken but cannot be read is given another chance.
+        """Return whether an unreadable file will be yielded again even if it does not change.
 
-        If not, it is still taken again should it change one day.
+        If not, it is still yielded again when it changes.
         """
-        file = self._taken[path]
+        file = self._last_yielded[path]
         again = file.changed + PATIENCE
         last = self._ending or self._clock() >= again or not Path(path).exists()
         self._files[path] = replace(file, due=math.inf if last else again)
         return not last
 
-    def _look(self, now: float) -> bool:
-        """Brings `_files` up to date; whether something is new or has changed."""
+    def _scan(self, now: float) -> bool:
+        """Update `_files`; return whether a file is new or has changed."""
         before, self._files = self._files, {}
         changed = False
-        for path in _image_files(self._folder):
+        for path in _list_image_files(self._folder):
             file = before.get(path)
-            if file is not None or path not in before:  # not taken yet
-                signature = _signature(path)
+            if file is not None or path not in before:  # not yielded yet
+                signature = _read_signature(path)
                 if signature is None:
                     continue
                 if file is None or file.signature != signature:
@@ -125,14 +125,14 @@ class Watch:
         return changed
 
     def _take(self, until: float) -> list[str]:
-        """The files that are due by then, in order; they count as taken from here on."""
+        """Return the files that are due by then, in order, and mark them as yielded."""
         due = {path: file for path, file in self._files.items() if file and file.changed < until >= file.due}
         self._files.update(dict.fromkeys(due))
-        self._taken = due
+        self._last_yielded = due
         return sorted(due, key=lambda path: (due[path].signature[0], path))
 
     def _pause(self) -> Iterator[None]:
-        """Ticks until the next look."""
+        """Yield ticks until the next scan."""
         end = self._clock() + self._poll
         yield None
         while (left := end - self._clock()) > 0:
@@ -140,8 +140,8 @@ class Watch:
             yield None
 
 
-def _image_files(root: str, strict: bool = False) -> Iterator[str]:
-    """Paths of the image files below a folder, in no order; what vanishes meanwhile is left out.
+def _list_image_files(root: str, strict: bool = False) -> Iterator[str]:
+    """Yield the image files below a folder, in no order; skip what vanishes meanwhile.
 
     Raises:
         InputError: the folder cannot be read, or when `strict`, a folder in it.
@@ -163,8 +163,8 @@ def _image_files(root: str, strict: bool = False) -> Iterator[str]:
         yield from (entry.path for entry in listed if is_image_name(entry.name))
 
 
-def _signature(path: str) -> tuple[int, int] | None:
-    """Time of modification in ns and size in bytes; None for what is no file, or is gone."""
+def _read_signature(path: str) -> tuple[int, int] | None:
+    """Return time of modification in ns and size in bytes; None if there is no such file."""
     try:
         status = Path(path).stat()
     except OSError:

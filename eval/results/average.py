@@ -1,4 +1,4 @@
-"""Averages over domains and seeds, and how far a difference can be trusted."""
+"""Averages over domains and seeds, and the uncertainty of differences between methods."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from ..datasets.corruption_names import CLEAN, IMAGENET_C
 from .outcome import DomainResult, MethodResult, Run
 
-CONFIDENCE = 1.96  # standard errors of a difference that are within the noise, at 95 %
-# The same for the mean over 2, 3, … runs, by Student's t; for more than ten as for ten.
+CONFIDENCE = 1.96  # standard errors of a difference that count as noise, at 95 %
+# The same for the mean of 2, 3, … runs, by Student's t; more than ten count as ten.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # Top-1 error of AlexNet in %, averaged over the severities: Hendrycks and Dietterich (ICLR 2019), table 1.
 ALEXNET = dict(
@@ -31,12 +31,12 @@ class MethodAverage:
 
     Attributes:
         accuracy, top5_accuracy, nll, ece: unweighted means.
-        accuracy_std, top5_accuracy_std, nll_std, ece_std: their standard deviations over seeds; None for one.
+        accuracy_std, top5_accuracy_std, nll_std, ece_std: standard deviations over seeds; None for one seed.
         gain: mean of the accuracy's differences to the first method; None for the first method.
         gain_error: standard error of the gain, or None.
         gain_is_noise: 0 is within `CONFIDENCE` standard errors of the gain; None for the first method.
         mce: mean corruption error in %, or None where `mean_corruption_error` is not defined.
-        forwards_per_batch, images_per_second, peak_bytes, guarded: cost over all that was processed.
+        forwards_per_batch, images_per_second, peak_bytes, guarded: cost over all processed images.
     """
 
     accuracy: float
@@ -69,65 +69,69 @@ class MethodAverage:
 def averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
     """Average the rates of each method over the corruptions, then over seeds, and add up its cost.
 
-    Clean images, and a domain or run that was interrupted, do not enter, unless there is nothing else. Of
-    several interrupted runs only those do that have the same domains.
+    Clean images and interrupted domains and runs do not count, unless there is nothing else. Of several
+    interrupted runs, only those with the same domains count.
 
     Returns:
         The average of each method by label.
     """
-    started = [run for run in runs if counted(run)]
+    started = [run for run in runs if select_counted_domains(run)]
     labels = list(started[0].traces) if started else []
-    # A run that was interrupted has other domains than the others.
+    # Means over other domains, as those of an interrupted run, cannot be compared.
     comparable = [run for run in started if run.complete] or _select_equal_domains(started)
     return {label: _average_method(comparable, label, label == labels[0]) for label in labels}
 
 
 def _select_equal_domains(runs: Sequence[Run]) -> list[Run]:
-    """The runs with the same domains as the one that has most: others have other means for that alone."""
-    compositions = [[(domain.name, domain.severity, domain.round) for domain in counted(run)] for run in runs]
+    """Return the runs with the same domains as the run that has most; means of others are not comparable."""
+    compositions = [
+        [(domain.name, domain.severity, domain.round) for domain in select_counted_domains(run)]
+        for run in runs
+    ]
     most = max(compositions, key=len, default=[])
     return [run for run, domains in zip(runs, compositions, strict=True) if domains == most]
 
 
-def counted(run: Run) -> list[DomainResult]:
-    """The domains that enter a run's averages."""
-    processed = [domain for domain in run.domains if _batches(domain.methods.values())]
+def select_counted_domains(run: Run) -> list[DomainResult]:
+    """Return the domains that count in the averages of a run."""
+    processed = [domain for domain in run.domains if _count_batches(domain.methods.values())]
     return [domain for domain in processed if domain.complete and domain.name != CLEAN] or processed
 
 
-def mean(domains: Iterable[DomainResult], label: str, rate: str) -> float:
-    """The unweighted mean of one of `RATES` of a method."""
-    return float(np.mean([rate_of(domain.methods[label], rate) for domain in domains]))
+def average_rate(domains: Iterable[DomainResult], label: str, rate: str) -> float:
+    """Return the unweighted mean over domains of one of `RATES` of a method."""
+    return float(np.mean([get_rate(domain.methods[label], rate) for domain in domains]))
 
 
-def rate_of(result: MethodResult, rate: str) -> float:
-    """One of `RATES`."""
+def get_rate(result: MethodResult, rate: str) -> float:
+    """Return one of `RATES` of a result."""
     value: float = getattr(result.tally, "mean_nll" if rate == "nll" else rate)
     return value
 
 
-def difference(domain: DomainResult, label: str) -> tuple[float, float]:
-    """By how much a method is more accurate than the first one on a domain, and the standard error of that.
+def compute_gain(domain: DomainResult, label: str) -> tuple[float, float]:
+    """Return the gain in accuracy of a method over the first one on a domain, and its standard error.
 
-    The images are the same, so only those count where one of the two was right and the other wrong (as in
-    McNemar's test). For the error, one more on either side: of few such images nothing is certain.
+    Both processed the same images, so only images count on which exactly one of them was right, as in
+    McNemar's test. The error counts one more such image on either side, as few images prove little.
     """
     images = max(1, domain.methods[label].tally.images)
-    gained, lost = domain.gained_and_lost(label)
+    gained, lost = domain.count_gained_and_lost(label)
     gain = (gained - lost) / images
     variance = (gained + lost + 2) / images - gain**2
     return gain, math.sqrt(max(0.0, variance) / images)
 
 
 def is_noise(gain: float, error: float) -> bool:
-    """Return whether a difference cannot be told from none at all."""
+    """Return whether a gain is statistically indistinguishable from 0."""
     return abs(gain) <= CONFIDENCE * error
 
 
 def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
-    """mCE in %: errors over the severities by AlexNet's, averaged over the corruptions.
+    """Return the mCE in %: errors over the severities divided by AlexNet's, averaged over corruptions.
 
-    Defined for the official 15 corruptions at all five severities, all complete and passed once; else None.
+    It is defined for the 15 official corruptions at all five severities, each complete and streamed once;
+    otherwise return None.
     """
     by_name: dict[str, dict[int, list[float]]] = {}
     for domain in (domain for run in runs for domain in run.domains):
@@ -147,8 +151,8 @@ def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
 
 
 def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAverage:
-    rates = {rate: [mean(counted(run), label, rate) for run in runs] for rate in RATES}
-    gain, error = _gain(runs, label)
+    rates = {rate: [average_rate(select_counted_domains(run), label, rate) for run in runs] for rate in RATES}
+    gain, error = _average_gain(runs, label)
     results = [domain.methods[label] for run in runs for domain in run.domains]
     seconds = sum(result.seconds for result in results)
     return MethodAverage(
@@ -156,48 +160,48 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         top5_accuracy=float(np.mean(rates["top5_accuracy"])),
         nll=float(np.mean(rates["nll"])),
         ece=float(np.mean(rates["ece"])),
-        accuracy_std=spread(rates["accuracy"]),
-        top5_accuracy_std=spread(rates["top5_accuracy"]),
-        nll_std=spread(rates["nll"]),
-        ece_std=spread(rates["ece"]),
+        accuracy_std=compute_spread(rates["accuracy"]),
+        top5_accuracy_std=compute_spread(rates["top5_accuracy"]),
+        nll_std=compute_spread(rates["nll"]),
+        ece_std=compute_spread(rates["ece"]),
         gain=None if first else gain,
         gain_error=None if first else error,
         gain_is_noise=None if first else is_noise(gain, error),
         mce=mean_corruption_error(runs, label),
-        forwards_per_batch=sum(result.forwards for result in results) / _batches(results),
+        forwards_per_batch=sum(result.forwards for result in results) / _count_batches(results),
         images_per_second=sum(result.tally.images for result in results) / seconds if seconds else 0.0,
         peak_bytes=max(result.peak_bytes for result in results),
         guarded=sum(result.guarded for result in results),
     )
 
 
-def _gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
-    """Mean over runs of the mean difference over domains, and the larger of two estimates of its error.
+def _average_gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
+    """Return the mean gain over domains and runs, and the larger of two estimates of its error.
 
-    One comes from the images that both methods do not share, as if those of different corruptions were
-    independent and those of other severities, rounds and (where they are) seeds the same; the other from
-    the spread over seeds, as large as Student's t makes it.
+    The first estimate comes from the images on which the methods differ. It treats images of different
+    corruptions as independent, and those of other severities, rounds and seeds with the same images as
+    identical. The second is the spread over seeds, widened by Student's t.
     """
     gains, errors = [], []
     for run in runs:
         by_name: dict[str, list[tuple[float, float]]] = {}
-        for domain in counted(run):
-            by_name.setdefault(domain.name, []).append(difference(domain, label))
+        for domain in select_counted_domains(run):
+            by_name.setdefault(domain.name, []).append(compute_gain(domain, label))
         pairs = [pair for differences in by_name.values() for pair in differences]
         gains.append(float(np.mean([gain for gain, _ in pairs])))
         together = [sum(error for _, error in differences) for differences in by_name.values()]
         errors.append(math.sqrt(sum(error**2 for error in together)) / len(pairs))
-    choices = {tuple(domain.ids_sha256 for domain in counted(run)) for run in runs}
+    choices = {tuple(domain.ids_sha256 for domain in select_counted_domains(run)) for run in runs}
     by_images = float(np.mean(errors)) / math.sqrt(len(choices))
-    by_seeds = (spread(gains) or 0.0) / math.sqrt(len(gains))
+    by_seeds = (compute_spread(gains) or 0.0) / math.sqrt(len(gains))
     by_seeds *= STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] / CONFIDENCE if by_seeds else 1
     return float(np.mean(gains)), max(by_images, by_seeds)
 
 
-def spread(values: Sequence[float]) -> float | None:
-    """The standard deviation over seeds, unbiased; None for a single one."""
+def compute_spread(values: Sequence[float]) -> float | None:
+    """Return the unbiased standard deviation over seeds; None for a single one."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _batches(results: Iterable[MethodResult]) -> float:
+def _count_batches(results: Iterable[MethodResult]) -> float:
     return sum(result.batches for result in results)

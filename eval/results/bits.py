@@ -1,4 +1,4 @@
-"""Yes or no for each of many images, one bit each, appended batch by batch."""
+"""Flags of images, stored in one bit each and appended batch by batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 
 class Bits:
-    """A row of yes and no.
-
-    Two of them are equal if they say the same.
-    """
+    """A growing sequence of flags; two are equal if all their flags are."""
 
     def __init__(self, flags: NDArray[np.bool_] | Sequence[bool] = ()) -> None:
         self._packed = bytearray()
@@ -30,27 +27,27 @@ class Bits:
         return f"Bits({self.array().sum()} of {len(self)})"
 
     def append(self, flags: NDArray[np.bool_]) -> None:
-        """Adds `flags` `[N]` at the end."""
+        """Append `flags` `[N]`."""
         full_bytes = self._count // 8  # bytes that are full
         last_bits = self.array(full_bytes * 8)
         self._packed[full_bytes:] = np.packbits(np.concatenate([last_bits, flags])).tobytes()
         self._count += len(flags)
 
     def array(self, start: int = 0) -> NDArray[np.bool_]:
-        """All of them from a multiple of eight on, bool `[N]`."""
+        """Return the flags from `start` on, a multiple of eight, bool `[N]`."""
         packed = np.frombuffer(bytes(self._packed[start // 8 :]), np.uint8)
         return np.unpackbits(packed, count=self._count - start).astype(bool)
 
     def to_json(self) -> str:
-        """The bits in order, eight to a byte with the first one highest, the bytes as base64."""
+        """Return the bits as base64: eight to a byte in order, the first one highest."""
         return base64.b64encode(self._packed).decode()
 
     @staticmethod
     def from_json(text: str, count: int) -> Bits:
-        """`count` bits from their text.
+        """Return `count` bits from their text.
 
         Raises:
-            ValueError: it is the text of more or of less, or no such text.
+            ValueError: the text is not base64, or holds more or fewer bits.
         """
         packed = base64.b64decode(text, validate=True)
         if len(packed) != -(-count // 8):

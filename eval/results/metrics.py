@@ -1,4 +1,4 @@
-"""Accuracy, likelihood and calibration, counted batch by batch in constant memory."""
+"""Accuracy, likelihood and calibration, accumulated batch by batch in constant memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,12 @@ class Tally:
     bin_correct: NDArray[np.float64] = field(default_factory=_zeros)
 
     def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Counts a batch, `logits` `[N, K]`, `labels` `[N]` indices into K; which are right, `[N]`."""
+        """Count a batch, and return which images are right, `[N]`.
+
+        Args:
+            logits: `[N, K]`.
+            labels: `[N]`, indices into K.
+        """
         ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         correct: NDArray[np.bool_] = ranked[:, 0] == labels
         self.images += len(labels)
@@ -54,7 +59,7 @@ class Tally:
         return correct
 
     def add_confidences(self, confidence: FloatArray, correct: NDArray[np.bool_]) -> None:
-        """Counts calibration only: `confidence` `[N]` in (0, 1], `correct` `[N]`."""
+        """Count only for calibration: `confidence` `[N]` in (0, 1], `correct` `[N]`."""
         bins = np.searchsorted(_EDGES[1:-1], confidence, side="left")
         self.bin_images += np.bincount(bins, minlength=ECE_BINS)
         self.bin_confidence += np.bincount(bins, weights=confidence, minlength=ECE_BINS)
@@ -82,7 +87,7 @@ class Tally:
         return float(np.abs(self.bin_confidence - self.bin_correct).sum() / total) if total else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The counts, and the rates that follow from them."""
+        """Return the counts, and the rates that follow from them."""
         return {
             "images": self.images,
             "correct": self.top1,
@@ -101,7 +106,7 @@ class Tally:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Tally:
-        """The counts again, to the bit."""
+        """Return the counts of a document, equal to the bit."""
         bins = {name: np.array(values, np.float64) for name, values in content["bins"].items()}
         if any(values.shape != (ECE_BINS,) for values in bins.values()):
             raise ValueError(f"bins are not {ECE_BINS} each")

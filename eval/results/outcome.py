@@ -1,4 +1,4 @@
-"""The outcome of a run, per domain and method and along the stream; it survives JSON to the bit."""
+"""The outcome of a run per domain and method and along the stream; JSON keeps every bit of it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MethodResult:
 
     Attributes:
         tally: counts of right and wrong predictions.
-        right: whether each image was right, in the order in which they came.
+        right: flags of the images that were predicted right, in the order of the stream.
         batches: batches processed.
         forwards: forwards over a batch, summed.
         guarded: batches that the frozen network answered, because of the guard or of numbers not finite.
-        seconds: wall time spent in the method's steps; loading images is not in it.
+        seconds: wall time of the method's steps, without loading images.
         peak_bytes: largest resident memory of the process during its steps.
     """
 
@@ -44,7 +44,7 @@ class MethodResult:
         return self.tally.images / self.seconds if self.seconds else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """All counts, the rates that follow from them, and which images were right."""
+        """Return all counts, the rates that follow from them, and the flags of right images."""
         return {
             **self.tally.to_json(),
             "right": self.right.to_json(),
@@ -54,7 +54,7 @@ class MethodResult:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> MethodResult:
-        """The same again."""
+        """Return the result of a document that `to_json` has made."""
         tally, right = Tally.from_json(content), Bits.from_json(content["right"], content["images"])
         return MethodResult(tally, right, **{name: content[name] for name in _COUNTS})
 
@@ -64,7 +64,7 @@ _COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
 
 @dataclass
 class DomainResult:
-    """All methods on one domain.
+    """The outcome of all methods on one domain.
 
     Attributes:
         name: name of the domain.
@@ -104,10 +104,10 @@ class DomainResult:
             return ""
         return f"{self.available_images:,} of {self.official_images:,} official images"
 
-    def gained_and_lost(self, label: str) -> tuple[int, int]:
-        """Count the images that a method got right and the first one did not, and the other way round.
+    def count_gained_and_lost(self, label: str) -> tuple[int, int]:
+        """Return the numbers of images that only this method got right, and that only the first one did.
 
-        Counted over the images that both have seen: an interruption can leave one of them a batch ahead.
+        Only images that both have processed count: an interruption can leave one of them a batch ahead.
         """
         first, other = next(iter(self.methods.values())).right.array(), self.methods[label].right.array()
         both = min(len(first), len(other))
@@ -115,17 +115,17 @@ class DomainResult:
         return int((other & ~first).sum()), int((first & ~other).sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, methods last."""
+        """Return everything, methods last."""
         facts = {name: value for name, value in vars(self).items() if name != "methods"}
         methods = {}
         for label, result in self.methods.items():
-            gained, lost = self.gained_and_lost(label)
+            gained, lost = self.count_gained_and_lost(label)
             methods[label] = {**result.to_json(), "gained": gained, "lost": lost}
         return {**facts, "methods": methods}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> DomainResult:
-        """The same again."""
+        """Return the result of a document that `to_json` has made."""
         methods = {label: MethodResult.from_json(result) for label, result in content["methods"].items()}
         return DomainResult(**{**content, "methods": methods})
 
@@ -135,10 +135,10 @@ class Trace:
     """The course of a method along the stream, in points of one or more batches.
 
     Attributes:
-        images: images of each point.
-        correct: right ones among them.
-        values: what the method said of itself (loss, diagnostics) on the last batch of each point, by name;
-            None where it said nothing of that.
+        images: number of images of each point.
+        correct: number of right ones among them.
+        values: loss and diagnostics of the last batch of each point, by name; None if the method did not
+            report the value.
     """
 
     images: list[int] = field(default_factory=list)
@@ -146,7 +146,7 @@ class Trace:
     values: dict[str, list[float | None]] = field(default_factory=dict)
 
     def add(self, prediction: Prediction, correct: NDArray[np.bool_], *, new: bool) -> None:
-        """Adds a batch to the last point, or begins a new one with it."""
+        """Add a batch to the last point, or begin a new point with it."""
         if new:
             self.images.append(0)
             self.correct.append(0)
@@ -164,16 +164,16 @@ class Trace:
 
 @dataclass
 class Run:
-    """One seed's way through the stream.
+    """The pass of one seed through the stream.
 
     Attributes:
-        seed: of the order, the subset, the generated corruptions and the methods.
-        domains: those that were begun.
-        traces: by label.
-        segment: segments that are complete.
-        batch: batches of the next one that are.
-        complete: the stream came to its end.
-        consistent: false while a batch is being counted; an interruption then leaves half of it.
+        seed: seed of the order, the subset, the generated corruptions and the methods.
+        domains: domains that were begun.
+        traces: traces by label of the method.
+        segment: number of complete segments.
+        batch: number of complete batches of the next segment.
+        complete: the stream is finished.
+        consistent: false while a batch is being counted; an interruption would then leave half of it.
     """
 
     seed: int
@@ -186,11 +186,11 @@ class Run:
 
     @property
     def images(self) -> int:
-        """Images that were seen."""
+        """Number of processed images."""
         return sum(next(iter(domain.methods.values())).tally.images for domain in self.domains)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything."""
+        """Return everything."""
         return {
             **vars(self),
             "domains": [domain.to_json() for domain in self.domains],
@@ -199,7 +199,7 @@ class Run:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Run:
-        """The same again."""
+        """Return the run of a document that `to_json` has made."""
         return Run(
             **{
                 **content,

@@ -22,30 +22,30 @@ SCHEMA = 4
 
 @dataclass(frozen=True)
 class Saved:
-    """The states of a run's methods as they were saved.
+    """Saved states of the methods of a run.
 
     Attributes:
-        path: the file.
-        arrays: of all states, by name.
+        path: path of the file.
+        arrays: arrays of all states, by name.
     """
 
     path: Path
     arrays: dict[str, NDArray[Any]]
 
 
-def path_of(results: Path) -> Path:
-    """Where the progress of the run lies whose results go to this file."""
+def get_path(results: Path) -> Path:
+    """Return the path for the progress of a run, given the path of its results."""
     return results.with_suffix(".progress.npz")
 
 
 def save(path: Path, key: Mapping[str, Any], runs: Sequence[Run], adapters: Mapping[str, Adapter]) -> None:
-    """Writes runs, the last of which is going on, and the states of its methods.
+    """Write runs, the last of which is unfinished, and the states of its methods.
 
     Args:
-        path: the file.
+        path: path of the file.
         key: JSON values that must agree when the run is continued.
         runs: one per seed that was begun.
-        adapters: by label, in the state that the last run is at.
+        adapters: adapters of the last run by label, in their current state.
 
     Raises:
         OutputError: the file cannot be written; an older one is left as it was.
@@ -62,7 +62,7 @@ def save(path: Path, key: Mapping[str, Any], runs: Sequence[Run], adapters: Mapp
 
 
 def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
-    """Runs that were saved, and the states of the last one's methods.
+    """Return the saved runs, and the states of the methods of the last one.
 
     Raises:
         StateError: the file is damaged, or belongs to a run with another key.
@@ -83,17 +83,17 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
     if differing:
         raise StateError(
             f"{path} is the progress of another run: "
-            f"{'; '.join(_difference(name, now, saved_key) for name in differing)}. "
+            f"{'; '.join(_describe_difference(name, now, saved_key) for name in differing)}. "
             "Give the same options as then, or start without --resume"
         )
     return runs, Saved(path, arrays)
 
 
 def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
-    """Brings adapters to the point that was saved.
+    """Restore the saved states of adapters.
 
     Raises:
-        StateError: a state is not that of the method.
+        StateError: a saved state does not belong to the method.
     """
     for index, adapter in enumerate(adapters.values()):
         template = adapter.initial_state()
@@ -101,9 +101,9 @@ def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:
         adapter.restore(state)
 
 
-def _difference(name: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Describe the difference in one entry of the keys; of dictionaries only the entries that differ."""
-    now, then = expected.get(name), found.get(name)
+def _describe_difference(name: str, current: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
+    """Describe the difference in one entry of the keys; of dictionaries, name only entries that differ."""
+    now, then = current.get(name), saved.get(name)
     if isinstance(now, dict) and isinstance(then, dict):
         names = [entry for entry in {**now, **then} if now.get(entry) != then.get(entry)]
         now, then = ({entry: side.get(entry) for entry in names} for side in (now, then))

@@ -1,4 +1,4 @@
-"""One picture of a run: accuracy per domain and method. Needs matplotlib (`fozo[report]`)."""
+"""Picture of a run: accuracy per domain and method. Needs matplotlib (`fozo[report]`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from ...engine.errors import InputError
 from ...engine.files import write_atomic
-from .average import averages, mean
+from .average import average_rate, averages
 from .outcome import Run
 
 # The first is usually no_adapt, the line to beat: grey. The others can be told apart without colour vision.
@@ -17,7 +17,7 @@ _COLOURS = ("#9aa0a6", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#
 
 
 def save_plot(path: Path, runs: Sequence[Run], title: str) -> None:
-    """Draws grouped bars and writes a PNG, atomically; bars are means over seeds, severities and rounds.
+    """Write a PNG with grouped bars, atomically; bars are means over seeds, severities and rounds.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -46,12 +46,12 @@ def save_plot(path: Path, runs: Sequence[Run], title: str) -> None:
 
 
 def _draw_bars(axes: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
-    """A group of bars per domain and one for the average, a bar per method."""
+    """Draw a group of bars per domain and one for the average, with a bar per method."""
     by_label = averages(runs)
     width = 0.8 / max(1, len(by_label))
     results = [[d for run in runs for d in run.domains if d.name == name] for name in names]
     for number, (label, average) in enumerate(by_label.items()):
-        rates = [*(mean(domains, label, "accuracy") for domains in results), average.accuracy]
+        rates = [*(average_rate(domains, label, "accuracy") for domains in results), average.accuracy]
         heights = [100 * rate for rate in rates]
         offset = (number - (len(by_label) - 1) / 2) * width
         positions = [index + offset for index in range(len(heights))]

@@ -33,18 +33,18 @@ SCHEMA = 4
 
 @dataclass
 class Results:
-    """A run of several methods under one protocol, and what it was made with.
+    """Results of several methods under one protocol, with their provenance.
 
     Attributes:
-        protocol: how images were streamed.
+        protocol: protocol of the stream.
         bundle: `path`, `sha256` of the manifest, `model`, `precision`, `graph_sha256`, `source`.
         engine: `provider`, `workers`, `micro_batch`.
-        methods: by label: `method`, `forwards_per_batch`, all `options`.
-        versions: of fozo and what it stands on.
+        methods: `method`, `forwards_per_batch` and all `options`, by label.
+        versions: versions of fozo, Python and the packages that compute.
         machine: system, architecture, processors.
         runs: one per seed that was begun.
-        created: when this was written, UTC.
-        key_sha256: hash of all that decides on the results, for `--resume`.
+        created: time of writing, UTC.
+        key_sha256: hash of everything that determines the results, for `--resume`.
     """
 
     protocol: Protocol
@@ -63,7 +63,7 @@ class Results:
         return len(self.runs) == len(self.protocol.seeds) and all(run.complete for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
-        """The document, with the averages that follow from the runs."""
+        """Return the document, with the averages that follow from the runs."""
         return {
             "schema": SCHEMA,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -76,7 +76,7 @@ class Results:
         }
 
     def save(self, path: Path) -> None:
-        """Writes the document, atomically.
+        """Write the document, atomically.
 
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
@@ -97,14 +97,14 @@ def _on_one_line(match: re.Match[str]) -> str:
 def of_run(
     run: Run, adapters: Mapping[str, Adapter], bundle: Bundle, dataset: str, precision: str = "fp32"
 ) -> Results:
-    """Results of `fozo.eval.streaming.runner.evaluate`, such as can be saved.
+    """Return the results of `fozo.evaluation.evaluate`, which can be saved.
 
     Args:
-        run: what it gave.
-        adapters: what it was given.
-        bundle: what their networks were opened from.
-        dataset: what to call the data.
-        precision: which graph of the bundle they run.
+        run: the run that `evaluate` returned.
+        adapters: the adapters that `evaluate` was given.
+        bundle: bundle of their networks.
+        dataset: name of the data.
+        precision: name of the graph that they run.
 
     Raises:
         BundleError: the bundle has no such graph, or is damaged.
@@ -112,7 +112,7 @@ def of_run(
     """
     network = _network_of_all(run, adapters)
     info, classes = bundle.info(precision), network.info.classes
-    # Of a network for some of the classes it cannot be told which graph it runs.
+    # A network that is restricted to some classes does not tell which graph it runs.
     if network.info.name != info.name or (classes == info.classes and network.info.identity != info.identity):
         raise InputError(
             f"expected adapters on the {precision} graph of {bundle.path}, found others; give the bundle and "
@@ -132,7 +132,7 @@ def of_run(
 
 
 def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
-    """The network of a run's adapters, or of several that are alike the first."""
+    """Return the network of a run's adapters, after checking that all run the same graph."""
     if list(adapters) != list(run.traces):
         raise InputError(
             f"expected the adapters of the run, {', '.join(run.traces)}, found {', '.join(adapters)}; give "
@@ -154,7 +154,7 @@ def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
 
 
 def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
-    """The facts of `Results` about bundle, engine, versions and machine."""
+    """Return the fields of `Results` about bundle, engine, versions and machine."""
     source = bundle.manifest.source.get(precision)
     cpu = read_cpu_features()
     return {
@@ -195,7 +195,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
-    """The facts of `Results` about the methods."""
+    """Return the field of `Results` about the methods."""
     return {
         label: {
             "method": adapter.method.name,
@@ -207,10 +207,10 @@ def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
 
 
 def read(path: Path) -> Results:
-    """Results from a file that `Results.save` wrote.
+    """Read a file that `Results.save` wrote.
 
     Raises:
-        InputError: it cannot be read, or is something else.
+        InputError: the file cannot be read, or holds no results of this schema.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ def read(path: Path) -> Results:
 
 
 def from_json(content: Mapping[str, Any]) -> Results:
-    """Results from their document; raises what dictionaries and constructors raise if it is not one."""
+    """Return results from their document; damaged ones raise errors of dictionaries and constructors."""
     protocol = dict(content["protocol"])
     for name in ("severities", "seeds"):
         protocol[name] = tuple(protocol[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..protocol import Protocol
-from .average import MethodAverage, averages, difference, is_noise
+from .average import MethodAverage, averages, compute_gain, is_noise
 from .outcome import DomainResult, Run
 
 _NAME = 20
@@ -24,44 +24,44 @@ _COLUMNS = (
 )
 
 
-def header(labels: Sequence[str]) -> str:
-    """The line above the rows of `row`."""
+def format_header(labels: Sequence[str]) -> str:
+    """Return the line above the rows of `format_row`."""
     return "top-1 accuracy, %".ljust(_NAME) + "".join(_cell(label, label) for label in labels)
 
 
-def row(domain: DomainResult, protocol: Protocol) -> str:
-    """One domain: accuracy of each method, in percent.
+def format_row(domain: DomainResult, protocol: Protocol) -> str:
+    """Return the row of a domain: accuracy of each method, in percent.
 
-    The best one has a `*`, and a `~` stands behind what differs from the first method by no more than noise.
+    `*` marks the best method, and `~` methods that are statistically indistinguishable from the first.
     """
     accuracies = {label: result.tally.accuracy for label, result in domain.methods.items()}
     best, first = max(accuracies.values()), next(iter(accuracies))
     cells = []
     for label, value in accuracies.items():
-        noise = label != first and is_noise(*difference(domain, label))
+        noise = label != first and is_noise(*compute_gain(domain, label))
         star = value == best and len(accuracies) > 1
-        cells.append(_cell(label, f"{100 * value:.1f}{marks(best=star, noise=noise)}"))
+        cells.append(_cell(label, f"{100 * value:.1f}{format_marks(best=star, noise=noise)}"))
     images = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {images} images)"
     note += f"  ({domain.count_deviation})" if domain.count_deviation else ""
-    return name_of(domain, protocol).ljust(_NAME) + "".join(cells) + note
+    return format_domain_name(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 
-def marks(*, best: bool, noise: bool) -> str:
+def format_marks(*, best: bool, noise: bool) -> str:
     """Return the marks behind an accuracy: always two characters, so that columns stay aligned."""
     return f"{'*' if best else ' '}{'~' if noise else ' '}"
 
 
-def name_of(domain: DomainResult, protocol: Protocol) -> str:
-    """A domain's name, with severity and round where there are several."""
+def format_domain_name(domain: DomainResult, protocol: Protocol) -> str:
+    """Return a domain's name, with severity and round if there are several."""
     severity = f" {domain.severity}" if domain.severity and len(protocol.severities) > 1 else ""
     return f"{domain.name}{severity}{f' #{domain.round}' if protocol.rounds > 1 else ''}"
 
 
-def summary(runs: Sequence[Run]) -> str:
-    """A table of all methods: rates averaged over the domains, cost over everything that was seen.
+def format_summary(runs: Sequence[Run]) -> str:
+    """Return a table of all methods: rates averaged over the domains, cost over all processed images.
 
-    Columns that say nothing (no guard stepped in, no mean corruption error) are left out.
+    Columns without information (no guarded batch, no mean corruption error) are left out.
     """
     by_label = averages(runs)
     width = max(map(len, by_label), default=0) + 2
@@ -78,7 +78,9 @@ def summary(runs: Sequence[Run]) -> str:
         )
         lines.append(label.ljust(width) + "".join(cells))
     first = next(iter(by_label), "")
-    lines.append(f"* best, ~ no more than noise away from {first} (95 %)" if len(by_label) > 1 else "")
+    lines.append(
+        f"* best, ~ statistically indistinguishable from {first} (95 %)" if len(by_label) > 1 else ""
+    )
     return "\n".join(lines).rstrip()
 
 

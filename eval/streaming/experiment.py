@@ -1,4 +1,4 @@
-"""An evaluation put together: bundle, methods, data and protocol; it runs, saves itself, and continues."""
+"""An evaluation of methods on a bundle and its data, which can be saved and continued."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..results import results_file as results
 from ..results.outcome import Run, Trace
 from .runner import advance
 from .spec import EvaluationSpec
-from .stream import Integers, segments
+from .stream import Integers, plan_segments
 
 DEFAULT_ROUNDS = 10  # ZOA's long protocol
 
@@ -35,14 +35,14 @@ class Experiment:
     """A run of several methods over the streams of one or several seeds.
 
     Attributes:
-        bundle, precision, network: what is adapted.
-        methods: by label.
-        protocol: how images are streamed.
-        domains: gives the data for a seed, in the order of the stream.
-        columns: for each class of the bundle, its column in the logits, or None if they are the same.
+        bundle, precision, network: the adapted model.
+        methods: methods by label.
+        protocol: protocol of the stream.
+        domains: returns the domains of a seed, in the order of the stream.
+        columns: column in the logits of each class of the bundle; None if they are the same.
         deviations: sentences on how the data differs from the official data set.
         runs: one per seed that was begun.
-        adapters: of the run that is going on, by label.
+        adapters: adapters of the current run, by label.
     """
 
     bundle: Bundle
@@ -58,18 +58,18 @@ class Experiment:
     _saved: progress.Saved | None = None
 
     def __post_init__(self) -> None:
-        """Open the data of the first seed and every method on this bundle, so that errors come first."""
+        """Open the data of the first seed and every method, so that errors occur before the work."""
         self._first = self.domains(self.protocol.seeds[0])
         self.adapters = self._adapters(self.protocol.seeds[0])
 
     @property
     def images(self) -> int:
-        """Images in all streams together."""
-        return sum(map(len, segments(self._first, self.protocol, 0))) * len(self.protocol.seeds)
+        """Number of images in all streams together."""
+        return sum(map(len, plan_segments(self._first, self.protocol, 0))) * len(self.protocol.seeds)
 
     @property
     def processed_images(self) -> int:
-        """Images that were processed so far."""
+        """Number of images that were processed so far."""
         return sum(run.images for run in self.runs)
 
     @property
@@ -84,7 +84,7 @@ class Experiment:
         )
 
     def run(self) -> Iterator[int]:
-        """Runs from where it is to the end; yields the number of images after every batch."""
+        """Run from the current position to the end; yield the number of images after every batch."""
         for number, seed in enumerate(self.protocol.seeds):
             domains = self._first if not number else self.domains(seed)
             if number >= len(self.runs):
@@ -96,13 +96,13 @@ class Experiment:
                 self.adapters = self._adapters(seed)
                 progress.resume(self.adapters, self._saved)
                 self._saved = None
-            stream = segments(domains, self.protocol, seed)
+            stream = plan_segments(domains, self.protocol, seed)
             yield from advance(
                 self.runs[number], stream, self.adapters, self.protocol.batch_size, self.columns
             )
 
     def save_progress(self, path: Path) -> None:
-        """Writes a point from which `resume` continues; where there is none, what is there already stays.
+        """Write a point from which `resume` continues; without one, leave an existing file as it is.
 
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
@@ -111,10 +111,10 @@ class Experiment:
             progress.save(path, self.key, self.runs, self.adapters)
 
     def resume(self, path: Path) -> None:
-        """Takes up what `save_progress` wrote; results will be those of a run without interruption.
+        """Restore what `save_progress` wrote; results will be those of a run without interruption.
 
         Raises:
-            StateError: it is damaged, or of another run.
+            StateError: the file is damaged, or of another run.
         """
         self.runs, self._saved = progress.load(path, self.key)
 
@@ -144,10 +144,10 @@ class Experiment:
 
 
 def prepare(spec: EvaluationSpec) -> Experiment:
-    """Open and check everything, so that what can fail fails before the work begins.
+    """Open and check everything, so that errors occur before the work begins.
 
     Raises:
-        FozoError: anything that cannot be used, with what to do about it.
+        FozoError: something cannot be used; the message says what to do about it.
     """
     methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle)
     label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)

@@ -1,4 +1,4 @@
-"""Streams images through several methods at once, batch by batch, so that they are compared side by side."""
+"""Streams of images through several methods side by side, batch by batch."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def advance(
     batch_size: int,
     columns: Integers | None = None,
 ) -> Iterator[int]:
-    """Continues a run from where it is to its end; yields the number of images after every batch.
+    """Continue a run to its end; yield the number of images after every batch.
 
-    Every batch is loaded once and given to each method in turn; a method sees the stream as if it were
-    alone. After any batch the run and the adapters' states together are a point from which another process
-    can go on with the same results.
+    Every batch is loaded once and given to each method in turn. A method is not affected by the others. After
+    any batch, another process can continue with the run and the states of the adapters, and get the same
+    results.
 
     Args:
-        run: how far it came, filled in place. Its last domains are those of the segment that is running.
-        segments: the whole stream.
-        adapters: one per label, all with their own state, as it was when the run came there.
+        run: the run so far, filled in place. Its last domains are those of the current segment.
+        segments: all segments of the stream.
+        adapters: one per label, each in its state at this point of the run.
         batch_size: images per batch.
-        columns: for each label of the data, its column in the logits; None if they are the same.
+        columns: column in the logits of each label of the data; None if they are the same.
     """
     while run.segment < len(segments):
         segment = segments[run.segment]
@@ -63,7 +63,7 @@ def advance(
 
 
 def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray, Integers]]) -> Run:
-    """Streams any batches through several methods; nothing is forgotten before or in between.
+    """Stream any batches through several methods, without resetting them.
 
     Args:
         adapters: one per label, all on networks with the same classes.
@@ -71,10 +71,10 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
 
     Returns:
         A run with one domain, named `stream`, and the seed of the first adapter. As its images have no
-        identifiers, their hash is of pixels and labels. `results.of_run` makes a file of it.
+        identifiers, their hash is of pixels and labels. `results_of_run` makes a file of it.
 
     Raises:
-        InputError: labels are not one integer per image, or no column of the logits; or nothing came.
+        InputError: labels are not one integer per image, or no column of the logits; or there is no batch.
     """
     first, begin = next(iter(adapters.values())), time.perf_counter()
     domain = DomainResult("stream", {label: MethodResult() for label in adapters})
@@ -95,7 +95,7 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
 
 
 def _check_labels(labels: Any, images: ImageArray, adapter: Adapter) -> Integers:
-    """Labels as `[N]` integers; what is wrong with them is said before anything is learnt."""
+    """Return labels as `[N]` integers, after checking them before any method adapts."""
     array, classes = np.asarray(labels), adapter.network.info.classes
     if array.dtype.kind not in "iu" or array.shape != images.shape[:1]:
         raise InputError(
@@ -139,8 +139,8 @@ def _end(run: Run, current: Sequence[DomainResult], segments: int) -> None:
 def _step(
     run: Run, adapters: Mapping[str, Adapter], batch: Batch, current: Sequence[DomainResult], stride: int
 ) -> None:
-    """Every method's step on a batch, whose labels are columns of the logits, and what it came to."""
-    stepped = _predictions(adapters, batch.images, run.batch)
+    """Make every method's step on a batch, whose labels are columns of the logits, and count its outcome."""
+    stepped = _predict(adapters, batch.images, run.batch)
     run.consistent = False
     for label, (prediction, seconds, peak) in stepped.items():
         results = [domain.methods[label] for domain in current]
@@ -150,10 +150,10 @@ def _step(
     run.consistent = True
 
 
-def _predictions(
+def _predict(
     adapters: Mapping[str, Adapter], images: ImageArray, index: int
 ) -> dict[str, tuple[Prediction, float, int]]:
-    """Every method's step, its seconds and its peak of memory: all of them, or none if one is interrupted."""
+    """Make all steps, or none if one is interrupted; return prediction, seconds and peak memory of each."""
     before = {label: adapter.snapshot() for label, adapter in adapters.items()}
     try:
         return {label: _time_step(adapters[label], images) for label in _rotate_labels(list(adapters), index)}
@@ -170,7 +170,7 @@ def _rotate_labels(labels: list[str], index: int) -> list[str]:
 
 
 def _time_step(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
-    """A step, its seconds, and the largest resident memory meanwhile."""
+    """Make a step; return the prediction, its seconds, and the peak of resident memory."""
     reset_peak()
     begin = time.perf_counter()
     prediction = adapter.step(images)
@@ -180,13 +180,13 @@ def _time_step(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float,
 def _count(
     results: Sequence[MethodResult], batch: Batch, prediction: Prediction, seconds: float, peak: int
 ) -> NDArray[np.bool_]:
-    """Adds a step to the results of the domains that its images belong to; which images it got right."""
+    """Add a step to the results of the domains of its images; return which images are right."""
     correct = np.zeros(len(batch.labels), bool)
     for index in np.unique(batch.members):
         result, here = results[index], batch.members == index
         correct[here] = result.tally.add(prediction.logits[here], batch.labels[here])
         result.right.append(correct[here])
-        share = 1 if here.all() else float(here.mean())  # of the step's cost; whole numbers stay such
+        share = 1 if here.all() else float(here.mean())  # of the step's cost; 1 stays an integer
         result.batches += share
         result.forwards += share * prediction.forwards
         result.guarded += share * prediction.frozen

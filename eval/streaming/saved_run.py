@@ -16,7 +16,7 @@ OnDomain = Callable[[int, DomainResult], None]
 
 
 class Start(Enum):
-    """Where a run starts."""
+    """Starting point of a run."""
 
     BEGINNING = "beginning"
     NOTHING_SAVED = "nothing to continue"
@@ -28,20 +28,20 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
     """Restore what an earlier run has saved, or refuse to lose it.
 
     Args:
-        experiment: what to run; results that were saved before are put into it.
+        experiment: the experiment to run; receives results that were saved before.
         out: the results file.
         resume: continue an interrupted run.
         overwrite: discard an interrupted run.
 
     Returns:
-        Where the experiment is now. There is nothing left to do for a run that is complete.
+        The starting point. There is nothing left to do for a complete run.
 
     Raises:
         InputError: an interrupted run is neither to be continued nor discarded, or the file holds results of
             another run.
         StateError: the progress is damaged, or of another run.
     """
-    progress = partial_results.path_of(out)
+    progress = partial_results.get_path(out)
     if progress.exists() and resume:
         experiment.resume(progress)
         return Start.CONTINUED
@@ -76,7 +76,7 @@ def run_and_save(
     interrupted by any error or by Ctrl-C. Progress is removed when the run is complete.
 
     Args:
-        experiment: what to run, after `start_run`.
+        experiment: the experiment to run, after `start_run`.
         out: the results file.
         save_every: seconds of work that a crash may cost.
         on_images: called with the number of images of every batch, and first with those of an earlier run.
@@ -87,7 +87,7 @@ def run_and_save(
     Raises:
         OutputError: a file cannot be written.
     """
-    progress = partial_results.path_of(out)
+    progress = partial_results.get_path(out)
     announce = _DomainReports(experiment, on_domain)
     last_save = time.monotonic()
     try:
@@ -112,7 +112,7 @@ def run_and_save(
 
 
 class _DomainReports:
-    """The domains of an experiment that were reported, so that each is reported once."""
+    """Reports of the domains of an experiment, each of them once."""
 
     def __init__(self, experiment: Experiment, on_domain: OnDomain) -> None:
         self._experiment, self._on_domain, self._count = experiment, on_domain, 0

@@ -1,4 +1,4 @@
-"""Everything that an evaluation is asked for, as one value that can be sent to another process."""
+"""The specification of an evaluation, as one value that can be sent to another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DATASET_OPTIONS = (*OPTION_FIELDS, "severities")
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """An evaluation: which methods adapt which bundle on which stream.
+    """The methods, bundle and stream of an evaluation.
 
     Attributes:
         bundle: folder of the bundle.
@@ -26,9 +26,9 @@ class EvaluationSpec:
         dataset: the data set and its location.
         setting, rounds, concentration, batch_size: as in `Protocol`; rounds None is the default.
         subset, subset_list: as for `choose_subset`.
-        classes: to predict among: those of the data set (`auto`), all of the bundle's, or those that occur.
+        classes: classes to predict among: of the data set (`auto`), all of the bundle, or `present` ones.
         seed: the first seed.
-        seeds: how many, counting up.
+        seeds: number of seeds, counting up.
         precision, provider, workers, micro_batch: as for `Network.open`.
     """
 
@@ -50,7 +50,7 @@ class EvaluationSpec:
     micro_batch: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that do nothing in this setting.
+        """Refuse options that have no effect in this setting.
 
         Raises:
             InputError: `rounds` or `concentration` is given with another setting.

@@ -1,4 +1,4 @@
-"""The order in which images arrive: a stream is a row of segments, each an order over some domains."""
+"""The order of images in a stream: a sequence of segments, each an order over some domains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Batch:
     Attributes:
         images: uint8 `[N, H, W, 3]`.
         labels: `[N]`, indices into the classes of the bundle.
-        members: `[N]`, which domain of the segment each image belongs to.
+        members: `[N]`, index of each image's domain in the segment.
     """
 
     images: NDArray[np.uint8]
@@ -36,13 +36,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the stream within which nothing is forgotten.
+    """A part of the stream within which no method is reset.
 
     Attributes:
-        domains: whose images arrive: one, or under `mixed` several.
-        order: gives the order of all their images, counted through the domains one after the other.
-        forget: methods start anew before it.
-        round: which of several passes over the domains this is, from 1.
+        domains: domains of the images: one, or under `mixed` several.
+        order: returns the order of all images, numbered through the domains one after the other.
+        forget: methods are reset before it.
+        round: number of the pass over the domains, from 1.
     """
 
     domains: tuple[Domain, ...]
@@ -54,7 +54,7 @@ class Segment:
         return sum(map(len, self.domains))
 
     def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """All batches from number `start` on; the last may be smaller."""
+        """Yield all batches from number `start` on; the last may be smaller."""
         order = self.order()[start * size :]
         ends = np.cumsum([len(domain) for domain in self.domains])
         members = np.searchsorted(ends, order, side="right")
@@ -73,10 +73,10 @@ class Segment:
                 yield Batch(images, labels[batch], members[batch])
 
 
-def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:
-    """The stream of one seed.
+def plan_segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:
+    """Return the stream of one seed.
 
-    Under `mixed` and `rounds`, clean images come once, at the end: they tell what adaptation costs.
+    Under `mixed` and `rounds`, clean images come once, at the end: they show what adaptation costs.
     """
     if protocol.setting == "mixed":
         return _mix_domains(domains, seed)
@@ -91,32 +91,34 @@ def segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[S
 
 def _mix_domains(domains: Sequence[Domain], seed: int) -> list[Segment]:
     mixed = tuple(domain for domain in domains if domain.name != CLEAN)
-    stream = [Segment(mixed, partial(shuffled, sum(map(len, mixed)), "mixed", seed), True)] if mixed else []
+    stream = (
+        [Segment(mixed, partial(shuffle_order, sum(map(len, mixed)), "mixed", seed), True)] if mixed else []
+    )
     for domain in (domain for domain in domains if domain.name == CLEAN):
-        stream.append(Segment((domain,), partial(shuffled, len(domain), domain.name, seed), not stream))
+        stream.append(Segment((domain,), partial(shuffle_order, len(domain), domain.name, seed), not stream))
     return stream
 
 
 def _order(domain: Domain, protocol: Protocol, seed: int, turn: int) -> Callable[[], Integers]:
     if protocol.setting == "label_shift":
-        return partial(by_class, domain, seed, protocol.concentration)
-    return partial(shuffled, len(domain), domain.name, seed, turn)
+        return partial(order_by_class, domain, seed, protocol.concentration)
+    return partial(shuffle_order, len(domain), domain.name, seed, turn)
 
 
-def shuffled(count: int, name: str, seed: int, turn: int = 1) -> Integers:
-    """A permutation of `count` that depends on these four arguments only."""
+def shuffle_order(count: int, name: str, seed: int, turn: int = 1) -> Integers:
+    """Return a permutation of `count` that depends only on these four arguments."""
     return _generator("order", seed, name, *([turn] if turn > 1 else [])).permutation(count)
 
 
-def by_class(domain: Domain, seed: int, concentration: float | None = None) -> Integers:
-    """An order of a domain in which images of one class come together.
+def order_by_class(domain: Domain, seed: int, concentration: float | None = None) -> Integers:
+    """Return an order of a domain in which images of one class come together.
 
-    Without a concentration it is strict: ascending classes, each shuffled within. With one, there are as many
-    slots as classes; every class spreads its images over the slots in proportions drawn from a symmetric
-    Dirichlet distribution, and each slot is shuffled. Towards 0 a class has one slot to itself or shares it;
-    towards infinity the order is that of no shift.
+    Without a concentration, classes ascend and each is shuffled. With one, there are as many slots as
+    classes: every class spreads its images over the slots in proportions drawn from a symmetric Dirichlet
+    distribution, and each slot is shuffled. Towards 0, the images of a class share one slot; towards
+    infinity, the order does not depend on the classes.
     """
-    order = shuffled(len(domain), domain.name, seed)
+    order = shuffle_order(len(domain), domain.name, seed)
     labels = domain.labels[order]
     if concentration is None:
         return order[np.argsort(labels, kind="stable")]

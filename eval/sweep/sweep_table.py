@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..results.average import MethodAverage, averages, rate_of
+from ..results.average import MethodAverage, averages, get_rate
 from ..results.outcome import Run
-from ..results.table import marks, summary
+from ..results.table import format_marks, format_summary
 from .cell import Cell
 from .cell_results import CellResults
 from .graph_results import HASH_LENGTH, GraphResults
@@ -37,7 +37,7 @@ def _format_row(cell: Cell, results: CellResults) -> dict[str, Any]:
         "domain": cell.domain,
         "severity": cell.severity,
         "seed": cell.seed,
-        **{rate: rate_of(result, rate) for rate in ("accuracy", "top5_accuracy", "ece", "nll")},
+        **{rate: get_rate(result, rate) for rate in ("accuracy", "top5_accuracy", "ece", "nll")},
         "images": result.tally.images,
         "correct": result.tally.top1,
         "batches": result.batches,
@@ -117,7 +117,7 @@ def format_tables(graphs: Sequence[GraphResults]) -> str:
         if graph.results:
             runs = graph.results.runs
             blocks.append(
-                "\n".join([title, *_list_notes(graph), _format_accuracies(runs), "", summary(runs)])
+                "\n".join([title, *_list_notes(graph), _format_accuracies(runs), "", format_summary(runs)])
             )
     return "\n\n".join(blocks)
 
@@ -152,7 +152,7 @@ def _format_accuracies(runs: Sequence[Run]) -> str:
 def _format_accuracy(values: MethodAverage, best: float, methods: int) -> str:
     spread = values.accuracy_std
     text = f"{100 * values.accuracy:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
-    return text + marks(best=values.accuracy == best and methods > 1, noise=bool(values.gain_is_noise))
+    return text + format_marks(best=values.accuracy == best and methods > 1, noise=bool(values.gain_is_noise))
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:

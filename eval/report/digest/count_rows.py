@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ...results.average import difference
+from ...results.average import compute_gain
 from ...results.outcome import DomainResult
 from .sources import Source
 
@@ -47,8 +47,8 @@ def _describe_domain(domain: DomainResult) -> dict[str, Any]:
 
 def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
     result, tally = domain.methods[label], domain.methods[label].tally
-    gained, lost = domain.gained_and_lost(label)
-    gain, error = difference(domain, label)
+    gained, lost = domain.count_gained_and_lost(label)
+    gain, error = compute_gain(domain, label)
     return {
         "images": tally.images,
         "correct": tally.top1,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from ...datasets.corruption_names import CLEAN
-from ...results.average import MethodAverage, averages, counted
+from ...results.average import MethodAverage, averages, select_counted_domains
 from ...results.metrics import Tally
 from ...results.outcome import DomainResult, Run
 from ...results.results_file import Results
@@ -87,7 +87,7 @@ def pool_counts(results: Results, label: str) -> Tally:
     """Return the sum of the counts of all images that enter the averages."""
     pool = Tally()
     for run in results.runs:
-        for domain in counted(run):
+        for domain in select_counted_domains(run):
             for name, value in vars(domain.methods[label].tally).items():
                 setattr(pool, name, getattr(pool, name) + value)
     return pool

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...protocol import Protocol
 from ...results.outcome import DomainResult, Run
-from ...results.table import name_of
+from ...results.table import format_domain_name
 from .chart_data import Curve, Floats, Span
 
 WINDOW = 500  # images that a running accuracy is taken over, at least
@@ -124,7 +124,7 @@ def _list_namings(protocol: Protocol) -> list[Callable[[list[DomainResult]], str
     if protocol.rounds > 1:
         return [name_single(lambda domain: f"round {domain.round}")]
     return [
-        name_single(lambda domain: name_of(domain, protocol)),
+        name_single(lambda domain: format_domain_name(domain, protocol)),
         name_single(lambda domain: domain.name),
         name_single(lambda domain: domain.name if domain.severity is None else f"severity {domain.severity}"),
     ]

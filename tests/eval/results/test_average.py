@@ -15,7 +15,7 @@ from fozo.eval.results import table
 from fozo.eval.results.average import (
     ALEXNET,
     averages,
-    difference,
+    compute_gain,
     is_noise,
     mean_corruption_error,
 )
@@ -74,7 +74,7 @@ def compared(gained: int, lost: int, images: int = 100, **facts: Any) -> DomainR
 
 
 def difference_of(gained: int, lost: int, images: int = 100) -> tuple[float, float]:
-    return difference(compared(gained, lost, images), "b")
+    return compute_gain(compared(gained, lost, images), "b")
 
 
 def test_a_difference_and_its_error() -> None:
@@ -83,7 +83,7 @@ def test_a_difference_and_its_error() -> None:
     assert gain == pytest.approx(np.mean([1] * 12 + [-1] * 5 + [0] * 83))
     squares = np.array([1] * 13 + [1] * 6 + [0] * 81)
     assert error == pytest.approx(np.sqrt((squares.mean() - gain**2) / 100))
-    gain, error = difference(DomainResult("fog", {"a": MethodResult()}), "a")
+    gain, error = compute_gain(DomainResult("fog", {"a": MethodResult()}), "a")
     assert gain == 0 and error > 0
 
 
@@ -180,16 +180,18 @@ def test_mean_corruption_error_is_not_always_defined(runs: list[Run]) -> None:
 
 def test_rows_are_named_after_what_varies() -> None:
     one = result(a=1)
-    assert table.name_of(one, protocol()) == "fog"
-    assert table.name_of(one, protocol(severities=(4, 5))) == "fog 5"
-    assert table.name_of(replace(one, round=3), protocol("rounds", rounds=4)) == "fog #3"
+    assert table.format_domain_name(one, protocol()) == "fog"
+    assert table.format_domain_name(one, protocol(severities=(4, 5))) == "fog 5"
+    assert table.format_domain_name(replace(one, round=3), protocol("rounds", rounds=4)) == "fog #3"
 
 
 def test_summary() -> None:
-    text = table.summary([run_of(result(base=50, better=90)), run_of(result(base=52, better=91), seed=1)])
+    text = table.format_summary(
+        [run_of(result(base=50, better=90)), run_of(result(base=52, better=91), seed=1)]
+    )
     heading, base, better, note = text.splitlines()
     assert "mCE" not in heading and "guarded" not in heading
     assert "51.00 ± 1.41" in base
     assert "90.50 ± 0.71" in better
-    assert "noise away from base" in note
-    assert len(table.summary([run_of(result(a=1))]).splitlines()) == 2
+    assert "statistically indistinguishable from base" in note
+    assert len(table.format_summary([run_of(result(a=1))]).splitlines()) == 2

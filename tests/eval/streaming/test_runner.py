@@ -24,7 +24,7 @@ from fozo.eval.results import table
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.streaming.runner import TRACE_POINTS, advance, evaluate
-from fozo.eval.streaming.stream import segments, shuffled
+from fozo.eval.streaming.stream import plan_segments, shuffle_order
 from numpy.typing import NDArray
 
 
@@ -90,7 +90,7 @@ def new(**named: Counting) -> Run:
 
 def finished(domains: Sequence[Domain], how: Protocol, columns: Any = None, **named: Counting) -> Run:
     run = new(**named)
-    stream = segments(domains, how, 2000)
+    stream = plan_segments(domains, how, 2000)
     images = sum(advance(run, stream, adapters(**named), how.batch_size, columns))
     assert images == run.images == sum(map(len, stream))
     assert run.complete and all(each.complete for each in run.domains)
@@ -103,7 +103,7 @@ def finished(domains: Sequence[Domain], how: Protocol, columns: Any = None, **na
 def test_order_and_labels_belong_together() -> None:
     right, wrong = Counting(), Counting(wrong=EVERYTHING)
     (result,) = finished([domain()], protocol(batch_size=7), right=right, wrong=wrong).domains
-    assert [index for batch in right.batches for index in batch] == shuffled(100, "fog", 2000).tolist()
+    assert [index for batch in right.batches for index in batch] == shuffle_order(100, "fog", 2000).tolist()
     assert right.batches == wrong.batches
     assert result.methods["right"].tally.accuracy == 1
     assert result.methods["wrong"].tally.accuracy == 0
@@ -139,15 +139,15 @@ def test_mixed_domains_are_counted_apart_and_share_the_cost() -> None:
 def test_gained_and_lost_are_against_the_first_method() -> None:
     base, other = Counting(wrong=range(30)), Counting(wrong=range(20, 35))
     (result,) = finished([domain()], protocol(batch_size=7), base=base, other=other).domains
-    assert result.gained_and_lost("other") == (20, 5)
-    assert result.gained_and_lost("base") == (0, 0)
+    assert result.count_gained_and_lost("other") == (20, 5)
+    assert result.count_gained_and_lost("base") == (0, 0)
     written = result.to_json()["methods"]
     assert [(written[label]["gained"], written[label]["lost"]) for label in written] == [(0, 0), (20, 5)]
 
 
 def test_which_images_were_right_is_kept_in_the_order_of_the_stream() -> None:
     run = finished([domain()], protocol(batch_size=7), base=Counting(wrong=range(30)))
-    order = shuffled(100, "fog", 2000)
+    order = shuffle_order(100, "fog", 2000)
     assert run.domains[0].methods["base"].right.array().tolist() == (order >= 30).tolist()
     text = run.to_json()["domains"][0]["methods"]["base"]["right"]
     assert len(text) == 20  # 13 bytes hold 100 bits, and base64 takes four letters for three bytes
@@ -157,7 +157,7 @@ def test_which_images_were_right_is_kept_in_the_order_of_the_stream() -> None:
 def test_mixed_domains_keep_apart_which_images_were_right() -> None:
     one, parts = Counting(wrong=range(0, 1000, 2)), [domain(90, "fog"), domain(30, "snow")]
     results = finished(parts, protocol("mixed"), one=one).domains
-    order = shuffled(120, "mixed", 2000)
+    order = shuffle_order(120, "mixed", 2000)
     for result, begin, end in zip(results, (0, 90), (90, 120), strict=True):
         here = order[(order >= begin) & (order < end)] - begin
         assert result.methods["one"].right.array().tolist() == (here % 2 == 1).tolist()
@@ -167,12 +167,12 @@ def test_a_method_that_is_a_batch_ahead_is_compared_on_what_both_have_seen() -> 
     both = DomainResult("fog", {"base": MethodResult(), "other": MethodResult()})
     both.methods["base"].right = Bits([True, False, False])
     both.methods["other"].right = Bits([True, True, False, True, True])
-    assert both.gained_and_lost("other") == (1, 0)
+    assert both.count_gained_and_lost("other") == (1, 0)
     both.methods["base"].right, both.methods["other"].right = (
         both.methods["other"].right,
         both.methods["base"].right,
     )
-    assert both.gained_and_lost("other") == (0, 1)
+    assert both.count_gained_and_lost("other") == (0, 1)
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [1], [8], [3, 5, 8, 1], [7, 1, 0, 9, 64, 2], [1] * 20])
@@ -273,7 +273,7 @@ def test_a_failure_keeps_what_was_seen_and_no_half_of_a_batch() -> None:
     run = new(first=first, second=second)
     with pytest.raises(InputError, match="broken image"):
         for _ in advance(
-            run, segments([domain(640)], protocol(), 0), adapters(first=first, second=second), 64
+            run, plan_segments([domain(640)], protocol(), 0), adapters(first=first, second=second), 64
         ):
             pass
     (result,) = run.domains
@@ -286,7 +286,7 @@ def test_a_failure_keeps_what_was_seen_and_no_half_of_a_batch() -> None:
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
 def test_a_run_continues_from_any_batch(setting: Setting, stop: int) -> None:
     parts = [domain(90, "fog"), domain(70, "snow"), domain(10, CLEAN)]
-    stream = segments(parts, protocol(setting), 2000)
+    stream = plan_segments(parts, protocol(setting), 2000)
     whole = finished(parts, protocol(setting), one=Counting(wrong=range(33)))
     one = Counting(wrong=range(33))
     run = new(one=one)
@@ -345,13 +345,13 @@ def test_rows() -> None:
         same=Counting(wrong=range(51)),
         worse=Counting(wrong=EVERYTHING),
     )
-    row = table.row(run.domains[0], protocol())
+    row = table.format_row(run.domains[0], protocol())
     assert row.split() == ["fog", "50.0*", "49.0", "~", "0.0"]
-    assert table.header(["base", "same"]).split()[-2:] == ["base", "same"]
-    assert "(first 100 images)" in table.row(replace(run.domains[0], complete=False), protocol())
-    assert "(100 of 50,000 official images)" in table.row(
+    assert table.format_header(["base", "same"]).split()[-2:] == ["base", "same"]
+    assert "(first 100 images)" in table.format_row(replace(run.domains[0], complete=False), protocol())
+    assert "(100 of 50,000 official images)" in table.format_row(
         replace(run.domains[0], official_images=50_000), protocol()
     )
-    assert "official" not in table.row(
+    assert "official" not in table.format_row(
         replace(run.domains[0], official_images=100, available_images=100), protocol()
     )

@@ -59,10 +59,10 @@ def run(stand_in: Any, out: Path, save_every: float = 1e9) -> list[Any]:
 
 def test_every_domain_is_reported_once(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    partial_results.path_of(out).write_text("5")
+    partial_results.get_path(out).write_text("5")
     assert run(StandIn(), out) == [0, 5, 5, (7, "a", True), 5, 5, (7, "b", True)]
     assert json.loads(out.read_text()) == ["a", "b"]
-    assert not partial_results.path_of(out).exists()
+    assert not partial_results.get_path(out).exists()
 
 
 @pytest.mark.parametrize(("batches", "names"), [(1, ["a"]), (2, ["a"]), (3, ["a", "b"])])
@@ -78,7 +78,7 @@ def test_an_interruption_saves_everything(tmp_path: Path, batches: int, names: l
         )
     assert calls == [*names, "interrupted"]
     assert json.loads(out.read_text()) == names
-    assert partial_results.path_of(out).read_text() == str(5 * batches)
+    assert partial_results.get_path(out).read_text() == str(5 * batches)
 
 
 def test_nothing_is_saved_before_the_first_batch(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_nothing_is_saved_before_the_first_batch(tmp_path: Path) -> None:
 
 def test_where_a_run_starts(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    progress = partial_results.path_of(out)
+    progress = partial_results.get_path(out)
     stand_in: Any = StandIn()
     assert start_run(stand_in, out, resume=False, overwrite=False) is Start.BEGINNING
     assert start_run(stand_in, out, resume=True, overwrite=False) is Start.NOTHING_SAVED

@@ -11,7 +11,7 @@ import pytest
 from fozo.eval.datasets.corruption_names import CLEAN, IMAGENET_C
 from fozo.eval.datasets.domain import Domain
 from fozo.eval.protocol import SETTINGS, Protocol, Setting
-from fozo.eval.streaming.stream import Segment, by_class, segments, shuffled
+from fozo.eval.streaming.stream import Segment, order_by_class, plan_segments, shuffle_order
 from numpy.typing import NDArray
 
 PINNED = [5, 8, 7, 1, 0, 6, 3, 9, 4, 2]
@@ -51,35 +51,37 @@ def shown(segment: Segment, size: int = 64, start: int = 0) -> list[tuple[str, i
 
 @pytest.mark.parametrize("count", [1, 2, 17, 5000])
 def test_order_is_a_fixed_permutation(count: int) -> None:
-    order = shuffled(count, "fog", 2000)
+    order = shuffle_order(count, "fog", 2000)
     assert sorted(order.tolist()) == list(range(count))
-    np.testing.assert_array_equal(order, shuffled(count, "fog", 2000))
+    np.testing.assert_array_equal(order, shuffle_order(count, "fog", 2000))
 
 
 def test_order_depends_on_seed_name_and_round() -> None:
-    orders = [shuffled(100, *key).tolist() for key in (("fog", 1), ("fog", 2), ("snow", 1), ("fog", 1, 2))]
+    orders = [
+        shuffle_order(100, *key).tolist() for key in (("fog", 1), ("fog", 2), ("snow", 1), ("fog", 1, 2))
+    ]
     assert all(left != right for i, left in enumerate(orders) for right in orders[:i])
-    assert orders[0] == shuffled(100, "fog", 1, 1).tolist()
+    assert orders[0] == shuffle_order(100, "fog", 1, 1).tolist()
 
 
 def test_orders_are_pinned() -> None:
     """Published results must stay repeatable: these must not change between versions."""
-    assert shuffled(10, "fog", 2000).tolist() == PINNED
-    assert shuffled(10, "fog", 2000, 2).tolist() == PINNED_SECOND_ROUND
-    assert len({tuple(shuffled(10, "fog", seed)) for seed in range(50)}) == 50
+    assert shuffle_order(10, "fog", 2000).tolist() == PINNED
+    assert shuffle_order(10, "fog", 2000, 2).tolist() == PINNED_SECOND_ROUND
+    assert len({tuple(shuffle_order(10, "fog", seed)) for seed in range(50)}) == 50
 
 
 def test_the_callers_random_state_is_left_alone() -> None:
     np.random.seed(3)
     expected = np.random.random(4)
     np.random.seed(3)
-    shuffled(10, "fog", 1)
-    by_class(domain(), 1, 0.5)
+    shuffle_order(10, "fog", 1)
+    order_by_class(domain(), 1, 0.5)
     assert np.random.random(4).tolist() == expected.tolist()
 
 
 def test_by_class_is_sorted_and_shuffled_within() -> None:
-    order = by_class(domain(200), 2000)
+    order = order_by_class(domain(200), 2000)
     assert sorted(order.tolist()) == list(range(200))
     labels = domain(200).labels[order]
     assert labels.tolist() == sorted(labels.tolist())
@@ -89,7 +91,7 @@ def test_by_class_is_sorted_and_shuffled_within() -> None:
 def runs_of_one_class(concentration: float | None) -> float:
     """Share of neighbours in the stream that are of the same class."""
     many = domain(5000)
-    order = by_class(many, 7, concentration)
+    order = order_by_class(many, 7, concentration)
     assert sorted(order.tolist()) == list(range(5000))
     labels = many.labels[order]
     return float(np.mean(labels[1:] == labels[:-1]))
@@ -113,17 +115,17 @@ def test_concentration_goes_from_sorted_to_no_shift() -> None:
 )
 def test_domain_by_domain(setting: Setting, forget: bool) -> None:
     three = [domain(70, name) for name in ("fog", "snow", CLEAN)]
-    stream = segments(three, protocol(setting), 2000)
+    stream = plan_segments(three, protocol(setting), 2000)
     assert [segment.domains for segment in stream] == [(each,) for each in three]
     assert [segment.forget for segment in stream] == [forget] * 3
     for segment, each in zip(stream, three, strict=True):
-        order = by_class(each, 2000) if setting == "label_shift" else shuffled(70, each.name, 2000)
+        order = order_by_class(each, 2000) if setting == "label_shift" else shuffle_order(70, each.name, 2000)
         assert shown(segment) == [(each.name, i, i % 10) for i in order]
 
 
 def test_rounds_repeat_the_domains_in_other_orders() -> None:
     three = [domain(40, name) for name in ("fog", "snow", "frost")]
-    stream = segments(three, protocol("rounds", rounds=4), 2000)
+    stream = plan_segments(three, protocol("rounds", rounds=4), 2000)
     assert [(s.domains[0].name, s.round) for s in stream] == [
         (name, turn) for turn in (1, 2, 3, 4) for name in ("fog", "snow", "frost")
     ]
@@ -135,13 +137,13 @@ def test_rounds_repeat_the_domains_in_other_orders() -> None:
 
 def test_rounds_end_with_clean_images() -> None:
     """Between the rounds they would change what the method has learnt."""
-    stream = segments([domain(9, "fog"), domain(9, CLEAN)], protocol("rounds", rounds=3), 2000)
+    stream = plan_segments([domain(9, "fog"), domain(9, CLEAN)], protocol("rounds", rounds=3), 2000)
     assert [(s.domains[0].name, s.round) for s in stream] == [("fog", 1), ("fog", 2), ("fog", 3), (CLEAN, 3)]
 
 
 def test_mixed_is_one_stream_of_all_with_clean_at_the_end() -> None:
     parts = [domain(50, "fog"), domain(30, CLEAN), domain(100, "snow"), domain(7, "frost")]
-    mixed, clean = segments(parts, protocol("mixed"), 2000)
+    mixed, clean = plan_segments(parts, protocol("mixed"), 2000)
     assert [each.name for each in mixed.domains] == ["fog", "snow", "frost"]
     assert (mixed.forget, clean.forget) == (True, False)
     seen = shown(mixed, 32)
@@ -152,14 +154,14 @@ def test_mixed_is_one_stream_of_all_with_clean_at_the_end() -> None:
     first = Counter(name for name, *_ in seen[:32])
     assert len(first) >= 2, "not mixed"
     assert {name for name, *_ in shown(clean)} == {CLEAN}
-    assert segments(parts, protocol("mixed"), 2001)[0].order().tolist() != mixed.order().tolist()
-    (alone,) = segments([domain(9, CLEAN)], protocol("mixed"), 2000)
+    assert plan_segments(parts, protocol("mixed"), 2001)[0].order().tolist() != mixed.order().tolist()
+    (alone,) = plan_segments([domain(9, CLEAN)], protocol("mixed"), 2000)
     assert alone.forget
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_a_segment_can_begin_at_any_batch(start: int) -> None:
-    segment = segments([domain(30, "fog"), domain(33, "snow")], protocol("mixed"), 1)[0]
+    segment = plan_segments([domain(30, "fog"), domain(33, "snow")], protocol("mixed"), 1)[0]
     assert shown(segment, 16, start) == shown(segment, 16)[16 * start :]
 
 
@@ -176,7 +178,7 @@ def test_a_segment_can_begin_at_any_batch(start: int) -> None:
 )
 def test_published_numbers_of_batches(setting: Setting, images: int, batches: int, last: int) -> None:
     names = IMAGENET_C if setting == "mixed" else ("fog",)
-    stream = segments([domain(images, name) for name in names], protocol(setting, rounds=1), 2000)
+    stream = plan_segments([domain(images, name) for name in names], protocol(setting, rounds=1), 2000)
     sizes = [len(batch.labels) for batch in stream[0].batches(64)]
     assert len(stream) == 1
     assert sizes == [64] * (batches - 1) + [last]

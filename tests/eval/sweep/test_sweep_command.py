@@ -111,7 +111,7 @@ def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
     arguments += ["--seeds", "2", "--out", out, "--quiet"]
     result = CliRunner().invoke(cli, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
-    assert result.output.count("noise away from no_adapt") == 2
+    assert result.output.count("statistically indistinguishable from no_adapt") == 2
     assert result.output.endswith(f"All cells: {out / 'sweep.csv'}\nFor fozo report: {out / 'results'}\n")
     (out / "notes.json").write_text("{}")
     sources, passed = collect([out])

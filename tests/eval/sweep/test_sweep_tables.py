@@ -117,7 +117,7 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     (graph,) = merge_cells(list(both), both)
     first, second = runs_of(graph)
     gains = {
-        (run.seed, each.name, each.severity): each.gained_and_lost("b")
+        (run.seed, each.name, each.severity): each.count_gained_and_lost("b")
         for run in (first, second)
         for each in run.domains
     }
