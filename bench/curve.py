@@ -1,6 +1,7 @@
 """Draws accuracy against forwards per image, a line per method, of what `bench/family.py` has written.
 
-Options of a method are points of its line, so name them all: `-m pizo:every=2 -m pizo -m pizo:samples=2`.
+Options of a method are points of its line, so name them all:
+`-m pizo:learn_every=2 -m pizo -m pizo:samples=2`.
 
     python bench/curve.py family.json --out curve.png
 """

@@ -81,35 +81,33 @@ class Pizo:
 
     name: ClassVar[str] = "pizo"
 
-    tune: Literal["norms", "prompts", "both"] = option("norms", "what is adapted")
+    tune: Literal["norms", "prompts", "both"] = option("norms", "tunables that are adapted")
     prompts: int = option(3, "number of prompt tokens, where they are tuned", low=1)
     first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
     frozen_last_blocks: int = option(
-        3, "blocks at the end whose norms are not tuned; fewer, if else there were none", low=0
+        3, "last blocks whose norms are not tuned; fewer in a shallow network", low=0
     )
     directions: Literal["rademacher", "gaussian"] = option(
-        "rademacher", "perturbations of the norms: ±1 at random, or normal; prompts' are always normal"
+        "rademacher", "perturbations of the norms: random signs, or normal; those of prompts are normal"
     )
     epsilon: float = option(0.03, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
     rate: float = option(0.01, "η of the norms: the root mean square of the longest step", low=0)
     prompt_rate: float = option(0.3, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old running gradient that is kept", low=0, high=0.999)
-    anchor: float = option(
-        0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
-    )
+    anchor: float = option(0.02, "share by which each update draws the tuned values back to 0", low=0, high=1)
     discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
     diversity_weight: float = option(
         0.0,
-        "weight of the entropy of the batch's mean prediction, to be raised; not for small batches",
+        "weight of the entropy of the batch's mean prediction, which is raised; not for small batches",
         low=0,
     )
-    shift: Literal["origin", "source_mean", "none"] = option("origin", "activation shift: where to")
+    shift: Literal["origin", "source_mean", "none"] = option("origin", "target of the activation shift")
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
     tolerance: float = option(
         2.0,
-        "distance to the source, in units of what chance gives, up to which nothing is done, and from twice"
-        " that on everything; 0: always everything",
+        "distance to the source up to which nothing is adapted, as a multiple of that of clean images; full"
+        " strength is reached at twice that; 0 always adapts at full strength",
         low=0,
     )
     window: int = option(
@@ -117,9 +115,9 @@ class Pizo:
         "images in the statistics: earlier ones join those of a smaller batch; below 64 the shift is weaker",
         low=1,
     )
-    update_images: int = option(64, "images that contribute to the gradient of an update, at least", low=1)
-    samples: int = option(1, "pairs of forwards, each along directions of its own", low=1)
-    every: int = option(1, "batches of which one is learnt from; the others take a single forward", low=1)
+    update_images: int = option(64, "least number of images that contribute to an update", low=1)
+    samples: int = option(1, "pairs of forwards, each with its own directions", low=1)
+    learn_every: int = option(1, "learn from one batch in this many; the others take a single forward", low=1)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -200,7 +198,7 @@ class BoundPizo(Binding[Pizo]):
         """Request pairs of forwards around the current values, every image along a direction of its own."""
         options = self.options
         pairs: list[_Pair] = []
-        if state.step % options.every:
+        if state.step % options.learn_every:
             (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
             features, logits = outputs.features, outputs.logits
         else:

@@ -52,7 +52,7 @@ class Domains(Wrapper):
     """
 
     domains: int = option(
-        16, "begin anew in a new domain, and remember what was learnt in so many earlier ones", low=1
+        16, "start afresh in a new domain, and keep the states of this many earlier domains", low=1
     )
     domains_threshold: float = option(0.05, "distance of two embeddings above which domains differ", low=0)
 

@@ -73,23 +73,23 @@ class Guarded(Wrapper):
 
     guard: Literal["rollback", "reset", "stop", "warn"] = option(
         "rollback",
-        "against collapse: at an alarm go back to the last good state, to the start, stop adapting, or warn",
+        "on signs of collapse, return to the last good state or to the start, stop adapting, or warn",
     )
     guard_shadow: int = option(
-        8, "batches from one comparison with the frozen network (a forward) to the next, at most", low=1
+        8, "most batches from one comparison with the frozen network (a forward) to the next", low=1
     )
     guard_loss: float = option(
         0.01, "share of predictions that adaptation may cost, as estimated by comparison", low=0, high=1
     )
     guard_patience: float = option(2.0, "predictions lost above that share until an alarm", low=0)
     guard_diversity: float = option(
-        0.25, "how well predictions must tell images apart, from 0, not at all, to 1", low=0, high=1
+        0.25, "least diversity of the predictions, from 0, all alike, to 1", low=0, high=1
     )
     guard_jump: float = option(
-        1.5, "change of entropy or distance to the source, as a factor, that calls for a comparison", low=1
+        1.5, "factor of change in entropy or distance to the source that calls for a comparison", low=1
     )
     guard_pause: int = option(4, "batches left to the frozen network after the first alarm", low=1)
-    guard_pause_max: int = option(64, "the same after repeated alarms, at most; each doubles it", low=1)
+    guard_pause_max: int = option(64, "longest such pause; every further alarm doubles the pause", low=1)
 
     def bind(self, model: ModelInfo) -> BoundGuard:
         """Return the watched method bound to a model.

@@ -41,9 +41,7 @@ class Interval(Wrapper):
     come before the update.
     """
 
-    interval: int = option(
-        64, "predict at once with what was learnt before, and adapt to every so many images together", low=2
-    )
+    interval: int = option(64, "predict every batch at once, and adapt to this many images together", low=2)
 
     @property
     def forwards(self) -> int:

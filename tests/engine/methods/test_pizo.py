@@ -221,7 +221,7 @@ def test_the_gradient_is_the_sum_written_out(
 def test_between_the_batches_it_learns_from_it_follows_with_one_forward(
     network: Network, random_images: MakeImages
 ) -> None:
-    configured = Pizo(first_block=1, frozen_last_blocks=0, every=3, update_images=BATCH, tolerance=0.0)
+    configured = Pizo(first_block=1, frozen_last_blocks=0, learn_every=3, update_images=BATCH, tolerance=0.0)
     adapter = Adapter(network, configured)
     forwards, updates, norms = [], [], []
     for seed in range(7):
