@@ -1,9 +1,10 @@
-"""Adapt to a stream of frames; when interrupted and started again, continue where it stopped.
+"""Adapt to a stream of frames; when started again, go on with what was learnt.
 
     python camera_loop.py BUNDLE frames/      the images of a folder, in the order of their names
     python camera_loop.py BUNDLE 0            a camera; needs `pip install opencv-python`
 
-The state is a small file that is replaced atomically, so it survives a power cut.
+The state is a small file that is replaced atomically, so it survives a power cut. `fozo predict --watch` is
+the complete program for a folder that a camera writes into.
 """
 
 from __future__ import annotations
@@ -50,8 +51,6 @@ def run(bundle: Path, frames: str, state: Path) -> None:
         adapter.load(state)
 
     stream = read_camera(int(frames)) if frames.isdecimal() else read_folder(Path(frames))
-    if not frames.isdecimal():  # a folder holds the frames of earlier runs as well
-        stream = itertools.islice(stream, adapter.state.step * BATCH_SIZE, None)
     try:
         while batch := list(itertools.islice(stream, BATCH_SIZE)):
             images = np.stack([fozo.preprocess(image, manifest.preprocessing) for image in batch])

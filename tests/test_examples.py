@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import fozo
@@ -113,14 +113,34 @@ def test_own_method_is_found_by_its_entry_point(tmp_path: Path) -> None:
 
 
 def test_camera_loop_resumes_where_it_stopped(tmp_path: Path, bundle_path: Path) -> None:
-    frames = save_frames(tmp_path / "frames", 16)
-    first = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "resumed.npz")
-    save_frames(frames, 27)
-    second = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "resumed.npz")
-    at_once = run_example("camera_loop.py", bundle_path, frames, "--state", tmp_path / "at_once.npz")
+    frames = sorted(save_frames(tmp_path / "all", 27).iterdir())
+    first_frames, second_frames = tmp_path / "first", tmp_path / "second"
+    for folder, paths in ((first_frames, frames[:16]), (second_frames, frames[16:])):
+        folder.mkdir()
+        for path in paths:
+            (folder / path.name).symlink_to(path)
+    resumed, at_once = tmp_path / "resumed.npz", tmp_path / "at_once.npz"
+    first = run_example("camera_loop.py", bundle_path, first_frames, "--state", resumed)
+    second = run_example("camera_loop.py", bundle_path, second_frames, "--state", resumed)
+    expected = run_example("camera_loop.py", bundle_path, tmp_path / "all", "--state", at_once)
     assert len(first.splitlines()) == 16 and len(second.splitlines()) == 11
-    assert first + second == at_once
-    assert (tmp_path / "resumed.npz").read_bytes() == (tmp_path / "at_once.npz").read_bytes()
+    assert first + second == expected
+    assert resumed.read_bytes() == at_once.read_bytes()
+
+
+def test_camera_loop_reads_frames_of_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV gives blue, green, red, and None once the camera stops."""
+    frames = [draw_picture(index, (4, 6)) for index in range(3)]
+    answers = iter([*((True, frame[..., ::-1]) for frame in frames), (False, None)])
+    released: list[bool] = []
+    camera = SimpleNamespace(read=lambda: next(answers), release=lambda: released.append(True))
+    opencv = SimpleNamespace(
+        VideoCapture=lambda number: camera, cvtColor=lambda frame, code: frame[..., ::-1], COLOR_BGR2RGB=4
+    )
+    monkeypatch.setitem(sys.modules, "cv2", opencv)
+    images = list(load(EXAMPLES / "camera_loop.py").read_camera(0))
+    assert [np.asarray(image).tolist() for image in images] == [frame.tolist() for frame in frames]
+    assert released == [True]
 
 
 def test_camera_loop_leaves_a_state_that_does_not_fit(tmp_path: Path, bundle_path: Path) -> None:
