@@ -60,7 +60,7 @@ class Model:
 
     def create(self) -> Any:
         options = {} if self.classes is None else {"num_classes": self.classes}
-        return randomised(
+        return randomise(
             timm.create_model(self.name, img_size=self.size, depth=self.depth, **options, **self.options)
         )
 
@@ -83,8 +83,8 @@ MODELS = [
 ]
 
 
-def randomised(model: Any) -> Any:
-    """The model with no parameter zero or one: fresh biases, scales and heads would hide mistakes."""
+def randomise(model: Any) -> Any:
+    """Randomise every parameter in place: fresh biases, scales and heads would hide mistakes."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -125,7 +125,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     module, folder = model.create(), tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "create_model", lambda request: module)
-        patch.setattr("fozo.export.verify.BATCHES", (1, 3))  # test_export.py runs larger ones
+        patch.setattr("fozo.export.verify.BATCHES", (1, 3))  # test_exporter.py runs larger ones
         bundle = export_model(Request(model.name, random=True), folder / "bundle").bundle
     with Network.open(bundle, workers=1) as network:
         clean = images_of(model, SOURCE_IMAGES, seed=1)

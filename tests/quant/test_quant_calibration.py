@@ -40,7 +40,7 @@ def found(model: Any, batches: Any, **options: Any) -> dict[str, Range]:
 
 @pytest.fixture
 def feeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Feed]]:
-    """What calibration gives to ONNX Runtime."""
+    """Record the inputs that calibration passes to ONNX Runtime."""
     seen: list[Feed] = []
     create = ort.InferenceSession
 

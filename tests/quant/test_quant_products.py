@@ -52,7 +52,7 @@ def graph_of(model: Any) -> Any:
 
 
 def linears(model: Any) -> dict[str, bool]:
-    """The linear layers of PyTorch's model without its heads, and whether they have a bias."""
+    """Return the linear layers of a PyTorch model without its heads, and whether they have a bias."""
     found = {"patch_embed.proj": True}
     for name, module in model.blocks.named_modules(prefix="blocks"):
         if isinstance(module, torch.nn.Linear):

@@ -259,7 +259,7 @@ def test_bytes_are_integers_already(random_images: Callable[..., ImageArray]) ->
 def model(
     tmp_path_factory: pytest.TempPathFactory, randomised_vit: Callable[..., Any], save_graph: Any
 ) -> Any:
-    """That of `bundle_path`, but with an outlier channel."""
+    """Return the graph of `bundle_path`, but with an outlier channel."""
     vit = randomised_vit(64, 3, 20, 64)
     mlp = vit.blocks[1].mlp
     mlp.fc1.weight.data[5] *= 200
@@ -377,7 +377,7 @@ def test_every_integer_product_is_executed_as_such(
 
 
 def qdq(activation: bool) -> Any:
-    """A product with int8 weights, and with a quantised activation or, by mistake, without."""
+    """Build a product with int8 weights, and with a quantised activation or, by mistake, without."""
     b = OnnxBuilder()
     step, zero, weight = (
         onnx.numpy_helper.from_array(value, name)
