@@ -218,7 +218,7 @@ class BoundFoa(Binding[Foa]):
         options = self.options
         # A loss of shifted logits uses the shift from before this batch: `__post_init__`.
         offset = self._compute_offset(state.center if options.entropy_on == "shifted" else None)
-        past = compute_window_moments(state.window, len(images), options.window)
+        earlier_moments = compute_window_moments(state.window, len(images), options.window)
         at_once = max(2, 2 * REFERENCE_BATCH // max(1, len(images)))
         best: _Candidate | None = None
         losses, means = [], []
@@ -226,7 +226,7 @@ class BoundFoa(Binding[Foa]):
             tunables = [{PROMPTS: candidate[None]} for candidate in prompts[start : start + at_once]]
             answers = yield Request(images, tunables)
             for index, outputs in enumerate(answers, start):
-                candidate = self._evaluate(index, outputs, offset, past)
+                candidate = self._evaluate(index, outputs, offset, earlier_moments)
                 losses.append(candidate.loss)
                 means.append(candidate.mean)
                 if best is None or candidate.loss < best.loss:  # of equals, the first is the best
@@ -235,11 +235,13 @@ class BoundFoa(Binding[Foa]):
         assert best is not None
         return best, losses, means
 
-    def _evaluate(self, index: int, outputs: Outputs, offset: FloatArray, past: Moments | None) -> _Candidate:
+    def _evaluate(
+        self, index: int, outputs: Outputs, offset: FloatArray, earlier_moments: Moments | None
+    ) -> _Candidate:
         options = self.options
         moments = Moments.of(outputs.features)
         distance = compute_discrepancy(
-            moments.merge(past), self.source, options.loss_norm, self.model.feature_widths
+            moments.merge(earlier_moments), self.source, options.loss_norm, self.model.feature_widths
         )
         entropies = entropy(outputs.logits + offset)
         loss = compute_alignment_loss(distance, entropies, options.discrepancy_weight, options.loss_scale)

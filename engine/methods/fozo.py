@@ -187,9 +187,10 @@ class BoundFozo(Binding[Fozo]):
 
         center = self._update_center(state.center, candidates)
         offset = self._compute_offset(center if options.shift_update == "inclusive" else state.center)
-        past = compute_window_moments(state.window, len(images), options.window)
+        earlier_moments = compute_window_moments(state.window, len(images), options.window)
         distances = [
-            compute_discrepancy(c.moments.merge(past), self.source, options.loss_norm) for c in candidates
+            compute_discrepancy(c.moments.merge(earlier_moments), self.source, options.loss_norm)
+            for c in candidates
         ]
         losses = [self._compute_loss(*pair, offset) for pair in zip(candidates, distances, strict=True)]
         best = int(np.argmin(losses))

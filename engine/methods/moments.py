@@ -104,10 +104,14 @@ class BoundMomentMatching(Binding[MomentMatching]):
         mean, variance = features.mean(axis=0), features.var(axis=0)
         concentration = 1 / len(features)
         if state.mean is not None and state.variance is not None:
-            old, new = self.options.decay, 1 - self.options.decay
-            variance = old * state.variance + new * variance + old * new * np.square(mean - state.mean)
-            mean = old * state.mean + new * mean
-            concentration = old**2 * state.concentration + new**2 * concentration
+            old_weight, new_weight = self.options.decay, 1 - self.options.decay
+            variance = (
+                old_weight * state.variance
+                + new_weight * variance
+                + old_weight * new_weight * np.square(mean - state.mean)
+            )
+            mean = old_weight * state.mean + new_weight * mean
+            concentration = old_weight**2 * state.concentration + new_weight**2 * concentration
         return replace(state, step=state.step + 1, mean=mean, variance=variance, concentration=concentration)
 
     def _predict(self, outputs: Outputs, state: MomentsState) -> Prediction:

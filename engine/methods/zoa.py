@@ -177,23 +177,23 @@ class BoundZoa(Binding[Zoa]):
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
         options, bank = self.options, state.bank
-        past = compute_window_moments(state.window, len(images), options.window)
+        earlier_moments = compute_window_moments(state.window, len(images), options.window)
         (outputs,) = yield self._request(images, [bank])
         observation = self._observe_domain(state, outputs)
         center, window, offset = state.center, state.window, self._compute_offset(state.center)
         if observation.changed:
             # The effective change stays the same, so that the outputs are still those of this bank.
             bank = save(bank, self.layout.tensors, options.bank_limit, options.similarity)
-            center, window, past = None, create_empty_window(self.model), None
+            center, window, earlier_moments = None, create_empty_window(self.model), None
             if options.shift_on_change == "none":
                 offset = np.zeros_like(offset)
 
-        distance, loss = self._compute_loss(outputs, past)
-        bank = yield from self._update_bank(bank, loss, state, 0, images, past)
+        distance, loss = self._compute_loss(outputs, earlier_moments)
+        bank = yield from self._update_bank(bank, loss, state, 0, images, earlier_moments)
         for update in range(1, options.updates):
             (unperturbed,) = yield self._request(images, [bank])
-            update_loss = self._compute_loss(unperturbed, past)[1]
-            bank = yield from self._update_bank(bank, update_loss, state, update, images, past)
+            update_loss = self._compute_loss(unperturbed, earlier_moments)[1]
+            bank = yield from self._update_bank(bank, update_loss, state, update, images, earlier_moments)
 
         mean = outputs.features[:, -1].mean(axis=0, dtype=np.float64)
         logits = outputs.logits + offset
@@ -231,19 +231,25 @@ class BoundZoa(Binding[Zoa]):
             )
         return observe(state.domain, outputs.embedding, self.options.domain_rules)
 
-    def _compute_loss(self, outputs: Outputs, past: Moments | None) -> tuple[float, float]:
+    def _compute_loss(self, outputs: Outputs, earlier_moments: Moments | None) -> tuple[float, float]:
         """Return the distance to the source statistics, and the loss: λ times it plus the mean entropy.
 
         Args:
             outputs: of one forward.
-            past: moments of the window before this batch, or None.
+            earlier_moments: moments of the window before this batch, or None.
         """
-        moments = Moments.of(outputs.features).merge(past)
+        moments = Moments.of(outputs.features).merge(earlier_moments)
         distance = compute_discrepancy(moments, self.source, "mean_squared", self.model.feature_widths)
         return distance, self.options.discrepancy_weight * distance + float(entropy(outputs.logits).mean())
 
     def _update_bank(
-        self, bank: Bank, loss: float, state: ZoaState, update: int, images: ImageArray, past: Moments | None
+        self,
+        bank: Bank,
+        loss: float,
+        state: ZoaState,
+        update: int,
+        images: ImageArray,
+        earlier_moments: Moments | None,
     ) -> Requests[Bank]:
         """Return residual and coefficients after one update; `loss` is that of the bank as it is."""
         options, size = self.options, len(bank.residual)
@@ -252,7 +258,7 @@ class BoundZoa(Binding[Zoa]):
             spsa.draw_segmented_direction(state.seed, state.step, update * options.samples + j, size + mixed)
             for j in range(options.samples)
         ]
-        differences = yield from self._measure_differences(bank, directions, loss, images, past)
+        differences = yield from self._measure_differences(bank, directions, loss, images, earlier_moments)
         pairs = list(zip(differences, directions, strict=True))
         slope = _average_quotients([(difference, z[:size]) for difference, z in pairs], options.perturbation)
         bank = replace(bank, residual=take_sgd_step(bank.residual, slope, options.rate, options.weight_decay))
@@ -270,13 +276,13 @@ class BoundZoa(Binding[Zoa]):
         directions: Sequence[FloatArray],
         loss: float,
         images: ImageArray,
-        past: Moments | None,
+        earlier_moments: Moments | None,
     ) -> Requests[list[float]]:
         """Return the difference of the loss along each direction."""
         signs = (1, -1) if self.options.estimator == "two_sided" else (1,)
         perturbed = [self._perturb(bank, sign * z) for z in directions for sign in signs]
         answers = yield self._request(images, perturbed)
-        losses = [self._compute_loss(outputs, past)[1] for outputs in answers]
+        losses = [self._compute_loss(outputs, earlier_moments)[1] for outputs in answers]
         if self.options.estimator == "two_sided":
             return [(plus - minus) / 2 for plus, minus in zip(losses[::2], losses[1::2], strict=True)]
         return [perturbed_loss - loss for perturbed_loss in losses]

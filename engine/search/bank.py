@@ -142,12 +142,12 @@ def _find_largest_mean(residual: FloatArray, tensors: Offsets) -> float:
 
 def compute_cosines(entries: FloatArray, change: FloatArray, tensors: Offsets) -> FloatArray:
     """Return each entry's mean cosine with a change, over tensors: `[N, V]`, `[V]` → float64 `[N]`."""
-    new = change.astype(np.float64)
-    new_squared = np.add.reduceat(new * new, tensors)
+    exact_change = change.astype(np.float64)
+    change_squared = np.add.reduceat(exact_change * exact_change, tensors)
     means = np.zeros(len(entries))
     for index, entry in enumerate(entries.astype(np.float64)):
-        norms = np.sqrt(np.add.reduceat(entry * entry, tensors) * new_squared)
-        products = np.add.reduceat(entry * new, tensors)
+        norms = np.sqrt(np.add.reduceat(entry * entry, tensors) * change_squared)
+        products = np.add.reduceat(entry * exact_change, tensors)
         means[index] = (products / np.maximum(norms, 1e-8)).mean()  # 0 where a tensor is unchanged
     return means
 

@@ -56,7 +56,7 @@ class PredictionPool:
             float(len(probabilities)), probabilities.mean(axis=0), float(_entropy(probabilities).mean())
         )
 
-    def after(self, earlier: PredictionPool) -> PredictionPool:
+    def fill_from(self, earlier: PredictionPool) -> PredictionPool:
         """Return this batch's pool, filled up to `POOL_IMAGES` with the earlier one."""
         room = min(earlier.images, max(0.0, POOL_IMAGES - self.images))
         if not room:

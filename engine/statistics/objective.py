@@ -158,6 +158,7 @@ def compute_diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:
     Args:
         plus, minus: two logits of each image that its prediction goes between, `[N, K]`.
     """
-    after, before = softmax(plus), softmax(minus)
-    mean = (after.mean(axis=0) + before.mean(axis=0)) / 2
-    return cast(FloatArray, -(after - before) @ np.log(np.maximum(mean, np.finfo(np.float64).tiny)))
+    probabilities_plus, probabilities_minus = softmax(plus), softmax(minus)
+    mean = (probabilities_plus.mean(axis=0) + probabilities_minus.mean(axis=0)) / 2
+    log_mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return cast(FloatArray, -(probabilities_plus - probabilities_minus) @ log_mean)

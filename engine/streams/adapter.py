@@ -35,7 +35,7 @@ class StreamState:
     method: State
     frozen_batches: int = 0
 
-    def after(self, prediction: Prediction, method: State) -> StreamState:
+    def advance(self, prediction: Prediction, method: State) -> StreamState:
         """Return the state after a batch.
 
         Args:
@@ -140,7 +140,7 @@ class Adapter:
         """
         step = step_with_fallback(self.bound, self.state, images)
         prediction, method_state = drive(step, answer_with(self.network))
-        self._state = self._state.after(prediction, method_state)
+        self._state = self._state.advance(prediction, method_state)
         return prediction
 
     def reset(self) -> None:

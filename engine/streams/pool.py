@@ -204,7 +204,7 @@ def _raise_for(keys: Sequence[Hashable], error: Exception) -> NoReturn:
 def _advance(steps: Sequence[_StreamStep]) -> None:
     """Advance all streams or, where an interrupt comes in between, none."""
     before = [step.stream._state for step in steps]
-    after = [state.after(*step.outcome) for state, step in zip(before, steps, strict=True)]
+    after = [state.advance(*step.outcome) for state, step in zip(before, steps, strict=True)]
     try:
         for step, state in zip(steps, after, strict=True):
             step.stream._state = state

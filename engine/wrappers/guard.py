@@ -134,7 +134,7 @@ class BoundGuard(BoundWrapper[Guarded]):
         next_state = replace(state, step=state.step + 1, inner=inner, look_in=max(state.look_in - 1, 0))
         if prediction.fallback:
             return prediction, next_state
-        pool = PredictionPool.of(softmax(prediction.logits)).after(state.pool)
+        pool = PredictionPool.of(softmax(prediction.logits)).fill_from(state.pool)
         averages, jump = self._update_averages(state, pool, prediction)
         next_state = replace(next_state, pool=pool, **averages)
         diversity = pool.diversity

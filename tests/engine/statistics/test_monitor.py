@@ -61,21 +61,21 @@ def test_small_batches_are_pooled() -> None:
     labels = np.random.default_rng(0).integers(0, 10, POOL_IMAGES)
     pool = PredictionPool.empty(10)
     for label in labels:
-        pool = PredictionPool.of(sure([label])).after(pool)
+        pool = PredictionPool.of(sure([label])).fill_from(pool)
     whole = PredictionPool.of(sure(labels))
     assert pool.images == whole.images
     np.testing.assert_allclose(pool.mean, whole.mean, rtol=1e-12)
     assert pool.entropy == pytest.approx(whole.entropy)
     for _ in range(200):
-        pool = PredictionPool.of(sure([3])).after(pool)
+        pool = PredictionPool.of(sure([3])).fill_from(pool)
     assert pool.images == POOL_IMAGES
     assert pool.diversity == pytest.approx(0, abs=0.01)
 
 
 def test_a_large_batch_speaks_for_itself() -> None:
     alike = PredictionPool.of(sure([3] * POOL_IMAGES))
-    assert alike.after(PredictionPool.of(sure(range(10), 1.0))) is alike
-    assert alike.after(PredictionPool.empty(10)) is alike
+    assert alike.fill_from(PredictionPool.of(sure(range(10), 1.0))) is alike
+    assert alike.fill_from(PredictionPool.empty(10)) is alike
 
 
 # --- jumps
