@@ -27,7 +27,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class GraphEntry:
-    """One graph of the bundle, and how far it was from what it was made from.
+    """One graph of the bundle, and its distance from the model or graph that it was made from.
 
     Attributes:
         file: name of the ONNX file.
@@ -174,7 +174,7 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
 
 
 def _find_contradiction(manifest: Manifest) -> str | None:
-    """Return what is wrong with a manifest whose fields have the right types; None if nothing is."""
+    """Return the first contradiction in a manifest whose fields have the right types, or None."""
     for name, labels in (("class_ids", manifest.class_ids), ("class_names", manifest.class_names)):
         if labels is not None and len(labels) != manifest.classes:
             return f"{name}: expected {manifest.classes} entries, one per class, found {len(labels)}"

@@ -16,7 +16,7 @@ from ..statistics.window import select_earlier, slide_window
 
 PROBABILITY_FLOOR = 1e-10  # official code: keeps the unary finite
 TINY_NORM = 1e-12
-TINY_WIDTH = 1e-12  # of a squared distance, on the unit sphere: what is nearer is the same in float32
+TINY_WIDTH = 1e-12  # of a squared distance on the unit sphere: nearer points are equal in float32
 Affinity = Literal["knn", "rbf", "linear"]
 
 
@@ -40,9 +40,9 @@ class Lame:
     The output is a matrix of probabilities. `Prediction.logits` holds its logarithms; they are finite,
     because no probability of the network enters as less than 1e-10.
 
-    The images of a batch are all that it knows, so a single image is predicted as by the network alone, and
-    small batches have few neighbours. With `window`, earlier images join the graph; only the current ones are
-    predicted anew. Where there are fewer than `neighbours` others, all others are neighbours.
+    It sees the images of one batch only, so a single image is predicted as by the network alone, and images
+    of small batches have few neighbours. With `window`, earlier images join the graph; only the current ones
+    are predicted anew. Where there are fewer than `neighbours` others, all others are neighbours.
     """
 
     name: ClassVar[str] = "lame"

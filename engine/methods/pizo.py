@@ -1,8 +1,8 @@
 """PIZO: per-image zeroth-order adaptation; every image of a batch has a perturbation of its own.
 
-The loss is a known function of what the network says about each image, so its derivative with respect to
-that needs no estimate; only the network's own Jacobian does. Two forwards then give one independent estimate
-of the gradient per image, where a perturbation shared by the batch gives one in all.
+The loss is a known function of the network's outputs for each image, so its derivative with respect to them
+needs no estimate; only the network's own Jacobian does. Two forwards then give one independent estimate of
+the gradient per image, where a perturbation shared by the batch gives a single one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SMALLEST_CHANCE = 1e-12  # to divide by, where the source does not vary
 
 @dataclass(frozen=True)
 class PizoState(State):
-    """Tuned values and their gradients; of prompts and norms the one that is not tuned is empty.
+    """Tuned values and their gradients; prompts or norms that are not tuned are empty.
 
     Attributes:
         prompts: float32 `[P, D]`.
@@ -131,8 +131,8 @@ class Pizo:
         """Return the method bound to a model.
 
         Raises:
-            BundleError: the bundle lacks source statistics or what is tuned, or its images depend on each
-                other (batch statistics), so that none can have a perturbation of its own.
+            BundleError: the bundle lacks source statistics or a tunable, or its images depend on each other
+                (batch statistics), so that none can have its own perturbation.
         """
         source = model.require_source(self.name)
         if BATCH_STATISTICS in model.tunables:

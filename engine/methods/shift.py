@@ -33,9 +33,9 @@ class Shift:
     """Activation shift: FOA's (ICML 2024, official code) by default.
 
     NEO (ICLR 2026) is `target=origin`, `update=inclusive`, `average=global`. A batch of one image needs
-    nothing special: the running mean takes care of it. Only, with `inclusive` the very first image is its own
-    mean; it lands on the target, and its prediction says nothing. So do few images, or many of one class: a
-    `warm_up` lets the shift grow with the images seen.
+    no special care, because the mean is a running one. But with `inclusive`, the very first image is its own
+    mean: it is moved onto the target, and its prediction is meaningless. Few images, or many of one class,
+    are nearly as bad; with `warm_up` the shift grows with the number of images.
     """
 
     name: ClassVar[str] = "shift"
@@ -53,7 +53,7 @@ class Shift:
     decay: float = option(0.9, "share of the old running mean that is kept, if it is moving", low=0, high=1)
     gain: float = option(1.0, "how far the features are moved; 1 is all the way", low=0)
     warm_up: int = option(
-        0, "images after which the shift has half its strength; 0 is all of it from the first image on", low=0
+        0, "images after which the shift has half its strength; 0 is full strength from the start", low=0
     )
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class T3aState(State):
 class T3a:
     """T3A as FOA's authors ran it: every image of the stream is a candidate for the class that the head says.
 
-    The current batch is taken in before it is predicted. What is not among the supports of lowest entropy is
+    The current batch joins the supports before it is predicted. All but the supports of lowest entropy are
     discarded for good. Logits are products with the image's feature as it is, so they grow with its length,
     and probabilities are overconfident. A class without supports has the logit 0.
 

@@ -159,7 +159,7 @@ class Network:
     def rearrange(self, workers: int, micro_batch: int) -> Network:
         """Return a view of this network that splits its work in another way.
 
-        It shares the session but has threads of its own: closing one of the two leaves the other as it is.
+        It shares the session but has threads of its own: closing one of the two does not affect the other.
         OpenVINO runs no more calls at a time than the network was opened with; the others wait. Where the
         workers are threads of a call, another number of them is another session, loaded again once.
 

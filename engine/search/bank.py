@@ -1,4 +1,4 @@
-"""A bank of what was learnt in earlier domains: vectors of parameter changes that are mixed by a softmax.
+"""A bank of parameter changes learnt in earlier domains, which are mixed by a softmax.
 
 The change in force is `Σ p_i entry_i + residual`, with `p = softmax(10 · coefficients)`. Coefficient 0 is
 that of no change at all, which is not stored and never dropped. Saving moves the change in force into the
@@ -61,7 +61,7 @@ def save(bank: Bank, tensors: Offsets, limit: int, similarity: Similarity) -> Ba
     """Put the change in force into the bank, after making room where there are `limit` entries already.
 
     Args:
-        bank: as it is.
+        bank: the bank before.
         tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
         limit: entries at most, ≥ 1.
         similarity: see `find_most_similar`.
@@ -88,7 +88,7 @@ def remove(bank: Bank, index: int, similarity: Similarity) -> Bank:
     """Return the bank without entry `index`; the residual makes up for it.
 
     Args:
-        bank: as it is, with N ≥ 1 entries.
+        bank: the bank before, with N ≥ 1 entries.
         index: of the entry, in 0..N−1.
         similarity: `compacted` takes its row and column out as well; `official` leaves the matrix as it is,
             so that its rows and columns belong to other entries from then on.
@@ -109,7 +109,7 @@ def insert(bank: Bank, tensors: Offsets) -> Bank:
     """Append the change in force as an entry; the residual shrinks to what the mixture does not give.
 
     Args:
-        bank: as it is.
+        bank: the bank before.
         tensors: where each tensor of parameters begins in the V values, ascending, `[T]`.
     """
     change = compute_change(bank)

@@ -1,4 +1,4 @@
-"""CMA-ES as pure functions of a value: what has been learnt goes in and comes out, nothing is kept.
+"""CMA-ES as pure functions: the search goes in as a value, and the next search comes out.
 
 Formulas are those of N. Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv 1604.00772), with active
 (negative) recombination weights and cumulative step-size adaptation, in the variant of the package `cma`
@@ -114,8 +114,8 @@ def start_search(dimension: int, sigma: float, covariance: CovarianceForm) -> Se
     Args:
         dimension: N.
         sigma: σ at the start, above 0.
-        covariance: what of C is learnt: nothing, so that state and generations cost O(N) per solution; its
-            diagonal, O(N) too; or all of it, N² numbers twice and now and then a decomposition in O(N³).
+        covariance: the part of C that is learnt: none, where state and generations cost O(N) per solution;
+            the diagonal, also O(N); or all of it, with 2 N² numbers and an occasional O(N³) decomposition.
     """
     zeros, ones = np.zeros(dimension), np.ones(dimension)
     search = Search(0, zeros, float(sigma), zeros, zeros, None, None, None)

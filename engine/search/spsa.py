@@ -76,7 +76,7 @@ def descend(
     """Return `values` after one step against the averaged `slope * direction`; a new array, float32.
 
     Args:
-        values: what is tuned, any shape.
+        values: the tuned values, any shape.
         directions: one per sample, each of the shape of `values`.
         slopes: one difference quotient per sample.
         rate: the learning rate.

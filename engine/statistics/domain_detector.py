@@ -44,12 +44,11 @@ class DomainRules:
     """The rules by which a domain is taken for another one.
 
     Attributes:
-        threshold: the distance above which it is.
+        threshold: distance above which it is another one.
         min_images: images that a check needs.
-        small_batches: what becomes of smaller batches: they `accumulate` until they are enough, or the
-            detector skips them (official code).
+        small_batches: smaller batches `accumulate` until they are enough, or are skipped (official code).
         keep: share of the old statistics that one update keeps.
-        hold_off: checks after a change that report none.
+        hold_off: checks after a change that report no other.
     """
 
     threshold: float

@@ -112,7 +112,7 @@ class Adapter:
 
         Args:
             bundle: folder made by `fozo export`.
-            precision: which graph, `fp32` by default.
+            precision: name of the graph, `fp32` by default.
             method: a name of `fozo.METHODS`; the default is for vision transformers.
             seed: seed of the method's random draws.
             classes: indices of the classes to predict, for streams that hold only some of them.

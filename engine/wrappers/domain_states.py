@@ -20,8 +20,8 @@ from .fallback import step_with_fallback
 from .recorder import RequestRecorder
 from .wrapper import BoundWrapper, Wrapper
 
-IMAGES = 64  # that a check needs: statistics of fewer differ by what is on them
-DECAY = 0.8  # share of the old statistics of a domain that a check keeps
+IMAGES = 64  # per check; statistics of fewer images depend too much on their content
+DECAY = 0.8  # share of a domain's old statistics that a check keeps
 
 
 @dataclass(frozen=True)

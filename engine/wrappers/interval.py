@@ -1,8 +1,8 @@
 """Interval updates, FOA-I for any method: predict what arrives at once, adapt to every I images together.
 
 A batch of one image says too little about its domain to adapt to. This is the variant of the FOA paper (ICML
-2024, section 3.3) that stores images; no code of it was published, and the paper leaves open which prediction
-an image gets: here, that of what was learnt before it arrived.
+2024, section 3.3) that stores images. No code of it was published, and the paper leaves open which prediction
+an image gets: here, it is predicted on arrival, with the state learnt before.
 """
 
 from __future__ import annotations
