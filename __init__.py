@@ -1,11 +1,11 @@
 """Forward-only test-time adaptation that runs anywhere ONNX Runtime runs.
 
-import fozo
+    import fozo
 
-adapter = fozo.Adapter.open("bundle/", method="pizo", domains=16)
-for images in camera:                  # uint8 [N, 224, 224, 3]
-    prediction = adapter.step(images)  # prediction.logits [N, K], prediction.probabilities, …
-adapter.save("state.npz")
+    adapter = fozo.Adapter.open("bundle/", method="pizo", domains=16)
+    for images in camera:                  # uint8 [N, 224, 224, 3]
+        prediction = adapter.step(images)  # prediction.logits [N, K], prediction.probabilities, …
+    adapter.save("state.npz")
 
 This module is for programs that embed fozo. `fozo.evaluation` is for experiments.
 """
