@@ -41,12 +41,12 @@ def csv_rows(*sources: Source) -> list[dict[str, str]]:
 
 
 def test_csv_has_every_count_in_full(two_seeds: Source) -> None:
-    found = csv_rows(two_seeds, two_seeds)
-    assert len(found) == 2 * 2 * 3 * 2  # files, seeds, domains, methods
+    records = csv_rows(two_seeds, two_seeds)
+    assert len(records) == 2 * 2 * 3 * 2  # files, seeds, domains, methods
     content = json.loads(two_seeds.path.read_text(encoding="utf-8"))
-    for index, row in enumerate(found[:12]):
-        run, each, label = content["runs"][index // 6], index % 6 // 2, LABELS[index % 2]
-        expected = run["domains"][each]
+    for index, row in enumerate(records[:12]):
+        run, position, label = content["runs"][index // 6], index % 6 // 2, LABELS[index % 2]
+        expected = run["domains"][position]
         assert (row["seed"], row["domain"], row["label"]) == (str(run["seed"]), expected["name"], label)
         counts = expected["methods"][label]
         for name in ("images", "correct", "correct_top5", "gained", "lost", "peak_bytes"):
@@ -55,15 +55,15 @@ def test_csv_has_every_count_in_full(two_seeds: Source) -> None:
             assert float(row[name]) == counts[name]  # to the bit
         assert [float(value) for value in row["bins_confidence"].split(" ")] == counts["bins"]["confidence"]
         assert [int(value) for value in row["bins_correct"].split(" ")] == counts["bins"]["correct"]
-    assert found[0]["official_images"] == ""
-    assert found[0]["complete"] == "true"
+    assert records[0]["official_images"] == ""
+    assert records[0]["complete"] == "true"
 
 
 def test_csv_of_hostile_names(tmp_path: Path) -> None:
-    found = csv_rows(save_hostile(tmp_path / "r.json"))
-    assert len(found) == len(HOSTILE) ** 2
-    assert {row["label"].lstrip("'") for row in found} == {plain(name) for name in HOSTILE}
-    assert not any(value.startswith(("=", "@", "+")) for row in found for value in row.values())
+    records = csv_rows(save_hostile(tmp_path / "r.json"))
+    assert len(records) == len(HOSTILE) ** 2
+    assert {row["label"].lstrip("'") for row in records} == {plain(name) for name in HOSTILE}
+    assert not any(value.startswith(("=", "@", "+")) for row in records for value in row.values())
 
 
 def cells_of(line: str) -> list[str]:
@@ -157,14 +157,16 @@ def test_ones_own_iterable_becomes_a_report(
     text = Page.of((tmp_path / "p.html").read_bytes()).text
     assert "my camera, setting continual, subset all, batch 8, seed 5, classes all" in text
     (source,), _ = collect([tmp_path / "camera.json"])
-    found = source.results
-    assert found.complete
-    assert found.bundle["graph_sha256"] == bundle.graph_sha256("fp32")
-    assert (found.protocol.severities, found.protocol.seeds) == ((), (5,))
-    assert {label: each["method"] for label, each in found.methods.items()} == {name: name for name in names}
+    results = source.results
+    assert results.complete
+    assert results.bundle["graph_sha256"] == bundle.graph_sha256("fp32")
+    assert (results.protocol.severities, results.protocol.seeds) == ((), (5,))
+    assert {label: method["method"] for label, method in results.methods.items()} == {
+        name: name for name in names
+    }
     for row, name in zip(csv.DictReader((tmp_path / "t.csv").open()), names, strict=True):
         adapter = Adapter.open(bundle_path, method=name, seed=5)
-        right = [adapter.step(part).logits.argmax(axis=1) == expected for part, expected in batches]
+        right = [adapter.step(images).logits.argmax(axis=1) == expected for images, expected in batches]
         assert (row["label"], row["domain"], row["images"]) == (name, "stream", "20")
         assert int(row["correct"]) == int(np.concatenate(right).sum())
 
@@ -191,13 +193,13 @@ def test_what_one_file_cannot_describe_is_not_saved(
         of_run(run, one, Bundle.open(bundle_paths[192]), "x")
     with pytest.raises(InputError, match="expected the adapters of the run, a, found b"):
         of_run(run, {"b": one["a"]}, bundle, "x", "int8")
-    for others, message in (
+    for adapters, message in (
         ({"a": adapter(seed=1), "b": adapter(seed=2)}, "expected adapters with the seed 1, found 2"),
         ({"a": adapter(), "b": adapter(precision="int8")}, "all run the same graph"),
         ({"a": adapter(classes=[0, 1]), "b": adapter(classes=[1, 0])}, "all run the same graph"),
     ):
         with pytest.raises(InputError, match=message):
-            of_run(evaluate(others, batches), others, bundle, "x")
+            of_run(evaluate(adapters, batches), adapters, bundle, "x")
 
 
 DAMAGE: dict[str, Any] = {
@@ -256,9 +258,9 @@ def test_damaged_files_are_named_and_nothing_is_written(
     if callable(change):
         content = change(content)
     else:
-        *place, last, value = change
+        *keys, last, value = change
         inner = content
-        for key in place:
+        for key in keys:
             inner = inner[key]
         inner[last] = value
     folder = tmp_path / "damaged"
@@ -271,7 +273,7 @@ def test_damaged_files_are_named_and_nothing_is_written(
         result = invoke(two_seeds.path, target, "--out", folder / "p.html", "--csv", folder / "t.csv")
         assert isinstance(result.exception, InputError), result.exception
         assert str(path) in str(result.exception)
-    assert [each.name for each in folder.iterdir()] == ["results.json"]
+    assert [path.name for path in folder.iterdir()] == ["results.json"]
 
 
 def test_files_that_are_missing_or_cannot_be_written(two_seeds: Source, tmp_path: Path) -> None:

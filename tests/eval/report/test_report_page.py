@@ -53,9 +53,9 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_hostile_names_are_text_everywhere(hostile_page: str) -> None:
-    found = Page.of(hostile_page.encode())
-    assert not {"b", "i", "script", "img", "iframe", "object", "link"} & {tag for tag, _ in found.attributes}
-    words = " ".join(found.text.split())
+    report = Page.of(hostile_page.encode())
+    assert not {"b", "i", "script", "img", "iframe", "object", "link"} & {tag for tag, _ in report.attributes}
+    words = " ".join(report.text.split())
     for name in HOSTILE:
         assert " ".join(plain(name).split()) in words, name
     assert "<i>r&" in words
@@ -73,39 +73,39 @@ def test_hostile_names_in_charts_are_drawn_as_they_are() -> None:
 
 
 def test_the_page_needs_nothing_from_elsewhere(hostile_page: str) -> None:
-    found = Page.of(hostile_page.encode())
-    assert "script" not in {tag for tag, _ in found.attributes}
-    for tag, attributes in found.attributes:
+    report = Page.of(hostile_page.encode())
+    assert "script" not in {tag for tag, _ in report.attributes}
+    for tag, attributes in report.attributes:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("href", "src", "xlink:href", "srcset", "action"):
                 assert str(value).startswith("#"), (tag, value)
     assert "@import" not in hostile_page
     assert not re.search(r"url\((?!#)", STYLE)
-    policy = [a["content"] for tag, a in found.attributes if tag == "meta" and "http-equiv" in a]
+    policy = [a["content"] for tag, a in report.attributes if tag == "meta" and "http-equiv" in a]
     assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
 def test_identifiers_are_unique_and_references_lead_somewhere(hostile_page: str) -> None:
-    found = Page.of(hostile_page.encode())
-    identifiers = [str(attributes["id"]) for _, attributes in found.attributes if "id" in attributes]
+    report = Page.of(hostile_page.encode())
+    identifiers = [str(attributes["id"]) for _, attributes in report.attributes if "id" in attributes]
     assert len(identifiers) == len(set(identifiers)) > 20
-    for _, attributes in found.attributes:
+    for _, attributes in report.attributes:
         values = [str(attributes.get(name, "")) for name in ("href", "style", "clip-path", "fill")]
         for reference in re.findall(r"(?:^|url\()#([\w-]+)", "\n".join(values), re.M):
             assert reference in identifiers
 
 
 def test_tables_and_boxes_are_accessible(two_seeds: Source) -> None:
-    found = Page.of(render_page(two_seeds, two_seeds))
-    scopes = [attributes.get("scope") for tag, attributes in found.attributes if tag == "th"]
+    report = Page.of(render_page(two_seeds, two_seeds))
+    scopes = [attributes.get("scope") for tag, attributes in report.attributes if tag == "th"]
     assert set(scopes) == {"row", "col", "colgroup"}
-    boxes = [attributes for _, attributes in found.attributes if attributes.get("class") == "scroll"]
+    boxes = [attributes for _, attributes in report.attributes if attributes.get("class") == "scroll"]
     assert boxes
     assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
-    assert len(found.pictures) == 13  # 6 of each, and the comparison
-    assert all(found.pictures)
-    assert ("html", {"lang": "en"}) in found.attributes
+    assert len(report.pictures) == 13  # 6 of each, and the comparison
+    assert all(report.pictures)
+    assert ("html", {"lang": "en"}) in report.attributes
 
 
 def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ def test_several_files_are_compared(two_seeds: Source, tmp_path: Path) -> None:
     results = results_of([run_of([domain("fog", 40, 50), domain("rain", 30, 20)])])
     results.bundle["precision"] = "int8"
     other = save_source(tmp_path / "int8.json", results)
-    found = Page.of(render_page(two_seeds, other, title="fp32 & int8"))
-    assert "fp32 & int8" in found.text
-    links = [str(attributes["href"])[1:] for tag, attributes in found.attributes if tag == "a"]
+    report = Page.of(render_page(two_seeds, other, title="fp32 & int8"))
+    assert "fp32 & int8" in report.text
+    links = [str(attributes["href"])[1:] for tag, attributes in report.attributes if tag == "a"]
     assert links == ["compared", "r1", "r2"]
-    assert set(links) <= {attributes.get("id") for _, attributes in found.attributes}
+    assert set(links) <= {attributes.get("id") for _, attributes in report.attributes}
 
     assert rows(comparison.compare_methods([two_seeds, other]))["fozo"][2] == "35.00*"
     different = comparison.list_differences([two_seeds, other])
@@ -177,9 +177,9 @@ def test_matplotlibs_settings_are_left_alone(two_seeds: Source) -> None:
 
 
 def test_one_method_alone_and_one_image(tmp_path: Path) -> None:
-    each = DomainResult("fog", {"no_adapt": method_result(1, 0)}, images=1, complete=True)
-    each.methods["no_adapt"].seconds = 0.0
-    results = results_of([run_of([each], labels=["no_adapt"])], ["no_adapt"])
+    result = DomainResult("fog", {"no_adapt": method_result(1, 0)}, images=1, complete=True)
+    result.methods["no_adapt"].seconds = 0.0
+    results = results_of([run_of([result], labels=["no_adapt"])], ["no_adapt"])
     text = Page.of(render_page(save_source(tmp_path / "r.json", results))).text
     assert "no_adapt has an accuracy of 0.00 %." in text
     assert "No time was measured." in text
@@ -240,24 +240,24 @@ def lab(rgb: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def schemes() -> dict[str, Mapping[str, str]]:
     light, dark = STYLE.split("@media screen and (prefers-color-scheme: dark)")
-    found = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for text in (light, dark)]
-    assert found[0].keys() == found[1].keys()
-    return dict(zip(("light", "dark"), found, strict=True))
+    palettes = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", text)) for text in (light, dark)]
+    assert palettes[0].keys() == palettes[1].keys()
+    return dict(zip(("light", "dark"), palettes, strict=True))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_can_be_seen_and_told_apart(scheme: str) -> None:
     colours = schemes()[scheme]
     series = [colours[f"series-{i}"] for i in range(7)]
-    assert min(contrast(each, colours["surface"]) for each in series) >= 3  # WCAG for graphics
+    assert min(contrast(colour, colours["surface"]) for colour in series) >= 3  # WCAG for graphics
     for name in ("ink", "muted", "accent"):
         assert contrast(colours[name], colours["surface"]) >= 4.5  # WCAG for text
     assert contrast(colours["warn"], colours["warn-surface"]) >= 4.5
     for kind, matrix in _TO_SEEN.items():
-        seen = [lab(matrix @ linear(each)) for each in series]
-        distances = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+        perceived = [lab(matrix @ linear(colour)) for colour in series]
+        distances = [np.linalg.norm(a - b) for i, a in enumerate(perceived) for b in perceived[:i]]
         assert min(distances) > 12, kind
-    chroma = [float(np.hypot(*lab(linear(each))[1:])) for each in series]
+    chroma = [float(np.hypot(*lab(linear(colour))[1:])) for colour in series]
     assert chroma[0] < 12 < 25 < min(chroma[1:])  # the first, and only that, is grey
 
 
@@ -324,8 +324,8 @@ def test_the_page_is_never_wider_than_the_window(width: int, hostile_page: str, 
         f'<iframe style="width:{width}px;height:900px;border:0" srcdoc="{frame}" onload="{probe}"></iframe>'
     )
     outer.write_text(f"<!DOCTYPE html><title></title>{shown}", encoding="utf-8")
-    found = browse(tmp_path, "--window-size=1400,1000", "--dump-dom", outer.as_uri())
-    measured = re.search(r"<title>(\d+) (\d+)</title>", found)
+    dom = browse(tmp_path, "--window-size=1400,1000", "--dump-dom", outer.as_uri())
+    measured = re.search(r"<title>(\d+) (\d+)</title>", dom)
     assert measured is not None
     assert int(measured[2]) == width
     assert int(measured[1]) <= width

@@ -60,11 +60,11 @@ def test_a_cell_that_fails_leaves_the_others(
     assert last.startswith("Error: 2 of 4 cells failed, such as random-64-3-64 fp32, ")
     document = json.loads(result.stdout)
     assert (document["cells"], document["finished"], len(document["failed"])) == (4, 2, 2)
-    assert [(each["method"], each["finished"]) for each in document["averages"]] == [
+    assert [(average["method"], average["finished"]) for average in document["averages"]] == [
         ("no_adapt", 1),
         ("shift", 1),
     ]
-    assert all(list(each["domains"]) == ["snow"] for each in document["averages"])
+    assert all(list(average["domains"]) == ["snow"] for average in document["averages"])
     before = modification_times(tmp_path / "out")
     assert len(before) == 2
     assert [(row["domain"], row["label"]) for row in report_rows(tmp_path / "out")] == [
@@ -93,13 +93,13 @@ def test_a_cell_that_fails_leaves_the_others(
 
 def report_rows(folder: Path) -> list[dict[str, str]]:
     """Return the rows of `fozo report` on a sweep's folder, which are those of the results in it."""
-    said = []
-    for place in (folder, folder / "results"):
-        result = CliRunner().invoke(cli, ["report", str(place), "--csv", str(folder.parent / "report.csv")])
+    reports = []
+    for path in (folder, folder / "results"):
+        result = CliRunner().invoke(cli, ["report", str(path), "--csv", str(folder.parent / "report.csv")])
         assert (result.exit_code, result.output) == (0, f"Wrote {folder.parent / 'report.csv'}\n")
-        said.append(list(csv.DictReader(io.StringIO((folder.parent / "report.csv").read_text()))))
-    assert said[0] == said[1]
-    return said[0]
+        reports.append(list(csv.DictReader(io.StringIO((folder.parent / "report.csv").read_text()))))
+    assert reports[0] == reports[1]
+    return reports[0]
 
 
 def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
@@ -109,7 +109,7 @@ def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
     arguments = ["sweep", int8_bundle_path, "--generate-from", pictures, "--corruptions", "contrast"]
     arguments += ["--precision", "fp32", "--precision", "int8", "-m", "no_adapt", "-m", "shift"]
     arguments += ["--seeds", "2", "--out", out, "--quiet"]
-    result = CliRunner().invoke(cli, [str(each) for each in arguments])
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     assert result.output.count("statistically indistinguishable from no_adapt") == 2
     assert result.output.endswith(f"All cells: {out / 'sweep.csv'}\nFor fozo report: {out / 'results'}\n")
@@ -125,14 +125,14 @@ def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
             for cell in cells
         }
         for run in source.results.runs:
-            for label, part in run.domains[0].methods.items():
+            for label, result in run.domains[0].methods.items():
                 precision = source.results.bundle["precision"]
-                assert part.tally.top1 == correct[precision, run.seed, label]
+                assert result.tally.top1 == correct[precision, run.seed, label]
 
 
 def _correct(document: Any) -> int:
-    ((part,),) = ([*domain["methods"].values()] for domain in document["runs"][0]["domains"])
-    return int(part["correct"])
+    ((result,),) = ([*domain["methods"].values()] for domain in document["runs"][0]["domains"])
+    return int(result["correct"])
 
 
 def test_a_sweep_that_was_killed_has_no_results_yet(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
@@ -175,14 +175,14 @@ def test_interrupt(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     assert time.monotonic() - before < 10
     assert (process.returncode, errors.strip()) == (130, "Interrupted.")
     assert has_ended(at_work, 5)
-    kept = modification_times(tmp_path / "out")
-    assert 0 < len(kept) < 30
-    assert all(name.endswith(".json") and not name.startswith(".") for name in kept)
-    assert f"{len(kept)} of 30 cells: {tmp_path / 'out' / 'sweep.csv'}" in output
+    finished = modification_times(tmp_path / "out")
+    assert 0 < len(finished) < 30
+    assert all(name.endswith(".json") and not name.startswith(".") for name in finished)
+    assert f"{len(finished)} of 30 cells: {tmp_path / 'out' / 'sweep.csv'}" in output
     (source,), _ = collect([tmp_path / "out"])
-    assert sum(len(run.domains) for run in source.results.runs) == len(kept)
+    assert sum(len(run.domains) for run in source.results.runs) == len(finished)
     assert not source.results.complete
-    assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 1 + len(kept)
+    assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 1 + len(finished)
 
 
 @needs_proc

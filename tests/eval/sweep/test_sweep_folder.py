@@ -35,43 +35,43 @@ def test_cells_are_what_one_run_of_all_gives(
     jobs: Callable[..., list[Job]], bundle_path: Path, pictures: Path, tmp_path: Path
 ) -> None:
     grid = {"corruptions": ("gaussian_noise", "clean"), "severities": (2, 5), "seeds": 2, "subset": "24"}
-    made = jobs(**grid)
-    sweep = run_sweep(tmp_path, made)
+    planned = jobs(**grid)
+    sweep = run_sweep(tmp_path, planned)
     assert not sweep.failed
     assert not sweep.pending
     options = {**OPTIONS, "generate_from": pictures, **grid}
     del options["precisions"]
     spec = EvaluationSpec.from_options(bundle_path, ["no_adapt", "fozo"], **options, workers=2)
-    whole = prepare(spec)
-    with whole.network:
-        assert sum(whole.run()) == 2 * 3 * 24
+    experiment = prepare(spec)
+    with experiment.network:
+        assert sum(experiment.run()) == 2 * 3 * 24
     expected = {
-        (run.seed, domain.name, domain.severity, label): (domain.ids_sha256, counts(part))
-        for run in whole.runs
+        (run.seed, domain.name, domain.severity, label): (domain.ids_sha256, counts(result))
+        for run in experiment.runs
         for domain in run.domains
-        for label, part in domain.methods.items()
+        for label, result in domain.methods.items()
     }
-    found = {}
-    for job in made:
+    cells = {}
+    for job in planned:
         cell = read_cell_results(tmp_path / "cells" / f"{job.cell.name}.json", job.cell)
-        place = (cell.run.seed, cell.domain.name, cell.domain.severity, job.cell.label)
-        found[place] = (cell.domain.ids_sha256, counts(cell.method_result))
-    assert found == expected
-    assert len(found) == len(list((tmp_path / "cells").iterdir())) == 12
+        key = (cell.run.seed, cell.domain.name, cell.domain.severity, job.cell.label)
+        cells[key] = (cell.domain.ids_sha256, counts(cell.method_result))
+    assert cells == expected
+    assert len(cells) == len(list((tmp_path / "cells").iterdir())) == 12
 
     (graph,) = sweep.save_tables()
-    path = tmp_path / "results" / f"random_64_3_64-fp32-{made[0].cell.bundle[:8]}.json"
+    path = tmp_path / "results" / f"random_64_3_64-fp32-{planned[0].cell.bundle[:8]}.json"
     assert list((tmp_path / "results").iterdir()) == [path]
     together = results.read(path)
     assert together.complete
-    assert together.protocol == whole.protocol
-    assert together.methods == whole.results.methods
-    assert together.bundle == whole.results.bundle
+    assert together.protocol == experiment.protocol
+    assert together.methods == experiment.results.methods
+    assert together.bundle == experiment.results.bundle
     document = json.loads(path.read_text())
     assert without_times(document["runs"]) == without_times(
-        json.loads(json.dumps(whole.results.to_json()))["runs"]
+        json.loads(json.dumps(experiment.results.to_json()))["runs"]
     )
-    expected_averages = {label: asdict(average) for label, average in averages(whole.runs).items()}
+    expected_averages = {label: asdict(average) for label, average in averages(experiment.runs).items()}
     assert without_times(document["average"]) == without_times(expected_averages)
     assert document["average"]["fozo"]["gain"] is not None
     (_, summary) = table.summaries([graph])
@@ -83,29 +83,29 @@ def without_times(document: Any) -> Any:
     if isinstance(document, dict):
         drop = ("seconds", "peak_bytes", "images_per_second")
         return {key: without_times(value) for key, value in document.items() if key not in drop}
-    return [without_times(each) for each in document] if isinstance(document, list) else document
+    return [without_times(item) for item in document] if isinstance(document, list) else document
 
 
 def test_finished_cells_are_not_done_again(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
-    made = jobs()
-    run_sweep(tmp_path, made)
+    planned = jobs()
+    run_sweep(tmp_path, planned)
     before = modification_times(tmp_path)
-    damaged, foreign, *others = sorted((tmp_path / "cells").iterdir())
+    damaged, foreign, *untouched = sorted((tmp_path / "cells").iterdir())
     foreign.write_bytes(damaged.read_bytes())
     damaged.write_bytes(damaged.read_bytes()[:-100])
     (tmp_path / "cells" / "stray.json").write_text("{}")
-    again = Sweep.open(tmp_path, made)
-    assert [note.split(":")[0] for note in again.notes] == [
+    reopened = Sweep.open(tmp_path, planned)
+    assert [note.split(":")[0] for note in reopened.notes] == [
         f"{damaged} cannot be used and is computed again",
         f"{foreign} cannot be used and is computed again",
         f"{tmp_path / 'cells' / 'stray.json'} is no cell of this sweep and is ignored",
     ]
-    assert sorted(f"{job.cell.name}.json" for job in again.pending) == [damaged.name, foreign.name]
-    assert sum(again.run(partial(run_locally, processes=1), print)) == 80
+    assert sorted(f"{job.cell.name}.json" for job in reopened.pending) == [damaged.name, foreign.name]
+    assert sum(reopened.run(partial(run_locally, processes=1), print)) == 80
     after = modification_times(tmp_path)
     assert (tmp_path / "cells" / "stray.json").read_text() == "{}"
-    assert {name for name in before if before[name] == after[name]} == {path.name for path in others}
-    assert not Sweep.open(tmp_path, made).pending
+    assert {name for name in before if before[name] == after[name]} == {path.name for path in untouched}
+    assert not Sweep.open(tmp_path, planned).pending
 
 
 def _method_content(document: Any) -> Any:
@@ -168,11 +168,11 @@ def run_pending(folder: Path, jobs: Sequence[Job]) -> Sweep:
 
 
 def test_the_grid_is_written_before_the_work(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
-    made = jobs()
+    planned = jobs()
 
     def nobody(pending: Sequence[Job]) -> Any:
         written = json.loads((tmp_path / "sweep.json").read_bytes())
-        assert written["cells"] == [job.cell.name for job in made]
+        assert written["cells"] == [job.cell.name for job in planned]
         assert written["grid"]["seeds"] == [7]
         assert written["grid"]["domains"] == [
             {"name": "gaussian_noise", "severity": 3},
@@ -180,7 +180,7 @@ def test_the_grid_is_written_before_the_work(jobs: Callable[..., list[Job]], tmp
         ]
         yield from ()
 
-    assert list(Sweep.open(tmp_path, made).run(nobody, print)) == []
+    assert list(Sweep.open(tmp_path, planned).run(nobody, print)) == []
 
 
 def test_images_are_counted_once(tmp_path: Path) -> None:
@@ -194,11 +194,11 @@ def test_images_are_counted_once(tmp_path: Path) -> None:
         Failed(CELL, "too bad"),
         Finished(other, {"no": "results"}),
     ]
-    said: list[str] = []
+    lines: list[str] = []
     spec = EvaluationSpec(Path(), ("fozo",), DatasetRequest("imagenet-c"))
     sweep = Sweep.open(tmp_path, [Job(CELL, spec), Job(other, spec)])
-    assert list(sweep.run(lambda jobs: (event for event in events), said.append)) == [4, 4, 0, 0, 4, 2, 6]
-    assert said[0].startswith("Again: a model/ü fp32, calm=fozo:rate=0.1, fog 5, seed 1: it died")
+    assert list(sweep.run(lambda jobs: (event for event in events), lines.append)) == [4, 4, 0, 0, 4, 2, 6]
+    assert lines[0].startswith("Again: a model/ü fp32, calm=fozo:rate=0.1, fog 5, seed 1: it died")
     assert sweep.failed[CELL] == "too bad"
     assert "expected the results of a cell" in sweep.failed[other]
     assert list((tmp_path / "cells").iterdir()) == []

@@ -32,8 +32,8 @@ def test_a_key_is_the_hash_of_all_that_decides() -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Cell)])
 def test_anything_else_is_another_cell(name: str) -> None:
-    others: dict[type, Any] = {str: "other", int: 99, dict: {"rate": 0.2, "shift": "origin"}}
-    other = replace(CELL, **{name: others[type(getattr(CELL, name))]})
+    other_values: dict[type, Any] = {str: "other", int: 99, dict: {"rate": 0.2, "shift": "origin"}}
+    other = replace(CELL, **{name: other_values[type(getattr(CELL, name))]})
     assert other.key != CELL.key
     assert other.name != CELL.name
 
@@ -54,10 +54,10 @@ def test_the_grid_is_the_product(
         "severities": (1, 4),
         "seeds": 2,
     }
-    made = plan_named(
+    planned = plan_named(
         [int8_bundle_path], ["no_adapt", "x=shift"], **{**options, "precisions": ("fp32", "int8")}
     )
-    cells = [(c.seed, c.domain, c.severity, c.precision, c.label) for c in (job.cell for job in made)]
+    cells = [(c.seed, c.domain, c.severity, c.precision, c.label) for c in (job.cell for job in planned)]
     domains = [("fog", 1), ("fog", 4), ("clean", None)]
     assert cells == [
         (seed, domain, severity, precision, label)
@@ -66,9 +66,9 @@ def test_the_grid_is_the_product(
         for precision in ("fp32", "int8")
         for label in ("no_adapt", "x")
     ]
-    assert len({job.cell.key for job in made}) == len(made) == 24
-    assert {job.cell.method for job in made} == {"no_adapt", "shift"}
-    assert {job.cell.dataset for job in made} == {"generated corruptions (not the official ImageNet-C)"}
+    assert len({job.cell.key for job in planned}) == len(planned) == 24
+    assert {job.cell.method for job in planned} == {"no_adapt", "shift"}
+    assert {job.cell.dataset for job in planned} == {"generated corruptions (not the official ImageNet-C)"}
 
     both = plan_named([bundle_paths[64], bundle_paths[192]], ["no_adapt"], **options)
     assert [job.cell.model for job in both[:2]] == ["random-64-3-64", "random-192-2-192"]
@@ -95,13 +95,13 @@ def test_clean_images_of_another_folder_are_a_domain_too(
     for severity in (1, 5):
         save_class_folders(tmp_path / "fog" / str(severity), random_images(20, severity))
     options = {**OPTIONS, "data": tmp_path, "clean": pictures, "corruptions": ("fog",)}
-    made = plan_named([bundle_path], ["no_adapt"], **{**options, "severities": (1, 5)})
-    assert [(job.cell.domain, job.cell.severity, job.cell.images) for job in made] == [
+    planned = plan_named([bundle_path], ["no_adapt"], **{**options, "severities": (1, 5)})
+    assert [(job.cell.domain, job.cell.severity, job.cell.images) for job in planned] == [
         ("fog", 1, 20),
         ("fog", 5, 20),
         ("clean", None, 40),
     ]
-    for job in made:
+    for job in planned:
         (run,) = compute(job, 1)["runs"]
         assert [(domain["name"], domain["images"]) for domain in run["domains"]] == [
             (job.cell.domain, job.cell.images)

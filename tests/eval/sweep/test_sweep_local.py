@@ -28,12 +28,12 @@ from sweep_doubles import (
 
 
 def test_threads_do_not_change_results(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
-    made = jobs(["fozo"])
+    planned = jobs(["fozo"])
     one, two = (
-        run_sweep(tmp_path / "1", made, threads=1),
-        run_sweep(tmp_path / "2", made, processes=1, threads=2),
+        run_sweep(tmp_path / "1", planned, threads=1),
+        run_sweep(tmp_path / "2", planned, processes=1, threads=2),
     )
-    for job in made:
+    for job in planned:
         assert two.finished[job.cell].engine["workers"] == 2
         assert counts(one.finished[job.cell].method_result) == counts(two.finished[job.cell].method_result)
 
@@ -45,11 +45,9 @@ def test_processes_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None
 
 @needs_proc
 def test_a_killed_process_loses_nothing(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
-    made = jobs(corruptions=("gaussian_noise", "contrast", "clean"), batch_size=2)
-    assert len(made) == 6
-    calm = {
-        job.cell: counts(swept_part) for job, swept_part in method_results(run_sweep(tmp_path / "calm", made))
-    }
+    planned = jobs(corruptions=("gaussian_noise", "contrast", "clean"), batch_size=2)
+    assert len(planned) == 6
+    calm = {job.cell: counts(result) for job, result in method_results(run_sweep(tmp_path / "calm", planned))}
     killed: set[int] = set()
 
     def disturbed(pending: Sequence[Job]) -> Iterator[Event]:
@@ -62,7 +60,7 @@ def test_a_killed_process_loses_nothing(jobs: Callable[..., list[Job]], tmp_path
                 yield event
 
     happened: list[Event] = []
-    sweep = Sweep.open(tmp_path / "disturbed", made)
+    sweep = Sweep.open(tmp_path / "disturbed", planned)
     images = list(sweep.run(disturbed, print))  # type: ignore[arg-type]
     assert sum(images) == 6 * 40
     again = [event for event in happened if isinstance(event, Retried)]
@@ -70,10 +68,10 @@ def test_a_killed_process_loses_nothing(jobs: Callable[..., list[Job]], tmp_path
         "its process was ended by signal 9 (Killed), perhaps as memory ran out"
     ]
     finished = [event.cell for event in happened if isinstance(event, Finished)]
-    assert sorted(finished, key=position_in(made)) == [job.cell for job in made]
-    assert {cell: counts(found.method_result) for cell, found in sweep.finished.items()} == calm
+    assert sorted(finished, key=position_in(planned)) == [job.cell for job in planned]
+    assert {cell: counts(results.method_result) for cell, results in sweep.finished.items()} == calm
     assert sorted(modification_times(tmp_path / "disturbed")) == sorted(
-        f"{job.cell.name}.json" for job in made
+        f"{job.cell.name}.json" for job in planned
     )
     assert worker_processes() == set()
 
@@ -88,10 +86,10 @@ def position_in(jobs: Sequence[Job]) -> Callable[[Cell], int]:
 
 @needs_proc
 def test_a_cell_that_always_dies_is_given_up(jobs: Callable[..., list[Job]]) -> None:
-    made = jobs(batch_size=1)
-    doomed, armed = made[0].cell, True
+    planned = jobs(batch_size=1)
+    doomed, armed = planned[0].cell, True
     happened: list[Event] = []
-    for event in run_locally(made, processes=1, retries=1):
+    for event in run_locally(planned, processes=1, retries=1):
         happened.append(event)
         if event.cell == doomed and isinstance(event, Retried):
             armed = True
@@ -101,7 +99,7 @@ def test_a_cell_that_always_dies_is_given_up(jobs: Callable[..., list[Job]]) -> 
     ends = {e.cell: e for e in happened if isinstance(e, (Finished, Failed))}
     assert [e.cell for e in happened if isinstance(e, Retried)] == [doomed]
     assert "signal 9" in getattr(ends.pop(doomed), "reason", "")
-    assert [type(ends[job.cell]) for job in made[1:]] == [Finished] * 3
+    assert [type(ends[job.cell]) for job in planned[1:]] == [Finished] * 3
     assert isinstance(happened[-1], Failed), "it is tried again last"
 
 
@@ -132,7 +130,7 @@ def test_what_a_process_says_last_is_the_reason(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (InputError("image 3 is damaged"), {"error": "image 3 is damaged", "again": False}),
         (ComputeError("no memory; use less"), {"error": "no memory; use less", "again": True}),
@@ -140,7 +138,10 @@ def test_what_a_process_says_last_is_the_reason(
     ],
 )
 def test_only_lack_of_memory_is_tried_again(
-    jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch, error: Exception, said: dict[str, Any]
+    jobs: Callable[..., list[Job]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: dict[str, Any],
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -148,4 +149,4 @@ def test_only_lack_of_memory_is_tried_again(
     monkeypatch.setattr("fozo.eval.sweep.cell_worker.compute", fail)
     answers: list[Any] = []
     answer(Request(jobs()[0], 1), answers.append)
-    assert answers == [said]
+    assert answers == [expected]

@@ -96,14 +96,14 @@ def test_many_may_unpack_at_a_time(bundle_path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "removed", "manifest"])
 def test_a_damaged_bundle_is_replaced(bundle_path: Path, tmp_path: Path, damage: str) -> None:
     bundle = Bundle.open(bundle_path)
-    place = unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path)
-    target = place / ("bundle.json" if damage == "manifest" else "model.onnx")
+    folder = unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path)
+    target = folder / ("bundle.json" if damage == "manifest" else "model.onnx")
     if damage == "removed":
         target.unlink()
     else:
         target.write_bytes(target.read_bytes()[:-1])
-    assert unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path) == place
-    assert files_of(Bundle.open(place)) == files_of(bundle)
+    assert unpack_bundle(bundle.sha256, lambda: files_of(bundle), tmp_path) == folder
+    assert files_of(Bundle.open(folder)) == files_of(bundle)
 
 
 def test_another_bundle_than_expected_is_refused(
@@ -143,10 +143,10 @@ def test_the_function_that_is_sent_needs_no_fozo() -> None:
         "(_ for _ in ()).throw(ModuleNotFoundError('none here')) if name.startswith('fozo') else None)}))\n"
         "print(cloudpickle.loads(sys.stdin.buffer.read())('1.2', [])['error'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, timeout=120)
+    process = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, timeout=120)
     assert re.fullmatch(
-        r"the machine \S+ cannot load fozo \(none here\); install fozo 1.2 there\n", done.stdout.decode()
-    ), done.stderr.decode()
+        r"the machine \S+ cannot load fozo \(none here\); install fozo 1.2 there\n", process.stdout.decode()
+    ), process.stderr.decode()
 
 
 # --- a cluster ---
@@ -296,17 +296,17 @@ def test_the_command_is_interrupted_and_goes_on(
         watchdog.cancel()
     assert (process.returncode, errors.splitlines()[-1]) == (130, "Interrupted."), errors
     assert "Traceback" not in errors
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
-    assert 0 < json.loads(output)["finished"] == len(kept) < 8
+    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
+    assert 0 < json.loads(output)["finished"] == len(finished) < 8
 
     with begin() as process:
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert f"8 cells, {len(kept)} of them finished" in errors
+    assert f"8 cells, {len(finished)} of them finished" in errors
     assert json.loads(output)["finished"] == 8
     cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").iterdir()}
     assert set(cells) == {f"{job.cell.name}.json" for job in jobs}
-    assert kept.items() <= cells.items()
+    assert finished.items() <= cells.items()
 
 
 @needs_ray

@@ -13,7 +13,7 @@ from fozo.eval.protocol import Protocol
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import Tally
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
-from fozo.eval.results.table import summary
+from fozo.eval.results.table import format_summary
 from fozo.eval.sweep import sweep_table as table
 from fozo.eval.sweep.cell import Cell
 from fozo.eval.sweep.cell_results import CellResults
@@ -30,9 +30,14 @@ def cell_results(cell: Cell, correct: int, lost: int = 0, **facts: Any) -> CellR
     tally.bin_confidence[13] = 0.9 * cell.images
     tally.bin_correct[13] = correct
     right = Bits([lost <= index < lost + correct for index in range(cell.images)])
-    part = MethodResult(tally, right, batches=5, forwards=10, seconds=2.0, peak_bytes=100_000_000)
+    result = MethodResult(tally, right, batches=5, forwards=10, seconds=2.0, peak_bytes=100_000_000)
     domain = DomainResult(
-        cell.domain, {cell.label: part}, cell.severity, images=cell.images, complete=True, ids_sha256="c" * 64
+        cell.domain,
+        {cell.label: result},
+        cell.severity,
+        images=cell.images,
+        complete=True,
+        ids_sha256="c" * 64,
     )
     return CellResults(
         Protocol("x", "reset", (), "all", (cell.seed,), 4, "all"),
@@ -90,7 +95,9 @@ def test_the_table_for_people(finished: dict[Cell, CellResults]) -> None:
         "rain               30.00 ± 28.28    50.00 ± 28.28*~",
         "clean              100.00 ± 0.00*   100.00 ± 0.00*~",
         "",
-        *summary([run for graph in merge_cells(list(both), both) for run in runs_of(graph)]).splitlines(),
+        *format_summary(
+            [run for graph in merge_cells(list(both), both) for run in runs_of(graph)]
+        ).splitlines(),
     ]
 
 
@@ -104,29 +111,29 @@ def with_another(
 ) -> dict[Cell, CellResults]:
     """Beside a method another one, that has so many more images right in some domains."""
     other = {}
-    for cell, found in finished.items():
-        correct = found.method_result.tally.top1 + gains.get(cell.domain, 0)
+    for cell, results in finished.items():
+        correct = results.method_result.tally.top1 + gains.get(cell.domain, 0)
         other[replace(cell, label=label)] = cell_results(replace(cell, label=label), correct, lost)
     return {**finished, **other}
 
 
 def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> None:
     """In fog an image is gained and another lost, which accuracies do not show."""
-    corrupted = {cell: found for cell, found in finished.items() if cell.domain != "clean"}
+    corrupted = {cell: results for cell, results in finished.items() if cell.domain != "clean"}
     both = with_another(corrupted, "b", {"rain": 2}, lost=1)
     (graph,) = merge_cells(list(both), both)
     first, second = runs_of(graph)
     gains = {
-        (run.seed, each.name, each.severity): each.count_gained_and_lost("b")
+        (run.seed, domain.name, domain.severity): domain.count_gained_and_lost("b")
         for run in (first, second)
-        for each in run.domains
+        for domain in run.domains
     }
     expected = {
         (seed, name, severity): (np.sum(there & ~here), np.sum(here & ~there))
-        for cell, found in both.items()
+        for cell, results in both.items()
         if cell.label == "m"
         for seed, name, severity in [(cell.seed, cell.domain, cell.severity)]
-        for here in [found.method_result.right.array()]
+        for here in [results.method_result.right.array()]
         for there in [both[replace(cell, label="b")].method_result.right.array()]
     }
     assert gains == expected
@@ -137,14 +144,14 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     assert average.gain == pytest.approx((0 + 0 + 0.2) / 3)
     assert average.gain_is_noise
     surer = with_another(finished, "b", {"fog": 1})
-    (found,) = [
-        each.average for each in table.summaries(merge_cells(list(surer), surer)) if each.method == "b"
+    (average,) = [
+        item.average for item in table.summaries(merge_cells(list(surer), surer)) if item.method == "b"
     ]
-    assert found is not None
+    assert average is not None
     # Fog gains 0.1 of 10 images at both severities, rain nothing; the seeds have the same images and gains.
     one, none = np.sqrt((3 / 10 - 0.1**2) / 10), np.sqrt((2 / 10) / 10)
-    assert found.gain == pytest.approx(0.2 / 3)
-    assert found.gain_error == pytest.approx(np.sqrt((2 * one) ** 2 + none**2) / 3)
+    assert average.gain == pytest.approx(0.2 / 3)
+    assert average.gain_error == pytest.approx(np.sqrt((2 * one) ** 2 + none**2) / 3)
 
 
 # --- what is compared when not all is finished ---
@@ -155,7 +162,7 @@ def streams(*numbers: int) -> set[Stream]:
 
 
 @pytest.mark.parametrize(
-    ("done", "labels", "shared"),
+    ("finished_streams", "labels", "shared"),
     [
         ({"a": [1, 2, 3], "b": [1, 2, 3]}, "ab", [1, 2, 3]),
         ({"a": [1, 2, 3], "b": [1, 2]}, "ab", [1, 2]),  # as cells come to an end in turn
@@ -170,10 +177,10 @@ def streams(*numbers: int) -> set[Stream]:
     ],
 )
 def test_methods_are_compared_where_all_are_finished(
-    done: dict[str, list[int]], labels: str, shared: list[int]
+    finished_streams: dict[str, list[int]], labels: str, shared: list[int]
 ) -> None:
-    found = choose_comparable({label: streams(*numbers) for label, numbers in done.items()})
-    assert found == (list(labels), streams(*shared))
+    choice = choose_comparable({label: streams(*numbers) for label, numbers in finished_streams.items()})
+    assert choice == (list(labels), streams(*shared))
 
 
 def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, CellResults]) -> None:
@@ -190,14 +197,14 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
         (1, True, 4),
     ]
     assert not graph.results.complete
-    a, b = (each.average for each in table.summaries([graph]))
+    a, b = (item.average for item in table.summaries([graph]))
     assert a is not None and b is not None
     # Seed 1 alone, as without rain seed 0 has another mean: (.7 + .3 + .5) / 3, and with .7 for .5.
     assert (a.accuracy, a.accuracy_std) == (pytest.approx(0.5), None)
     assert b.accuracy == pytest.approx(1.7 / 3)
     assert b.gain == pytest.approx(0.2 / 3)
-    said = "7 of 8 streams are finished with all of these methods; means are over 1 of 2 seeds"
-    assert table.format_tables([graph]).splitlines()[1] == said
+    note = "7 of 8 streams are finished with all of these methods; means are over 1 of 2 seeds"
+    assert table.format_tables([graph]).splitlines()[1] == note
 
     for cell in [cell for cell in both if cell.label == "b" and (cell.domain, cell.severity) != ("fog", 1)]:
         del both[cell]
@@ -221,7 +228,7 @@ def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell,
         merge_cells(cells, finished)
     )
     (again,) = [run for run in runs_of(*merge_cells(cells, finished)) if run.seed == 1]
-    assert [each.name for each in again.domains] == ["fog", "clean"]
+    assert [domain.name for domain in again.domains] == ["fog", "clean"]
 
 
 def test_what_cells_do_not_agree_on_is_all_said(finished: dict[Cell, CellResults]) -> None:
@@ -244,11 +251,11 @@ def test_graphs_have_names_of_their_own(finished: dict[Cell, CellResults]) -> No
         for cell in finished
         for bundle, model, precision in (("b", "a/b", "fp32"), ("b", "a/b", "int8"), ("c", "a b", "fp32"))
     ]
-    found = merge_cells(cells, {})
-    assert [graph.name for graph in found] == ["a_b-fp32-bbbbbbbb", "a_b-int8-bbbbbbbb", "a_b-fp32-cccccccc"]
-    assert all(graph.results is None for graph in found)
-    assert table.format_tables(found) == ""
-    assert table.summaries(found) == []
+    graphs = merge_cells(cells, {})
+    assert [graph.name for graph in graphs] == ["a_b-fp32-bbbbbbbb", "a_b-int8-bbbbbbbb", "a_b-fp32-cccccccc"]
+    assert all(graph.results is None for graph in graphs)
+    assert table.format_tables(graphs) == ""
+    assert table.summaries(graphs) == []
 
 
 def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
