@@ -29,6 +29,12 @@ def network(bundle_path: Path) -> Iterator[Network]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def stream(random_images: MakeImages) -> list[ImageArray]:
+    """Ragged, with a single image among them."""
+    return [random_images(size, seed=index) for index, size in enumerate((12, 12, 12, 5, 12, 12, 1, 12))]
+
+
 class Recording:
     """A stand-in that remembers how it was called, and how many answers' features were alive at most."""
 

@@ -213,7 +213,7 @@ DAMAGED: dict[str, bytes] = {
 def test_damaged_files_are_ignored_and_replaced(kind: str, cache: Path, bundle_path: Path) -> None:
     expected = opened(bundle_path)
     graph = graph_of(bundle_path)
-    key = json.dumps(arrangement_module._key(graph, "cpu"))[1:-1].encode()
+    key = json.dumps(arrangement_module._build_key(graph, "cpu"))[1:-1].encode()
     cache.parent.mkdir(parents=True)
     cache.write_bytes(DAMAGED[kind].replace(b"KEY", key))
     assert load_arrangement(graph, "cpu") is None

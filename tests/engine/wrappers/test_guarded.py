@@ -308,7 +308,7 @@ def test_what_is_not_finite_is_left_to_the_other_guard() -> None:
     assert states[-1].alarms == 0
 
 
-def test_with_step_counts_of_reaches_states_inside_states() -> None:
+def test_step_counts_are_replaced_in_states_inside_states() -> None:
     network, outer = Scripted(), Interval(Drift(), interval=2)
     start = outer.bind(network.info).init(1)
     later = start
