@@ -39,15 +39,19 @@ if TYPE_CHECKING:
     type=click.Choice(SETTINGS),
     default="reset",
     show_default=True,
-    help="Start afresh for every corruption; continue over all of them; continue over several rounds; mix all"
-    " corruptions in one stream; or start afresh and order each corruption by class.",
+    help="reset: start afresh for every corruption; continual: continue over all of them; rounds: continual,"
+    " several times over; mixed: all corruptions in one stream; label_shift: like reset, ordered by class.",
 )
-@click.option("--rounds", type=click.IntRange(1), help="Rounds, for --setting rounds; default: 10.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    help="For --setting rounds: number of passes over all corruptions; default: 10.",
+)
 @click.option(
     "--concentration",
     type=click.FloatRange(0, min_open=True),
     help="For --setting label_shift: spread classes by a Dirichlet distribution instead of sorting them; 0.1"
-    " is nearly sorted, 10 hardly.",
+    " is nearly sorted, 10 nearly shuffled.",
 )
 @stream_options
 @seeds_option(1)
@@ -136,7 +140,7 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
             out,
             save_every=save_every,
             on_images=advance,
-            on_domain=_row_printer(experiment, quiet),
+            on_domain=_make_row_printer(experiment, quiet),
             on_interruption=lambda: click.echo(
                 f"Incomplete: what was measured so far is in {out}; --resume continues"
             ),
@@ -145,8 +149,8 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
     click.echo(f"\nResults: {out}")
 
 
-def _row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainResult], None]:
-    """Return what prints the row of a domain, below a header for each seed."""
+def _make_row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainResult], None]:
+    """Return the function that prints the row of a domain, below a header for each seed."""
     from ..eval.results import table
 
     protocol, headed = experiment.protocol, set[int]()

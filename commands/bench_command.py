@@ -36,7 +36,7 @@ from .progress import Progress
     "threads",
     type=click.IntRange(1),
     multiple=True,
-    help="Threads that compute; repeat it. Default: 1, and all processors.",
+    help="Number of threads; repeat it. Default: 1, and all processors.",
 )
 @click.option(
     "--provider",
@@ -72,7 +72,7 @@ from .progress import Progress
 @click.option(
     "--tune",
     is_flag=True,
-    help="Instead: find the fastest workers and micro-batch for the largest batch size, and remember them.",
+    help="Only find the fastest workers and micro-batch for the largest batch size, and save them.",
 )
 @QUIET
 def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **options: Any) -> None:

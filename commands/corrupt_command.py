@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--processes",
     type=click.IntRange(1),
-    help="Processes that run at the same time; default: as many as processors. Results do not depend on it.",
+    help="Number of processes; default: one per processor. Results do not depend on it.",
 )
 @QUIET
 def corrupt(
@@ -76,7 +76,8 @@ def corrupt(
     """Write corrupted copies of the images in CLEAN_DIR, one folder per class, to OUT_DIR.
 
     OUT_DIR gets ImageNet-C's layout. The corruptions are fozo's own, with the published parameters. They
-    are not the official files, and every result on them says so. Interrupted, the same command continues.
+    are not the official files, and every result on them says so. Repeat an interrupted command to
+    continue it.
 
     \b
     Examples:

@@ -25,12 +25,12 @@ QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 WORKERS = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Threads that compute; default: as tuned, else all processors. Results do not depend on it.",
+    help="Number of threads; default: the tuned number, else all processors. Results do not depend on it.",
 )
 MICRO_BATCH = click.option(
     "--micro-batch",
     type=click.IntRange(1),
-    help="Images per call of the runtime; default: as tuned. Results do not depend on it.",
+    help="Images per call of the runtime; default: the tuned number. Results do not depend on it.",
 )
 PROVIDER = click.option(
     "--provider",

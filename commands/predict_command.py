@@ -164,7 +164,7 @@ def predict(
     images = resolve_inputs(inputs) if watch is None else watch_folder(watch, poll, new_only, idle_exit)
     with Network.open(opened, **engine) as network:
         selected = network if class_indices is None else network.select(class_indices)
-        adapter = _adapter(selected, configured, seed)
+        adapter = _open_adapter(selected, configured, seed)
         run = PredictionRun(adapter, writer, state)
         rows = predict_images(
             adapter,
@@ -181,11 +181,11 @@ def predict(
         )
         if watch is not None and not quiet:
             click.echo(f"Watching {watch}; Ctrl-C ends", err=True)
-        progress = _progress(images.count, max_images, quiet or writer.on_screen)
+        progress = _make_progress(images.count, max_images, quiet or writer.on_screen)
         run.write(rows, progress, lambda summary: None if quiet else click.echo(summary, err=True))
 
 
-def _progress(count: int | None, limit: int | None, hidden: bool) -> Progress:
+def _make_progress(count: int | None, limit: int | None, hidden: bool) -> Progress:
     """Return a progress bar, hidden if the number of images is unknown."""
     total = 0 if count is None else min(count, limit or count)
     return Progress(total, hidden or count is None)
@@ -217,7 +217,7 @@ def _check_together(inputs: Sequence[str], watch: Path | None, out: Path, state:
         raise InputError(f"--out and --state are the same file, {state}; name two")
 
 
-def _adapter(network: Network, method: AnyMethod, seed: int) -> Adapter:
+def _open_adapter(network: Network, method: AnyMethod, seed: int) -> Adapter:
     from ..engine.streams.adapter import Adapter
 
     try:

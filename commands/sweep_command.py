@@ -85,8 +85,8 @@ def sweep(
 ) -> None:
     """Run a grid: BUNDLES (default: ./bundle) × precisions × methods × corruptions × severities × seeds.
 
-    Every cell is a stream of its own that begins with nothing learnt. A finished cell is a file in OUT/cells;
-    the same command again goes on where it was interrupted, and with more of anything adds to it.
+    Every cell is a stream of its own that starts afresh. A finished cell is a file in OUT/cells. Repeat an
+    interrupted command to continue it; with further bundles, methods or seeds it adds cells.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def sweep(
     from ..eval.sweep.folder import Sweep
     from ..eval.sweep.plan import plan
 
-    runner = _runner(processes, workers, retries, address, environment)
+    runner = _choose_runner(processes, workers, retries, address, environment)
     folders = bundles or (Path("bundle"),)
     jobs = plan(EvaluationSpec.from_options(folders[0], methods, **grid), folders, precisions)
     stored = Sweep.open(out, jobs)
@@ -113,7 +113,7 @@ def sweep(
     stored.check_failures()
 
 
-def _runner(
+def _choose_runner(
     processes: int | None, workers: int, retries: int, address: str | None, environment: Sequence[str]
 ) -> Runner:
     from ..eval.sweep.cluster import run_on_ray

@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 
 
 def _randomised_vit(width: int, depth: int, classes: int, seed: int, head_gain: float = 1.0) -> Any:
-    """A timm ViT for 32 x 32 images in which no parameter is zero, one, or equal to another."""
+    """Return a timm ViT for 32 x 32 images in which no parameter is zero, one, or equal to another."""
     model = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=width, depth=depth, num_heads=width // 16, num_classes=classes
     )
@@ -177,13 +177,13 @@ def bundle_paths(
 
 @pytest.fixture(scope="session")
 def bundle_path(bundle_paths: dict[int, Path]) -> Path:
-    """The smallest of `bundle_paths`."""
+    """Return the smallest of `bundle_paths`."""
     return bundle_paths[64]
 
 
 @pytest.fixture(scope="session")
 def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Path:
-    """The smallest bundle with an int8 graph as well, and that graph's own source statistics."""
+    """Return the smallest bundle with an int8 graph as well, and its source statistics."""
     path = tmp_path_factory.mktemp("int8") / "bundle"
     shutil.copytree(bundle_path, path)
     options = Options(force=True)

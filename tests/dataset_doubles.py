@@ -28,7 +28,7 @@ GENERATED = "generated corruptions (not the official ImageNet-C)"
 
 
 def thousand(**changes: Any) -> Manifest:
-    """A bundle of 1,000 classes with WNIDs in *descending* order, so that position and number differ."""
+    """Return a bundle of 1,000 classes with WNIDs in *descending* order, so position and number differ."""
     wnids = tuple(f"n{1000 + number:08d}" for number in reversed(range(1000)))
     return vit_manifest(16, 16, **{"classes": 1000, "class_ids": wnids, **changes})
 

@@ -30,7 +30,7 @@ RandomImages = Callable[..., ImageArray]
 
 
 def run(*arguments: object, input: bytes = b"") -> str:
-    """Standard output of a run inside this process; what a command line would report is raised."""
+    """Return standard output of a run inside this process; raise errors instead of reporting them."""
     result = CliRunner().invoke(cli, ["predict", *map(str, arguments), "--quiet"], input=input)
     if result.exception is not None:
         raise result.exception
@@ -43,7 +43,7 @@ def spawned(*arguments: object, **options: Any) -> subprocess.CompletedProcess[A
 
 
 def table(source: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, or of its text."""
+    """Return the rows of a CSV file, or of its text."""
     if isinstance(source, str):
         return list(csv.DictReader(io.StringIO(source, newline="")))
     with source.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from doubles import accept_interrupts, child_environment, run_fozo
+from command_doubles import start_process
+from doubles import run_fozo
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
@@ -379,21 +379,11 @@ def test_interrupt(bundle_path: Path, tmp_path: Path) -> None:
         "benchmark.take_sample = slow; main()"
     )
     arguments = [sys.executable, "-c", program, *command(bundle_path, out, "--samples", "5")]
-    with subprocess.Popen(
-        arguments,
-        env=child_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=accept_interrupts,
-    ) as process:
-        watchdog = threading.Timer(100, process.kill)
-        watchdog.start()
+    with start_process(arguments) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "slow\n"
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate()
-        watchdog.cancel()
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in errors

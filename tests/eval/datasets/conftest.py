@@ -14,7 +14,7 @@ from doubles import WNIDS, draw_picture
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A miniature ImageNet-C: two corruptions, two severities, two of the four classes."""
+    """Save a miniature ImageNet-C: two corruptions, two severities, two of the four classes."""
     root = tmp_path / "imagenet-c"
     for c, name in enumerate(("gaussian_noise", "fog")):
         for severity in (3, 5):

@@ -168,7 +168,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def linked(tmp_path: Path, target: object, name: str = "1.png") -> Path:
-    """A class folder with an image `0.png` and a link."""
+    """Save a class folder with an image `0.png` and a link."""
     put(tmp_path / "data" / WNIDS[0] / "0.png", draw_picture(1))
     (tmp_path / "data" / WNIDS[0] / name).symlink_to(Path(str(target)))
     return tmp_path / "data"
@@ -183,7 +183,7 @@ def test_links_to_files_outside_are_followed(tmp_path: Path) -> None:
 
 
 def imagefolder_of(image: Path) -> Domain:
-    """The same image in a folder of its own."""
+    """Save the image in a folder of its own."""
     folder = image.parent / "own"
     put(folder / WNIDS[0] / "1.png", np.asarray(Image.open(image)))
     return load_image_folder(folder, vit_manifest())
@@ -218,7 +218,7 @@ def test_links_to_a_folder_above_end(target: str, tmp_path: Path) -> None:
 
 
 def bomb() -> bytes:
-    """A PNG of 60,000 by 60,000 pixels, as its header says."""
+    """Return a PNG of 60,000 by 60,000 pixels, as its header says."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         whole = kind + content

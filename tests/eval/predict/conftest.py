@@ -42,7 +42,7 @@ def stepped(network: Network) -> Stepped:
 
 @pytest.fixture(scope="module")
 def named_bundle(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle with identifiers and names of its classes."""
+    """Return the bundle with identifiers and names of its classes."""
     copy = tmp_path_factory.mktemp("named") / "bundle"
     shutil.copytree(bundle_path, copy)
     raw = json.loads((copy / "bundle.json").read_bytes())

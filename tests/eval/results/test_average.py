@@ -31,7 +31,7 @@ def protocol(setting: Setting = "reset", **changes: Any) -> Protocol:
 
 
 def result(name: str = "fog", images: int = 100, complete: bool = True, **correct: int) -> DomainResult:
-    """A domain's result with the number of right answers of each method."""
+    """Return a result of a domain with the number of right answers of each method."""
     methods = {}
     for label, count in correct.items():
         part = MethodResult(batches=1, forwards=1, seconds=1.0)

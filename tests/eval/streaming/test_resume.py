@@ -49,7 +49,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three noisy images for each of twenty classes."""
+    """Save a folder with three noisy images for each of twenty classes."""
     folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for index in range(60):
         path = folder / f"{index % 20:02d}" / f"{index:03d}.png"
@@ -70,7 +70,7 @@ def prepare(bundle_path: Path, images: Path) -> Callable[..., Experiment]:
 
 
 def timeless(document: dict[str, Any]) -> Any:
-    """A document without what depends on the clock and on the memory of the machine."""
+    """Return a document without what depends on the clock and on the memory of the machine."""
     if isinstance(document, dict):
         drop = ("seconds", "peak_bytes", "images_per_second", "created", "path")
         return {key: timeless(value) for key, value in document.items() if key not in drop}

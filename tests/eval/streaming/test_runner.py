@@ -300,7 +300,7 @@ def test_a_run_continues_from_any_batch(setting: Setting, stop: int) -> None:
 
 
 def timeless(run: Run) -> dict[str, Any]:
-    """A run without what depends on the clock and the memory of the machine."""
+    """Return a run without what depends on the clock and the memory of the machine."""
     content = json.loads(json.dumps(run.to_json()))
     for each in content["domains"]:
         del each["seconds"]
