@@ -52,7 +52,9 @@ class MomentMatching:
     decay: float = option(0.9, "share of the old running moments that is kept", low=0, high=1)
     gain: float = option(1.0, "λ, how far the features are moved; 1 is all the way", low=0)
     ratio_limit: float = option(
-        3.0, "the ratio of variances at most, and its inverse at least; 1 matches the mean alone", low=1
+        3.0,
+        "r, limit of the ratio of variances, which is clamped to [1/r, r]; 1 matches the mean alone",
+        low=1,
     )
     variance_floor: float = option(1e-6, "ε, added to the running variance", low=0)
 

@@ -85,7 +85,7 @@ class Pizo:
     prompts: int = option(3, "number of prompt tokens, where they are tuned", low=1)
     first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
     frozen_last_blocks: int = option(
-        3, "last blocks whose norms are not tuned; fewer in a shallow network", low=0
+        3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
     directions: Literal["rademacher", "gaussian"] = option(
         "rademacher", "perturbations of the norms: random signs, or normal; those of prompts are normal"

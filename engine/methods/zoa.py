@@ -67,7 +67,7 @@ class Zoa:
 
     first_block: int = option(1, "first block whose norms are adapted, counted from 0", low=0)
     frozen_last_blocks: int = option(
-        3, "last blocks whose norms stay as they are; fewer, if else there were none to adapt", low=0
+        3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
     samples: int = option(1, "SPSA samples per update", low=1)
     estimator: Literal["one_sided", "two_sided"] = option(
@@ -87,7 +87,11 @@ class Zoa:
         "similarities after a removal from the bank: of the entries that remain, or shifted against them"
         " (official code)",
     )
-    domain_threshold: float = option(0.1, "distance of two batches' embeddings between domains", low=0)
+    domain_threshold: float = option(
+        0.1,
+        "distance of its embedding from the current domain above which a batch belongs to another one",
+        low=0,
+    )
     domain_min_batch: int = option(64, "images that a check for a new domain needs", low=1)
     domain_small_batches: SmallBatches = option(
         "accumulate", "smaller batches: checked together once they are enough, or not at all (official code)"
@@ -98,7 +102,9 @@ class Zoa:
     domain_decay: float = option(
         0.8, "share of the old domain statistics that one update keeps", low=0, high=1
     )
-    domain_hold_off: int = option(0, "checks after a change of domain that report no other", low=0)
+    domain_hold_off: int = option(
+        0, "number of checks after a change of domain in which no further change is reported", low=0
+    )
     shift: Literal["source_mean", "official_scalar", "none"] = option(
         "source_mean",
         "activation shift: towards the source mean, towards its last entry in all places (official code for"

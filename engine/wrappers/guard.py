@@ -81,7 +81,9 @@ class Guarded(Wrapper):
     guard_loss: float = option(
         0.01, "share of predictions that adaptation may cost, as estimated by comparison", low=0, high=1
     )
-    guard_patience: float = option(2.0, "predictions lost above that share until an alarm", low=0)
+    guard_patience: float = option(
+        2.0, "number of predictions that may be lost beyond guard_loss before an alarm", low=0
+    )
     guard_diversity: float = option(
         0.25, "least diversity of the predictions, from 0, all alike, to 1", low=0, high=1
     )

@@ -41,7 +41,9 @@ class Interval(Wrapper):
     come before the update.
     """
 
-    interval: int = option(64, "predict every batch at once, and adapt to this many images together", low=2)
+    interval: int = option(
+        64, "predict every batch on arrival, and adapt to this many images together", low=2
+    )
 
     @property
     def forwards(self) -> int:
