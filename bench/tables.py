@@ -1,130 +1,81 @@
-"""Prints what `bench/family.py` has written as Markdown: averages, each domain and, of several, each round.
+"""Rewrite the tables of the documents from the results in bench/results/.
 
-Gains are over the method that was named first, on the same images, mean ± standard deviation over seeds.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. The results are files that `fozo adapt`,
+`fozo bench` and bench/agreement.py wrote; bench/run.sh has the commands.
 
-    python bench/tables.py family.json
+    python bench/tables.py            # rewrite the documents
+    python bench/tables.py --check    # exit with 1 if a table is not that of the results
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from fozo.eval.datasets.corruption_names import CLEAN
+from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
+from pizo_tables import tabulate_agreement, tabulate_continual, tabulate_reset
+from provenance_table import tabulate_results
+from speed_tables import tabulate_backends, tabulate_methods
 
-Row = dict[str, Any]
-# Corruptions that PIZO's options were chosen on; the others are held out.
-DEVELOPMENT = ("gaussian_noise", "motion_blur", "snow", "contrast", "pixelate")
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "pizo.md")
+TABLES: Mapping[str, Callable[[], str]] = {
+    "results": tabulate_results,
+    "family-reset": lambda: tabulate_averages("family-reset"),
+    "family-reset-domains": lambda: tabulate_domains("family-reset"),
+    "family-continual": lambda: tabulate_averages("family-continual"),
+    "family-continual-domains": lambda: tabulate_domains("family-continual"),
+    "precision": lambda: tabulate_precisions("family-fp32", "family-reset"),
+    "speed-tiny": lambda: tabulate_methods("speed-tiny"),
+    "speed-base": lambda: tabulate_backends("speed-base"),
+    "pizo-reset": tabulate_reset,
+    "pizo-continual": tabulate_continual,
+    "pizo-stream": lambda: tabulate_domains("pizo-stream"),
+    "pizo-agreement": tabulate_agreement,
+}
+_MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:(?!<!-- table: ).)*?(<!-- end -->)", re.DOTALL)
 
 
-def main() -> None:
-    """Prints all tables of a file."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite or check the documents; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("results", type=Path)
-    print(tables(json.loads(parser.parse_args().results.read_text())["rows"]))
+    parser.add_argument("--check", action="store_true", help="change nothing, and fail on a difference")
+    check = parser.parse_args(arguments).check
+    outdated = False
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        current = replace_tables(text)
+        if current != text:
+            outdated = True
+            print(f"{document.relative_to(ROOT)}: {'outdated' if check else 'rewritten'}")
+            if not check:
+                document.write_text(current, encoding="utf-8")
+    return int(check and outdated)
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """Those of every setting, one after the other."""
-    found = []
-    for setting in _distinct(rows, "setting"):
-        chosen = [row for row in rows if row["setting"] == setting]
-        found += [f"{setting}:", averages(chosen), across(chosen, "domain")]
-        if len(_distinct(rows, "round")) > 1:
-            for group in (corrupted, clean):
-                found.append(f"{group.__name__}, by round:\n\n{across(list(filter(group, chosen)), 'round')}")
-    return "\n\n".join(found)
+def replace_tables(text: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
+    """Return a document with each marked table built anew.
 
+    Args:
+        text: the document.
+        tables: builders of tables, by name.
 
-def corrupted(row: Row) -> bool:
-    """Whether a row is of corrupted images."""
-    return not clean(row)
-
-
-def clean(row: Row) -> bool:
-    """Whether a row is of clean images."""
-    return bool(row["domain"] == CLEAN)
-
-
-def averages(rows: Sequence[Row]) -> str:
-    """A row per method: accuracy, gains over groups of domains, the corruption that gains least, and ECE."""
-    groups: dict[str, Callable[[Row], bool]] = {
-        "gain": corrupted,
-        "development": lambda row: row["domain"] in DEVELOPMENT,
-        "held out": lambda row: corrupted(row) and row["domain"] not in DEVELOPMENT,
-        "clean": clean,
-    }
-    base, *_ = methods = _distinct(rows, "method")
-    lines = [f"| | accuracy | {' | '.join(groups)} | worst | ECE |", "|---|" + "---:|" * 7]
-    for name in methods:
-        mine, others = _of(rows, name), _of(rows, base)
-        cells = [_cell(mine, "accuracy")]
-        for group in groups.values():
-            cells.append(
-                "" if name == base else _gain(list(filter(group, mine)), list(filter(group, others)))
-            )
-        cells.append("" if name == base else _worst(mine, others))
-        cells.append(_cell(mine, "ece"))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def across(rows: Sequence[Row], key: str) -> str:
-    """Mean accuracy: a row for each domain or round, a column per method, the best in bold."""
-    methods = _distinct(rows, "method")
-    lines = [f"| | {' | '.join(methods)} |", "|---|" + "---:|" * len(methods)]
-    for value in _distinct(rows, key):
-        some = [row for row in rows if row[key] == value]
-        cells = [f"{_mean(_of(some, name)):.1f}" for name in methods]
-        best = max(cells, key=float)
-        lines.append(f"| {value} | {' | '.join(f'**{c}**' if c == best else c for c in cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(rows: Sequence[Row], figure: str) -> str:
-    values = [row[figure] for row in rows if corrupted(row)]
-    return f"{np.mean(values):.1f}" if values else "–"
-
-
-def _gain(mine: Sequence[Row], others: Sequence[Row]) -> str:
-    seeds = [
-        _mean(row for row in mine if row["seed"] == seed)
-        - _mean(row for row in others if row["seed"] == seed)
-        for seed in _distinct(mine, "seed")
-    ]
-    spread = f" ± {np.std(seeds, ddof=1):.1f}" if len(seeds) > 1 else ""
-    return f"{np.mean(seeds):+.1f}{spread}" if seeds else "–"
-
-
-def _worst(mine: Sequence[Row], others: Sequence[Row]) -> str:
-    gains = {
-        domain: _mean(row for row in mine if row["domain"] == domain)
-        - _mean(row for row in others if row["domain"] == domain)
-        for domain in _distinct(list(filter(corrupted, mine)), "domain")
-    }
-    if not gains:
-        return "–"
-    domain = min(gains, key=gains.__getitem__)
-    return f"{gains[domain]:+.1f} ({domain})"
-
-
-def _of(rows: Sequence[Row], method: str) -> list[Row]:
-    return [row for row in rows if row["method"] == method]
-
-
-def _mean(rows: Iterable[Row]) -> float:
-    return float(np.mean([row["accuracy"] for row in rows]))
-
-
-def _distinct(rows: Sequence[Row], key: str) -> list[Any]:
-    return list(dict.fromkeys(row.get(key) for row in rows))
+    Raises:
+        ValueError: a marked table has no end.
+        KeyError: there is no table of that name.
+    """
+    begun, complete = text.count("<!-- table: "), len(_MARKED.findall(text))
+    if begun != complete:
+        raise ValueError(
+            f"expected `<!-- end -->` behind each of {begun} tables, found it behind {complete}; add it"
+        )
+    return _MARKED.sub(lambda match: f"{match[1]}{tables[match[2]]()}\n{match[3]}", text)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

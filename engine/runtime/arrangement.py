@@ -22,7 +22,7 @@ from ..records import RecordError, load_record, to_dict
 from .cpu import count_cpus, read_cpu_features
 
 # Activations of about this many values per worker stay close to the processor: ViT-B runs 2 images at a
-# time, and so does ViT-Tiny (measured in docs/benchmarks.md; the optimum is flat, and less is leaner).
+# time, and so does ViT-Tiny (docs/notebook/2026-11-21-speed.md; the optimum is flat, and less is leaner).
 MICRO_BATCH_VALUES = 100_000
 SCHEMA = 1
 CACHE_FILE = "arrangements.json"

@@ -46,7 +46,7 @@ def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> 
     options.intra_op_num_threads = workers if couples else 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Without a pattern of memory, workers share what the arena has (docs/benchmarks.md).
+    # Without a pattern of memory, workers share what the arena has (docs/notebook/2026-11-21-speed.md).
     options.enable_mem_pattern = False
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")

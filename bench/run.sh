@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Measure everything that docs/benchmarks.md and docs/pizo.md show.
+#
+#   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
+#   bench/run.sh accuracy    stream all images (about 1 hour on two cores)
+#   bench/run.sh agreement   gradients by PyTorch (2 minutes)
+#   bench/run.sh speed       time, on a machine that does nothing else (about 10 minutes)
+#   bench/run.sh tables      rewrite the tables of the documents
+#
+# Every command may be repeated: interrupted accuracy runs continue.
+#
+# DATA  folder with models/, imagenet/source/, imagenet/val/ and frost/  (default: $FOZO_TEST_DATA)
+# WORK  folder for bundles and unfinished results                        (default: bench-work)
+# SEEDS number of seeds of the family                                    (default: 1)
+# FOZO, PYTHON  the commands to run                                      (default: fozo, python)
+set -euo pipefail
+
+DATA=$(realpath "${DATA:-${FOZO_TEST_DATA:-../shared/data}}")
+WORK=$(realpath -m "${WORK:-bench-work}")
+SEEDS=${SEEDS:-1}
+FOZO=${FOZO:-fozo}
+PYTHON=${PYTHON:-python}
+BENCH=$(dirname "$(realpath "$0")")
+
+TINY=vit_tiny_patch16_224.augreg_in21k_ft_in1k
+WEIGHTS=$DATA/models/$TINY.safetensors
+CALM=calm=fozo:shift=origin,shift_update=inclusive,epsilon=0.2,epsilon_min=0.1,rate=0.001,rate_min=0.001,rate_increase=0.0003
+FEW=gaussian_noise,motion_blur,snow,contrast,pixelate,clean
+FAMILY="no_adapt shift shift_origin neo moments lame t3a fozo $CALM zoa pizo"
+
+bundles() {
+  $FOZO export --model $TINY --weights "$WEIGHTS" --source "$DATA/imagenet/source" --out tiny --overwrite
+  $FOZO export --model vit_base_patch16_224 --random-weights --source "$DATA/imagenet/source" \
+    --source-images 32 --out base --overwrite
+}
+
+# usage: adapt NAME PRECISION SETTING SEEDS "METHODS" OPTION…
+adapt() {
+  local name=$1 precision=$2 setting=$3 seeds=$4 methods=()
+  for method in $5; do methods+=(-m "$method"); done
+  shift 5
+  $FOZO adapt tiny --dataset imagenet-c --generate-from "$DATA/imagenet/val" \
+    --frost-textures "$DATA/frost" --severities 5 --batch-size 64 --precision "$precision" \
+    --setting "$setting" --seeds "$seeds" "${methods[@]}" "$@" --resume --out "$name.json"
+  $PYTHON "$BENCH/compact.py" "$name.json" "$BENCH/results/$name.json"
+}
+
+accuracy() {
+  adapt family-reset int8 reset "$SEEDS" "$FAMILY" --subset 256
+  adapt family-continual int8 continual "$SEEDS" "$FAMILY pizo16=pizo:domains=16 neo16=neo:domains=16" --subset 256
+  adapt family-fp32 fp32 reset 1 "no_adapt neo fozo pizo" --subset 256 --corruptions "$FEW"
+  adapt pizo-stream int8 reset 1 "no_adapt neo fozo pizo" --corruptions "$FEW"
+}
+
+agreement() {
+  $PYTHON "$BENCH/agreement.py" tiny "$DATA/imagenet/val" --weights "$WEIGHTS" \
+    --frost-textures "$DATA/frost" --out "$BENCH/results/pizo-agreement.json"
+}
+
+speed() {
+  local methods=()
+  for method in $FAMILY; do methods+=(-m "$method"); done
+  $FOZO bench tiny "${methods[@]}" --precision int8 --precision fp32 --batch-size 64 --workers 2 \
+    --samples 3 --out "$BENCH/results/speed-tiny.json"
+  $FOZO bench base --torch -m no_adapt -m fozo -m pizo --precision int8 --precision fp32 \
+    --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-base.json"
+}
+
+tables() {
+  $PYTHON "$BENCH/tables.py"
+}
+
+mkdir -p "$WORK" "$BENCH/results"
+cd "$WORK"
+for step in "$@"; do
+  case $step in
+    bundles | accuracy | agreement | speed | tables) "$step" ;;
+    *) echo "expected bundles, accuracy, agreement, speed or tables, found $step" >&2; exit 2 ;;
+  esac
+done
