@@ -16,14 +16,13 @@ from .eval.predict.prediction_row import Guess, Row
 from .eval.predict.watch import Watch
 from .eval.protocol import SETTINGS, Protocol
 from .eval.report.digest.report_digest import digest_results
-from .eval.report.digest.sources import collect as collect_results
+from .eval.report.digest.sources import collect_results
 from .eval.report.html.page import render as render_page
 from .eval.report.markdown import render as render_markdown
-from .eval.results.average import MethodAverage, averages, mean_corruption_error
+from .eval.results.average import MethodAverage, compute_averages, compute_mean_corruption_error
 from .eval.results.outcome import DomainResult, MethodResult, Run
-from .eval.results.results_file import Results
-from .eval.results.results_file import of_run as results_of_run
-from .eval.results.results_file import read as read_results
+from .eval.results.results_file import Results, read_results
+from .eval.results.run_facts import results_of_run
 from .eval.streaming.experiment import Experiment, prepare
 from .eval.streaming.runner import evaluate
 from .eval.streaming.spec import EvaluationSpec
@@ -44,14 +43,14 @@ __all__ = [
     "Row",
     "Run",
     "Watch",
-    "averages",
     "choose_subset",
     "collect_results",
+    "compute_averages",
+    "compute_mean_corruption_error",
     "corrupt",
     "digest_results",
     "evaluate",
     "load_image_folder",
-    "mean_corruption_error",
     "open_dataset",
     "predict",
     "prepare",

@@ -57,13 +57,13 @@ def report(
     from ..eval.report import csv_file as as_csv
     from ..eval.report import markdown
     from ..eval.report.digest.report_digest import digest_results
-    from ..eval.report.digest.sources import collect
+    from ..eval.report.digest.sources import collect_results
     from ..eval.report.html import page
 
     if out is None and csv_file is None and markdown_file is None:
         out = Path("report.html")
     targets = [path for path in (out, csv_file, markdown_file) if path is not None]
-    sources, skipped = collect(results)
+    sources, skipped = collect_results(results)
     _check_targets(targets, [source.path for source in sources])
     for path in targets:
         check_writable(path)  # fails now and not after the work

@@ -7,7 +7,7 @@ import functools
 import math
 import reprlib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,7 +32,8 @@ def load_record(cls: type[T], value: object, where: str | Path) -> T:
 
     Fields may be `str`, `int`, `float`, `bool`, `Path`, `None`, `Any`, literals, lists, tuples, mappings with
     text keys, other dataclasses, and unions of these. Nothing is converted, except that an integer is taken
-    where a float is expected, and a text where a path is. Fields with a default may be missing.
+    where a float is expected, and a text where a path is. Fields with a default may be missing. A class that
+    has another form in data is built by its `from_record(record)`, whose annotation names that form.
 
     Args:
         cls: the dataclass.
@@ -43,12 +44,14 @@ def load_record(cls: type[T], value: object, where: str | Path) -> T:
         RecordError: a field is missing, unknown, of another type or not finite, or the dataclass refuses
             its value with a `ValueError`. Other errors that the dataclass raises pass through.
     """
-    record: T = _load_dataclass(cls, value, _Location(str(where)))
+    record: T = _load(cls, value, _Location(str(where)))
     return record
 
 
 def to_dict(record: object) -> dict[str, Any]:
     """Return a record as JSON data that `load_record` reads: objects, lists and scalars.
+
+    Records in its fields may have a method `to_dict` of their own, which is called instead.
 
     Raises:
         TypeError: it is not an instance of a dataclass.
@@ -59,6 +62,8 @@ def to_dict(record: object) -> dict[str, Any]:
 
 
 def _to_data(value: object) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
     if isinstance(value, Mapping):
@@ -121,8 +126,13 @@ def _load_dataclass(cls: Any, value: object, at: _Location) -> Any:
             kind = types_by_name[field.name]
             raise at.field(field.name).error(f"expected {_describe(kind)}, found nothing")
     arguments = {name: _load(types_by_name[name], item, at.field(name)) for name, item in value.items()}
+    return _build(cls, arguments, at)
+
+
+def _build(function: Callable[..., Any], arguments: Mapping[str, Any], at: _Location) -> Any:
+    """Call a constructor; errors about its values name the location."""
     try:
-        return cls(**arguments)
+        return function(**arguments)
     except RecordError:
         raise
     except ValueError as error:
@@ -134,6 +144,9 @@ def _load(kind: Any, value: object, at: _Location) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
+    if hasattr(kind, "from_record"):
+        record = _load(_resolve_types(kind.from_record)["record"], value, at)
+        return _build(kind.from_record, {"record": record}, at)
     if dataclasses.is_dataclass(kind):
         return _load_dataclass(kind, value, at)
     if origin in (Union, types.UnionType):

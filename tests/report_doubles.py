@@ -10,13 +10,13 @@ from typing import Any
 
 from fozo.eval.protocol import Protocol
 from fozo.eval.report.digest.report_digest import digest_results
-from fozo.eval.report.digest.sources import Source, collect
+from fozo.eval.report.digest.sources import Source, collect_results
 from fozo.eval.report.digest.tables import Table
 from fozo.eval.report.html import page
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import Tally
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
-from fozo.eval.results.results_file import Results
+from fozo.eval.results.results_file import MethodEntry, Results
 
 LABELS = ("no_adapt", "fozo")
 
@@ -101,7 +101,7 @@ def results_of(runs: Sequence[Run], labels: Sequence[str] = LABELS, **protocol: 
             "graph_sha256": "1" * 64,
         },
         engine={"provider": "cpu", "workers": 2, "micro_batch": 8},
-        methods={label: {"method": label, "forwards_per_batch": 1, "options": {}} for label in labels},
+        methods={label: MethodEntry(label, 1, {}) for label in labels},
         versions={"fozo": "0.1.0", "onnxruntime": "1.20"},
         machine={"system": "Linux", "model": "A CPU", "int8_features": ["avx2"]},
         runs=list(runs),
@@ -111,7 +111,7 @@ def results_of(runs: Sequence[Run], labels: Sequence[str] = LABELS, **protocol: 
 def save_source(path: Path, results: Results) -> Source:
     """Save results, and read them as the report does."""
     results.save(path)
-    return collect([path])[0][0]
+    return collect_results([path])[0][0]
 
 
 def render_page(*sources: Source, title: str | None = None) -> bytes:
@@ -184,5 +184,5 @@ def save_hostile(path: Path) -> Source:
     results = results_of([run], HOSTILE, dataset=HOSTILE[0], subset=HOSTILE[4], classes=HOSTILE[2])
     results.bundle["model"] = results.machine["model"] = HOSTILE[4]
     results.machine[HOSTILE[0]] = HOSTILE[4]
-    results.methods[first]["options"] = {HOSTILE[4]: HOSTILE[0]}
+    results.methods[first].options[HOSTILE[4]] = HOSTILE[0]
     return save_source(path, results)

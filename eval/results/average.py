@@ -35,7 +35,7 @@ class MethodAverage:
         gain: mean of the accuracy's differences to the first method; None for the first method.
         gain_error: standard error of the gain, or None.
         gain_is_noise: 0 is within `CONFIDENCE` standard errors of the gain; None for the first method.
-        mce: mean corruption error in %, or None where `mean_corruption_error` is not defined.
+        mce: mean corruption error in %, or None where `compute_mean_corruption_error` is not defined.
         forwards_per_batch, images_per_second, peak_bytes, guarded: cost over all processed images.
     """
 
@@ -66,7 +66,7 @@ class MethodAverage:
         return self.value(f"{name}_std") if name in RATES else None
 
 
-def averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
+def compute_averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
     """Average the rates of each method over the corruptions, then over seeds, and add up its cost.
 
     Clean images and interrupted domains and runs do not count, unless there is nothing else. Of several
@@ -127,7 +127,7 @@ def is_noise(gain: float, error: float) -> bool:
     return abs(gain) <= CONFIDENCE * error
 
 
-def mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
+def compute_mean_corruption_error(runs: Sequence[Run], label: str) -> float | None:
     """Return the mCE in %: errors over the severities divided by AlexNet's, averaged over corruptions.
 
     It is defined for the 15 official corruptions at all five severities, each complete and streamed once;
@@ -167,7 +167,7 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         gain=None if first else gain,
         gain_error=None if first else error,
         gain_is_noise=None if first else is_noise(gain, error),
-        mce=mean_corruption_error(runs, label),
+        mce=compute_mean_corruption_error(runs, label),
         forwards_per_batch=sum(result.forwards for result in results) / _count_batches(results),
         images_per_second=sum(result.tally.images for result in results) / seconds if seconds else 0.0,
         peak_bytes=max(result.peak_bytes for result in results),

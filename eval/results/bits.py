@@ -51,8 +51,10 @@ class Bits:
         """
         packed = base64.b64decode(text, validate=True)
         if len(packed) != -(-count // 8):
-            raise ValueError(f"{len(packed)} bytes do not hold {count} images, one bit each")
+            raise ValueError(
+                f"expected {-(-count // 8)} bytes of flags for {count} images, found {len(packed)}"
+            )
         bits = Bits(np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool))
         if bits._packed != packed:
-            raise ValueError(f"there are more than {count} images in the last byte")
+            raise ValueError(f"expected flags of {count} images, found more in the last byte")
         return bits

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,37 +83,3 @@ class Tally:
         """Expected calibration error in 0..1: 15 equal bins over the whole stream."""
         total = self.bin_images.sum()
         return float(np.abs(self.bin_confidence - self.bin_correct).sum() / total) if total else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts, and the rates that follow from them."""
-        return {
-            "images": self.images,
-            "correct": self.top1,
-            "correct_top5": self.top5,
-            "nll_sum": self.nll,
-            "accuracy": self.accuracy,
-            "top5_accuracy": self.top5_accuracy,
-            "nll": self.mean_nll,
-            "ece": self.ece,
-            "bins": {
-                "images": self.bin_images.astype(int).tolist(),
-                "confidence": self.bin_confidence.tolist(),
-                "correct": self.bin_correct.astype(int).tolist(),
-            },
-        }
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Tally:
-        """Return the counts of a document, equal to the bit."""
-        bins = {name: np.array(values, np.float64) for name, values in content["bins"].items()}
-        if any(values.shape != (ECE_BINS,) for values in bins.values()):
-            raise ValueError(f"bins are not {ECE_BINS} each")
-        return Tally(
-            content["images"],
-            content["correct"],
-            content["correct_top5"],
-            content["nll_sum"],
-            bins["images"],
-            bins["confidence"],
-            bins["correct"],
-        )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.records import to_dict
 from ...engine.registry import Prediction
 from .bits import Bits
+from .method_record import BinsRecord, MethodRecord
 from .metrics import Tally
 
 
@@ -43,23 +44,48 @@ class MethodResult:
         """Images per second of step time."""
         return self.tally.images / self.seconds if self.seconds else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all counts, the rates that follow from them, and the flags of right images."""
-        return {
-            **self.tally.to_json(),
-            "right": self.right.to_json(),
-            **{name: getattr(self, name) for name in _COUNTS},
-            "images_per_second": self.images_per_second,
-        }
+    def to_record(self, gained: int, lost: int) -> MethodRecord:
+        """Return the form of a results file.
 
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> MethodResult:
-        """Return the result of a document that `to_json` has made."""
-        tally, right = Tally.from_json(content), Bits.from_json(content["right"], content["images"])
-        return MethodResult(tally, right, **{name: content[name] for name in _COUNTS})
+        Args:
+            gained, lost: images that differ from the first method's, see `count_gained_and_lost`.
+        """
+        tally = self.tally
+        return MethodRecord(
+            images=tally.images,
+            correct=tally.top1,
+            correct_top5=tally.top5,
+            nll_sum=tally.nll,
+            accuracy=tally.accuracy,
+            top5_accuracy=tally.top5_accuracy,
+            nll=tally.mean_nll,
+            ece=tally.ece,
+            bins=BinsRecord(
+                tuple(tally.bin_images.astype(int).tolist()),
+                tuple(tally.bin_confidence.tolist()),
+                tuple(tally.bin_correct.astype(int).tolist()),
+            ),
+            right=self.right.to_json(),
+            images_per_second=self.images_per_second,
+            gained=gained,
+            lost=lost,
+            **{name: getattr(self, name) for name in _COSTS},
+        )
+
+    @classmethod
+    def from_record(cls, record: MethodRecord) -> MethodResult:
+        """Return the result of a record, equal to the bit.
+
+        Raises:
+            ValueError: its flags are not base64, or of another number of images.
+        """
+        bins = [np.array(values, np.float64) for values in vars(record.bins).values()]
+        tally = Tally(record.images, record.correct, record.correct_top5, record.nll_sum, *bins)
+        right = Bits.from_json(record.right, record.images)
+        return cls(tally, right, **{name: getattr(record, name) for name in _COSTS})
 
 
-_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
+_COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
 
 
 @dataclass
@@ -114,20 +140,14 @@ class DomainResult:
         first, other = first[:both], other[:both]
         return int((other & ~first).sum()), int((first & ~other).sum())
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything, methods last."""
-        facts = {name: value for name, value in vars(self).items() if name != "methods"}
-        methods = {}
-        for label, result in self.methods.items():
-            gained, lost = self.count_gained_and_lost(label)
-            methods[label] = {**result.to_json(), "gained": gained, "lost": lost}
-        return {**facts, "methods": methods}
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> DomainResult:
-        """Return the result of a document that `to_json` has made."""
-        methods = {label: MethodResult.from_json(result) for label, result in content["methods"].items()}
-        return DomainResult(**{**content, "methods": methods})
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON data of a results file, methods last."""
+        data = {name: value for name, value in vars(self).items() if name != "methods"}
+        data["methods"] = {
+            label: to_dict(result.to_record(*self.count_gained_and_lost(label)))
+            for label, result in self.methods.items()
+        }
+        return data
 
 
 @dataclass
@@ -188,22 +208,3 @@ class Run:
     def images(self) -> int:
         """Number of processed images."""
         return sum(next(iter(domain.methods.values())).tally.images for domain in self.domains)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything."""
-        return {
-            **vars(self),
-            "domains": [domain.to_json() for domain in self.domains],
-            "traces": {label: vars(trace) for label, trace in self.traces.items()},
-        }
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Run:
-        """Return the run of a document that `to_json` has made."""
-        return Run(
-            **{
-                **content,
-                "domains": [DomainResult.from_json(domain) for domain in content["domains"]],
-                "traces": {label: Trace(**trace) for label, trace in content["traces"].items()},
-            }
-        )

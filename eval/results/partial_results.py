@@ -13,11 +13,21 @@ from numpy.typing import NDArray
 
 from ...engine.errors import StateError
 from ...engine.files import from_npz, to_npz, write_atomic
+from ...engine.records import load_record, to_dict
 from ...engine.streams.adapter import Adapter
 from ...engine.streams.checkpoint import flatten, unflatten
 from .outcome import Run
 
 SCHEMA = 4
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The JSON part of the file; `key` and `runs` are those of `save`."""
+
+    schema: int
+    key: dict[str, Any]
+    runs: list[Run]
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,7 @@ def save(path: Path, key: Mapping[str, Any], runs: Sequence[Run], adapters: Mapp
     Raises:
         OutputError: the file cannot be written; an older one is left as it was.
     """
-    header = {
-        "schema": SCHEMA,
-        "key": key,
-        "runs": [run.to_json() for run in runs],
-    }
+    header = to_dict(_Header(SCHEMA, dict(key), list(runs)))
     states: dict[str, NDArray[Any]] = {}
     for index, adapter in enumerate(adapters.values()):
         states.update(flatten(adapter.snapshot(), f"{index}/"))
@@ -69,16 +75,15 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
     """
     try:
         arrays: dict[str, Any] = dict(from_npz(path))
-        header = json.loads(arrays.pop("header").tobytes())
-        if header["schema"] != SCHEMA:
-            raise ValueError(f"schema {header['schema']}")
-        saved_key = header["key"]
-        runs = [Run.from_json(run) for run in header["runs"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        header = load_record(_Header, json.loads(arrays.pop("header").tobytes()), "header")
+        if header.schema != SCHEMA:
+            raise ValueError(f"expected schema {SCHEMA}, found {header.schema}")
+    except (ValueError, KeyError, RecursionError) as error:
         raise StateError(
             f"{path} is not readable progress of a run ({error}); remove it, and start without --resume"
         ) from error
     now = json.loads(json.dumps(key))  # tuples are lists there
+    saved_key = header.key
     differing = [name for name in {**now, **saved_key} if now.get(name) != saved_key.get(name)]
     if differing:
         raise StateError(
@@ -86,7 +91,7 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
             f"{'; '.join(_describe_difference(name, now, saved_key) for name in differing)}. "
             "Give the same options as then, or start without --resume"
         )
-    return runs, Saved(path, arrays)
+    return header.runs, Saved(path, arrays)
 
 
 def resume(adapters: Mapping[str, Adapter], saved: Saved) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...engine.errors import InputError
 from ...engine.files import write_atomic
-from .average import average_rate, averages
+from .average import average_rate, compute_averages
 from .outcome import Run
 
 # The first is usually no_adapt, the line to beat: grey. The others can be told apart without colour vision.
@@ -47,7 +47,7 @@ def save_plot(path: Path, runs: Sequence[Run], title: str) -> None:
 
 def _draw_bars(axes: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
     """Draw a group of bars per domain and one for the average, with a bar per method."""
-    by_label = averages(runs)
+    by_label = compute_averages(runs)
     width = 0.8 / max(1, len(by_label))
     results = [[d for run in runs for d in run.domains if d.name == name] for name in names]
     for number, (label, average) in enumerate(by_label.items()):

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import platform
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import PIL
-
-from ..._version import __version__
-from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError, reason
 from ...engine.files import write_atomic
-from ...engine.registry import get_options
-from ...engine.runtime.cpu import count_cpus, read_cpu_features
-from ...engine.runtime.network import Network
-from ...engine.streams.adapter import Adapter
+from ...engine.records import RecordError, load_record, to_dict
 from ..protocol import Protocol
-from .average import averages
+from .average import MethodAverage, compute_averages
 from .outcome import Run
 
 SCHEMA = 4
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method of a results file: registered name, cost, and all options with their values."""
+
+    method: str
+    forwards_per_batch: int | float
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ResultsRecord:
+    """The content of a results file; the fields are those of docs/results.md, in this order."""
+
+    schema: int
+    created: str
+    complete: bool
+    key_sha256: str
+    protocol: Protocol
+    bundle: dict[str, Any]
+    engine: dict[str, Any]
+    methods: dict[str, MethodEntry]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    average: dict[str, MethodAverage]
+    runs: list[Run]
 
 
 @dataclass
@@ -39,7 +54,7 @@ class Results:
         protocol: protocol of the stream.
         bundle: `path`, `sha256` of the manifest, `model`, `precision`, `graph_sha256`, `source`.
         engine: `provider`, `workers`, `micro_batch`.
-        methods: `method`, `forwards_per_batch` and all `options`, by label.
+        methods: methods with all their options, by label.
         versions: versions of fozo, Python and the packages that compute.
         machine: system, architecture, processors.
         runs: one per seed that was begun.
@@ -50,7 +65,7 @@ class Results:
     protocol: Protocol
     bundle: dict[str, Any]
     engine: dict[str, Any]
-    methods: dict[str, Any]
+    methods: dict[str, MethodEntry]
     versions: dict[str, str]
     machine: dict[str, Any]
     runs: list[Run]
@@ -62,18 +77,21 @@ class Results:
         """True if every image of every domain was processed, for every seed."""
         return len(self.runs) == len(self.protocol.seeds) and all(run.complete for run in self.runs)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document, with the averages that follow from the runs."""
-        return {
-            "schema": SCHEMA,
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "complete": self.complete,
-            "key_sha256": self.key_sha256,
-            "protocol": asdict(self.protocol),
-            **{name: getattr(self, name) for name in _FACTS},
-            "average": {label: asdict(average) for label, average in averages(self.runs).items()},
-            "runs": [run.to_json() for run in self.runs],
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON data of a results file, with the averages that follow from the runs."""
+        record = ResultsRecord(
+            schema=SCHEMA,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            complete=self.complete,
+            average=compute_averages(self.runs),
+            **{name: getattr(self, name) for name in _SHARED},
+        )
+        return to_dict(record)
+
+    @classmethod
+    def from_record(cls, record: ResultsRecord) -> Results:
+        """Return the results of a file's content."""
+        return cls(created=record.created, **{name: getattr(record, name) for name in _SHARED})
 
     def save(self, path: Path) -> None:
         """Write the document, atomically.
@@ -81,11 +99,11 @@ class Results:
         Raises:
             OutputError: the file cannot be written; an older one is left as it was.
         """
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomic(path, (_NUMBERS.sub(_on_one_line, text) + "\n").encode())
 
 
-_FACTS = ("bundle", "engine", "methods", "versions", "machine")
+_SHARED = ("key_sha256", "protocol", "bundle", "engine", "methods", "versions", "machine", "runs")
 # A list of numbers over several lines; no string of JSON has a line break in it.
 _NUMBERS = re.compile(r"\[\n\s+(?:(?:-?\d[\d.e+-]*|null),?\s+)+\]")
 
@@ -94,119 +112,7 @@ def _on_one_line(match: re.Match[str]) -> str:
     return " ".join(match.group().split()).replace("[ ", "[").replace(" ]", "]")
 
 
-def of_run(
-    run: Run, adapters: Mapping[str, Adapter], bundle: Bundle, dataset: str, precision: str = "fp32"
-) -> Results:
-    """Return the results of `fozo.evaluation.evaluate`, which can be saved.
-
-    Args:
-        run: the run that `evaluate` returned.
-        adapters: the adapters that `evaluate` was given.
-        bundle: bundle of their networks.
-        dataset: name of the data.
-        precision: name of the graph that they run.
-
-    Raises:
-        BundleError: the bundle has no such graph, or is damaged.
-        InputError: the adapters are not of this run, bundle and graph, or one file cannot describe them all.
-    """
-    network = _network_of_all(run, adapters)
-    info, classes = bundle.info(precision), network.info.classes
-    # A network that is restricted to some classes does not tell which graph it runs.
-    if network.info.name != info.name or (classes == info.classes and network.info.identity != info.identity):
-        raise InputError(
-            f"expected adapters on the {precision} graph of {bundle.path}, found others; give the bundle and "
-            "the precision that they were opened with"
-        )
-    protocol = Protocol(
-        dataset,
-        setting="continual",
-        severities=(),
-        subset="all",
-        seeds=(run.seed,),
-        batch_size=max(next(iter(run.traces.values())).images),
-        classes="all" if classes == info.classes else f"{classes} chosen",
-    )
-    facts = describe(bundle, precision, network)
-    return Results(protocol, **facts, methods=describe_methods(adapters), runs=[run])
-
-
-def _network_of_all(run: Run, adapters: Mapping[str, Adapter]) -> Network:
-    """Return the network of a run's adapters, after checking that all run the same graph."""
-    if list(adapters) != list(run.traces):
-        raise InputError(
-            f"expected the adapters of the run, {', '.join(run.traces)}, found {', '.join(adapters)}; give "
-            "those that evaluate was given"
-        )
-    if seeds := sorted({adapter.seed for adapter in adapters.values()} - {run.seed}):
-        raise InputError(
-            f"expected adapters with the seed {run.seed}, found {', '.join(map(str, seeds))}; results are of "
-            "one seed, so open all adapters with the same"
-        )
-    networks = [adapter.network for adapter in adapters.values() if isinstance(adapter.network, Network)]
-    kinds = {(network.info.identity, network.provider) for network in networks}
-    if len(networks) < len(adapters) or len(kinds) != 1:
-        raise InputError(
-            "expected adapters that all run the same graph of a bundle with the same provider and classes, "
-            "found others; evaluate those apart, and compare the files with fozo report"
-        )
-    return networks[0]
-
-
-def describe(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
-    """Return the fields of `Results` about bundle, engine, versions and machine."""
-    source = bundle.manifest.source.get(precision)
-    cpu = read_cpu_features()
-    return {
-        "bundle": {
-            "path": str(bundle.path),
-            "sha256": bundle.sha256,
-            "model": bundle.manifest.model,
-            "precision": precision,
-            "graph_sha256": bundle.graph_sha256(precision),
-            "source": None if source is None else asdict(source),
-        },
-        "engine": {
-            "provider": network.provider,
-            "workers": network.workers,
-            "micro_batch": network.micro_batch,
-        },
-        "versions": versions(),
-        "machine": {
-            "system": platform.system(),
-            "architecture": cpu.architecture,
-            "model": cpu.model,
-            "int8_features": list(cpu.features),
-            "cpus": count_cpus(),
-            "cpus_online": os.cpu_count(),
-        },
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of fozo and of the packages that its results depend on."""
-    return {
-        "fozo": __version__,
-        "onnxruntime": onnxruntime.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
-    """Return the field of `Results` about the methods."""
-    return {
-        label: {
-            "method": adapter.method.name,
-            "forwards_per_batch": adapter.method.forwards,
-            "options": get_options(adapter.method),
-        }
-        for label, adapter in adapters.items()
-    }
-
-
-def read(path: Path) -> Results:
+def read_results(path: Path) -> Results:
     """Read a file that `Results.save` wrote.
 
     Raises:
@@ -217,27 +123,12 @@ def read(path: Path) -> Results:
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read results from {path}: {reason(error)}") from error
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA or "runs" not in content:
+    if schema != SCHEMA:
         raise InputError(
             f"expected results of `fozo adapt` with schema {SCHEMA} in {path}, found "
             f"{f'schema {schema}' if schema else 'something else'}; run fozo adapt again with this version"
         )
     try:
-        return from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise InputError(f"{path} is not a whole results file: {reason(error)}") from error
-
-
-def from_json(content: Mapping[str, Any]) -> Results:
-    """Return results from their document; damaged ones raise errors of dictionaries and constructors."""
-    protocol = dict(content["protocol"])
-    for name in ("severities", "seeds"):
-        protocol[name] = tuple(protocol[name])
-    names = {f.name for f in fields(Protocol)}
-    return Results(
-        Protocol(**{name: value for name, value in protocol.items() if name in names}),
-        **{name: content[name] for name in _FACTS},
-        runs=[Run.from_json(run) for run in content["runs"]],
-        created=content["created"],
-        key_sha256=content["key_sha256"],
-    )
+        return load_record(Results, content, path)
+    except RecordError as error:
+        raise InputError(f"{error}; run fozo adapt again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..protocol import Protocol
-from .average import MethodAverage, averages, compute_gain, is_noise
+from .average import MethodAverage, compute_averages, compute_gain, is_noise
 from .outcome import DomainResult, Run
 
 _NAME = 20
@@ -63,7 +63,7 @@ def format_summary(runs: Sequence[Run]) -> str:
 
     Columns without information (no guarded batch, no mean corruption error) are left out.
     """
-    by_label = averages(runs)
+    by_label = compute_averages(runs)
     width = max(map(len, by_label), default=0) + 2
     columns = [
         column for column in _COLUMNS if any(_has_value(average, column[1]) for average in by_label.values())

@@ -21,8 +21,9 @@ from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol
 from ..results import partial_results as progress
-from ..results import results_file as results
 from ..results.outcome import Run, Trace
+from ..results.results_file import Results
+from ..results.run_facts import describe_environment, describe_methods, read_versions
 from .runner import advance
 from .spec import EvaluationSpec
 from .stream import Integers, plan_segments
@@ -73,12 +74,12 @@ class Experiment:
         return sum(run.images for run in self.runs)
 
     @property
-    def results(self) -> results.Results:
+    def results(self) -> Results:
         """Results measured so far."""
-        return results.Results(
+        return Results(
             self.protocol,
-            **results.describe(self.bundle, self.precision, self.network),
-            methods=results.describe_methods(self.adapters),
+            **describe_environment(self.bundle, self.precision, self.network),
+            methods=describe_methods(self.adapters),
             runs=self.runs,
             key_sha256=self.key_sha256,
         )
@@ -122,7 +123,7 @@ class Experiment:
     def key(self) -> dict[str, Any]:
         """Identity of a run: code, model, methods, protocol and images."""
         return {
-            "versions": results.versions(),
+            "versions": read_versions(),
             "bundle": self.bundle.sha256,
             "precision": self.precision,
             "provider": self.network.provider,

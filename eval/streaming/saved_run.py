@@ -8,8 +8,9 @@ from enum import Enum
 from pathlib import Path
 
 from ...engine.errors import InputError
-from ..results import partial_results, results_file
+from ..results import partial_results
 from ..results.outcome import DomainResult
+from ..results.results_file import read_results
 from .experiment import Experiment
 
 OnDomain = Callable[[int, DomainResult], None]
@@ -51,7 +52,7 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
         )
     progress.unlink(missing_ok=True)
     if resume and out.exists():
-        results = results_file.read(out)
+        results = read_results(out)
         if not results.complete or results.key_sha256 != experiment.key_sha256:
             raise InputError(
                 f"{out} is not of this run, and there is no {progress} to continue; leave out --resume"

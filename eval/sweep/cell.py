@@ -131,7 +131,7 @@ def compute(
         experiment = _restrict_to_cell(opened, job.cell)
         for images in experiment.run():
             on_images(images)
-    document = experiment.results.to_json()
+    document = experiment.results.to_dict()
     document["bundle"]["path"] = job.bundle
     return {**document, "cell": to_dict(job.cell)}
 

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import InputError, reason
-from ...engine.records import load_record, to_dict
-from ..results import results_file as results
+from ...engine.records import RecordError, load_record
 from ..results.outcome import DomainResult, MethodResult, Run
-from ..results.results_file import Results
+from ..results.results_file import SCHEMA, Results, ResultsRecord
 from .cell import Cell
+
+
+@dataclass(frozen=True)
+class CellRecord(ResultsRecord):
+    """The content of a cell's file: that of a results file, and the cell."""
+
+    cell: Cell
 
 
 @dataclass
@@ -37,10 +43,6 @@ class CellResults(Results):
         """The result of the only method."""
         return next(iter(self.domain.methods.values()))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document, with the cell."""
-        return {**super().to_json(), "cell": None if self.cell is None else to_dict(self.cell)}
-
 
 def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
     """Return a cell's results from their document.
@@ -49,14 +51,14 @@ def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
         InputError: the document holds no results, those of another cell, or incomplete ones.
     """
     try:
-        if content["schema"] != results.SCHEMA:
-            raise ValueError(f"schema {content['schema']}, and not {results.SCHEMA}")
-        parsed = results.from_json(content)
-        recorded = load_record(Cell, content["cell"], "cell")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"expected the results of a cell, found something else ({reason(error)})") from error
-    if recorded != cell:
-        raise InputError(f"expected the results of {cell.name}, found those of {recorded.name}")
+        record = load_record(CellRecord, content, "cell")
+    except RecordError as error:
+        raise InputError(f"expected the results of a cell, found something else ({error})") from error
+    if record.schema != SCHEMA:
+        raise InputError(f"expected results with schema {SCHEMA}, found schema {record.schema}")
+    if record.cell != cell:
+        raise InputError(f"expected the results of {cell.name}, found those of {record.cell.name}")
+    parsed = Results.from_record(record)
     contents = [
         (run.seed, domain.name, domain.severity, domain.ids_sha256, label, result.tally.bin_images.sum())
         for run in parsed.runs
@@ -79,6 +81,4 @@ def read_cell_results(path: Path, cell: Cell) -> CellResults:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read it: {reason(error)}") from error
-    if not isinstance(content, dict):
-        raise InputError("expected the results of a cell, found something else")
     return parse_cell_results(content, cell)

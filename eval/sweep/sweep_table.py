@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..results.average import MethodAverage, averages, get_rate
+from ..results.average import MethodAverage, compute_averages, get_rate
 from ..results.outcome import Run
 from ..results.table import format_marks, format_summary
 from .cell import Cell
@@ -85,7 +85,7 @@ def summaries(graphs: Sequence[GraphResults]) -> list[Summary]:
     rows = []
     for graph in graphs:
         runs = graph.results.runs if graph.results else []
-        average, by_name = averages(runs), average_by_domain(runs)
+        average, by_name = compute_averages(runs), average_by_domain(runs)
         for label, finished in graph.finished.items():
             if finished:
                 domains = {name: rates[label] for name, rates in by_name.items() if label in rates}
@@ -104,7 +104,7 @@ def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, MethodAverage]
         ]
         for name in names
     }
-    return {name: averages(selection) for name, selection in selected.items()}
+    return {name: compute_averages(selection) for name, selection in selected.items()}
 
 
 def format_tables(graphs: Sequence[GraphResults]) -> str:
@@ -142,7 +142,7 @@ def _list_notes(graph: GraphResults) -> list[str]:
 
 def _format_accuracies(runs: Sequence[Run]) -> str:
     by_name = average_by_domain(runs)
-    rows = [["top-1 accuracy, %", *(f"{label}  " for label in averages(runs))]]
+    rows = [["top-1 accuracy, %", *(f"{label}  " for label in compute_averages(runs))]]
     for name, values in by_name.items():
         best = max(rates.accuracy for rates in values.values())
         rows.append([name, *(_format_accuracy(rates, best, len(values)) for rates in values.values())])

@@ -169,3 +169,43 @@ def test_paths_are_texts_in_the_data() -> None:
     assert load_record(Inputs, {"folder": "a", "labels": "b"}, "job") == Inputs(Path("a"), Path("b"))
     with pytest.raises(RecordError, match=r"job: folder: expected a path, found 3"):
         load_record(Inputs, {"folder": 3}, "job")
+
+
+@dataclass(frozen=True)
+class Celsius:
+    degrees: float
+
+
+@dataclass
+class Temperature:
+    """A value that is stored in another form than it has in memory."""
+
+    kelvin: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict(Celsius(self.kelvin - 273))
+
+    @classmethod
+    def from_record(cls, record: Celsius) -> Temperature:
+        if record.degrees < -273:
+            raise ValueError(f"expected at least -273 degrees, found {record.degrees}")
+        return cls(record.degrees + 273)
+
+
+@dataclass(frozen=True)
+class Weather:
+    days: list[Temperature]
+
+
+def test_a_class_may_have_another_form_in_data() -> None:
+    weather = Weather([Temperature(273.0), Temperature(300.0)])
+    data = {"days": [{"degrees": 0.0}, {"degrees": 27.0}]}
+    assert to_dict(weather) == data
+    assert load_record(Weather, data, "here") == weather
+    assert load_record(Temperature, data["days"][1], "here") == Temperature(300.0)
+    for value, message in (
+        ({"kelvin": 1.0}, r"here: days\[1\]\.kelvin: expected no such field, found 1\.0"),
+        ({"degrees": -300}, r"here: days\[1\]: expected at least -273 degrees, found -300\.0"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            load_record(Weather, {"days": [{"degrees": 0}, value]}, "here")

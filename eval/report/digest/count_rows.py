@@ -31,7 +31,7 @@ def list_counts(source: Source) -> Iterator[dict[str, Any]]:
                     "domain": domain.name,
                     **_describe_domain(domain),
                     "label": label,
-                    "method": results.methods[label].get("method"),
+                    "method": results.methods[label].method,
                     **_list_method_counts(domain, label),
                 }
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from ...datasets.corruption_names import CLEAN
-from ...results.average import MethodAverage, averages, select_counted_domains
+from ...results.average import MethodAverage, compute_averages, select_counted_domains
 from ...results.metrics import Tally
 from ...results.outcome import DomainResult, Run
 from ...results.results_file import Results
@@ -22,7 +22,7 @@ class Group:
 
     Attributes:
         name: name of the group.
-        averages: averages by label, as from `average.averages`.
+        averages: averages by label, as from `compute_averages`.
         kind: a single group, the average over all, or clean images, which are not averaged.
         note: reason why the group is not comparable, or an empty text.
     """
@@ -35,7 +35,7 @@ class Group:
 
 def average_overall(results: Results) -> Mapping[str, MethodAverage]:
     """Return averages over all complete domains."""
-    return averages(results.runs)
+    return compute_averages(results.runs)
 
 
 def list_processed_domains(results: Results) -> list[DomainResult]:
@@ -79,7 +79,7 @@ def average_by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapp
         for domain in list_processed_domains(results):
             if domain.severity is not None and domain.severity not in by_name.setdefault(domain.name, {}):
                 matches = partial(_have_same_name_and_severity, domain)
-                by_name[domain.name][domain.severity] = averages(_restrict_runs(results, matches))
+                by_name[domain.name][domain.severity] = compute_averages(_restrict_runs(results, matches))
     return by_name
 
 
@@ -110,7 +110,7 @@ def _group_by_value(results: Results, name: str, value: int) -> Group:
 
 def _group_matching(results: Results, name: str, keep: Callable[[DomainResult], bool]) -> Group:
     passes = [domain for domain in list_processed_domains(results) if keep(domain)]
-    return Group(name, averages(_restrict_runs(results, keep)), note=_describe_deviations(passes))
+    return Group(name, compute_averages(_restrict_runs(results, keep)), note=_describe_deviations(passes))
 
 
 def _restrict_runs(results: Results, keep: Callable[[DomainResult], bool]) -> list[Run]:

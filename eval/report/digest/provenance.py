@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....engine.registry import METHODS, get_options, list_common_options
+from ...results.results_file import MethodEntry
 from .explanations import explain_protocol
 from .groups import list_processed_domains
 from .sources import Source
@@ -89,7 +90,7 @@ def digest_provenance(source: Source) -> Provenance:
     )
 
 
-def defaults_of(name: str) -> dict[str, Any]:
+def get_defaults(name: str) -> dict[str, Any]:
     """Return the defaults of a method and of the common options; empty if the method does not exist."""
     if name not in METHODS:
         return {}
@@ -97,9 +98,9 @@ def defaults_of(name: str) -> dict[str, Any]:
     return {**common, **get_options(METHODS[name])}
 
 
-def _describe_method(label: str, method: Mapping[str, Any]) -> MethodOptions:
-    name, options = str(method.get("method", NONE)), method["options"]
-    defaults = defaults_of(name)
+def _describe_method(label: str, method: MethodEntry) -> MethodOptions:
+    name, options = method.method, method.options
+    defaults = get_defaults(name)
     changed = [key for key, value in options.items() if key in defaults and value != defaults[key]]
     if not options:
         return MethodOptions(label, name, "no options", None)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....engine.errors import InputError, reason
+from ....engine.errors import InputError
 from ....engine.files import hash_file
-from ...results.results_file import Results, read
+from ...results.results_file import Results, read_results
 from ...sweep.folder import GRID_FILE, RESULTS_FOLDER
-from .check_results import check
+from .check_results import check_results
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Source:
         return list(self.results.methods)
 
 
-def collect(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
+def collect_results(paths: Sequence[Path]) -> tuple[list[Source], list[Path]]:
     """Return results in the order of the paths, each file once, and the skipped files of folders.
 
     A folder stands for all of its `*.json` files with results, sorted by name; other JSON files are skipped.
@@ -100,11 +100,9 @@ def _name_files(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_source(path: Path, name: str) -> Source:
+    results = read_results(path)
     try:
-        results = read(path)
-        check(results)
-        return Source(path, name, hash_file(path), results)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(
-            f"{path} is not a whole results file: {reason(error)}; run fozo adapt again"
-        ) from error
+        check_results(results)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; run fozo adapt again") from error
+    return Source(path, name, hash_file(path), results)

@@ -24,8 +24,8 @@ from fozo.engine.streams.adapter import Adapter
 from fozo.eval.report import csv_file, markdown
 from fozo.eval.report.digest.plain_text import plain
 from fozo.eval.report.digest.report_digest import digest_results
-from fozo.eval.report.digest.sources import Source, collect
-from fozo.eval.results.results_file import of_run
+from fozo.eval.report.digest.sources import Source, collect_results
+from fozo.eval.results.run_facts import results_of_run
 from fozo.eval.streaming.runner import evaluate
 from report_doubles import HOSTILE, LABELS, Page, save_hostile
 
@@ -122,12 +122,12 @@ def test_a_folder_is_all_results_in_it(two_seeds: Source, tmp_path: Path) -> Non
     shutil.copy(two_seeds.path, tmp_path / "again.json")
     (tmp_path / "bench.json").write_text('{"schema": 1}')
     (tmp_path / "notes.txt").write_text("no JSON")
-    sources, passed = collect([tmp_path, two_seeds.path])
+    sources, passed = collect_results([tmp_path, two_seeds.path])
     assert [source.name for source in sources] == ["again", "two"]
     assert passed == [tmp_path / "bench.json"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=re.escape(f"in {tmp_path / 'empty'}, found no such")):
-        collect([tmp_path / "empty"])
+        collect_results([tmp_path / "empty"])
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(two_seeds: Source, tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_files_of_one_name_are_told_apart_by_their_folders(two_seeds: Source, tm
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         shutil.copy(two_seeds.path, path)
-    assert [source.name for source in collect(paths)[0]] == ["a/r", "b/r", "other"]
+    assert [source.name for source in collect_results(paths)[0]] == ["a/r", "b/r", "other"]
     shutil.copy(two_seeds.path, tmp_path / "a" / "r.txt")
-    assert [s.name for s in collect([paths[0], tmp_path / "a" / "r.txt"])[0]] == ["r.json", "r.txt"]
+    assert [s.name for s in collect_results([paths[0], tmp_path / "a" / "r.txt"])[0]] == ["r.json", "r.txt"]
 
 
 def test_ones_own_iterable_becomes_a_report(
@@ -151,17 +151,17 @@ def test_ones_own_iterable_becomes_a_report(
         return {name: Adapter.open(bundle_path, method=name, **options) for name in names}
 
     methods = opened(seed=5)
-    of_run(evaluate(methods, batches), methods, bundle, "my camera").save(tmp_path / "camera.json")
+    results_of_run(evaluate(methods, batches), methods, bundle, "my camera").save(tmp_path / "camera.json")
     targets = ("--csv", tmp_path / "t.csv", "--out", tmp_path / "p.html")
     assert invoke(tmp_path / "camera.json", *targets).exit_code == 0
     text = Page.of((tmp_path / "p.html").read_bytes()).text
     assert "my camera, setting continual, subset all, batch 8, seed 5, classes all" in text
-    (source,), _ = collect([tmp_path / "camera.json"])
+    (source,), _ = collect_results([tmp_path / "camera.json"])
     results = source.results
     assert results.complete
     assert results.bundle["graph_sha256"] == bundle.graph_sha256("fp32")
     assert (results.protocol.severities, results.protocol.seeds) == ((), (5,))
-    assert {label: method["method"] for label, method in results.methods.items()} == {
+    assert {label: method.method for label, method in results.methods.items()} == {
         name: name for name in names
     }
     for row, name in zip(csv.DictReader((tmp_path / "t.csv").open()), names, strict=True):
@@ -171,7 +171,7 @@ def test_ones_own_iterable_becomes_a_report(
         assert int(row["correct"]) == int(np.concatenate(right).sum())
 
     some = opened(classes=[0, 1, 2])
-    chosen = of_run(evaluate(some, batches), some, bundle, "my camera")
+    chosen = results_of_run(evaluate(some, batches), some, bundle, "my camera")
     assert (chosen.protocol.classes, chosen.protocol.seeds) == ("3 chosen", (2000,))
 
 
@@ -186,20 +186,20 @@ def test_what_one_file_cannot_describe_is_not_saved(
 
     one = {"a": adapter(precision="int8")}
     run = evaluate(one, batches)
-    assert of_run(run, one, bundle, "x", "int8").bundle["precision"] == "int8"
+    assert results_of_run(run, one, bundle, "x", "int8").bundle["precision"] == "int8"
     with pytest.raises(InputError, match=r"on the fp32 graph of .* found others"):
-        of_run(run, one, bundle, "x")
+        results_of_run(run, one, bundle, "x")
     with pytest.raises(InputError, match=r"on the fp32 graph of .* found others"):
-        of_run(run, one, Bundle.open(bundle_paths[192]), "x")
+        results_of_run(run, one, Bundle.open(bundle_paths[192]), "x")
     with pytest.raises(InputError, match="expected the adapters of the run, a, found b"):
-        of_run(run, {"b": one["a"]}, bundle, "x", "int8")
+        results_of_run(run, {"b": one["a"]}, bundle, "x", "int8")
     for adapters, message in (
         ({"a": adapter(seed=1), "b": adapter(seed=2)}, "expected adapters with the seed 1, found 2"),
         ({"a": adapter(), "b": adapter(precision="int8")}, "all run the same graph"),
         ({"a": adapter(classes=[0, 1]), "b": adapter(classes=[1, 0])}, "all run the same graph"),
     ):
         with pytest.raises(InputError, match=message):
-            of_run(evaluate(adapters, batches), adapters, bundle, "x")
+            results_of_run(evaluate(adapters, batches), adapters, bundle, "x")
 
 
 DAMAGE: dict[str, Any] = {
@@ -249,11 +249,9 @@ DAMAGE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_files_are_named_and_nothing_is_written(
-    damage: str, two_seeds: Source, tmp_path: Path
-) -> None:
-    content = json.loads(two_seeds.path.read_text(encoding="utf-8"))
+def save_damaged(path: Path, damage: str, source: Source) -> Path:
+    """Write the results of a source with one of `DAMAGE`."""
+    content = json.loads(source.path.read_text(encoding="utf-8"))
     change = DAMAGE[damage]
     if callable(change):
         content = change(content)
@@ -263,10 +261,17 @@ def test_damaged_files_are_named_and_nothing_is_written(
         for key in keys:
             inner = inner[key]
         inner[last] = value
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_files_are_named_and_nothing_is_written(
+    damage: str, two_seeds: Source, tmp_path: Path
+) -> None:
     folder = tmp_path / "damaged"
     folder.mkdir()
-    path = folder / "results.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    path = save_damaged(folder / "results.json", damage, two_seeds)
     for target in (path, folder):
         if target is folder and damage in ("a list", "another document"):
             continue  # not results at all: passed over, and then there is nothing left
@@ -274,6 +279,30 @@ def test_damaged_files_are_named_and_nothing_is_written(
         assert isinstance(result.exception, InputError), result.exception
         assert str(path) in str(result.exception)
     assert [path.name for path in folder.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            "setting",
+            "protocol.setting: expected 'reset' or 'continual' or 'rounds' or 'mixed' or 'label_shift'",
+        ),
+        ("no bundle", "bundle: expected an object, found nothing"),
+        ("severity", "runs[0].domains[0].severity: expected an integer, found 'five'"),
+        ("fewer bits", "methods.fozo: expected 13 bytes of flags for 100 images, found 3"),
+        ("bins", "methods.fozo.bins: expected 15 values in each list, found [1, 15, 15]"),
+        ("more right than seen", "runs[0].domains[0].methods.fozo: expected at most 100 correct, found 101"),
+        ("negative", "methods.fozo.guarded: expected a number from 0 to 2^63, found -1"),
+        ("trace NaN", "runs[0].traces.fozo.values.loss[0]: expected a finite number, found nan"),
+    ],
+)
+def test_damage_is_named_by_its_field(damage: str, message: str, two_seeds: Source, tmp_path: Path) -> None:
+    path = save_damaged(tmp_path / "damaged.json", damage, two_seeds)
+    with pytest.raises(
+        InputError, match=f"^{re.escape(str(path))}: .*{re.escape(message)}.*run fozo adapt again"
+    ):
+        collect_results([path])
 
 
 def test_files_that_are_missing_or_cannot_be_written(two_seeds: Source, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fozo.eval.report.digest.sources import Source
 from fozo.eval.report.html import charts
 from fozo.eval.report.html.markup import element, escape
 from fozo.eval.results.outcome import DomainResult
-from fozo.eval.results.results_file import read
+from fozo.eval.results.results_file import MethodEntry, read_results
 from PIL import Image
 from report_doubles import (
     HOSTILE,
@@ -114,8 +115,8 @@ def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
     label, method = parse_method("calm=fozo:rate=0.5,guard=rollback")
     results = results_of([run_of([domain("fog", 60, 75)])])
     results.methods = {
-        "no_adapt": {"method": "no_adapt", "options": {}},
-        "fozo": {"method": "fozo", "options": json.loads(json.dumps(get_options(method)))},
+        "no_adapt": MethodEntry("no_adapt", 1, {}),
+        "fozo": MethodEntry("fozo", 2, json.loads(json.dumps(get_options(method)))),
     }
     content = render_page(save_source(tmp_path / "r.json", results)).decode()
     assert label == "calm"
@@ -123,7 +124,7 @@ def test_what_changed_from_the_defaults_comes_first(tmp_path: Path) -> None:
     body = content[content.index("Options of fozo") :]
     names = re.findall(r'<tr( class="changed")?><th scope="row">(\w+)</th>', body)
     assert names[:3] == [(' class="changed"', "rate"), (' class="changed"', "guard"), ("", "prompts")]
-    results.methods["fozo"]["method"] = "from_elsewhere"
+    results.methods["fozo"] = replace(results.methods["fozo"], method="from_elsewhere")
     assert "a method unknown to this version of fozo" in render_page(
         save_source(tmp_path / "r.json", results)
     ).decode().replace("\n", " ")
@@ -332,5 +333,5 @@ def test_the_page_is_never_wider_than_the_window(width: int, hostile_page: str, 
 
 
 def test_results_are_read_as_they_were_written(two_seeds: Source) -> None:
-    """The report relies on `read` to return results as they were saved."""
-    assert read(two_seeds.path).to_json()["runs"] == two_seeds.results.to_json()["runs"]
+    """The report relies on `read_results` to return results as they were saved."""
+    assert read_results(two_seeds.path).to_dict()["runs"] == two_seeds.results.to_dict()["runs"]

@@ -14,10 +14,10 @@ from fozo.eval.protocol import Protocol, Setting
 from fozo.eval.results import table
 from fozo.eval.results.average import (
     ALEXNET,
-    averages,
+    compute_averages,
     compute_gain,
+    compute_mean_corruption_error,
     is_noise,
-    mean_corruption_error,
 )
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
@@ -48,19 +48,19 @@ def run_of(*domains: DomainResult, seed: int = 0) -> Run:
 
 def test_averages_are_unweighted_and_without_clean() -> None:
     run = run_of(result(images=640, a=640), result("snow", images=10, a=5), result(CLEAN, a=0))
-    found = averages([run])["a"]
+    found = compute_averages([run])["a"]
     assert found.accuracy == 0.75
     assert found.accuracy_std is None
     assert found.images_per_second == pytest.approx(750 / 3)
-    assert averages([run_of(result(CLEAN, a=40))])["a"].accuracy == 0.4
+    assert compute_averages([run_of(result(CLEAN, a=40))])["a"].accuracy == 0.4
     half = run_of(result(a=60), result("snow", a=20, complete=False))
-    assert averages([half])["a"].accuracy == 0.6
-    assert averages([]) == averages([Run(0, [], {})]) == {}
+    assert compute_averages([half])["a"].accuracy == 0.6
+    assert compute_averages([]) == compute_averages([Run(0, [], {})]) == {}
 
 
 def test_averages_over_seeds() -> None:
     runs = [run_of(result(a=count, b=count + 10), seed=count) for count in (50, 60, 70)]
-    found = averages(runs)
+    found = compute_averages(runs)
     assert found["a"].accuracy == pytest.approx(0.6)
     assert found["a"].accuracy_std == pytest.approx(0.1)
     assert found["a"].gain is None
@@ -103,7 +103,7 @@ def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
     def runs(gains: Sequence[int]) -> list[Run]:
         return [run_of(compared(max(g, 0), max(-g, 0)), seed=seed) for seed, g in enumerate(gains)]
 
-    steady, shaky = averages(runs([20, 20, 20]))["b"], averages(runs([40, -10, 30]))["b"]
+    steady, shaky = compute_averages(runs([20, 20, 20]))["b"], compute_averages(runs([40, -10, 30]))["b"]
     assert steady.gain == shaky.gain == pytest.approx(0.2)
     assert not steady.gain_is_noise
     assert shaky.gain_is_noise
@@ -115,7 +115,7 @@ def test_a_gain_that_differs_from_seed_to_seed_is_noise() -> None:
 def test_more_seeds_on_the_same_images_make_a_gain_no_surer() -> None:
     def error(*hashes: str) -> float:
         runs = [run_of(compared(20, 0, ids_sha256=each), seed=seed) for seed, each in enumerate(hashes)]
-        return float(averages(runs)["b"].gain_error)
+        return float(compute_averages(runs)["b"].gain_error)
 
     assert error("x", "x", "x") == pytest.approx(error("x"))
     assert error("x", "y", "z", "u") == pytest.approx(error("x") / 2)
@@ -126,7 +126,7 @@ def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
 
     def error(*names: str) -> float:
         domains = [compared(20, 0, name=name) for name in names]
-        found = averages([run_of(*domains)])["b"]
+        found = compute_averages([run_of(*domains)])["b"]
         assert found.gain == pytest.approx(0.2)
         return float(found.gain_error)
 
@@ -138,8 +138,8 @@ def test_rounds_over_the_same_images_make_a_gain_no_surer() -> None:
 
 def test_an_interrupted_seed_does_not_enter_the_averages() -> None:
     runs = [run_of(result(a=50)), run_of(result(a=70)), replace(run_of(result(a=0)), complete=False)]
-    assert averages(runs)["a"].accuracy == pytest.approx(0.6)
-    assert averages(runs[2:])["a"].accuracy == 0
+    assert compute_averages(runs)["a"].accuracy == pytest.approx(0.6)
+    assert compute_averages(runs[2:])["a"].accuracy == 0
 
 
 def corrupted(skip: tuple[str, int] | None = None, **changes: Any) -> list[Run]:
@@ -155,10 +155,10 @@ def corrupted(skip: tuple[str, int] | None = None, **changes: Any) -> list[Run]:
     return [run_of(*domains)]
 
 
-def test_mean_corruption_error() -> None:
+def test_compute_mean_corruption_error() -> None:
     """A network with half of AlexNet's errors everywhere has an mCE of 50 %."""
-    assert mean_corruption_error(corrupted(), "a") == pytest.approx(50, abs=0.1)
-    assert averages(corrupted())["a"].mce == pytest.approx(50, abs=0.1)
+    assert compute_mean_corruption_error(corrupted(), "a") == pytest.approx(50, abs=0.1)
+    assert compute_averages(corrupted())["a"].mce == pytest.approx(50, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_mean_corruption_error() -> None:
     ],
 )
 def test_mean_corruption_error_is_not_always_defined(runs: list[Run]) -> None:
-    assert mean_corruption_error(runs, "a") is None
+    assert compute_mean_corruption_error(runs, "a") is None
 
 
 # --- tables ---

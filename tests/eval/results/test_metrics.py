@@ -8,7 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from fozo.engine.model import FloatArray
+from fozo.engine.records import RecordError, load_record, to_dict
+from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import ECE_BINS, Tally
+from fozo.eval.results.outcome import MethodResult
 from numpy.typing import NDArray
 
 CONFIDENCE = np.array([0.05, 0.2, 1 / 3, 0.4, 0.6, 0.61, 0.95, 1])
@@ -79,10 +82,12 @@ def test_counts_are_those_of_everything_at_once(classes: int, batch: int) -> Non
     assert tally.bin_images.sum() == 500
     assert tally.bin_correct.sum() == tally.top1
     assert tally.mean_nll == pytest.approx(-np.log(probabilities[np.arange(500), labels]).mean())
-    again = Tally.from_json(json.loads(json.dumps(tally.to_json())))
-    assert again.to_json() == tally.to_json()
-    again.add(logits, labels)
-    assert again.images == 1000
+    record = MethodResult(tally, Bits(rank < 1)).to_record(gained=0, lost=0)
+    data = json.loads(json.dumps(to_dict(record)))
+    again = load_record(MethodResult, data, "data")
+    assert to_dict(again.to_record(gained=0, lost=0)) == data
+    again.tally.add(logits, labels)
+    assert again.tally.images == 1000
 
 
 def test_which_are_right_is_returned() -> None:
@@ -91,10 +96,12 @@ def test_which_are_right_is_returned() -> None:
 
 
 def test_counts_that_were_tampered_with() -> None:
-    content = Tally().to_json()
+    content = to_dict(MethodResult().to_record(gained=0, lost=0))
     content["bins"]["images"].pop()
-    with pytest.raises(ValueError, match="15"):
-        Tally.from_json(content)
+    with pytest.raises(
+        RecordError, match=r"^data: bins: expected 15 values in each list, found \[14, 15, 15\]$"
+    ):
+        load_record(MethodResult, content, "data")
 
 
 def test_top5_of_few_classes_is_everything() -> None:

@@ -78,7 +78,7 @@ def timeless(document: dict[str, Any]) -> Any:
 
 
 def outcome(made: Experiment) -> Any:
-    return timeless(json.loads(json.dumps(made.results.to_json())))
+    return timeless(json.loads(json.dumps(made.results.to_dict())))
 
 
 @pytest.mark.parametrize("stop", [1, 9, 10, 11, 19])
@@ -178,7 +178,7 @@ def test_damaged_progress_is_refused(prepare: Callable[..., Experiment], tmp_pat
 
 
 def test_where_progress_lies() -> None:
-    assert progress.path_of(Path("some/results.json")) == Path("some/results.progress.npz")
+    assert progress.get_path(Path("some/results.json")) == Path("some/results.progress.npz")
 
 
 # --- kill -9 ---
@@ -234,7 +234,7 @@ def test_killed_at_random_moments(bundle_path: Path, images: Path, tmp_path: Pat
             continue
         assert process.returncode == 0, said
         assert read(out) == expected
-        assert not progress.path_of(out).exists()
+        assert not progress.get_path(out).exists()
         out.unlink()  # else the next one would say that it is complete already
         ends += 1
     assert continued >= KILLS // 4, "hardly ever was there something to continue"

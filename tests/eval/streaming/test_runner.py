@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fozo.engine.errors import InputError
 from fozo.engine.model import ImageArray
+from fozo.engine.records import load_record, to_dict
 from fozo.engine.registry import Prediction
 from fozo.engine.streams.adapter import Adapter
 from fozo.eval.datasets.corruption_names import CLEAN
@@ -141,7 +142,7 @@ def test_gained_and_lost_are_against_the_first_method() -> None:
     (result,) = finished([domain()], protocol(batch_size=7), base=base, other=other).domains
     assert result.count_gained_and_lost("other") == (20, 5)
     assert result.count_gained_and_lost("base") == (0, 0)
-    written = result.to_json()["methods"]
+    written = result.to_dict()["methods"]
     assert [(written[label]["gained"], written[label]["lost"]) for label in written] == [(0, 0), (20, 5)]
 
 
@@ -149,7 +150,7 @@ def test_which_images_were_right_is_kept_in_the_order_of_the_stream() -> None:
     run = finished([domain()], protocol(batch_size=7), base=Counting(wrong=range(30)))
     order = shuffle_order(100, "fog", 2000)
     assert run.domains[0].methods["base"].right.array().tolist() == (order >= 30).tolist()
-    text = run.to_json()["domains"][0]["methods"]["base"]["right"]
+    text = to_dict(run)["domains"][0]["methods"]["base"]["right"]
     assert len(text) == 20  # 13 bytes hold 100 bits, and base64 takes four letters for three bytes
     assert base64.b64decode(text)[0] == sum((order[i] >= 30) << (7 - i) for i in range(8))
 
@@ -293,7 +294,7 @@ def test_a_run_continues_from_any_batch(setting: Setting, stop: int) -> None:
     steps = advance(run, stream, adapters(one=one), 64)
     for _ in range(stop):
         next(steps)
-    again = Run.from_json(json.loads(json.dumps(run.to_json())))
+    again = load_record(Run, json.loads(json.dumps(to_dict(run))), "run")
     for _ in advance(again, stream, adapters(one=one), 64):
         pass
     assert timeless(again) == timeless(whole)
@@ -301,7 +302,7 @@ def test_a_run_continues_from_any_batch(setting: Setting, stop: int) -> None:
 
 def timeless(run: Run) -> dict[str, Any]:
     """Return a run without what depends on the clock and the memory of the machine."""
-    content = json.loads(json.dumps(run.to_json()))
+    content = json.loads(json.dumps(to_dict(run)))
     for each in content["domains"]:
         del each["seconds"]
         for part in each["methods"].values():

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from doubles import child_environment, fozo_command, run_fozo, save_class_folders
 from fozo.cli import cli
 from fozo.engine.errors import InputError
-from fozo.eval.report.digest.sources import collect
+from fozo.eval.report.digest.sources import collect_results
 from fozo.eval.sweep.cell import Job
 from fozo.eval.sweep.folder import Sweep
 from sweep_doubles import (
@@ -71,14 +71,14 @@ def test_a_cell_that_fails_leaves_the_others(
         ("snow", "no_adapt"),
         ("snow", "shift"),
     ]
-    (source,), _ = collect([tmp_path / "out"])
+    (source,), _ = collect_results([tmp_path / "out"])
     assert not source.results.complete
 
     image.write_bytes((image.parent.parent / "class04" / "04.png").read_bytes())
     result = run()
     assert (result.returncode, result.stderr) == (0, f"4 cells, 2 of them finished in {tmp_path / 'out'}\n")
     assert [row["domain"] for row in report_rows(tmp_path / "out")] == ["fog", "fog", "snow", "snow"]
-    (source,), _ = collect([tmp_path / "out"])
+    (source,), _ = collect_results([tmp_path / "out"])
     assert source.results.complete
     assert len(modification_times(tmp_path / "out")) == 4
     assert before.items() <= modification_times(tmp_path / "out").items()
@@ -114,7 +114,7 @@ def test_a_sweep_of_two_graphs_is_a_report_of_two_files(
     assert result.output.count("statistically indistinguishable from no_adapt") == 2
     assert result.output.endswith(f"All cells: {out / 'sweep.csv'}\nFor fozo report: {out / 'results'}\n")
     (out / "notes.json").write_text("{}")
-    sources, passed = collect([out])
+    sources, passed = collect_results([out])
     assert [source.results.bundle["precision"] for source in sources] == ["fp32", "int8"]
     assert passed == [out / "notes.json"], "the grid is no surprise, other files are"
     for source in sources:
@@ -138,7 +138,7 @@ def _correct(document: Any) -> int:
 def test_a_sweep_that_was_killed_has_no_results_yet(jobs: Callable[..., list[Job]], tmp_path: Path) -> None:
     Sweep.open(tmp_path, jobs())
     with pytest.raises(InputError, match=f"{tmp_path} is a sweep without results.*same command fozo sweep"):
-        collect([tmp_path])
+        collect_results([tmp_path])
 
 
 def start_sweep(bundle: Path, pictures: Path, out: Path) -> subprocess.Popen[str]:
@@ -179,7 +179,7 @@ def test_interrupt(bundle_path: Path, pictures: Path, tmp_path: Path) -> None:
     assert 0 < len(finished) < 30
     assert all(name.endswith(".json") and not name.startswith(".") for name in finished)
     assert f"{len(finished)} of 30 cells: {tmp_path / 'out' / 'sweep.csv'}" in output
-    (source,), _ = collect([tmp_path / "out"])
+    (source,), _ = collect_results([tmp_path / "out"])
     assert sum(len(run.domains) for run in source.results.runs) == len(finished)
     assert not source.results.complete
     assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 1 + len(finished)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fozo.engine.errors import InputError
 from fozo.eval.datasets.dataset_request import DatasetRequest
-from fozo.eval.results import results_file as results
-from fozo.eval.results.average import averages
+from fozo.eval.results.average import compute_averages
+from fozo.eval.results.results_file import read_results
 from fozo.eval.streaming.experiment import prepare
 from fozo.eval.streaming.spec import EvaluationSpec
 from fozo.eval.sweep import sweep_table as table
@@ -62,20 +62,22 @@ def test_cells_are_what_one_run_of_all_gives(
     (graph,) = sweep.save_tables()
     path = tmp_path / "results" / f"random_64_3_64-fp32-{planned[0].cell.bundle[:8]}.json"
     assert list((tmp_path / "results").iterdir()) == [path]
-    together = results.read(path)
+    together = read_results(path)
     assert together.complete
     assert together.protocol == experiment.protocol
     assert together.methods == experiment.results.methods
     assert together.bundle == experiment.results.bundle
     document = json.loads(path.read_text())
     assert without_times(document["runs"]) == without_times(
-        json.loads(json.dumps(experiment.results.to_json()))["runs"]
+        json.loads(json.dumps(experiment.results.to_dict()))["runs"]
     )
-    expected_averages = {label: asdict(average) for label, average in averages(experiment.runs).items()}
+    expected_averages = {
+        label: asdict(average) for label, average in compute_averages(experiment.runs).items()
+    }
     assert without_times(document["average"]) == without_times(expected_averages)
     assert document["average"]["fozo"]["gain"] is not None
     (_, summary) = table.summaries([graph])
-    assert summary.average == averages(together.runs)["fozo"]
+    assert summary.average == compute_averages(together.runs)["fozo"]
 
 
 def without_times(document: Any) -> Any:

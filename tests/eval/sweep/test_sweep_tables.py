@@ -13,6 +13,7 @@ from fozo.eval.protocol import Protocol
 from fozo.eval.results.bits import Bits
 from fozo.eval.results.metrics import Tally
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
+from fozo.eval.results.results_file import MethodEntry
 from fozo.eval.results.table import format_summary
 from fozo.eval.sweep import sweep_table as table
 from fozo.eval.sweep.cell import Cell
@@ -43,7 +44,7 @@ def cell_results(cell: Cell, correct: int, lost: int = 0, **facts: Any) -> CellR
         Protocol("x", "reset", (), "all", (cell.seed,), 4, "all"),
         bundle={},
         engine={"workers": 1},
-        methods={cell.label: {"method": cell.method, "options": dict(cell.options)}},
+        methods={cell.label: MethodEntry(cell.method, 1, dict(cell.options))},
         runs=[Run(cell.seed, [domain], {cell.label: Trace([cell.images], [correct])}, complete=True)],
         cell=cell,
         **{"versions": {"onnxruntime": "1.99"}, "machine": {"model": "Fast, and cheap"}, **facts},
