@@ -1,4 +1,4 @@
-"""The data sets. To add one, write its file in this folder and its line in `DATASETS`.
+"""The data sets. To add one, write its loader in this folder and its line in `DATASETS`.
 
 This module imports no data set before it is opened, so that `--help` can list them at once.
 """
