@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from fozo.evaluation import MethodAverage, Results, Run, averages, read_results
+from fozo.evaluation import MethodAverage, Results, Run, compute_averages, read_results
 from result_files import RESULTS, format_table
 
 CLEAN = "clean"
@@ -27,7 +27,7 @@ def tabulate_averages(name: str, methods: Sequence[str] = ()) -> str:
     runs = complete_runs(read_accuracy(name))
     head = ("method", "forwards", "accuracy, %", "gain", "smallest gain", "clean", "ECE, %")
     rows = []
-    for label, average in averages(runs).items():
+    for label, average in compute_averages(runs).items():
         if not methods or label in methods:
             rows.append(
                 [
@@ -59,7 +59,7 @@ def tabulate_precisions(fp32_name: str, int8_name: str) -> str:
     """Return accuracy and gains of the fp32 graph, and of the int8 graph on the same images."""
     fp32_runs = complete_runs(read_accuracy(fp32_name))
     int8_runs = select_runs(complete_runs(read_accuracy(int8_name)), fp32_runs)
-    fp32, int8 = averages(fp32_runs), averages(int8_runs)
+    fp32, int8 = compute_averages(fp32_runs), compute_averages(int8_runs)
     head = ["method", "fp32: accuracy, %", "int8", "fp32: gain", "int8", "fp32: clean, %", "int8"]
     rows = []
     for label in fp32:

@@ -48,7 +48,8 @@ class MethodResult:
         """Return the form of a results file.
 
         Args:
-            gained, lost: images that differ from the first method's, see `count_gained_and_lost`.
+            gained: number of images that this method got right and the first one wrong.
+            lost: number of images that the first method got right and this one wrong.
         """
         tally = self.tally
         return MethodRecord(
