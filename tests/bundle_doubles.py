@@ -31,7 +31,7 @@ def graph(
     axes: str = "1,2",
     tail: str = "",
 ) -> bytes:
-    """A valid graph of the contract: both features are the mean colour, the head is `HEAD`."""
+    """Return a valid graph of the contract: both features are the mean colour, the head is `HEAD`."""
     values = ",".join(map(str, HEAD.T.ravel()))
     text = f"""<ir_version: 9, opset_import: ["" : 20]>
     g ({images}, {prompts}) => ({outputs})
@@ -88,7 +88,7 @@ def edit(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace_file(bundle: Bundle, name: str, content: bytes) -> None:
-    """Changes a file and its entry in the manifest, as one who wants to do harm would."""
+    """Change a file and its entry in the manifest, as one who wants to do harm would."""
     (bundle.path / name).write_bytes(content)
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     edit(bundle, lambda raw: raw["files"].update({name: entry}))
