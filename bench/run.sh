@@ -11,13 +11,13 @@
 #
 # DATA  folder with models/, imagenet/source/, imagenet/val/ and frost/  (default: $FOZO_TEST_DATA)
 # WORK  folder for bundles and unfinished results                        (default: bench-work)
-# SEEDS number of seeds of the family                                    (default: 1)
+# SEEDS number of seeds of the family                                    (default: 2)
 # FOZO, PYTHON  the commands to run                                      (default: fozo, python)
 set -euo pipefail
 
 DATA=$(realpath "${DATA:-${FOZO_TEST_DATA:-../shared/data}}")
 WORK=$(realpath -m "${WORK:-bench-work}")
-SEEDS=${SEEDS:-1}
+SEEDS=${SEEDS:-2}
 FOZO=${FOZO:-fozo}
 PYTHON=${PYTHON:-python}
 BENCH=$(dirname "$(realpath "$0")")
