@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import InputError, reason
-from ...engine.records import RecordError, load_record
+from ...engine.records import RecordError, load_record, to_dict
 from ..results.outcome import DomainResult, MethodResult, Run
 from ..results.results_file import SCHEMA, Results, ResultsRecord
 from .cell import Cell
@@ -42,6 +42,10 @@ class CellResults(Results):
     def method_result(self) -> MethodResult:
         """The result of the only method."""
         return next(iter(self.domain.methods.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON data of a results file, with the cell."""
+        return {**super().to_dict(), "cell": None if self.cell is None else to_dict(self.cell)}
 
 
 def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
