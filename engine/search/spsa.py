@@ -27,7 +27,7 @@ def draw_gaussian_direction(seed: int, step: int, sample: int, shape: tuple[int,
 def draw_segmented_direction(seed: int, step: int, sample: int, size: int) -> FloatArray:
     """Draw a direction of `size` entries, each uniform in ±[0.5, 1], float32, for one sample of one step.
 
-    No entry is near 0, so `compute_quotients` can divide by it (ZOA, official code).
+    No entry is near 0, so a difference can be divided by it (ZOA, official code).
 
     >>> print(draw_segmented_direction(seed=0, step=0, sample=0, size=4).round(3))
     [ 0.739  0.555  0.504 -0.721]

@@ -31,7 +31,7 @@ def select_earlier(window: FloatArray, batch: int, size: int) -> FloatArray:
 
 
 def compute_window_moments(window: FloatArray, batch: int, size: int) -> Moments | None:
-    """Return the moments of what `select_earlier` gives of a window of features; None if that is nothing.
+    """Return the moments of a window's features that join a batch; None if there are none.
 
     >>> window = np.array([[1.0], [2.0], [4.0]])
     >>> print(compute_window_moments(window, batch=6, size=8).mean)  # the last two
