@@ -12,10 +12,6 @@ demo: $(VENV)/.demo
 	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
 	$(BIN)/fozo adapt demo/bundle --dataset demo --severities 3 --out demo/results.json
 
-# The picture of the README.
-docs/gain.png: demo
-	cp demo/results.png $@
-
 test: lint types unit
 
 lint: $(VENV)/.dev

@@ -50,6 +50,7 @@ accuracy() {
   adapt family-continual int8 continual "$SEEDS" "$FAMILY pizo16=pizo:domains=16 neo16=neo:domains=16" --subset 256
   adapt family-fp32 fp32 reset 1 "no_adapt neo fozo pizo" --subset 256 --corruptions "$FEW"
   adapt pizo-stream int8 reset 1 "no_adapt neo fozo pizo" --corruptions "$FEW"
+  cp pizo-stream.png "$BENCH/../docs/gain.png"  # the picture of the README
 }
 
 agreement() {
