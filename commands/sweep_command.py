@@ -146,10 +146,10 @@ def _run(stored: Sweep, runner: Runner, quiet: bool) -> None:
 
 def _report(sweep: Sweep, as_json: bool) -> None:
     """Write the tables of the finished cells, and print averages."""
-    from ..eval.sweep.sweep_summary import summary_document, summary_text
+    from ..eval.sweep.sweep_summary import build_summary, format_summary_text
 
     graphs = sweep.save_tables()
     if as_json:
-        click.echo(json.dumps(summary_document(sweep, graphs), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(build_summary(sweep, graphs), indent=1, ensure_ascii=False))
     else:
-        click.echo(summary_text(sweep, graphs))
+        click.echo(format_summary_text(sweep, graphs))

@@ -56,14 +56,14 @@ class MethodAverage:
     peak_bytes: int
     guarded: float
 
-    def value(self, name: str) -> float | None:
+    def get_value(self, name: str) -> float | None:
         """Return a value by its name."""
         value: float | None = getattr(self, name)
         return value
 
-    def spread(self, name: str) -> float | None:
+    def get_spread(self, name: str) -> float | None:
         """Return the standard deviation of a value over seeds; None for one seed, and for costs."""
-        return self.value(f"{name}_std") if name in RATES else None
+        return self.get_value(f"{name}_std") if name in RATES else None
 
 
 def compute_averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:

@@ -14,7 +14,7 @@ ECE_BINS = 15
 _EDGES = np.linspace(0, 1, ECE_BINS + 1)
 
 
-def _zeros() -> NDArray[np.float64]:
+def _create_bins() -> NDArray[np.float64]:
     return np.zeros(ECE_BINS)
 
 
@@ -35,9 +35,9 @@ class Tally:
     top1: int = 0
     top5: int = 0
     nll: float = 0.0
-    bin_images: NDArray[np.float64] = field(default_factory=_zeros)
-    bin_confidence: NDArray[np.float64] = field(default_factory=_zeros)
-    bin_correct: NDArray[np.float64] = field(default_factory=_zeros)
+    bin_images: NDArray[np.float64] = field(default_factory=_create_bins)
+    bin_confidence: NDArray[np.float64] = field(default_factory=_create_bins)
+    bin_correct: NDArray[np.float64] = field(default_factory=_create_bins)
 
     def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Count a batch, and return which images are right, `[N]`.

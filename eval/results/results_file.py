@@ -100,7 +100,7 @@ class Results:
             OutputError: the file cannot be written; an older one is left as it was.
         """
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomic(path, (_NUMBERS.sub(_on_one_line, text) + "\n").encode())
+        write_atomic(path, (_NUMBERS.sub(_join_lines, text) + "\n").encode())
 
 
 _SHARED = ("key_sha256", "protocol", "bundle", "engine", "methods", "versions", "machine", "runs")
@@ -108,7 +108,7 @@ _SHARED = ("key_sha256", "protocol", "bundle", "engine", "methods", "versions", 
 _NUMBERS = re.compile(r"\[\n\s+(?:(?:-?\d[\d.e+-]*|null),?\s+)+\]")
 
 
-def _on_one_line(match: re.Match[str]) -> str:
+def _join_lines(match: re.Match[str]) -> str:
     return " ".join(match.group().split()).replace("[ ", "[").replace(" ]", "]")
 
 

@@ -26,7 +26,7 @@ _COLUMNS = (
 
 def format_header(labels: Sequence[str]) -> str:
     """Return the line above the rows of `format_row`."""
-    return "top-1 accuracy, %".ljust(_NAME) + "".join(_cell(label, label) for label in labels)
+    return "top-1 accuracy, %".ljust(_NAME) + "".join(_align_cell(label, label) for label in labels)
 
 
 def format_row(domain: DomainResult, protocol: Protocol) -> str:
@@ -40,7 +40,7 @@ def format_row(domain: DomainResult, protocol: Protocol) -> str:
     for label, value in accuracies.items():
         noise = label != first and is_noise(*compute_gain(domain, label))
         star = value == best and len(accuracies) > 1
-        cells.append(_cell(label, f"{100 * value:.1f}{format_marks(best=star, noise=noise)}"))
+        cells.append(_align_cell(label, f"{100 * value:.1f}{format_marks(best=star, noise=noise)}"))
     images = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {images} images)"
     note += f"  ({domain.count_deviation})" if domain.count_deviation else ""
@@ -68,7 +68,7 @@ def format_summary(runs: Sequence[Run]) -> str:
     columns = [
         column for column in _COLUMNS if any(_has_value(average, column[1]) for average in by_label.values())
     ]
-    widths = [_column_width(by_label.values(), key) for _, key, *_ in columns]
+    widths = [_choose_width(by_label.values(), key) for _, key, *_ in columns]
     headings = (name.rjust(size) for (name, *_), size in zip(columns, widths, strict=True))
     lines = ["method".ljust(width) + "".join(headings)]
     for label, average in by_label.items():
@@ -85,12 +85,12 @@ def format_summary(runs: Sequence[Run]) -> str:
 
 
 def _has_value(average: MethodAverage, key: str) -> bool:
-    value = average.value(key)
+    value = average.get_value(key)
     return value is not None and (key != "guarded" or bool(value))
 
 
 def _format_value(average: MethodAverage, key: str, factor: float, form: str) -> str:
-    value, deviation = average.value(key), average.spread(key)
+    value, deviation = average.get_value(key), average.get_spread(key)
     if value is None:
         return "–"
     text = format(value * factor, form)
@@ -99,9 +99,9 @@ def _format_value(average: MethodAverage, key: str, factor: float, form: str) ->
     return text if deviation is None else f"{text} ± {format(deviation * factor, form)}"
 
 
-def _column_width(rows: Iterable[MethodAverage], key: str) -> int:
-    return 17 if any(average.spread(key) is not None for average in rows) else 12
+def _choose_width(rows: Iterable[MethodAverage], key: str) -> int:
+    return 17 if any(average.get_spread(key) is not None for average in rows) else 12
 
 
-def _cell(label: str, text: str) -> str:
+def _align_cell(label: str, text: str) -> str:
     return text.rjust(max(12, len(label) + 2))

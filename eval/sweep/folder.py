@@ -23,7 +23,7 @@ from .cell import Cell, Job
 from .cell_results import CellResults, parse_cell_results, read_cell_results
 from .events import Failed, Finished, Processed, Retried, Runner
 from .graph_results import GraphResults, merge_cells
-from .sweep_table import csv_rows
+from .sweep_table import format_csv
 
 SCHEMA: Literal[1] = 1
 GRID_FILE = "sweep.json"
@@ -104,7 +104,7 @@ class Sweep:
             OutputError: a file cannot be written.
         """
         ordered = {job.cell: self.finished[job.cell] for job in self.jobs if job.cell in self.finished}
-        write_atomic(self.folder / TABLE_FILE, csv_rows(ordered).encode())
+        write_atomic(self.folder / TABLE_FILE, format_csv(ordered).encode())
         merged = merge_cells([job.cell for job in self.jobs], ordered)
         for graph in merged:
             if graph.results is not None:

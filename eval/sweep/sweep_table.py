@@ -16,7 +16,7 @@ from .cell_results import CellResults
 from .graph_results import HASH_LENGTH, GraphResults
 
 
-def csv_rows(finished: Mapping[Cell, CellResults]) -> str:
+def format_csv(finished: Mapping[Cell, CellResults]) -> str:
     """Return a CSV row per cell: rates in 0..1, NLL in nats, seconds of the method's steps, peak memory."""
     rows = [_format_row(cell, results) for cell, results in finished.items()]
     stream = io.StringIO()
@@ -80,7 +80,7 @@ class Summary:
     average: MethodAverage | None
 
 
-def summaries(graphs: Sequence[GraphResults]) -> list[Summary]:
+def summarize_graphs(graphs: Sequence[GraphResults]) -> list[Summary]:
     """Return a summary for every method on every graph with a finished cell."""
     rows = []
     for graph in graphs:

@@ -90,7 +90,7 @@ def tabulate_summary(source: Source) -> Table:
     averages = average_overall(source.results)
     values = list(averages.values())
     columns = [
-        c for c in _SUMMARY if not c.optional or any(rates.value(c.key) is not None for rates in values)
+        c for c in _SUMMARY if not c.optional or any(rates.get_value(c.key) is not None for rates in values)
     ]
     if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]
@@ -142,7 +142,7 @@ def _format_accuracies(averages: Mapping[str, MethodAverage]) -> tuple[Cell, ...
 def _format_column(
     column: _Column, values: Sequence[MethodAverage], mark_noise: bool = False
 ) -> tuple[Cell, ...]:
-    numbers = [rates.value(column.key) for rates in values]
+    numbers = [rates.get_value(column.key) for rates in values]
     scaled = [None if number is None else number * column.factor for number in numbers]
     texts = [NONE if value is None else _format_sign(format(value, column.form)) for value in scaled]
     best = _find_best(column, [value for value in scaled if value is not None], len(values))
@@ -164,7 +164,7 @@ def _find_best(column: _Column, values: Sequence[float], methods: int) -> str | 
 
 
 def _format_spread(column: _Column, values: MethodAverage) -> str:
-    spread = values.gain_error if column.key == "gain" else values.spread(column.key)
+    spread = values.gain_error if column.key == "gain" else values.get_spread(column.key)
     return "" if spread is None else f"± {format(spread * column.factor, column.form.lstrip('+'))}"
 
 

@@ -76,7 +76,7 @@ def test_cells_are_what_one_run_of_all_gives(
     }
     assert without_times(document["average"]) == without_times(expected_averages)
     assert document["average"]["fozo"]["gain"] is not None
-    (_, summary) = table.summaries([graph])
+    (_, summary) = table.summarize_graphs([graph])
     assert summary.average == compute_averages(together.runs)["fozo"]
 
 

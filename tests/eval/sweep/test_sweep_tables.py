@@ -69,14 +69,14 @@ def finished() -> dict[Cell, CellResults]:
 
 
 def test_averages_by_hand(finished: dict[Cell, CellResults]) -> None:
-    (summary,) = table.summaries(merge_cells(list(finished), finished))
+    (summary,) = table.summarize_graphs(merge_cells(list(finished), finished))
     assert summary.average is not None
     # Seeds: fog (.9 + .5) / 2 and (.7 + .3) / 2; rain .1 and .5; clean 1. The spread of .7 and .5 is .2 / √2.
     assert summary.domains["fog"].accuracy == pytest.approx(0.6)
     assert summary.domains["fog"].accuracy_std == pytest.approx(0.2 / np.sqrt(2))
     assert summary.domains["rain"].accuracy == pytest.approx(0.3)
     assert summary.domains["rain"].accuracy_std == pytest.approx(0.4 / np.sqrt(2))
-    assert [summary.domains["clean"].value(name) for name in ("accuracy", "accuracy_std")] == [1.0, 0.0]
+    assert [summary.domains["clean"].get_value(name) for name in ("accuracy", "accuracy_std")] == [1.0, 0.0]
     # Without clean: (.9 + .5 + .1) / 3 = .5 and (.7 + .3 + .5) / 3 = .5.
     assert summary.average.accuracy == pytest.approx(0.5)
     assert summary.average.accuracy_std == pytest.approx(0, abs=1e-12)
@@ -140,13 +140,13 @@ def test_gains_are_paired_image_by_image(finished: dict[Cell, CellResults]) -> N
     assert gains == expected
     assert gains[0, "fog", 5] == (1, 1)
     assert gains[0, "rain", 5] == (3, 1)
-    average = table.summaries([graph])[1].average
+    average = table.summarize_graphs([graph])[1].average
     assert average is not None
     assert average.gain == pytest.approx((0 + 0 + 0.2) / 3)
     assert average.gain_is_noise
     surer = with_another(finished, "b", {"fog": 1})
     (average,) = [
-        item.average for item in table.summaries(merge_cells(list(surer), surer)) if item.method == "b"
+        item.average for item in table.summarize_graphs(merge_cells(list(surer), surer)) if item.method == "b"
     ]
     assert average is not None
     # Fog gains 0.1 of 10 images at both severities, rain nothing; the seeds have the same images and gains.
@@ -198,7 +198,7 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
         (1, True, 4),
     ]
     assert not graph.results.complete
-    a, b = (item.average for item in table.summaries([graph]))
+    a, b = (item.average for item in table.summarize_graphs([graph]))
     assert a is not None and b is not None
     # Seed 1 alone, as without rain seed 0 has another mean: (.7 + .3 + .5) / 3, and with .7 for .5.
     assert (a.accuracy, a.accuracy_std) == (pytest.approx(0.5), None)
@@ -213,7 +213,7 @@ def test_a_missing_cell_takes_its_stream_from_the_others(finished: dict[Cell, Ce
     assert graph.labels == ["m"]
     assert "without b (2 of 8 cells)" in table.format_tables([graph])
     assert "~" not in table.format_tables([graph])
-    left, out = table.summaries([graph])
+    left, out = table.summarize_graphs([graph])
     assert (left.compared, out.finished, out.compared, out.domains, out.average) == (8, 2, 0, {}, None)
 
 
@@ -221,7 +221,7 @@ def test_seeds_that_lack_different_domains_are_not_averaged(finished: dict[Cell,
     cells = list(finished)
     for name, severity, seed in (("fog", 1, 0), ("fog", 1, 1), ("rain", 5, 1)):
         del finished[next(c for c in cells if (c.domain, c.severity, c.seed) == (name, severity, seed))]
-    (summary,) = table.summaries(merge_cells(cells, finished))
+    (summary,) = table.summarize_graphs(merge_cells(cells, finished))
     assert summary.average is not None
     assert summary.average.accuracy == pytest.approx((0.5 + 0.1) / 2)  # of seed 0 alone
     assert summary.average.accuracy_std is None
@@ -256,11 +256,11 @@ def test_graphs_have_names_of_their_own(finished: dict[Cell, CellResults]) -> No
     assert [graph.name for graph in graphs] == ["a_b-fp32-bbbbbbbb", "a_b-int8-bbbbbbbb", "a_b-fp32-cccccccc"]
     assert all(graph.results is None for graph in graphs)
     assert table.format_tables(graphs) == ""
-    assert table.summaries(graphs) == []
+    assert table.summarize_graphs(graphs) == []
 
 
 def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
-    rows = list(csv.DictReader(io.StringIO(table.csv_rows(finished))))
+    rows = list(csv.DictReader(io.StringIO(table.format_csv(finished))))
     assert len(rows) == 8
     assert rows[2] == {
         "model": "a model/ü",
@@ -287,4 +287,4 @@ def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
         "file": f"{list(finished)[2].name}.json",
     }
     assert rows[-1]["severity"] == ""
-    assert table.csv_rows({}) == ""
+    assert table.format_csv({}) == ""
