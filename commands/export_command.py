@@ -78,6 +78,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Add an int8 graph too, if clean images are given (see fozo quantize).",
 )
+@click.option(
+    "--gradients",
+    is_flag=True,
+    help="Add a graph of exact gradients, for the methods that are not forward-only (align, tent, …).",
+)
 @out_option("bundle", "Folder of the new bundle.", PATH)
 @overwrite_option("Replace an existing bundle.")
 @QUIET
@@ -93,6 +98,7 @@ def export(
     norms: tuple[int, ...] | None,
     seed: int,
     int8: bool,
+    gradients: bool,
     out: Path,
     overwrite: bool,
     quiet: bool,
@@ -115,13 +121,20 @@ def export(
     if source is not None:
         choose_images(source, source_images, seed)  # fails before the export, not after it
     click.echo(f"Exporting {model} to {out} …")
-    request = Request(model, weights, origin == "random", class_ids, num_classes, image_size, norms)
+    request = Request(
+        model, weights, origin == "random", class_ids, num_classes, image_size, norms, gradients
+    )
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
         f"Verified against PyTorch at {result.case_summary}: largest absolute difference "
         f"{parity.logits:.2g} in logits, {parity.features:.2g} in features."
     )
+    if result.gradient_difference is not None:
+        click.echo(
+            "Gradients verified against PyTorch's autograd: largest difference "
+            f"{result.gradient_difference:.2g} of the largest gradient."
+        )
     bundle = result.bundle
     if source is not None or model == "fozo_demo_vit":
         bundle = add_source(bundle, source, source_images, seed, quiet=quiet)

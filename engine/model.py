@@ -56,6 +56,7 @@ class ModelInfo:
         tunables: names of what adaptation may change, inputs of the graph.
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
+        gradients: names of the tunables whose gradients the bundle's pull-back graph computes.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelInfo:
     tunables: tuple[str, ...] = (PROMPTS,)
     norms: Mapping[str, int] = field(default_factory=dict)
     feature_widths: tuple[int, ...] = ()
+    gradients: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -106,6 +108,20 @@ class ModelInfo:
                 f"{', '.join(self.tunables) or 'none'}; use another method, or export the model again"
             )
 
+    def require_gradient(self, tunable: str, user: str) -> None:
+        """Check that gradients with respect to a tunable can be computed.
+
+        Raises:
+            BundleError: they cannot.
+        """
+        self.require_tunable(tunable, user)
+        if tunable not in self.gradients:
+            raise BundleError(
+                f"{user} needs exact gradients with respect to {tunable}, and the bundle of {self.name} has "
+                "no pull-back graph for them; export it again with --gradients, or use a method that needs "
+                "forwards only"
+            )
+
     def select(self, classes: Sequence[int]) -> ModelInfo:
         """Return the same model restricted to some of its classes, in the order of `classes`.
 
@@ -129,6 +145,19 @@ class ModelInfo:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """Derivatives of a loss with respect to the outputs of a forward, where gradients are asked for.
+
+    Attributes:
+        logits: float `[N, K]`, with respect to the unshifted logits.
+        features: float `[N, L, F]`; None stands for zeros.
+    """
+
+    logits: FloatArray
+    features: FloatArray | None = None
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Outputs of one forward.
@@ -138,11 +167,14 @@ class Outputs:
         features: float32 `[N, L, F]`; the last one, `features[:, -1]`, is what the head reads.
         embedding: float32 `[N, 2, E]`: mean and biased variance of each channel over the positions of an
             image, before anything that can be tuned; what tells domains apart. None for graphs of schema 1.
+        gradients: where slopes were given, the gradient of the loss with respect to each tunable: float64, of
+            the tunable's shape without its first axis, summed over the images. None otherwise.
     """
 
     logits: FloatArray
     features: FloatArray
     embedding: FloatArray | None = None
+    gradients: Mapping[str, FloatArray] | None = None
 
 
 class Forward(Protocol):
@@ -157,3 +189,6 @@ class Forward(Protocol):
 
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         """Run one forward over the same images for each of several sets of tunables."""
+
+    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
+        """Run one forward and pull the slopes of a loss back to the tunables: outputs with gradients."""

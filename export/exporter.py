@@ -29,8 +29,9 @@ from .demo_model import DEMO_MODEL
 from .families import Family, read_family
 from .image_format import ImageFormat
 from .model_request import Request, create_model
+from .pull_back import build_pull_back
 from .signature import OPSET
-from .verify import BATCHES, Parity, verify
+from .verify import BATCHES, Parity, verify, verify_gradients
 
 MAX_GRAPH_BYTES = 2**31 - 1  # one ONNX file without external data
 
@@ -42,12 +43,15 @@ class ExportResult:
     Attributes:
         bundle: the bundle.
         parity: the largest differences.
+        gradient_difference: largest difference of a gradient, relative to the largest gradient of its
+            tunable; None without a pull-back graph.
         case_summary: the batches and tunables that were compared, in words.
     """
 
     bundle: Bundle
     parity: Parity
     case_summary: str
+    gradient_difference: float | None = None
 
 
 def export_model(request: Request, out: Path, *, overwrite: bool = False) -> ExportResult:
@@ -75,7 +79,9 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     )
     with folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
-        _save_graph(family, norms, graph)
+        built = family.build_graph(norms)
+        pull_back = build_pull_back(built, tuple(manifest.tunables)) if request.gradients else None
+        _save_graph(built, graph)
         parity = verify(family, graph, manifest.info(weight, bias))
         manifest = replace(
             manifest,
@@ -86,8 +92,18 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             graph.name: graph.rename,
             "head.npz": lambda path: path.write_bytes(to_npz(weight=weight, bias=bias)),
         }
+        difference = None
+        if pull_back is not None:
+            path = folder / bundles.PULL_BACK_FILE
+            _save_graph(pull_back, path)
+            entry = GraphEntry(path.name, OPSET, 0.0, record={"difference": "relative"})
+            manifest = replace(manifest, pull_backs={"fp32": entry})
+            difference = verify_gradients(family, graph, path, manifest.info(weight, bias))
+            manifest = replace(manifest, pull_backs={"fp32": replace(entry, max_abs_difference=difference)})
+            files[path.name] = path.rename
         bundle = create(out, manifest, files, overwrite=overwrite)
-    return ExportResult(bundle, parity, f"N = {', '.join(map(str, BATCHES))} and {family.case_summary}")
+    cases = f"N = {', '.join(map(str, BATCHES))} and {family.case_summary}"
+    return ExportResult(bundle, parity, cases, difference)
 
 
 def _read_image_format(request: Request, config: dict[str, Any]) -> ImageFormat:
@@ -144,8 +160,7 @@ def _select_norms(request: Request, family: Family) -> dict[str, int]:
     return family.select_norms(request.norms)
 
 
-def _save_graph(family: Family, norms: dict[str, int], path: Path) -> None:
-    model = family.build_graph(norms)
+def _save_graph(model: onnx.ModelProto, path: Path) -> None:
     onnx.checker.check_model(model)
     onnx.save(model, path)
 

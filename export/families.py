@@ -17,7 +17,7 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 
 from ..engine.errors import ExportError
-from ..engine.model import FloatArray, ImageArray, Outputs, Tunables
+from ..engine.model import FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
 from .resnet import ResnetFamily
 from .vit import VitFamily
@@ -60,6 +60,15 @@ class Family(Protocol):
 
     def compute_reference(self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int]) -> Outputs:
         """Compute the outputs for images uint8 `[N, H, W, 3]` with the model's own PyTorch modules."""
+
+    def compute_reference_gradients(
+        self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int], slopes: Slopes
+    ) -> dict[str, FloatArray]:
+        """Compute the gradient of Σ ⟨slopes, outputs⟩ for each tunable with PyTorch's autograd.
+
+        Raises:
+            ExportError: graphs of this family have no gradients.
+        """
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Request:
         image_size: side of the square input in pixels; None is the model's own.
         norms: blocks, counted from 0 (in residual networks over all stages), whose norms become tunable;
             None is all of them.
+        gradients: add a pull-back graph, which methods that are not forward-only need.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Request:
     num_classes: int | None = None
     image_size: int | None = None
     norms: tuple[int, ...] | None = None
+    gradients: bool = False
 
     @property
     def weights_file(self) -> Path | None:

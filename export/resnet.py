@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..engine.model import BATCH_STATISTICS, NORMS, FloatArray, ImageArray, Outputs, Tunables
+from ..engine.errors import ExportError
+from ..engine.model import BATCH_STATISTICS, NORMS, FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
 from .resnet_graph import build_resnet_graph, list_resnet_tunables, select_resnet_norms
 from .resnet_model import read_resnet
@@ -87,6 +88,19 @@ class ResnetFamily:
             if norms:
                 addends = generator.normal(0, 0.1, shape).astype(np.float32)
                 yield f"batch_statistics = {share:g} and norms", {**tunables, NORMS: addends}
+
+    def compute_reference_gradients(
+        self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int], slopes: Slopes
+    ) -> dict[str, FloatArray]:
+        """Refuse: with batch statistics the images of a batch depend on each other.
+
+        Raises:
+            ExportError: always.
+        """
+        raise ExportError(
+            "gradients of residual networks are not supported: with batch statistics the images of a batch "
+            "depend on each other; export without --gradients"
+        )
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def compute_reference(self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int]) -> Outputs:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.errors import ExportError
-from ..engine.model import FloatArray, ModelInfo, Outputs
+from ..engine.model import FloatArray, ModelInfo, Outputs, Slopes
 from ..engine.runtime.network import Network
 from .families import Family
 
 BATCHES = (1, 2, 3, 17)
 # Relative to the largest magnitude of the output: float32 through a few hundred operators.
 TOLERANCE = 1e-4
+# Of gradients, relative to the largest: two passes, and sums over tokens.
+GRADIENT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,53 @@ def verify(family: Family, graph: Path, info: ModelInfo) -> Parity:
                 outputs = network(images, **tunables)
                 parity = parity.maximum(_compare_outputs(outputs, expected, f"N = {batch}, {case}"))
     return parity
+
+
+def verify_gradients(family: Family, graph: Path, pull_back: Path, info: ModelInfo) -> float:
+    """Run the pull-back graph and PyTorch's autograd on random images, tunables and slopes.
+
+    Returns:
+        Largest difference of a gradient, relative to the largest gradient of its tunable.
+
+    Raises:
+        ExportError: the difference is larger than rounding explains, or the family has no gradients.
+    """
+    generator = np.random.default_rng(1)
+    worst = 0.0
+    with Network(graph, info, workers=1, pull_back=pull_back) as network:
+        for batch in (1, 3):
+            images = generator.integers(0, 256, (batch, *network.image_size, 3), dtype=np.uint8)
+            for case, tunables in family.draw_cases(batch, info.norms, generator):
+                if any(len(values) > 1 for values in tunables.values()):
+                    continue  # gradients are for tunables that all images share
+                slopes = _draw_slopes(info, batch, generator)
+                expected = family.compute_reference_gradients(images, tunables, info.norms, slopes)
+                actual = network.pull_back(images, tunables, slopes).gradients
+                assert actual is not None
+                for tunable, gradient in expected.items():
+                    if gradient.size:
+                        case = f"the gradient of {tunable}, N = {batch}, {case}"
+                        worst = max(worst, _compare_gradients(actual[tunable], gradient, case))
+    return worst
+
+
+def _draw_slopes(info: ModelInfo, batch: int, generator: np.random.Generator) -> Slopes:
+    logits = generator.normal(size=(batch, info.classes))
+    features = generator.normal(size=(batch, info.layers, info.feature_width))
+    return Slopes(logits.astype(np.float32), features.astype(np.float32))
+
+
+def _compare_gradients(actual: FloatArray, expected: FloatArray, case: str) -> float:
+    """Return the largest difference relative to the largest gradient; raise if rounding cannot explain it."""
+    size = float(np.abs(expected).max())
+    difference = float(np.abs(actual - expected).max()) / size if size else float(np.abs(actual).max())
+    if not difference <= GRADIENT_TOLERANCE:
+        raise ExportError(
+            f"the pull-back graph does not compute what PyTorch's autograd does: {case} differs by "
+            f"{difference:.3g} of its largest value; nothing was written, please report this model, or "
+            "export it without --gradients"
+        )
+    return difference
 
 
 def _compare_outputs(actual: Outputs, expected: Outputs, case: str) -> Parity:

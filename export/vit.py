@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray, Outputs, Tunables
+from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
 from .torch_reference import normalise_pixels, replace_outputs
 from .vit_graph import build_vit_graph, list_vit_tunables, select_vit_norms
@@ -96,6 +96,33 @@ class VitFamily:
             tunables: `prompts` float32 `[R, P, D]` and `norms` float32 `[S, M, 2, D]`, R and S in {1, N}.
             norms: names of the M modules that `norms` adds to.
         """
+        tensors = {name: torch.from_numpy(values) for name, values in tunables.items()}
+        outputs = self._run_modules(images, tensors, norms)
+        return Outputs(*(output.numpy() for output in outputs))
+
+    def compute_reference_gradients(
+        self, images: ImageArray, tunables: Tunables, norms: Mapping[str, int], slopes: Slopes
+    ) -> dict[str, FloatArray]:
+        """Compute the gradient of Σ ⟨slopes, outputs⟩ for each tunable with PyTorch's autograd.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`.
+            tunables: as for `compute_reference`, one row each.
+            norms: names of the M modules that `norms` adds to.
+            slopes: float32, of logits and features.
+        """
+        assert slopes.features is not None
+        tensors = {name: torch.from_numpy(values).requires_grad_() for name, values in tunables.items()}
+        logits, features, _ = self._run_modules(images, tensors, norms)
+        loss = (logits * torch.from_numpy(slopes.logits)).sum()
+        loss = loss + (features * torch.from_numpy(slopes.features)).sum()
+        gradients = torch.autograd.grad(loss, list(tensors.values()))
+        return {name: gradient[0].numpy() for name, gradient in zip(tensors, gradients, strict=True)}
+
+    def _run_modules(
+        self, images: ImageArray, tunables: Mapping[str, Tensor], norms: Mapping[str, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, features and moments of the embedding."""
         model = self._model
         pixels = normalise_pixels(images, self._format)
         with replace_outputs(model, _make_norm_hooks(norms, tunables.get(NORMS))):
@@ -103,7 +130,7 @@ class VitFamily:
             prefix = model.num_prefix_tokens
             patches = model.norm_pre(tokens)[:, prefix:]
             if PROMPTS in tunables:
-                prompts = torch.from_numpy(tunables[PROMPTS]).expand(len(images), -1, -1)
+                prompts = tunables[PROMPTS].expand(len(images), -1, -1)
                 tokens = torch.cat([tokens[:, :prefix], prompts, tokens[:, prefix:]], dim=1)
             tokens = model.norm_pre(tokens)
             readout = 2 if hasattr(model, "head_dist") else 1
@@ -114,10 +141,10 @@ class VitFamily:
                 features.append(norm(tokens[:, :readout]).flatten(1))
             logits = model.forward_head(model.norm(tokens))
         moments = torch.stack([patches.mean(1), patches.var(1, unbiased=False)], dim=1)
-        return Outputs(logits.numpy(), torch.stack(features, dim=1).numpy(), moments.numpy())
+        return logits, torch.stack(features, dim=1), moments
 
 
-def _make_norm_hooks(norms: Iterable[str], addends: FloatArray | None) -> dict[str, Callable[..., Tensor]]:
+def _make_norm_hooks(norms: Iterable[str], addends: Tensor | None) -> dict[str, Callable[..., Tensor]]:
     """Return forward hooks of LayerNorms that add `[S, M, 2, D]` to gain and bias; none without addends."""
 
     def make_hook(addend: Tensor) -> Callable[..., Tensor]:
@@ -134,5 +161,5 @@ def _make_norm_hooks(norms: Iterable[str], addends: FloatArray | None) -> dict[s
 
     if addends is None:
         return {}
-    norm_addends = torch.from_numpy(addends).unbind(1)
+    norm_addends = addends.unbind(1)
     return {name: make_hook(addend) for name, addend in zip(norms, norm_addends, strict=True)}

@@ -21,6 +21,7 @@ from fozo.engine.files import to_npz
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
+from fozo.export.pull_back import build_pull_back
 from fozo.export.signature import OPSET
 from fozo.export.vit_graph import build_vit_graph, select_vit_norms
 from fozo.export.vit_model import read_vit
@@ -65,6 +66,12 @@ def _save_graph(model: Any, path: Path, *, norms: bool = False) -> None:
     onnx.save(graph, path)
 
 
+def _save_pull_back(model: Any, path: Path) -> None:
+    vit = read_vit(model)
+    graph = build_vit_graph(vit, MEAN, STD, select_vit_norms(vit))
+    onnx.save(build_pull_back(graph, ("prompts", "norms")), path)
+
+
 def _manifest(model: Any, name: str) -> Manifest:
     vit = read_vit(model)
     return Manifest(
@@ -79,6 +86,7 @@ def _manifest(model: Any, name: str) -> Manifest:
         tunables={"prompts": ("R", "P", vit.width), "norms": ("S", 2 * len(vit.blocks), 2, vit.width)},
         norms=select_vit_norms(vit),
         graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
+        pull_backs={"fp32": GraphEntry("pull-back.onnx", OPSET, 0.0)},
     )
 
 
@@ -137,12 +145,18 @@ def clean_images() -> Callable[..., SourceImages]:
 
 @pytest.fixture(scope="session")
 def make_bundle() -> Callable[..., Bundle]:
-    """`make_bundle(path, width=64, depth=2, classes=20, seed=0, source=True)`: a whole bundle on disk."""
+    """Return a function that writes a whole bundle: `make_bundle(path, width=64, depth=2, …)`."""
 
     def make(
-        path: Path, width: int = 64, depth: int = 2, classes: int = 20, seed: int = 0, source: bool = True
+        path: Path,
+        width: int = 64,
+        depth: int = 2,
+        classes: int = 20,
+        seed: int = 0,
+        source: bool = True,
+        head_gain: float = 1.0,
     ) -> Bundle:
-        model = _randomised_vit(width, depth, classes, seed)
+        model = _randomised_vit(width, depth, classes, seed, head_gain)
         head = read_vit(model).head
         assert head.bias is not None
         content = to_npz(weight=head.weight, bias=head.bias)
@@ -151,6 +165,7 @@ def make_bundle() -> Callable[..., Bundle]:
             _manifest(model, f"random-{width}-{depth}-{seed}"),
             {
                 "model.onnx": lambda target: _save_graph(model, target, norms=True),
+                "pull-back.onnx": lambda target: _save_pull_back(model, target),
                 "head.npz": lambda target: target.write_bytes(content),
             },
         )

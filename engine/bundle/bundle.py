@@ -22,9 +22,10 @@ from .manifest import FileEntry, GraphEntry, Manifest, SourceEntry
 
 MANIFEST = "bundle.json"
 GRAPH_FILE = "model.onnx"
+PULL_BACK_FILE = "pull-back.onnx"
 
 # Files that this module adds to a bundle, and may remove again.
-_ADDED_FILE = re.compile(r"(source-[\w-]+-[0-9a-f]{8}\.npz)|(model-[\w-]+-[0-9a-f]{8}\.onnx)")
+_ADDED_FILE = re.compile(r"(source-[\w-]+-[0-9a-f]{8}\.npz)|((model|pull-back)-[\w-]+-[0-9a-f]{8}\.onnx)")
 _PRECISION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -91,6 +92,17 @@ class Bundle:
             BundleError: the bundle has no such graph, or the file is not the one that was exported.
         """
         return self.file(self._get_graph_entry(precision).file)
+
+    def pull_back(self, precision: str) -> Path | None:
+        """Return the verified graph of gradients for a precision; None if the bundle has none.
+
+        A precision without one of its own uses that of fp32.
+
+        Raises:
+            BundleError: the file is not the one that was exported.
+        """
+        entry = self.manifest.pull_backs.get(precision) or self.manifest.pull_backs.get("fp32")
+        return None if entry is None else self.file(entry.file)
 
     def graph_sha256(self, precision: str) -> str:
         """Return the hash of the ONNX file of a precision, as listed."""
@@ -173,15 +185,39 @@ class Bundle:
                 f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
                 "itself is made by fozo export"
             )
+        file, name = self._move_in(graph, f"model-{precision}")
+        graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
+        source = {key: value for key, value in self.manifest.source.items() if key != precision}
+        pull_backs = {key: value for key, value in self.manifest.pull_backs.items() if key != precision}
+        manifest = replace(self.manifest, graphs=graphs, source=source, pull_backs=pull_backs)
+        return self._commit(name, file, manifest)
+
+    def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
+        """Add a pull-back graph for a precision, and return the changed bundle.
+
+        Args:
+            precision: of the graph whose derivative it is.
+            graph: an ONNX file on the bundle's own file system; it is moved.
+            entry: what to record; its `file` is filled in here.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+            OutputError: the bundle's folder cannot be written; the bundle is then as it was.
+        """
+        self._get_graph_entry(precision)
+        file, name = self._move_in(graph, f"pull-back-{precision}")
+        pull_backs = {**self.manifest.pull_backs, precision: replace(entry, file=name)}
+        return self._commit(name, file, replace(self.manifest, pull_backs=pull_backs))
+
+    def _move_in(self, graph: Path, stem: str) -> tuple[FileEntry, str]:
+        """Move an ONNX file into the bundle, named by its content; return its entry and name."""
         file = FileEntry(hash_file(graph), graph.stat().st_size)
-        name = f"model-{precision}-{file.sha256[:8]}.onnx"
+        name = f"{stem}-{file.sha256[:8]}.onnx"
         try:
             graph.replace(self.path / name)
         except OSError as error:
             raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
-        graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
-        source = {key: value for key, value in self.manifest.source.items() if key != precision}
-        return self._commit(name, file, replace(self.manifest, graphs=graphs, source=source))
+        return file, name
 
     def _commit(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
         """Put a manifest in place that uses one new file; on failure, remove that file again."""
@@ -196,6 +232,7 @@ class Bundle:
         """Write the new manifest, then remove files that it no longer uses."""
         used = {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
+        used |= {entry.file for entry in manifest.pull_backs.values()}
         # Only what this class has added itself is ever removed, whatever a changed manifest names.
         stale = {old for old in self.manifest.files if _ADDED_FILE.fullmatch(old)} - used
         files = {key: value for key, value in self.manifest.files.items() if key not in stale}

@@ -24,6 +24,12 @@ def describe_bundle(bundle: Bundle) -> str:
     ]
     for precision in m.graphs:
         lines += _describe_graph(bundle, precision)
+    for graph in m.pull_backs.values():
+        size = m.files[graph.file].bytes / 1e6
+        lines.append(
+            f"  gradients {graph.file}, {size:.1f} MB, at most {graph.max_abs_difference:.2g} of the"
+        )
+        lines[-1] += f" largest gradient from {graph.reference}"
     return "\n".join(lines)
 
 

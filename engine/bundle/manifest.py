@@ -81,6 +81,7 @@ class Manifest:
         class_names: K names for people, or None.
         graphs: by precision, `fp32` first.
         source: source statistics by precision.
+        pull_backs: graphs of gradients, by precision of the graph whose derivative they are.
         files: every file of the bundle but the manifest.
         provenance: versions and options of the export, for the record.
     """
@@ -100,6 +101,7 @@ class Manifest:
     class_names: tuple[str, ...] | None = None
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
     source: Mapping[str, SourceEntry] = field(default_factory=dict)
+    pull_backs: Mapping[str, GraphEntry] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -122,6 +124,7 @@ class Manifest:
             tunables=tuple(self.tunables),
             norms=self.norms,
             feature_widths=self.feature_widths,
+            gradients=tuple(self.tunables) if self.pull_backs else (),
         )
 
     def to_json(self) -> bytes:
@@ -164,6 +167,7 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
     data = {name: raw[name] for name in names if name in raw}  # others may come from later versions
     if raw["schema"] == 1:
         data |= {"norms": {}, "feature_widths": []}
+    data.setdefault("pull_backs", {})  # bundles without gradients, and those of earlier versions
     for name in names:  # defaults are for the code that makes bundles, not for files
         if name not in data:
             raise RecordError(f"{where}: {name}: expected this field, found nothing")
@@ -194,6 +198,7 @@ def _find_contradiction(manifest: Manifest) -> str | None:
         )
     names = [graph.file for graph in manifest.graphs.values()]
     names += [source.file for source in manifest.source.values()]
+    names += [graph.file for graph in manifest.pull_backs.values()]
     unlisted = [name for name in names if name not in manifest.files]
     if unlisted:
         return f"files: expected an entry for {unlisted[0]}, found none"

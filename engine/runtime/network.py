@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..errors import ComputeError, InputError, reason
+from ..errors import BundleError, ComputeError, InputError, reason
 from ..model import (
     BATCH_STATISTICS,
     NORMS,
@@ -33,6 +33,7 @@ from ..model import (
     ImageArray,
     ModelInfo,
     Outputs,
+    Slopes,
     SourceStatistics,
     Tunables,
 )
@@ -40,6 +41,7 @@ from .arrangement import Arrangement, choose_micro_batch, load_arrangement
 from .cpu import count_cpus, read_cpu_features
 from .graph_contract import IMAGES, check_contract, complete_feed, read_tunables
 from .onnx_file import check_graph_file
+from .pull_back_graph import PullBackGraph
 from .session import check_provider, open_session
 
 
@@ -62,6 +64,7 @@ class Network:
         workers: int | None = None,
         micro_batch: int | None = None,
         provider: str = "cpu",
+        pull_back: Path | None = None,
     ) -> None:
         """Load an ONNX file that follows the graph contract (docs/bundle.md).
 
@@ -72,6 +75,7 @@ class Network:
             micro_batch: images per call; default: chosen by the model's size.
             provider: `cpu`, or where onnxruntime-openvino is installed `openvino` (float32 as it is) or
                 `openvino-bf16` (products in bfloat16, fast on processors with AMX).
+            pull_back: the graph of gradients, if there is one; it is loaded when it is first used.
 
         Raises:
             BundleError: the file is no ONNX model, is refused (docs/bundle.md), or its inputs and outputs are
@@ -98,6 +102,9 @@ class Network:
         }
         self._classes: NDArray[np.int64] | None = None
         self._owns_threads = True
+        self._pull_back = (
+            None if pull_back is None else PullBackGraph(pull_back, info, provider, arrangement.workers)
+        )
         self._arrange(arrangement)
 
     @classmethod
@@ -126,8 +133,11 @@ class Network:
             workers = min(tuned.workers, count_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph, info = bundle.graph(precision), bundle.info(precision)
+        pull_back = bundle.pull_back(precision)
         _warn_of_overflow(bundle, precision)
-        return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
+        return cls(
+            graph, info, workers=workers, micro_batch=micro_batch, provider=provider, pull_back=pull_back
+        )
 
     def select(self, classes: Sequence[int]) -> Network:
         """Return a view of this network restricted to some classes, e.g. the 200 of ImageNet-R.
@@ -238,9 +248,42 @@ class Network:
                 pass
         return results
 
+    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
+        """Run one forward and pull the slopes of a loss back to the tunables.
+
+        The forward is that of the pull-back graph, whose precision may differ from this network's.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
+            tunables: as in `__call__`, shared by all images.
+            slopes: derivatives of the loss with respect to the outputs.
+
+        Returns:
+            Outputs with `gradients`, equal to the bit whatever `workers` and `micro_batch` are.
+
+        Raises:
+            InputError: an array is not of this kind or shape.
+            BundleError: the bundle has no pull-back graph.
+            ComputeError: ONNX Runtime fails, most often for lack of memory.
+        """
+        self.check_images(images)
+        if self._pull_back is None:
+            raise BundleError(
+                f"the bundle of {self.info.name} has no pull-back graph, which gradients need; export it "
+                "again with --gradients"
+            )
+        feed = complete_feed(tunables, self._tunables, len(images), self.info.name)
+        if self._classes is not None:
+            logits = np.zeros((len(slopes.logits), self._outputs["logits"][0]), slopes.logits.dtype)
+            logits[:, self._classes] = slopes.logits
+            slopes = replace(slopes, logits=logits)
+        outputs = self._pull_back.run(images, feed, slopes, map if self._pool is None else self._pool.map)
+        return outputs if self._classes is None else replace(outputs, logits=outputs.logits[:, self._classes])
+
     def _allocate_outputs(self, images: int) -> Outputs:
         axes = {**self._outputs, "logits": [self.info.classes]}
-        return Outputs(**{name: np.empty((images, *axes[name]), np.float32) for name in axes})
+        arrays: dict[str, Any] = {name: np.empty((images, *axes[name]), np.float32) for name in axes}
+        return Outputs(**arrays)
 
     def _count_images_per_call(self, feed: Tunables, images: int) -> int:
         """Return how many images one call of the runtime computes.
