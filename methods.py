@@ -10,7 +10,8 @@ from .engine.errors import BundleError, InputError
 from .engine.interface.method import Binding, BoundMethod, Method, Prediction, Step
 from .engine.interface.method_options import option, validate
 from .engine.interface.request import Request, Requests, answer_with, drive
-from .engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from .engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, SourceStatistics, Tunables
+from .engine.search.gradient_steps import take_velocity_step
 from .engine.search.norm_selection import select_norms
 from .engine.search.spsa import (
     compute_directional_slope,
@@ -34,6 +35,7 @@ from .engine.statistics.objective import (
     log_softmax,
     softmax,
 )
+from .engine.statistics.output_slopes import derive_discrepancy, derive_entropy
 from .engine.statistics.window import compute_window_moments, create_empty_window, slide_window
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Prediction",
     "Request",
     "Requests",
+    "Slopes",
     "SourceStatistics",
     "State",
     "Step",
@@ -62,6 +65,8 @@ __all__ = [
     "compute_shift",
     "compute_window_moments",
     "create_empty_window",
+    "derive_discrepancy",
+    "derive_entropy",
     "draw_gaussian_direction",
     "draw_segmented_direction",
     "draw_uniform",
@@ -75,6 +80,7 @@ __all__ = [
     "slide_window",
     "softmax",
     "state_list",
+    "take_velocity_step",
     "update_average",
     "validate",
     "variable_length_array",

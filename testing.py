@@ -17,7 +17,7 @@ import numpy as np
 from .engine.errors import BundleError, FozoError
 from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction
 from .engine.interface.method_options import describe
-from .engine.interface.request import Request, Requests, drive
+from .engine.interface.request import Request, Requests, answer_with, drive
 from .engine.model import (
     BATCH_STATISTICS,
     NORMS,
@@ -27,6 +27,7 @@ from .engine.model import (
     ImageArray,
     ModelInfo,
     Outputs,
+    Slopes,
     SourceStatistics,
     Tunables,
 )
@@ -82,6 +83,7 @@ class StandInNetwork:
             source=source,
             tunables=(NORMS, BATCH_STATISTICS) if batch_norms else (PROMPTS, NORMS),
             norms=norms,
+            gradients=() if batch_norms else (PROMPTS, NORMS),
         )
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
@@ -98,6 +100,23 @@ class StandInNetwork:
         features = np.tanh(hidden).reshape(len(images), 2, -1).astype(np.float32)
         logits = features[:, -1] @ self.info.head_weight.T + self.info.head_bias
         return Outputs(logits, features, np.stack([pixels.mean(axis=1), pixels.var(axis=1)], axis=1))
+
+    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
+        """Compute one forward and the gradients of a loss with these slopes."""
+        outputs = self(images, **tunables)
+        features = np.zeros(outputs.features.shape) if slopes.features is None else slopes.features.copy()
+        features[:, -1] += slopes.logits @ self.info.head_weight
+        hidden = (features * (1 - np.square(outputs.features))).reshape(len(images), -1)
+        gradients: dict[str, FloatArray] = {}
+        if "norms" in self.info.gradients:
+            shape = (len(self.info.norms), 2, self.info.width)
+            gradients["norms"] = (hidden @ self._norms.T).sum(axis=0).reshape(shape)
+        if "prompts" in tunables and "prompts" in self.info.gradients:
+            prompts = tunables["prompts"][0]
+            positions = np.arange(1, len(prompts) + 1, dtype=np.float32)[:, None]
+            slope = (hidden @ self._prompts.T).sum(axis=0)
+            gradients["prompts"] = positions * np.cos(positions * prompts) * slope
+        return replace(outputs, gradients=gradients)
 
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         """Compute one forward for each set of tunables."""
@@ -239,11 +258,11 @@ class _Check:
             self._require_prediction(prediction, len(images))
             self._require_state(next_state, index + 1)
             if getattr(self.method, "method", None) is None:  # wrappers count forwards in their own way
-                _require(
-                    prediction.forwards == counter.forwards,
-                    f"{self._name}: a step used {counter.forwards} forwards and reported "
-                    f"{prediction.forwards}",
-                )
+                for kind in ("forwards", "pull_backs"):
+                    used, reported = getattr(counter, kind), getattr(prediction, kind)
+                    _require(
+                        used == reported, f"{self._name}: a step used {used} {kind} and reported {reported}"
+                    )
             state = _lock(next_state)
 
     def _check_prediction(self, bound: AnyBoundMethod) -> None:
@@ -362,18 +381,24 @@ class _Counter:
     """Answers requests with read-only outputs, counts forwards and checks tunables."""
 
     def __init__(self, network: Forward, name: str) -> None:
-        self._network, self._name, self.forwards = network, name, 0
+        self._network, self._name = network, name
+        self.forwards = self.pull_backs = 0
 
     def __call__(self, request: Request) -> list[Outputs]:
         _require(isinstance(request, Request), f"{self._name}: a step must yield Request, found {request!r}")
         for tunables in request.tunables:
             self._check_tunables(tunables, len(request.images))
-        self.forwards += len(request.tunables)
-        answers = self._network.candidates(request.images, request.tunables)
+        if request.slopes is None:
+            self.forwards += len(request.tunables)
+        else:
+            self.pull_backs += 1
+        answers = answer_with(self._network)(request)
         for outputs in answers:
             for array in (outputs.logits, outputs.features, outputs.embedding):
                 if array is not None:
                     array.setflags(write=False)
+            for array in (outputs.gradients or {}).values():
+                array.setflags(write=False)
         return answers
 
     def _check_tunables(self, tunables: Tunables, images: int) -> None:

@@ -42,10 +42,18 @@ def list_methods(name: str | None, form: str | None) -> None:
     else:
         for key, value in selected.items():
             about = (type(value).__doc__ or "").splitlines()[0]
-            click.echo(f"{key:14s} {value.forwards} forward(s) per batch. {about}{_describe_preset(value)}")
+            click.echo(f"{key:14s} {_describe_cost(value)} per batch. {about}{_describe_preset(value)}")
             _echo_options(options[key] if name else [])
         click.echo("\nEvery method has:")
         _echo_options(options[COMMON])
+
+
+def _describe_cost(method: AnyMethod) -> str:
+    """Return the forwards of a step, and its gradients if it is not forward-only."""
+    from ..engine.registry import count_pull_backs
+
+    forwards, pull_backs = f"{method.forwards} forward(s)", count_pull_backs(method)
+    return f"{forwards} and {pull_backs} gradient(s), not forward-only," if pull_backs else forwards
 
 
 def _describe_preset(method: AnyMethod) -> str:

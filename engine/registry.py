@@ -6,18 +6,24 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from .errors import InputError
-from .interface.method import AnyMethod, Method, Prediction, State
+from .interface.method import AnyMethod, Method, Prediction, State, count_pull_backs
 from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
+from .methods.align import Align
 from .methods.bn_adapt import BnAdapt
+from .methods.deyo import Deyo
+from .methods.eata import Eata
 from .methods.foa import Foa
+from .methods.foa_bp import FoaBp
 from .methods.fozo import Fozo
 from .methods.lame import Lame
 from .methods.moments import MomentMatching
 from .methods.no_adapt import NoAdapt
 from .methods.pizo import Pizo
+from .methods.sar import Sar
 from .methods.shift import Shift
 from .methods.t3a import T3a
+from .methods.tent import Tent
 from .methods.zoa import Zoa
 from .wrappers.common import list_common_options, wrap_method
 from .wrappers.domain_states import Domains
@@ -38,6 +44,12 @@ _methods: dict[str, AnyMethod] = {
     "fozo": Fozo(),
     "zoa": Zoa(),
     "pizo": Pizo(),
+    "align": Align(),
+    "tent": Tent(),
+    "eata": Eata(),
+    "sar": Sar(),
+    "deyo": Deyo(),
+    "foa_bp": FoaBp(),
 }
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
@@ -88,10 +100,14 @@ def parse_methods(specs: Sequence[str]) -> dict[str, AnyMethod]:
 
 __all__ = [
     "METHODS",
+    "Align",
     "AnyMethod",
     "BnAdapt",
+    "Deyo",
     "Domains",
+    "Eata",
     "Foa",
+    "FoaBp",
     "Fozo",
     "Guarded",
     "Interval",
@@ -102,11 +118,14 @@ __all__ = [
     "Option",
     "Pizo",
     "Prediction",
+    "Sar",
     "Shift",
     "State",
     "T3a",
+    "Tent",
     "Zoa",
     "configure",
+    "count_pull_backs",
     "describe",
     "get_options",
     "list_common_options",

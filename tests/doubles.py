@@ -18,7 +18,15 @@ from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.interface.method import Prediction
 from fozo.engine.interface.request import answer_with, drive
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics, Tunables
+from fozo.engine.model import (
+    FloatArray,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    Slopes,
+    SourceStatistics,
+    Tunables,
+)
 from fozo.engine.wrappers.fallback import step_with_fallback
 from numpy.typing import NDArray
 from PIL import Image
@@ -183,9 +191,10 @@ class StandIn:
         self.info = ModelInfo(
             "stand-in", "stand-in", layers, width, 5, PROMPT_BOUND, self.weight, self.bias, source
         )
+        self.pull_backs = 0
         self.forwards = 0
         if norms is not None:
-            self.info = replace(self.info, tunables=("prompts", "norms"), norms=norms)
+            self.info = replace(self.info, tunables=("prompts", "norms"), norms=norms, gradients=("norms",))
             addends = 2 * len(norms) * max(norms.values(), default=0)
             self.turn = generator.normal(size=(addends, layers * width))
 
@@ -208,6 +217,15 @@ class StandIn:
 
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         return [self(images, **candidate) for candidate in tunables]
+
+    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
+        outputs = self(images, **tunables)
+        self.forwards, self.pull_backs = self.forwards - 1, self.pull_backs + 1
+        features = np.zeros(outputs.features.shape) if slopes.features is None else slopes.features.copy()
+        features[:, -1] += slopes.logits @ self.weight
+        hidden = (features * (1 - np.square(outputs.features))).reshape(len(images), -1)
+        norms = (hidden @ self.turn.T).sum(axis=0).reshape(tunables["norms"].shape[1:])
+        return replace(outputs, gradients={"norms": norms})
 
 
 class RowNetwork:

@@ -22,6 +22,7 @@ MODULES = [
     "engine.statistics.activation_shift",
     "engine.statistics.feature_statistics",
     "engine.statistics.objective",
+    "engine.statistics.output_slopes",
     "engine.statistics.window",
     "engine.streams.adapter",
 ]

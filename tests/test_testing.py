@@ -17,6 +17,7 @@ from fozo.methods import (
     Prediction,
     Request,
     Requests,
+    Slopes,
     State,
     Step,
     option,
@@ -131,6 +132,12 @@ class Miscounts(BoundCenter):
         return (yield from super().step(state, images))
 
 
+class HidesGradients(BoundCenter):
+    def step(self, state: CenterState, images: ImageArray) -> Step[CenterState]:
+        yield Request(images, [{}], Slopes(np.zeros((len(images), self.model.classes))))
+        return (yield from super().step(state, images))
+
+
 class ForgetsToCount(BoundCenter):
     def step(self, state: CenterState, images: ImageArray) -> Step[CenterState]:
         prediction, next_state = yield from super().step(state, images)
@@ -177,6 +184,7 @@ class UndeclaredArray(BoundCenter):
         (NotFinite, "logits must be finite"),
         (NotFiniteState, "the state must be finite, found center"),
         (Miscounts, "used 2 forwards and reported 1"),
+        (HidesGradients, "used 1 pull_backs and reported 0"),
         (ForgetsToCount, "expected a state with step 1 and seed 5, found step 0"),
         (UnknownTunable, "no tunable 'weights', only prompts, norms"),
         (GlobalGenerator, "two streams with one seed differ"),

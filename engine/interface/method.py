@@ -26,6 +26,8 @@ class Prediction:
     Attributes:
         logits: float32 `[N, K]`.
         forwards: forwards over the batch that were used for it.
+        pull_backs: computations of exact gradients over the batch, each with a forward of its own that
+            `forwards` does not count; 0 for methods that need forwards only.
         loss: the adaptation loss, where the method has one.
         diagnostics: numbers that a person would plot (`epsilon`, `rate`, `entropy`, …).
         fallback: the method's loss, logits or state was not finite; the frozen network answered.
@@ -38,6 +40,7 @@ class Prediction:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     fallback: bool = False
     guarded: bool = False
+    pull_backs: int = 0
 
     @property
     def frozen(self) -> bool:
@@ -106,6 +109,14 @@ class Method(Protocol[StateT]):
         Raises:
             BundleError: the bundle lacks something the method needs, such as source statistics.
         """
+
+
+def count_pull_backs(method: Method[Any]) -> int:
+    """Return the computations of exact gradients in a step: 0 for a method that needs forwards only.
+
+    A method that is not forward-only says so by a property `pull_backs`.
+    """
+    return int(getattr(method, "pull_backs", 0))
 
 
 AnyMethod = Method[Any]

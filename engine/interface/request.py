@@ -1,4 +1,6 @@
-"""Requests for forwards: a method does no input or output, it yields what it needs and is sent the outputs.
+"""Requests for forwards and gradients: a method does no input or output, it yields what it needs.
+
+Whoever drives it sends the outputs.
 
 Whoever drives the generator decides how the forwards run: one network, many streams stacked on one network, a
 remote server, or a list of prepared answers in a test.
@@ -12,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..model import Forward, ImageArray, Outputs, Tunables
+from ..model import Forward, ImageArray, Outputs, Slopes, Tunables
 
 ResultT = TypeVar("ResultT")
 PLAIN: Tunables = {}
@@ -25,10 +27,13 @@ class Request:
     Attributes:
         images: uint8 `[N, H, W, 3]`.
         tunables: one mapping per forward; the plain network by default.
+        slopes: of a loss, to be pulled back to the tunables: the outputs then come with gradients. Such a
+            request has one mapping of tunables, none of them per image.
     """
 
     images: ImageArray
     tunables: Sequence[Tunables] = (PLAIN,)
+    slopes: Slopes | None = None
 
 
 Answer = Callable[[Request], list[Outputs]]
@@ -65,4 +70,11 @@ def drive(requests: Requests[ResultT], answer: Answer) -> ResultT:
 
 def answer_with(network: Forward) -> Answer:
     """Return a function that answers requests by running them on a network."""
-    return lambda request: network.candidates(request.images, request.tunables)
+
+    def answer(request: Request) -> list[Outputs]:
+        if request.slopes is None:
+            return network.candidates(request.images, request.tunables)
+        (tunables,) = request.tunables
+        return [network.pull_back(request.images, tunables, request.slopes)]
+
+    return answer

@@ -25,25 +25,19 @@ from ..model import (
     ImageArray,
     ModelInfo,
     Outputs,
-    SourceStatistics,
     Tunables,
 )
 from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
 from ..search.norm_selection import select_norms
 from ..search.spsa import draw_uniform
-from ..statistics.activation_shift import compute_logit_offset, compute_shift
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
-    REFERENCE_BATCH,
-    compute_discrepancy,
     compute_discrepancy_slopes,
     compute_diversity_slopes,
     entropy,
-    estimate_chance_discrepancy,
 )
+from ..statistics.source_alignment import ShiftTarget, SourceAlignment
 from ..statistics.window import compute_window_moments, create_empty_window, slide_window
-
-SMALLEST_CHANCE = 1e-12  # to divide by, where the source does not vary
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ class Pizo:
         "weight of the entropy of the batch's mean prediction, which is raised; not for small batches",
         low=0,
     )
-    shift: Literal["origin", "source_mean", "none"] = option("origin", "target of the activation shift")
+    shift: ShiftTarget = option("origin", "target of the activation shift")
     entropy_on: Literal["shifted", "unshifted"] = option("shifted", "logits whose entropy enters the loss")
     tolerance: float = option(
         2.0,
@@ -151,7 +145,8 @@ class Pizo:
             names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
             order = list(model.norms)
             rows = slice(order.index(names[0]), order.index(names[-1]) + 1)
-        return BoundPizo(self, model, source, rows, rates)
+        alignment = SourceAlignment(model, source, self.tolerance, self.shift)
+        return BoundPizo(self, model, alignment, rows, rates)
 
 
 class Rates(NamedTuple):
@@ -166,12 +161,12 @@ class BoundPizo(Binding[Pizo]):
     """PIZO on one model.
 
     Attributes:
-        source: statistics of clean images.
+        alignment: with the source statistics.
         rows: of the tuned norms, which follow each other, among the tunable ones.
         rates: of each tunable that is tuned; its name is also that of its field in the state.
     """
 
-    source: SourceStatistics
+    alignment: SourceAlignment
     rows: slice
     rates: Mapping[str, Rates]
 
@@ -208,9 +203,8 @@ class BoundPizo(Binding[Pizo]):
         moments = Moments.of(features).merge(
             compute_window_moments(state.window, len(images), options.window)
         )
-        distance = compute_discrepancy(moments, self.source)
-        strength = self._compute_strength(distance, moments.count)
-        offset = self._compute_offset(moments, strength)
+        distance, strength = self.alignment.measure(moments)
+        offset = self.alignment.compute_offset(moments, strength)
         window = slide_window(state.window, features, options.window)
         next_state = replace(state, step=state.step + 1, window=window)
         if pairs:
@@ -232,8 +226,8 @@ class BoundPizo(Binding[Pizo]):
         (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
         logits = outputs.logits
         if moments is not None:
-            strength = self._compute_strength(compute_discrepancy(moments, self.source), moments.count)
-            logits = logits + self._compute_offset(moments, strength)
+            _, strength = self.alignment.measure(moments)
+            logits = logits + self.alignment.compute_offset(moments, strength)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _request_pairs(self, state: PizoState, images: ImageArray) -> Requests[list[_Pair]]:
@@ -279,7 +273,9 @@ class BoundPizo(Binding[Pizo]):
     ) -> FloatArray:
         """Return the difference of the loss along each image's own direction, float64 `[N]`."""
         options, plus, minus = self.options, pair.plus, pair.minus
-        distance = compute_discrepancy_slopes(features, plus.features, minus.features, moments, self.source)
+        distance = compute_discrepancy_slopes(
+            features, plus.features, minus.features, moments, self.alignment.source
+        )
         shift = offset if options.entropy_on == "shifted" else np.float32(0)
         plus_logits, minus_logits = plus.logits + shift, minus.logits + shift
         slopes = options.discrepancy_weight * distance + entropy(plus_logits) - entropy(minus_logits)
@@ -318,25 +314,6 @@ class BoundPizo(Binding[Pizo]):
             changes[f"{name}_momentum"] = momentum
             changes[f"{name}_gradient"] = np.zeros(gradient.shape)
         return replace(state, images=0, updates=updates, **changes)
-
-    def _compute_strength(self, distance: float, count: int) -> float:
-        """Return a number from 0, features as near to the source as those of clean images, to 1.
-
-        More than 64 images are treated as 64: even other clean images differ a little from those of the
-        source statistics, and with many images that difference would exceed what chance explains.
-        """
-        if not self.options.tolerance:
-            return 1.0
-        chance = estimate_chance_discrepancy(self.source, min(count, REFERENCE_BATCH))
-        return float(np.clip(distance / max(chance, SMALLEST_CHANCE) / self.options.tolerance - 1, 0, 1))
-
-    def _compute_offset(self, moments: Moments, strength: float) -> FloatArray:
-        """Return the logit offset of the shift, `[K]`; it is smaller for few images, whose mean is noisy."""
-        if self.options.shift == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.options.shift == "origin" else self.source.mean[-1]
-        gain = min(1.0, moments.count / REFERENCE_BATCH) * strength
-        return compute_logit_offset(self.model.head_weight, compute_shift(target, moments.mean[-1], gain))
 
 
 @dataclass(frozen=True, eq=False)

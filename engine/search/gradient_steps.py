@@ -1,4 +1,4 @@
-"""Steps along an estimated gradient: plain descent, AdamW without a past, and normalised momentum."""
+"""Steps along a gradient: plain descent, with a velocity, AdamW without a past, and normalised momentum."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ def take_sgd_step(values: FloatArray, gradient: FloatArray, rate: float, decay: 
     [0.75]
     """
     return (values - rate * (gradient + decay * values)).astype(np.float32)
+
+
+def take_velocity_step(
+    values: FloatArray, velocity: FloatArray, gradient: FloatArray, rate: float, momentum: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return values and velocity after gradient descent with momentum, as PyTorch's `SGD` takes it.
+
+    `v ← momentum · v + gradient`, `values ← values − rate · v`; the first velocity is the gradient.
+
+    >>> values, velocity = take_velocity_step(np.ones(1), np.ones(1), np.ones(1), rate=0.1, momentum=0.5)
+    >>> print(f"{values[0]:.2f}, {velocity[0]:.1f}")
+    0.85, 1.5
+
+    Args:
+        values: any shape; a new float32 array results.
+        velocity: float64, zeros before the first step.
+        gradient: float64.
+        rate: η.
+        momentum: share of the old velocity that is kept.
+    """
+    velocity = momentum * velocity + gradient
+    return (values - rate * velocity).astype(np.float32), velocity
 
 
 def take_fresh_adamw_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..interface.request import Request
+from ..interface.request import Request, answer_with
 from ..model import BATCH_STATISTICS, FloatArray, Outputs
 from ..runtime.network import Network
 
@@ -38,7 +38,7 @@ def group_requests(network: Network, requests: Sequence[Request]) -> list[list[i
 def run_stacked(network: Network, requests: Sequence[Request]) -> list[list[Outputs]]:
     """Return the outputs of requests of one kind, from one call of the network."""
     if len(requests) == 1:
-        return [network.candidates(requests[0].images, requests[0].tunables)]
+        return [answer_with(network)(requests[0])]
     images = np.concatenate([request.images for request in requests])
     tunables = [_stack_tunables(requests, i) for i in range(len(requests[0].tunables))]
     answers = network.candidates(images, tunables)
@@ -49,6 +49,8 @@ def run_stacked(network: Network, requests: Sequence[Request]) -> list[list[Outp
 
 def _describe_kind(request: Request) -> Hashable:
     """Return a key of the requests that can be stacked: as many forwards, tunables of the same shapes."""
+    if request.slopes is not None:  # computed image by image anyway
+        return id(request)
     return tuple(
         tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in tunables.items()))
         for tunables in request.tunables

@@ -94,9 +94,13 @@ class BoundDomains(BoundWrapper[Domains]):
         next_state = replace(state, step=state.step + 1, inner=inner, domain=observation.domain)
         if observation.changed:
             next_state = self._switch_domain(state, next_state)
-            first_forwards = prediction.forwards
+            first = prediction
             prediction, inner = yield from step_with_fallback(self.inner, next_state.inner, images)
-            prediction = replace(prediction, forwards=first_forwards + prediction.forwards)
+            prediction = replace(
+                prediction,
+                forwards=first.forwards + prediction.forwards,
+                pull_backs=first.pull_backs + prediction.pull_backs,
+            )
             next_state = replace(next_state, inner=inner)
         if not next_state.domain.pool_images:
             next_state = replace(next_state, checked=next_state.inner)

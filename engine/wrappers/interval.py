@@ -84,9 +84,18 @@ class BoundInterval(BoundWrapper[Interval]):
             return replace(prediction, diagnostics=diagnostics), next_state
         # The step has a fallback of its own: images that broke it must not come back with the next ones.
         update, inner = yield from step_with_fallback(self.inner, state.inner, stored)
-        forwards = prediction.forwards - (-update.forwards * len(stored) // len(images))
+        forwards, pull_backs = (
+            -(-count * len(stored) // len(images)) for count in (update.forwards, update.pull_backs)
+        )
+        forwards += prediction.forwards
         diagnostics = {**update.diagnostics, **prediction.diagnostics, "updated": float(not update.fallback)}
-        adapted = replace(prediction, forwards=forwards, loss=update.loss, diagnostics=diagnostics)
+        adapted = replace(
+            prediction,
+            forwards=forwards,
+            pull_backs=pull_backs,
+            loss=update.loss,
+            diagnostics=diagnostics,
+        )
         return adapted, IntervalState(state.step + 1, state.seed, inner, stored[:0].copy())
 
     def predict(self, state: IntervalState, images: ImageArray) -> Requests[Prediction]:

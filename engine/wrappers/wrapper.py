@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..interface.method import AnyBoundMethod, AnyMethod, Binding
+from ..interface.method import AnyBoundMethod, AnyMethod, Binding, count_pull_backs
 from ..interface.method_options import validate
 
 
@@ -22,6 +22,11 @@ class Wrapper:
     def name(self) -> str:
         """The method's name."""
         return self.method.name
+
+    @property
+    def pull_backs(self) -> int:
+        """Computations of exact gradients in a step of the method."""
+        return count_pull_backs(self.method)
 
     @property
     def forwards(self) -> int:

@@ -101,8 +101,8 @@ def test_no_more_is_asked_of_larger_batches(network: Network, random_images: Mak
     source = network.info.require_source("a test")
     info = replace(network.info, source=replace(source, images=10**6))
     chance = float(np.square(source.std.astype(np.float64)).sum()) * (1 / 64 + 1 / 126)
-    assert configured.bind(info)._compute_strength(1.9 * chance, count) == 0
-    assert configured.bind(info)._compute_strength(3 * chance, count) == pytest.approx(0.5, rel=1e-3)
+    assert configured.bind(info).alignment.compute_strength(1.9 * chance, count) == 0
+    assert configured.bind(info).alignment.compute_strength(3 * chance, count) == pytest.approx(0.5, rel=1e-3)
     images = random_images(count)
     features, _ = middle(configured, network, images)
     moments = Moments.of(features)

@@ -14,7 +14,7 @@ from domain_doubles import LETTERS, Scripted, Tally, batch, tally
 from doubles import predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.interface.method import Prediction, Step
-from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Tunables
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, Tunables
 from fozo.engine.registry import METHODS, Domains, Fozo, Guarded, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter, StreamState
@@ -261,6 +261,9 @@ class Counted:
     def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
         self.images += len(images) * len(tunables)
         return self.network.candidates(images, tunables)
+
+    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
+        return self.network.pull_back(images, tunables, slopes)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,185 @@
+"""Alignment with exact gradients: PIZO's loss, descended along its gradient instead of an estimate of it.
+
+Not forward-only: it needs a bundle with a pull-back graph (`fozo export --gradients`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..interface.method import Binding, Prediction, State, Step, variable_length_array
+from ..interface.method_options import option, validate
+from ..interface.request import Request, Requests
+from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Slopes
+from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
+from ..search.tuned_norms import TunedNorms
+from ..statistics.feature_statistics import Moments
+from ..statistics.objective import REFERENCE_BATCH, entropy
+from ..statistics.output_slopes import derive_discrepancy, derive_entropy
+from ..statistics.source_alignment import ShiftTarget, SourceAlignment
+from ..statistics.window import compute_window_moments, create_empty_window, slide_window
+
+
+@dataclass(frozen=True)
+class AlignState(State):
+    """Tuned norms and their gradients.
+
+    Attributes:
+        norms: float32 `[M, 2, D]`, addends to gain and bias of each tuned norm.
+        momentum: running average of the gradients, float64, of this shape.
+        gradient: sum over the images since the last update, float64, of this shape.
+        window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
+        images: that the sum is over.
+        updates: made so far.
+    """
+
+    norms: FloatArray
+    momentum: FloatArray
+    gradient: FloatArray
+    window: FloatArray = variable_length_array()
+    images: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class Align:
+    """Alignment with exact gradients: entropy and distance to the source statistics, descended on norms.
+
+    Loss, window, tolerance, shift and step rule are those of `pizo`.
+    """
+
+    name: ClassVar[str] = "align"
+
+    first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
+    frozen_last_blocks: int = option(
+        3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
+    )
+    rate: float = option(0.005, "η: the root mean square of the longest step", low=0)
+    momentum: float = option(0.9, "share of the old average gradient that is kept", low=0, high=0.999)
+    anchor: float = option(
+        0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
+    )
+    discrepancy_weight: float = option(1.0, "λ, weight of the distance to the source statistics", low=0)
+    entropy_weight: float = option(1.0, "weight of the entropy", low=0)
+    shift: ShiftTarget = option("origin", "target of the activation shift")
+    tolerance: float = option(
+        2.0,
+        "distance to the source up to which nothing is adapted, as a multiple of that of clean images; full"
+        " strength is reached at twice that; 0 always adapts at full strength",
+        low=0,
+    )
+    window: int = option(
+        64,
+        "images in the statistics: earlier ones join those of a smaller batch; below 64 the shift is weaker",
+        low=1,
+    )
+    update_images: int = option(64, "least number of images that contribute to an update", low=1)
+    learn_every: int = option(1, "learn from one batch in this many; the others take a single forward", low=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses."""
+        return 1
+
+    @property
+    def pull_backs(self) -> int:
+        """Computations of exact gradients in a step that learns."""
+        return 1
+
+    def bind(self, model: ModelInfo) -> BoundAlign:
+        """Return the method bound to a model.
+
+        Raises:
+            BundleError: the bundle lacks source statistics, tunable norms or the pull-back graph.
+        """
+        source = model.require_source(self.name)
+        model.require_gradient(NORMS, self.name)
+        norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
+        return BoundAlign(self, model, norms, SourceAlignment(model, source, self.tolerance, self.shift))
+
+
+@dataclass(frozen=True, eq=False)
+class BoundAlign(Binding[Align]):
+    """Alignment on one model.
+
+    Attributes:
+        norms: that are tuned.
+        alignment: with the source statistics.
+    """
+
+    norms: TunedNorms
+    alignment: SourceAlignment
+
+    def init(self, seed: int) -> AlignState:
+        """Return unchanged norms; nothing is random."""
+        return AlignState(
+            step=0,
+            seed=seed,
+            norms=self.norms.create_zeros(np.float32),
+            momentum=self.norms.create_zeros(),
+            gradient=self.norms.create_zeros(),
+            window=create_empty_window(self.model),
+        )
+
+    def step(self, state: AlignState, images: ImageArray) -> Step[AlignState]:
+        """Predict with the current norms, and follow the gradient of the loss at these predictions."""
+        options = self.options
+        tunables = self.norms.build_tunables(state.norms)
+        (outputs,) = yield Request(images, [tunables])
+        past = compute_window_moments(state.window, len(images), options.window)
+        moments = Moments.of(outputs.features).merge(past)
+        distance, strength = self.alignment.measure(moments)
+        logits = outputs.logits + self.alignment.compute_offset(moments, strength)
+        window = slide_window(state.window, outputs.features, options.window)
+        next_state = replace(state, step=state.step + 1, window=window)
+        learns = state.step % options.learn_every == 0
+        if learns:
+            features_slopes = derive_discrepancy(outputs.features, moments, self.alignment.source)
+            slopes = Slopes(
+                options.entropy_weight * derive_entropy(logits),
+                options.discrepancy_weight / REFERENCE_BATCH * features_slopes,
+            )
+            (pulled,) = yield Request(images, [tunables], slopes)
+            assert pulled.gradients is not None
+            gradient = state.gradient + pulled.gradients[NORMS][self.norms.rows]
+            next_state = replace(next_state, gradient=gradient, images=state.images + len(images))
+        if next_state.images >= options.update_images:
+            next_state = self._apply_update(next_state, strength)
+        diagnostics = {
+            "entropy": float(entropy(logits).mean()),
+            "discrepancy": distance,
+            "need": strength,
+            "size": compute_rms(next_state.norms),
+        }
+        return Prediction(logits, 1, diagnostics=diagnostics, pull_backs=int(learns)), next_state
+
+    def predict(self, state: AlignState, images: ImageArray) -> Requests[Prediction]:
+        """Predict with the current norms and the current shift."""
+        moments = compute_window_moments(state.window, 0, self.options.window)
+        (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
+        logits = outputs.logits
+        if moments is not None:
+            _, strength = self.alignment.measure(moments)
+            logits = logits + self.alignment.compute_offset(moments, strength)
+        return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _apply_update(self, state: AlignState, strength: float) -> AlignState:
+        """Take one step along the running average of the gradients, at most `strength · rate` long."""
+        options, updates = self.options, state.updates + 1
+        momentum = update_momentum(state.momentum, state.gradient, options.momentum)
+        average = momentum / (1 - options.momentum**updates)
+        length = options.rate * strength
+        return replace(
+            state,
+            norms=take_momentum_step(state.norms, average, state.gradient, length, options.anchor),
+            momentum=momentum,
+            gradient=np.zeros_like(state.gradient),
+            images=0,
+            updates=updates,
+        )

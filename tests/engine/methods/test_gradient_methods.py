@@ -1,0 +1,284 @@
+"""TENT, EATA, SAR, DeYO and FOA's loss against PyTorch's autograd and optimisers over a stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import BundleError
+from fozo.engine.methods.deyo import shuffle_patches
+from fozo.engine.model import FloatArray, ImageArray
+from fozo.engine.registry import method
+from fozo.engine.runtime.network import Network
+from fozo.engine.streams.adapter import Adapter
+from torch import Tensor
+
+BATCHES, BATCH, CLASSES, DEPTH = 12, 8, 20, 4
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def model(randomised_vit: Callable[..., Any]) -> Any:
+    return randomised_vit(64, DEPTH, CLASSES, 0, 3.0)  # confident enough that margins matter
+
+
+@pytest.fixture(scope="module")
+def network(make_bundle: Callable[..., Bundle], model: Any, tmp_path_factory: Any) -> Iterator[Network]:
+    folder = tmp_path_factory.mktemp("gradients")
+    bundle = make_bundle(folder / "bundle", width=64, depth=DEPTH, classes=CLASSES, head_gain=3.0)
+    with Network.open(bundle) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stream(random_images: Callable[..., ImageArray]) -> list[ImageArray]:
+    return [random_images(BATCH, seed) for seed in range(BATCHES)]
+
+
+class TorchModel:
+    """The model in PyTorch, with an optimiser on the norms of some blocks."""
+
+    def __init__(self, model: Any, normalisation: Any, rate: float, blocks: range) -> None:
+        mean, std = normalisation
+        self.model = model
+        self.mean, self.std = (torch.tensor(values)[None, :, None, None] for values in (mean, std))
+        self.original = {name: value.clone() for name, value in model.state_dict().items()}
+        model.requires_grad_(False)
+        self.parameters = [
+            parameter.requires_grad_()
+            for index in blocks
+            for norm in (model.blocks[index].norm1, model.blocks[index].norm2)
+            for parameter in (norm.weight, norm.bias)
+        ]
+        self.optimiser = torch.optim.SGD(self.parameters, lr=rate, momentum=0.9)
+
+    def features(self, images: ImageArray) -> Tensor:
+        m = self.model
+        pixels = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255
+        x = m._pos_embed(m.patch_embed((pixels - self.mean) / self.std))
+        features = []
+        for block, norm in zip(m.blocks, [*(b.norm1 for b in m.blocks[1:]), m.norm], strict=True):
+            x = block(x)
+            features.append(norm(x[:, 0]))
+        return torch.stack(features, dim=1)
+
+    def logits(self, images: ImageArray) -> Tensor:
+        return self.model.head(self.features(images)[:, -1])
+
+    def addends(self) -> FloatArray:
+        names = [
+            f"blocks.{index}.{norm}.{kind}"
+            for index in range(DEPTH)
+            for norm in ("norm1", "norm2")
+            for kind in ("weight", "bias")
+        ]
+        state = self.model.state_dict()
+        values = torch.stack([state[name] - self.original[name] for name in names])
+        return values.numpy().reshape(2 * DEPTH, 2, -1)
+
+    def restore(self) -> None:
+        self.model.load_state_dict(self.original)
+
+
+def entropies_of(logits: Tensor) -> Tensor:
+    return torch.special.entr(logits.softmax(1)).sum(1)
+
+
+def tent_step(reference: TorchModel, images: ImageArray, _: Any) -> FloatArray:
+    logits = reference.logits(images)
+    reference.optimiser.zero_grad()
+    entropies_of(logits).mean().backward()
+    reference.optimiser.step()
+    return logits.detach().numpy()
+
+
+def foa_step(reference: TorchModel, images: ImageArray, network: Network) -> FloatArray:
+    source = network.info.source
+    assert source is not None
+    features = reference.features(images)
+    logits = reference.model.head(features[:, -1])
+    mean, std = (torch.from_numpy(values) for values in (source.mean, source.std))
+    distance = torch.nn.functional.mse_loss(features.mean(0), mean)
+    distance = distance + torch.nn.functional.mse_loss(features.std(0), std)
+    reference.optimiser.zero_grad()
+    (entropies_of(logits).mean() + 30 * distance).backward()
+    reference.optimiser.step()
+    return logits.detach().numpy()
+
+
+class EataStep:
+    def __init__(self) -> None:
+        self.average: Tensor | None = None
+        self.counts: list[int] = []
+
+    def __call__(self, reference: TorchModel, images: ImageArray, _: Any) -> FloatArray:
+        margin = 0.4 * math.log(CLASSES)
+        logits = reference.logits(images)
+        entropies, probabilities = entropies_of(logits), logits.softmax(1).detach()
+        counted = entropies < margin
+        if self.average is not None:
+            cosines = torch.nn.functional.cosine_similarity(self.average[None], probabilities)
+            counted &= cosines.abs() < SIMILARITY
+        self.counts.append(int(counted.sum()))
+        if counted.any():
+            weights = torch.exp(margin - entropies[counted].detach())
+            reference.optimiser.zero_grad()
+            (entropies[counted] * weights).mean().backward()
+            reference.optimiser.step()
+            mean = probabilities[counted].mean(0)
+            self.average = mean if self.average is None else 0.9 * self.average + 0.1 * mean
+        return logits.detach().numpy()
+
+
+SIMILARITY = 0.3  # the published 0.05 is for a thousand classes
+
+
+class SarStep:
+    def __init__(self) -> None:
+        self.average: float | None = None
+        self.resets = 0
+
+    def __call__(self, reference: TorchModel, images: ImageArray, _: Any) -> FloatArray:
+        margin = 0.4 * math.log(CLASSES)
+        logits = reference.logits(images)
+        entropies = entropies_of(logits)
+        reliable = torch.where(entropies < margin)[0]
+        reference.optimiser.zero_grad()
+        entropies[reliable].mean().backward()
+        gradients = [parameter.grad.clone() for parameter in reference.parameters]
+        norm = torch.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        before = [parameter.detach().clone() for parameter in reference.parameters]
+        with torch.no_grad():
+            for parameter, gradient in zip(reference.parameters, gradients, strict=True):
+                parameter.add_(gradient * (0.05 / (norm + 1e-12)))
+        reference.optimiser.zero_grad()
+        losses = entropies_of(reference.logits(images))[reliable]
+        loss = losses[losses < margin].mean()
+        loss.backward()
+        with torch.no_grad():
+            for parameter, values in zip(reference.parameters, before, strict=True):
+                parameter.copy_(values)
+        reference.optimiser.step()
+        if not math.isnan(loss.item()):
+            self.average = loss.item() if self.average is None else 0.9 * self.average + 0.1 * loss.item()
+        if self.average is not None and self.average < 0.2:
+            self.resets += 1
+            reference.restore()
+            reference.optimiser.state.clear()
+        return logits.detach().numpy()
+
+
+class DeyoStep:
+    def __init__(self) -> None:
+        self.step = 0
+        self.counts: list[tuple[int, int]] = []
+
+    def __call__(self, reference: TorchModel, images: ImageArray, _: Any) -> FloatArray:
+        logits = reference.logits(images)
+        entropies = entropies_of(logits)
+        first = torch.where(entropies < 0.5 * math.log(CLASSES))[0]
+        shuffled = shuffle_patches(images[first.numpy()], 4, SEED, self.step)
+        self.step += 1
+        with torch.no_grad():
+            again = reference.logits(shuffled).softmax(1)
+        probabilities = logits[first].detach().softmax(1)
+        label = probabilities.argmax(1)[:, None]
+        falls = (probabilities.gather(1, label) - again.gather(1, label))[:, 0]
+        second = falls > 0.2
+        self.counts.append((len(first), int(second.sum())))
+        if second.any():
+            counted = entropies[first][second]
+            weights = torch.exp(0.4 * math.log(CLASSES) - counted.detach()) + torch.exp(falls[second])
+            reference.optimiser.zero_grad()
+            (counted * weights).mean().backward()
+            reference.optimiser.step()
+        return logits.detach().numpy()
+
+
+CASES: dict[str, tuple[dict[str, Any], Callable[[], Any], float, range]] = {
+    "tent": ({"rate": 0.01}, lambda: tent_step, 0.01, range(DEPTH)),
+    "foa_bp": ({}, lambda: foa_step, 0.005, range(DEPTH)),
+    "eata": ({"rate": 0.05, "similarity": SIMILARITY}, EataStep, 0.05, range(DEPTH)),
+    "sar": ({"rate": 0.01}, SarStep, 0.01, range(DEPTH - 3)),
+    "deyo": ({"rate": 0.01}, DeyoStep, 0.01, range(DEPTH - 3)),
+}
+
+
+@pytest.fixture
+def reference(model: Any) -> Iterator[Any]:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    yield model
+    model.load_state_dict(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_method_does_what_pytorch_does(
+    name: str, network: Network, reference: Any, normalisation: Any, stream: list[ImageArray]
+) -> None:
+    options, make_step, rate, blocks = CASES[name]
+    torch_model, torch_step = TorchModel(reference, normalisation, rate, blocks), make_step()
+    adapter = Adapter(network, method(name, **options), SEED)
+    for images in stream:
+        expected = torch_step(torch_model, images, network)
+        np.testing.assert_allclose(adapter.step(images).logits, expected, atol=2e-4)
+    addends = torch_model.addends()
+    actual = np.zeros_like(addends)
+    actual[2 * blocks.start : 2 * blocks.stop] = adapter.state.norms
+    assert np.abs(addends).max() > 0.01  # the stream moved the norms
+    np.testing.assert_allclose(actual, addends, atol=1e-5)
+
+
+def test_filters_matter_in_these_streams(
+    network: Network, reference: Any, normalisation: Any, stream: list[ImageArray]
+) -> None:
+    eata, deyo = EataStep(), DeyoStep()
+    for step in (eata, deyo):
+        torch_model = TorchModel(reference, normalisation, 0.01, range(DEPTH))
+        for images in stream:
+            step(torch_model, images, network)
+        torch_model.restore()
+    assert any(0 < count < BATCH for count in eata.counts)
+    assert any(0 < second < first < BATCH for first, second in deyo.counts)
+
+
+def test_sar_resets_collapsed_norms(network: Network, stream: list[ImageArray]) -> None:
+    adapter = Adapter(network, method("sar", rate=0.01, reset_below=10.0, forget_average=True), SEED)
+    adapter.step(stream[0])
+    assert not adapter.state.norms.any() and adapter.state.average is None
+
+
+def test_patches_are_shuffled_and_nothing_is_lost(random_images: Callable[..., ImageArray]) -> None:
+    images = random_images(3)
+    mixed = shuffle_patches(images, 3, 0, 0)  # 32 pixels: patches of 10, and 2 rows and columns left over
+    assert np.array_equal(mixed[:, 30:], images[:, 30:]) and np.array_equal(
+        mixed[:, :, 30:], images[:, :, 30:]
+    )
+    assert not np.array_equal(mixed, images)
+
+    def patches(image: ImageArray) -> list[bytes]:
+        return sorted(
+            image[10 * i : 10 * i + 10, 10 * j : 10 * j + 10].tobytes() for i in range(3) for j in range(3)
+        )
+
+    assert [patches(image) for image in mixed] == [patches(image) for image in images]
+
+
+@pytest.mark.parametrize("name", [*CASES, "align"])
+def test_bundle_without_gradients_is_refused(name: str, network: Network) -> None:
+    with pytest.raises(BundleError, match="--gradients"):
+        method(name).bind(replace(network.info, gradients=()))
+
+
+def test_sums_do_not_depend_on_the_split(network: Network, stream: list[ImageArray], tmp_path: Path) -> None:
+    reference = Adapter(network, method("align"), SEED)
+    other = Adapter(network.rearrange(1, 3), method("align"), SEED)
+    for images in stream[:3]:
+        assert reference.step(images).logits.tobytes() == other.step(images).logits.tobytes()
+    assert reference.state.norms.tobytes() == other.state.norms.tobytes()
