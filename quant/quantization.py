@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
+import numpy as np
+
 from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import folder_beside
 from ..engine.errors import FozoError
+from .pull_back_addition import add_integer_pull_back
 from .quantization_report import Report, list_inaccuracies
 from .quantizer import Quantizer
 from .sensitivity import group_products
 from .settings import Options
 
 PRECISION, PORTABLE = "int8", "int8-qdq"
+GRADIENT_IMAGES = 8  # on which the gradients of both precisions are compared
 
 
 class QuantizationError(FozoError):
@@ -78,6 +82,9 @@ def quantize(
                 reasons = "; ".join(portable_report.refusals)
                 raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
         bundle = quantizer.add(bundle, graph, PRECISION, report)
+        if bundle.manifest.pull_backs:
+            batch = np.stack([held_out.load(index) for index in range(min(held_out.count, GRADIENT_IMAGES))])
+            bundle = add_integer_pull_back(bundle, PRECISION, batch)
         if options.portable:
             bundle = quantizer.add(bundle, portable, PORTABLE, portable_report)
     return bundle, report

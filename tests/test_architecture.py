@@ -36,7 +36,7 @@ ROOMS = ("engine", "data", "eval", "export", "quant", "commands")
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": (set(), {"numpy", "onnxruntime"}),
     "data": ({"engine"}, {"numpy", "PIL", "sklearn"}),
-    "quant": ({"engine", "data"}, {"numpy", "onnx", "onnxruntime"}),
+    "quant": ({"engine", "data", "export"}, {"numpy", "onnx", "onnxruntime"}),
     "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib", "ray"}),
     "export": (
         {"engine", "data"},
