@@ -29,9 +29,9 @@ FEW=gaussian_noise,motion_blur,snow,contrast,pixelate,clean
 FAMILY="no_adapt shift shift_origin neo moments lame t3a fozo $CALM zoa pizo"
 
 bundles() {
-  $FOZO export --model $TINY --weights "$WEIGHTS" --source "$DATA/imagenet/source" --out tiny --overwrite
+  $FOZO export --model $TINY --weights "$WEIGHTS" --source "$DATA/imagenet/source" --gradients --out tiny --overwrite
   $FOZO export --model vit_base_patch16_224 --random-weights --source "$DATA/imagenet/source" \
-    --source-images 32 --out base --overwrite
+    --source-images 32 --gradients --out base --overwrite
 }
 
 # usage: adapt NAME PRECISION SETTING SEEDS "METHODS" OPTION…
@@ -51,6 +51,8 @@ accuracy() {
   adapt family-fp32 fp32 reset 1 "no_adapt neo fozo pizo" --subset 256 --corruptions "$FEW"
   adapt pizo-stream int8 reset 1 "no_adapt neo fozo pizo" --corruptions "$FEW"
   cp pizo-stream.png "$BENCH/../docs/gain.png"  # the picture of the README
+  adapt gradients int8 reset 1 "no_adapt shift_origin neo pizo align align4=align:learn_every=4 tent foa_bp" --subset 256
+  $PYTHON "$BENCH/gradient_tables.py"
 }
 
 agreement() {
@@ -65,6 +67,8 @@ speed() {
     --samples 3 --out "$BENCH/results/speed-tiny.json"
   $FOZO bench base --torch -m no_adapt -m fozo -m pizo --precision int8 --precision fp32 \
     --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-base.json"
+  $FOZO bench base -m no_adapt -m align -m tent --precision int8 --precision fp32 \
+    --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-gradients.json"
 }
 
 tables() {

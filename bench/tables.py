@@ -16,21 +16,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
+from gradient_tables import tabulate_gradients
 from pizo_tables import tabulate_agreement, tabulate_continual, tabulate_reset
 from provenance_table import tabulate_results
 from speed_tables import tabulate_backends, tabulate_methods
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "pizo.md")
+DOCUMENTS = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "gradients.md", "pizo.md"))
 TABLES: Mapping[str, Callable[[], str]] = {
     "results": tabulate_results,
     "family-reset": lambda: tabulate_averages("family-reset"),
     "family-reset-domains": lambda: tabulate_domains("family-reset"),
     "family-continual": lambda: tabulate_averages("family-continual"),
     "family-continual-domains": lambda: tabulate_domains("family-continual"),
+    "gradients": tabulate_gradients,
     "precision": lambda: tabulate_precisions("family-fp32", "family-reset"),
     "speed-tiny": lambda: tabulate_methods("speed-tiny"),
     "speed-base": lambda: tabulate_backends("speed-base"),
+    "speed-gradients": lambda: tabulate_backends("speed-gradients"),
     "pizo-reset": tabulate_reset,
     "pizo-continual": tabulate_continual,
     "pizo-stream": lambda: tabulate_domains("pizo-stream"),

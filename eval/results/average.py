@@ -36,7 +36,8 @@ class MethodAverage:
         gain_error: standard error of the gain, or None.
         gain_is_noise: 0 is within `CONFIDENCE` standard errors of the gain; None for the first method.
         mce: mean corruption error in %, or None where `compute_mean_corruption_error` is not defined.
-        forwards_per_batch, images_per_second, peak_bytes, guarded: cost over all processed images.
+        forwards_per_batch, images_per_second, peak_bytes, guarded, pull_backs_per_batch: cost over all
+            processed images.
     """
 
     accuracy: float
@@ -55,6 +56,7 @@ class MethodAverage:
     images_per_second: float
     peak_bytes: int
     guarded: float
+    pull_backs_per_batch: float = 0
 
     def get_value(self, name: str) -> float | None:
         """Return a value by its name."""
@@ -172,6 +174,7 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         images_per_second=sum(result.tally.images for result in results) / seconds if seconds else 0.0,
         peak_bytes=max(result.peak_bytes for result in results),
         guarded=sum(result.guarded for result in results),
+        pull_backs_per_batch=sum(result.pull_backs for result in results) / _count_batches(results),
     )
 
 

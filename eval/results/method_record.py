@@ -35,6 +35,7 @@ class MethodRecord:
         accuracy, top5_accuracy, nll, ece: rates of the tally.
         right: flags of the right images, as `Bits.to_json` writes them.
         batches, forwards, guarded, seconds, peak_bytes, images_per_second: as in `MethodResult`.
+        pull_backs: as in `MethodResult`; files without it are of forward-only methods.
         gained, lost: as `DomainResult.count_gained_and_lost` returns them.
     """
 
@@ -56,3 +57,4 @@ class MethodRecord:
     images_per_second: float
     gained: int
     lost: int
+    pull_backs: int | float = 0

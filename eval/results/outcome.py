@@ -29,6 +29,7 @@ class MethodResult:
         guarded: batches that the frozen network answered, because of the guard or of numbers not finite.
         seconds: wall time of the method's steps, without loading images.
         peak_bytes: largest resident memory of the process during its steps.
+        pull_backs: computations of exact gradients over a batch, summed; 0 for forward-only methods.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -38,6 +39,7 @@ class MethodResult:
     guarded: float = 0
     seconds: float = 0.0
     peak_bytes: int = 0
+    pull_backs: float = 0
 
     @property
     def images_per_second(self) -> float:
@@ -86,7 +88,7 @@ class MethodResult:
         return cls(tally, right, **{name: getattr(record, name) for name in _COSTS})
 
 
-_COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
+_COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
 
 
 @dataclass

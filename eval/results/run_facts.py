@@ -15,7 +15,7 @@ import PIL
 from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
-from ...engine.registry import get_options
+from ...engine.registry import count_pull_backs, get_options
 from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
@@ -127,6 +127,11 @@ def read_versions() -> dict[str, str]:
 def describe_methods(adapters: Mapping[str, Adapter]) -> dict[str, MethodEntry]:
     """Return the field of `Results` about the methods."""
     return {
-        label: MethodEntry(adapter.method.name, adapter.method.forwards, get_options(adapter.method))
+        label: MethodEntry(
+            adapter.method.name,
+            adapter.method.forwards,
+            get_options(adapter.method),
+            count_pull_backs(adapter.method),
+        )
         for label, adapter in adapters.items()
     }

@@ -18,6 +18,7 @@ _COLUMNS = (
     ("NLL", "nll", 1, ".3f"),
     ("mCE %", "mce", 1, ".1f"),
     ("forwards", "forwards_per_batch", 1, ".3g"),
+    ("gradients", "pull_backs_per_batch", 1, ".3g"),
     ("images/s", "images_per_second", 1, ".1f"),
     ("process MB", "peak_bytes", 1e-6, ".0f"),
     ("guarded", "guarded", 1, ".3g"),
@@ -61,7 +62,7 @@ def format_domain_name(domain: DomainResult, protocol: Protocol) -> str:
 def format_summary(runs: Sequence[Run]) -> str:
     """Return a table of all methods: rates averaged over the domains, cost over all processed images.
 
-    Columns without information (no guarded batch, no mean corruption error) are left out.
+    Columns without information (no guarded batch, no gradient, no mean corruption error) are left out.
     """
     by_label = compute_averages(runs)
     width = max(map(len, by_label), default=0) + 2
@@ -86,7 +87,7 @@ def format_summary(runs: Sequence[Run]) -> str:
 
 def _has_value(average: MethodAverage, key: str) -> bool:
     value = average.get_value(key)
-    return value is not None and (key != "guarded" or bool(value))
+    return value is not None and (key not in ("guarded", "pull_backs_per_batch") or bool(value))
 
 
 def _format_value(average: MethodAverage, key: str, factor: float, form: str) -> str:

@@ -189,6 +189,7 @@ def _count(
         share = 1 if here.all() else float(here.mean())  # of the step's cost; 1 stays an integer
         result.batches += share
         result.forwards += share * prediction.forwards
+        result.pull_backs += share * prediction.pull_backs
         result.guarded += share * prediction.frozen
         result.seconds += share * seconds
         result.peak_bytes = max(result.peak_bytes, peak)

@@ -42,6 +42,7 @@ def _format_row(cell: Cell, results: CellResults) -> dict[str, Any]:
         "correct": result.tally.top1,
         "batches": result.batches,
         "forwards": result.forwards,
+        "pull_backs": result.pull_backs,
         "guarded": result.guarded,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,

@@ -10,7 +10,7 @@ from ...results.outcome import DomainResult
 from .sources import Source
 
 _DOMAIN = ("severity", "round", "segment", "generated", "complete")
-_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes")
+_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
 
 
 def list_counts(source: Source) -> Iterator[dict[str, Any]]:

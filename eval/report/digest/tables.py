@@ -79,6 +79,7 @@ _SUMMARY = (
     _Column("NLL", "nll", 1, ".3f", best=-1),
     _Column("mCE, %", "mce", 1, ".1f", best=-1, optional=True),
     _Column("forwards", "forwards_per_batch", 1, ".3g"),
+    _Column("gradients", "pull_backs_per_batch", 1, ".3g", optional=True),
     _Column("images/s", "images_per_second", 1, ".1f"),
     _Column("process, MB", "peak_bytes", 1e-6, ",.0f"),
     _Column("guarded", "guarded", 1, ".3g"),
@@ -90,7 +91,9 @@ def tabulate_summary(source: Source) -> Table:
     averages = average_overall(source.results)
     values = list(averages.values())
     columns = [
-        c for c in _SUMMARY if not c.optional or any(rates.get_value(c.key) is not None for rates in values)
+        column
+        for column in _SUMMARY
+        if not column.optional or any(rates.get_value(column.key) for rates in values)
     ]
     if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]

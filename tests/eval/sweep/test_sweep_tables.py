@@ -278,6 +278,7 @@ def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
         "correct": "5",
         "batches": "5",
         "forwards": "10",
+        "pull_backs": "0",
         "guarded": "0",
         "seconds": "2.0",
         "images_per_second": "5.0",
