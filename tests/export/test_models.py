@@ -126,7 +126,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporter, "create_model", lambda request: module)
         patch.setattr("fozo.export.verify.BATCHES", (1, 3))  # test_exporter.py runs larger ones
-        bundle = export_model(Request(model.name, random=True), folder / "bundle").bundle
+        bundle = export_model(Request(model.name, random=True, gradients=True), folder / "bundle").bundle
     with Network.open(bundle, workers=1) as network:
         clean = images_of(model, SOURCE_IMAGES, seed=1)
         statistics = compute_source_statistics(network, [clean[:20], clean[20:]])

@@ -92,7 +92,7 @@ def test_manifest_of_another_schema(schema: object, tmp_path: Path) -> None:
         Bundle.open(bundle.path)
 
 
-FIELDS = sorted(set(json.loads(manifest().to_json())) - {"schema"})
+FIELDS = sorted(set(json.loads(manifest().to_json())) - {"schema", "pull_backs"})
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -101,6 +101,13 @@ def test_manifest_without_a_field(field: str, tmp_path: Path) -> None:
     edit(bundle, lambda raw: raw.pop(field))
     with pytest.raises(BundleError, match=field):
         Bundle.open(bundle.path)
+
+
+def test_manifest_without_pull_backs_has_no_gradients(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    edit(bundle, lambda raw: raw.pop("pull_backs"))
+    opened = Bundle.open(bundle.path)
+    assert opened.manifest.pull_backs == {} and opened.pull_back("fp32") is None
 
 
 WRONG: list[tuple[str, object]] = [

@@ -191,7 +191,8 @@ def test_images_may_be_views(network: Network, random_images: MakeImages, name: 
 def test_other_seed(network: Network, stream: list[ImageArray], name: str) -> None:
     left, right = (run(Adapter(network, VARIANTS[name], seed=seed), stream) for seed in (5, 6))
     same = [a.logits.tobytes() == b.logits.tobytes() for a, b in zip(left, right, strict=True)]
-    if isinstance(VARIANTS[name], Zoa):  # the first batch is predicted before anything is drawn
+    # Two methods predict the first batch before anything is drawn.
+    if isinstance(VARIANTS[name], Zoa) or name == "deyo-all":
         assert same[0] and not any(same[1:])
     else:
         assert not any(same) if name in RANDOM else all(same)
