@@ -8,31 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..interface.method import Binding, Prediction, State, Step
-from ..interface.method_options import option, validate
-from ..interface.request import Request, Requests
-from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Slopes
-from ..search.gradient_steps import take_velocity_step
-from ..search.tuned_norms import TunedNorms
+from ..interface.method import Prediction, Step
+from ..interface.method_options import option
+from ..interface.request import Request
+from ..model import FloatArray, ImageArray, ModelInfo, Slopes
 from ..statistics.objective import entropy, softmax
 from ..statistics.output_slopes import derive_entropy
+from .norm_descent import DescentState, NormDescent, NormDescentBinding
 
 
 @dataclass(frozen=True)
-class DeyoState(State):
-    """Tuned norms.
-
-    Attributes:
-        norms: float32 `[T, 2, D]`, addends to gain and bias.
-        velocity: of the descent, float64, of this shape.
-    """
-
-    norms: FloatArray
-    velocity: FloatArray
-
-
-@dataclass(frozen=True)
-class Deyo:
+class Deyo(NormDescent):
     """DeYO, as released.
 
     An image counts if its entropy is below a margin and the probability of its class falls by more than a
@@ -41,10 +27,7 @@ class Deyo:
 
     name: ClassVar[str] = "deyo"
 
-    first_block: int = option(0, "first block whose norms are tuned, from 0", low=0)
     frozen_last_blocks: int = option(3, "blocks at the end whose norms are not tuned", low=0)
-    rate: float = option(0.001, "η", low=0)
-    momentum: float = option(0.9, "share of the old velocity that is kept", low=0, high=0.999)
     margin: float = option(0.5, "entropy below which an image counts, as a share of ln K", low=0, high=1)
     reference: float = option(0.4, "entropy at which an image weighs 1, as a share of ln K", low=0, high=1)
     fall: float = option(
@@ -52,18 +35,10 @@ class Deyo:
     )
     grid: int = option(4, "patches per side that are shuffled", low=1)
 
-    def __post_init__(self) -> None:
-        validate(self)
-
     @property
     def forwards(self) -> int:
         """Forwards that one step uses."""
         return 2
-
-    @property
-    def pull_backs(self) -> int:
-        """Computations of exact gradients that one step uses."""
-        return 1
 
     def bind(self, model: ModelInfo) -> BoundDeyo:
         """Return the method bound to a model.
@@ -71,26 +46,14 @@ class Deyo:
         Raises:
             BundleError: the bundle lacks tunable norms or a pull-back graph.
         """
-        model.require_gradient(NORMS, self.name)
-        norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
-        return BoundDeyo(self, model, norms)
+        return BoundDeyo(self, model, self.select_norms(model))
 
 
 @dataclass(frozen=True, eq=False)
-class BoundDeyo(Binding[Deyo]):
-    """DeYO on one model.
+class BoundDeyo(NormDescentBinding[Deyo]):
+    """DeYO on one model."""
 
-    Attributes:
-        norms: that are tuned.
-    """
-
-    norms: TunedNorms
-
-    def init(self, seed: int) -> DeyoState:
-        """Return unchanged norms."""
-        return DeyoState(0, seed, self.norms.create_zeros(np.float32), self.norms.create_zeros())
-
-    def step(self, state: DeyoState, images: ImageArray) -> Step[DeyoState]:
+    def step(self, state: DescentState, images: ImageArray) -> Step[DescentState]:
         """Predict, compare with shuffled patches, and take a step for the images that count."""
         options, tunables = self.options, self.norms.build_tunables(state.norms)
         (outputs,) = yield Request(images, [tunables])
@@ -110,24 +73,11 @@ class BoundDeyo(Binding[Deyo]):
             weights = np.exp(options.reference * scale - entropies) + np.exp(falls)
             weights = np.where(counted, weights, 0) / counted.sum()
             slopes = Slopes(weights[:, None] * derive_entropy(logits))
-            (pulled,) = yield Request(images, [tunables], slopes)
-            assert pulled.gradients is not None
-            norms, velocity = take_velocity_step(
-                state.norms,
-                state.velocity,
-                pulled.gradients[NORMS][self.norms.rows],
-                options.rate,
-                options.momentum,
-            )
-            next_state = replace(next_state, norms=norms, velocity=velocity)
+            gradient = yield from self.pull_back(state.norms, images, slopes)
+            next_state = self.descend(next_state, gradient)
         diagnostics = {"entropy": float(entropies.mean()), "counted": float(counted.mean())}
         pull_backs = int(counted.any())
         return Prediction(logits, forwards, diagnostics=diagnostics, pull_backs=pull_backs), next_state
-
-    def predict(self, state: DeyoState, images: ImageArray) -> Requests[Prediction]:
-        """Predict with the current norms."""
-        (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
-        return Prediction(outputs.logits, 1, diagnostics={"entropy": float(entropy(outputs.logits).mean())})
 
 
 def shuffle_patches(images: ImageArray, grid: int, seed: int, step: int) -> ImageArray:

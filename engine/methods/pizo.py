@@ -28,8 +28,8 @@ from ..model import (
     Tunables,
 )
 from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
-from ..search.norm_selection import select_norms
 from ..search.spsa import draw_uniform
+from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
     compute_discrepancy_slopes,
@@ -142,9 +142,7 @@ class Pizo:
         if self.tune != "prompts":
             model.require_tunable(NORMS, self.name)
             rates[NORMS] = Rates(self.epsilon, self.rate)
-            names = select_norms(model, self.first_block, self.frozen_last_blocks, self.name)
-            order = list(model.norms)
-            rows = slice(order.index(names[0]), order.index(names[-1]) + 1)
+            rows = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name).rows
         alignment = SourceAlignment(model, source, self.tolerance, self.shift)
         return BoundPizo(self, model, alignment, rows, rates)
 

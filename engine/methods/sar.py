@@ -9,36 +9,31 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface.method import Binding, Prediction, State, Step
-from ..interface.method_options import option, validate
+from ..interface.method import Prediction, Step
+from ..interface.method_options import option
 from ..interface.request import Request, Requests
-from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Slopes
-from ..search.gradient_steps import take_velocity_step
-from ..search.tuned_norms import TunedNorms
+from ..model import FloatArray, ImageArray, ModelInfo, Slopes
 from ..statistics.objective import entropy
 from ..statistics.output_slopes import derive_entropy
+from .norm_descent import DescentState, NormDescent, NormDescentBinding
 
 TINY = 1e-12  # added to the norm of the gradient (official code)
 AVERAGE_DECAY = 0.9
 
 
 @dataclass(frozen=True)
-class SarState(State):
+class SarState(DescentState):
     """Tuned norms.
 
     Attributes:
-        norms: float32 `[T, 2, D]`, addends to gain and bias.
-        velocity: of the descent, float64, of this shape.
         average: running average of the loss at the perturbed norms; None before the first loss.
     """
 
-    norms: FloatArray
-    velocity: FloatArray
     average: float | None = None
 
 
 @dataclass(frozen=True)
-class Sar:
+class Sar(NormDescent):
     """SAR, as released: two pull-backs per batch, at the norms and at their worst point nearby.
 
     Only images whose entropy is below a margin count. When the average loss falls so low that the model has
@@ -49,17 +44,12 @@ class Sar:
 
     first_block: int = option(0, "first block whose norms are tuned, from 0 (the paper says 1)", low=0)
     frozen_last_blocks: int = option(3, "blocks at the end whose norms are not tuned", low=0)
-    rate: float = option(0.001, "η", low=0)
-    momentum: float = option(0.9, "share of the old velocity that is kept", low=0, high=0.999)
     radius: float = option(0.05, "ρ, distance to the point at which the gradient is taken", low=0)
     margin: float = option(0.4, "entropy below which an image counts, as a share of ln K", low=0, high=1)
     reset_below: float = option(0.2, "average loss below which the norms are reset; 0: never", low=0)
     forget_average: bool = option(
         False, "forget the average loss at a reset too; the official code keeps it, and may reset again"
     )
-
-    def __post_init__(self) -> None:
-        validate(self)
 
     @property
     def forwards(self) -> int:
@@ -77,20 +67,12 @@ class Sar:
         Raises:
             BundleError: the bundle lacks tunable norms or a pull-back graph.
         """
-        model.require_gradient(NORMS, self.name)
-        norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
-        return BoundSar(self, model, norms)
+        return BoundSar(self, model, self.select_norms(model))
 
 
 @dataclass(frozen=True, eq=False)
-class BoundSar(Binding[Sar]):
-    """SAR on one model.
-
-    Attributes:
-        norms: that are tuned.
-    """
-
-    norms: TunedNorms
+class BoundSar(NormDescentBinding[Sar]):
+    """SAR on one model."""
 
     def init(self, seed: int) -> SarState:
         """Return unchanged norms; nothing is random."""
@@ -102,22 +84,17 @@ class BoundSar(Binding[Sar]):
         (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
         logits = outputs.logits
         reliable = entropy(logits) < self._margin
-        gradient = yield from self._pull_back(state.norms, images, logits, reliable)
+        gradient = yield from self._pull_back_mean(state.norms, images, logits, reliable)
         distance = options.radius / (float(np.linalg.norm(gradient)) + TINY)
         perturbed = (state.norms + distance * gradient).astype(np.float32)
         (outputs,) = yield Request(images, [self.norms.build_tunables(perturbed)])
         losses = entropy(outputs.logits)
         still_reliable = reliable & (losses < self._margin)
-        gradient = yield from self._pull_back(perturbed, images, outputs.logits, still_reliable)
-        norms, velocity = take_velocity_step(
-            state.norms, state.velocity, gradient, options.rate, options.momentum
-        )
+        gradient = yield from self._pull_back_mean(perturbed, images, outputs.logits, still_reliable)
         loss = float(losses[still_reliable].mean()) if still_reliable.any() else None
         next_state = replace(
-            state,
+            self.descend(state, gradient),
             step=state.step + 1,
-            norms=norms,
-            velocity=velocity,
             average=_update_average(state.average, loss),
         )
         diagnostics = {
@@ -128,24 +105,16 @@ class BoundSar(Binding[Sar]):
         prediction = Prediction(logits, 2, loss, diagnostics, pull_backs=2)
         return prediction, self._reset_if_collapsed(next_state)
 
-    def predict(self, state: SarState, images: ImageArray) -> Requests[Prediction]:
-        """Predict with the current norms."""
-        (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
-        return Prediction(outputs.logits, 1, diagnostics={"entropy": float(entropy(outputs.logits).mean())})
-
     @property
     def _margin(self) -> float:
         return self.options.margin * math.log(self.model.classes)
 
-    def _pull_back(
+    def _pull_back_mean(
         self, norms: FloatArray, images: ImageArray, logits: FloatArray, counted: NDArray[np.bool_]
     ) -> Requests[FloatArray]:
         """Return the gradient of the mean entropy of the counted images; zeros if there are none."""
         weights = counted / max(1, int(counted.sum()))
-        slopes = Slopes(weights[:, None] * derive_entropy(logits))
-        (pulled,) = yield Request(images, [self.norms.build_tunables(norms)], slopes)
-        assert pulled.gradients is not None
-        return pulled.gradients[NORMS][self.norms.rows]
+        return self.pull_back(norms, images, Slopes(weights[:, None] * derive_entropy(logits)))
 
     def _reset_if_collapsed(self, state: SarState) -> SarState:
         if state.average is None or state.average >= self.options.reset_below:
