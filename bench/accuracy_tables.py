@@ -10,6 +10,7 @@ from fozo.evaluation import MethodAverage, Results, Run, compute_averages, read_
 from result_files import RESULTS, format_table
 
 CLEAN = "clean"
+RATES = ("accuracy, %", "gain", "smallest gain", "clean", "ECE, %")  # headings of `format_rates`
 
 
 def read_accuracy(name: str) -> Results:
@@ -25,22 +26,24 @@ def tabulate_averages(name: str, methods: Sequence[str] = ()) -> str:
         methods: labels of the rows; default: all.
     """
     runs = complete_runs(read_accuracy(name))
-    head = ("method", "forwards", "accuracy, %", "gain", "smallest gain", "clean", "ECE, %")
+    head = ("method", "forwards", *RATES)
     rows = []
     for label, average in compute_averages(runs).items():
         if not methods or label in methods:
-            rows.append(
-                [
-                    f"`{label}`",
-                    f"{average.forwards_per_batch:.3g}",
-                    f"{100 * average.accuracy:.1f}",
-                    format_gain(average),
-                    format_smallest_gain(runs, label) if average.gain is not None else "",
-                    format_clean_gain(runs, label),
-                    f"{100 * average.ece:.1f}",
-                ]
-            )
+            forwards = f"{average.forwards_per_batch:.3g}"
+            rows.append([f"`{label}`", forwards, *format_rates(runs, label, average)])
     return format_table(head, rows)
+
+
+def format_rates(runs: Sequence[Run], label: str, average: MethodAverage) -> list[str]:
+    """Return a method's accuracy, gains over the first method, and calibration."""
+    return [
+        f"{100 * average.accuracy:.1f}",
+        format_gain(average),
+        format_smallest_gain(runs, label) if average.gain is not None else "",
+        format_clean_gain(runs, label),
+        f"{100 * average.ece:.1f}",
+    ]
 
 
 def tabulate_domains(name: str, methods: Sequence[str] = ()) -> str:

@@ -8,13 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from accuracy_tables import (
-    complete_runs,
-    format_clean_gain,
-    format_gain,
-    format_smallest_gain,
-    read_accuracy,
-)
+from accuracy_tables import RATES, complete_runs, format_rates, read_accuracy
 from fozo.evaluation import MethodAverage, compute_averages
 from result_files import format_table
 
@@ -26,22 +20,18 @@ def tabulate_gradients() -> str:
     """Return a row per method: its cost, accuracy and gains, and calibration."""
     runs = complete_runs(read_accuracy(NAME))
     averages = compute_averages(runs)
-    head = ("method", "forwards", "gradients", "time ÷ no_adapt", "accuracy, %", "gain", "smallest gain")
+    head = ("method", "forwards", "gradients", "time ÷ no_adapt", *RATES)
     rows = [
         [
             f"`{label}`",
             f"{average.forwards_per_batch:.3g}",
             f"{average.pull_backs_per_batch:.3g}",
             f"{compute_relative_time(averages, label):.2f}",
-            f"{100 * average.accuracy:.1f}",
-            format_gain(average),
-            format_smallest_gain(runs, label) if average.gain is not None else "",
-            format_clean_gain(runs, label),
-            f"{100 * average.ece:.1f}",
+            *format_rates(runs, label, average),
         ]
         for label, average in averages.items()
     ]
-    return format_table((*head, "clean", "ECE, %"), rows)
+    return format_table(head, rows)
 
 
 def compute_relative_time(averages: dict[str, MethodAverage], label: str) -> float:
