@@ -62,7 +62,7 @@ def verify_gradients(family: Family, graph: Path, pull_back: Path, info: ModelIn
     """
     generator = np.random.default_rng(1)
     worst = 0.0
-    with Network(graph, info, workers=1, pull_back=pull_back) as network:
+    with Network(graph, info, workers=1, pull_back=lambda: pull_back) as network:
         for batch in (1, 3):
             images = generator.integers(0, 256, (batch, *network.image_size, 3), dtype=np.uint8)
             for case, tunables in family.draw_cases(batch, info.norms, generator):

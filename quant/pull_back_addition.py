@@ -36,9 +36,9 @@ def add_integer_pull_back(bundle: Bundle, precision: str, images: ImageArray) ->
         onnx.save(build_integer_pull_back(model, tunables), graph)
         with ExitStack() as stack:
             info = bundle.info(precision)
-            network = stack.enter_context(Network(bundle.graph(precision), info, pull_back=graph))
+            network = stack.enter_context(Network(bundle.graph(precision), info, pull_back=lambda: graph))
             reference = stack.enter_context(
-                Network(bundle.graph("fp32"), bundle.info("fp32"), pull_back=bundle.pull_back("fp32"))
+                Network(bundle.graph("fp32"), bundle.info("fp32"), pull_back=lambda: bundle.pull_back("fp32"))
             )
             outputs = network(images)
             slopes = Slopes(derive_entropy(outputs.logits), outputs.features)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..errors import BundleError, ComputeError, InputError, reason
+from ..errors import ComputeError, InputError, reason
 from ..model import (
     BATCH_STATISTICS,
     NORMS,
@@ -64,7 +64,7 @@ class Network:
         workers: int | None = None,
         micro_batch: int | None = None,
         provider: str = "cpu",
-        pull_back: Path | None = None,
+        pull_back: Callable[[], Path | None] | None = None,
     ) -> None:
         """Load an ONNX file that follows the graph contract (docs/bundle.md).
 
@@ -75,7 +75,7 @@ class Network:
             micro_batch: images per call; default: chosen by the model's size.
             provider: `cpu`, or where onnxruntime-openvino is installed `openvino` (float32 as it is) or
                 `openvino-bf16` (products in bfloat16, fast on processors with AMX).
-            pull_back: the graph of gradients, if there is one; it is loaded when it is first used.
+            pull_back: returns the graph of gradients, verified, or None; called when it is first used.
 
         Raises:
             BundleError: the file is no ONNX model, is refused (docs/bundle.md), or its inputs and outputs are
@@ -102,9 +102,7 @@ class Network:
         }
         self._classes: NDArray[np.int64] | None = None
         self._owns_threads = True
-        self._pull_back = (
-            None if pull_back is None else PullBackGraph(pull_back, info, provider, arrangement.workers)
-        )
+        self._pull_back = PullBackGraph(pull_back or (lambda: None), info, provider, arrangement.workers)
         self._arrange(arrangement)
 
     @classmethod
@@ -133,7 +131,7 @@ class Network:
             workers = min(tuned.workers, count_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph, info = bundle.graph(precision), bundle.info(precision)
-        pull_back = bundle.pull_back(precision)
+        pull_back = functools.partial(bundle.pull_back, precision)
         _warn_of_overflow(bundle, precision)
         return cls(
             graph, info, workers=workers, micro_batch=micro_batch, provider=provider, pull_back=pull_back
@@ -267,11 +265,6 @@ class Network:
             ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
         self.check_images(images)
-        if self._pull_back is None:
-            raise BundleError(
-                f"the bundle of {self.info.name} has no pull-back graph, which gradients need; export it "
-                "again with --gradients"
-            )
         feed = complete_feed(tunables, self._tunables, len(images), self.info.name)
         if self._classes is not None:
             logits = np.zeros((len(slopes.logits), self._outputs["logits"][0]), slopes.logits.dtype)

@@ -27,9 +27,16 @@ class PullBackGraph:
     It computes image by image, so memory does not depend on the batch.
     """
 
-    def __init__(self, graph: Path, info: ModelInfo, provider: str, workers: int) -> None:
-        """Prepare to load an ONNX file that follows the contract of pull-back graphs (docs/bundle.md)."""
-        self._graph, self._info = graph, info
+    def __init__(self, find: Callable[[], Path | None], info: ModelInfo, provider: str, workers: int) -> None:
+        """Prepare to load an ONNX file that follows the contract of pull-back graphs (docs/bundle.md).
+
+        Args:
+            find: returns the file, verified, or None if there is none; called once, before the first use.
+            info: the model.
+            provider: that computes.
+            workers: calls that run at the same time.
+        """
+        self._find, self._info = find, info
         self._provider, self._workers = provider, workers
         self._session: Any = None
         self._outputs: list[str] = []
@@ -39,18 +46,24 @@ class PullBackGraph:
         """Load the file, once.
 
         Raises:
-            BundleError: it is no ONNX model, is refused, or does not fit the model.
+            BundleError: there is none, it is no ONNX model, is refused, or does not fit the model.
         """
         with self._loading:
             if self._session is None:
-                check_graph_file(self._graph)
-                session = open_session(self._graph, self._provider, self._workers, couples=False)
-                self._check_contract(session)
+                graph = self._find()
+                if graph is None:
+                    raise BundleError(
+                        f"the bundle of {self._info.name} has no pull-back graph, which gradients need; "
+                        "export it again with --gradients"
+                    )
+                check_graph_file(graph)
+                session = open_session(graph, self._provider, self._workers, couples=False)
+                self._check_contract(session, graph)
                 self._outputs = [node.name for node in session.get_outputs()]
                 self._session = session
 
-    def _check_contract(self, session: Any) -> None:
-        info, graph = self._info, self._graph
+    def _check_contract(self, session: Any, graph: Path) -> None:
+        info = self._info
         inputs = {node.name for node in session.get_inputs()}
         outputs = {node.name for node in session.get_outputs()}
         expected = {IMAGES, *info.tunables, LOGITS_SLOPES, FEATURES_SLOPES}

@@ -40,9 +40,10 @@ def open_network(model: Any, folder: Path, stack: ExitStack) -> Network:
     onnx.checker.check_model(pull_back, full_check=True)
     assert {opset.domain for opset in pull_back.opset_import} == {""}
     onnx.save(graph, folder / "model.onnx")
-    onnx.save(pull_back, folder / "pull-back.onnx")
+    path = folder / "pull-back.onnx"
+    onnx.save(pull_back, path)
     info = replace(describe_model(vit), norms=norms, tunables=TUNABLES, gradients=TUNABLES)
-    return stack.enter_context(Network(folder / "model.onnx", info, pull_back=folder / "pull-back.onnx"))
+    return stack.enter_context(Network(folder / "model.onnx", info, pull_back=lambda: path))
 
 
 def draw_point(network: Network, generator: np.random.Generator) -> dict[str, FloatArray]:
@@ -165,7 +166,7 @@ def test_network_without_a_pull_back_graph_says_so(network: Network, tmp_path: P
 def test_other_graph_is_refused_as_a_pull_back(network: Network, tmp_path: Path) -> None:
     images, graph = np.zeros((1, *network.image_size, 3), np.uint8), tmp_path / "model.onnx"
     with (
-        Network(graph, network.info, pull_back=graph) as wrong,
+        Network(graph, network.info, pull_back=lambda: graph) as wrong,
         pytest.raises(BundleError, match="contract of pull-back graphs"),
     ):
         wrong.pull_back(images, {}, Slopes(np.zeros((1, network.info.classes))))
