@@ -36,8 +36,8 @@ class SarState(DescentState):
 class Sar(NormDescent):
     """SAR, as released: two pull-backs per batch, at the norms and at their worst point nearby.
 
-    Only images whose entropy is below a margin count. When the average loss falls so low that the model has
-    collapsed, the norms are reset.
+    Only images whose entropy is below a margin count, and gradients are computed only where there are some.
+    When the average loss falls so low that the model has collapsed, the norms are reset.
     """
 
     name: ClassVar[str] = "sar"
@@ -71,6 +71,22 @@ class Sar(NormDescent):
 
 
 @dataclass(frozen=True, eq=False)
+class _WorstPoint:
+    """The worst point near the norms.
+
+    Attributes:
+        gradient: of the loss there, float64 `[T, 2, D]`; zeros where no image counts.
+        loss: mean entropy of the images that count there; None where none does.
+        forwards, pull_backs: used so far, those of the prediction included.
+    """
+
+    gradient: FloatArray
+    loss: float | None
+    forwards: int
+    pull_backs: int
+
+
+@dataclass(frozen=True, eq=False)
 class BoundSar(NormDescentBinding[Sar]):
     """SAR on one model."""
 
@@ -80,30 +96,40 @@ class BoundSar(NormDescentBinding[Sar]):
 
     def step(self, state: SarState, images: ImageArray) -> Step[SarState]:
         """Predict, then descend along the gradient at the worst point near the current norms."""
-        options = self.options
         (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
         logits = outputs.logits
         reliable = entropy(logits) < self._margin
-        gradient = yield from self._pull_back_mean(state.norms, images, logits, reliable)
-        distance = options.radius / (float(np.linalg.norm(gradient)) + TINY)
-        perturbed = (state.norms + distance * gradient).astype(np.float32)
-        (outputs,) = yield Request(images, [self.norms.build_tunables(perturbed)])
-        losses = entropy(outputs.logits)
-        still_reliable = reliable & (losses < self._margin)
-        gradient = yield from self._pull_back_mean(perturbed, images, outputs.logits, still_reliable)
-        loss = float(losses[still_reliable].mean()) if still_reliable.any() else None
+        point = yield from self._probe_nearby(state, images, logits, reliable)
         next_state = replace(
-            self.descend(state, gradient),
+            self.descend(state, point.gradient),
             step=state.step + 1,
-            average=_update_average(state.average, loss),
+            average=_update_average(state.average, point.loss),
         )
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "reliable": float(reliable.mean()),
             **({} if next_state.average is None else {"average_loss": next_state.average}),
         }
-        prediction = Prediction(logits, 2, loss, diagnostics, pull_backs=2)
+        prediction = Prediction(logits, point.forwards, point.loss, diagnostics, pull_backs=point.pull_backs)
         return prediction, self._reset_if_collapsed(next_state)
+
+    def _probe_nearby(
+        self, state: SarState, images: ImageArray, logits: FloatArray, reliable: NDArray[np.bool_]
+    ) -> Requests[_WorstPoint]:
+        """Request the gradient at the worst point near the norms; nothing where no image is reliable."""
+        zeros = self.norms.create_zeros()
+        if not reliable.any():
+            return _WorstPoint(zeros, None, forwards=1, pull_backs=0)
+        gradient = yield from self._pull_back_mean(state.norms, images, logits, reliable)
+        distance = self.options.radius / (float(np.linalg.norm(gradient)) + TINY)
+        perturbed = (state.norms + distance * gradient).astype(np.float32)
+        (outputs,) = yield Request(images, [self.norms.build_tunables(perturbed)])
+        losses = entropy(outputs.logits)
+        still_reliable = reliable & (losses < self._margin)
+        if not still_reliable.any():
+            return _WorstPoint(zeros, None, forwards=2, pull_backs=1)
+        gradient = yield from self._pull_back_mean(perturbed, images, outputs.logits, still_reliable)
+        return _WorstPoint(gradient, float(losses[still_reliable].mean()), forwards=2, pull_backs=2)
 
     @property
     def _margin(self) -> float:
@@ -112,8 +138,8 @@ class BoundSar(NormDescentBinding[Sar]):
     def _pull_back_mean(
         self, norms: FloatArray, images: ImageArray, logits: FloatArray, counted: NDArray[np.bool_]
     ) -> Requests[FloatArray]:
-        """Return the gradient of the mean entropy of the counted images; zeros if there are none."""
-        weights = counted / max(1, int(counted.sum()))
+        """Return the gradient of the mean entropy of the counted images."""
+        weights = counted / counted.sum()
         return self.pull_back(norms, images, Slopes(weights[:, None] * derive_entropy(logits)))
 
     def _reset_if_collapsed(self, state: SarState) -> SarState:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doubles import step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.deyo import shuffle_patches
@@ -252,6 +253,28 @@ def test_sar_resets_collapsed_norms(network: Network, stream: list[ImageArray]) 
     adapter = Adapter(network, method("sar", rate=0.01, reset_below=10.0, forget_average=True), SEED)
     adapter.step(stream[0])
     assert not adapter.state.norms.any() and adapter.state.average is None
+
+
+def test_sar_computes_gradients_only_where_images_count(network: Network, stream: list[ImageArray]) -> None:
+    """Without gradients the velocity still moves the norms, as PyTorch's optimiser would."""
+    learn = method("sar", rate=0.01)
+    prediction, state = step_on(network, learn, learn.bind(network.info).init(SEED), stream[0])
+    assert (prediction.forwards, prediction.pull_backs) == (2, 2)
+    prediction, after = step_on(network, replace(learn, margin=0.0), state, stream[1])
+    assert (prediction.forwards, prediction.pull_backs, prediction.loss) == (1, 0, None)
+    expected = state.norms - 0.01 * 0.9 * state.velocity
+    np.testing.assert_allclose(after.norms, expected, rtol=1e-6, atol=1e-9)
+    assert np.abs(after.norms - state.norms).max() > 0
+
+
+def test_sar_saves_the_second_gradient_where_no_image_stays_reliable(
+    network: Network, stream: list[ImageArray]
+) -> None:
+    entropies = entropies_of(torch.from_numpy(network(stream[0]).logits))
+    margin = float(entropies.min()) / math.log(CLASSES) * 1.0001  # a single image, and it rises above
+    sar = method("sar", margin=margin, radius=5.0)
+    prediction, _ = step_on(network, sar, sar.bind(network.info).init(SEED), stream[0])
+    assert (prediction.forwards, prediction.pull_backs, prediction.loss) == (2, 1, None)
 
 
 def test_patches_are_shuffled_and_nothing_is_lost(random_images: Callable[..., ImageArray]) -> None:
