@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..eval.datasets.dataset_registry import DATASETS
+from ..eval.datasets.dataset_request import CLASS_ORDERS
 from .options import (
     BATCH_SIZE,
     CORRUPTIONS,
@@ -46,6 +47,18 @@ _DATA = (
         type=FILE,
         help="Classes of clean images that are not in class folders: lines `<file> <0..999>` (val.txt) or"
         " `<file>,<wnid>` (LOC_val_solution.csv). For imagenet, --clean and --generate-from.",
+    ),
+    click.option(
+        "--class-ids",
+        type=FILE,
+        help="Names of the class folders in the order of the model's outputs, one per line; default: the"
+        " bundle's.",
+    ),
+    click.option(
+        "--class-order",
+        type=click.Choice(CLASS_ORDERS),
+        help="For bundles that do not name their classes: number class folders as timm sorts them (2 before"
+        " 10) or as torchvision does (10 before 2). Needed only where these differ.",
     ),
     click.option(
         "--generate-from",

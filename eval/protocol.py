@@ -27,6 +27,8 @@ class Protocol:
         rounds: number of passes over the domains.
         concentration: concentration of the Dirichlet distribution that orders the classes under
             `label_shift`: the smaller, the purer the batches; None is one class after the other.
+        class_order: order in which class folders were numbered, if it was asked for: `timm`, `torchvision`,
+            or `list` and the hash of a list; None if the bundle names its classes, or all orders agree.
     """
 
     dataset: str
@@ -38,6 +40,7 @@ class Protocol:
     classes: str
     rounds: int = 1
     concentration: float | None = None
+    class_order: str | None = None
 
     def describe(self) -> str:
         """Return the protocol in one line for people."""
@@ -53,7 +56,10 @@ class Protocol:
             setting += " (sorted)" if self.concentration is None else f" (Dirichlet {self.concentration:g})"
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {_join_numbers(self.seeds)}"
         phrases += [setting, f"subset {self.subset}", f"batch {self.batch_size}", seeds]
-        return ", ".join([*phrases, f"classes {self.classes}"])
+        phrases.append(f"classes {self.classes}")
+        if self.class_order is not None:
+            phrases.append(f"class order {self.class_order}")
+        return ", ".join(phrases)
 
 
 def _join_numbers(numbers: Sequence[int]) -> str:

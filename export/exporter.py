@@ -16,6 +16,7 @@ import torch
 from timm.data import resolve_model_data_config
 
 from .._version import __version__
+from ..data.class_names import read_class_names
 from ..data.demo import DEMO_CLASSES
 from ..engine.bundle import bundle as bundles
 from ..engine.bundle.bundle import Bundle
@@ -24,7 +25,7 @@ from ..engine.bundle.manifest import GraphEntry, Manifest
 from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError
 from ..engine.files import hash_file, to_npz
-from .classes import find_imagenet_classes, read_classes
+from .classes import find_imagenet_classes
 from .demo_model import DEMO_MODEL
 from .families import Family, read_family
 from .image_format import ImageFormat
@@ -131,7 +132,7 @@ def _read_preprocessing(config: dict[str, Any], size: tuple[int, int]) -> Prepro
 
 def _list_classes(request: Request, classes: int) -> dict[str, Any]:
     if request.classes_file is not None:
-        identifiers, names = read_classes(request.classes_file, classes)
+        identifiers, names = read_class_names(request.classes_file, classes)
     elif request.model == DEMO_MODEL:
         identifiers = names = DEMO_CLASSES
     elif (imagenet := find_imagenet_classes(classes)) is not None:

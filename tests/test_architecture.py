@@ -27,6 +27,7 @@ LIGHT_MODULES = {
     "engine.errors",
     "engine.names",
     "eval.datasets.dataset_registry",
+    "eval.datasets.dataset_request",
     "eval.protocol",
     "quant.settings",
 }

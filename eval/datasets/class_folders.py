@@ -96,31 +96,6 @@ def list_entries(folder: Path) -> tuple[list[str], list[str]]:
         ) from error
 
 
-def index_classes(folders: Sequence[str], manifest: Manifest, folder: Path) -> dict[str, int]:
-    """Return the index of each class folder: by the bundle's identifiers, or else by sorted position.
-
-    Raises:
-        InputError: a folder is no class of the bundle, or there are more or fewer folders than classes.
-    """
-    if manifest.class_ids is None:
-        if len(folders) != manifest.classes:
-            raise InputError(
-                f"the bundle does not know its classes' names, so {folder} must have one folder for each "
-                f"of its {manifest.classes} classes, found {len(folders)}; export the model with "
-                "--classes FILE"
-            )
-        return {name: index for index, name in enumerate(sorted(folders))}
-    index = {name: index for index, name in enumerate(manifest.class_ids)}
-    unknown = [name for name in folders if name not in index]
-    if unknown:
-        raise InputError(
-            f"{folder} has {len(unknown)} folders that are no class of {manifest.model}: "
-            f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}; its classes are named like "
-            f"{', '.join(manifest.class_ids[:2])}"
-        )
-    return index
-
-
 def list_official_classes(manifest: Manifest) -> Sequence[str]:
     """Return ImageNet's class folders for a bundle; none if it has more classes, or no names for them."""
     return manifest.class_ids if manifest.class_ids and manifest.classes <= IMAGENET_CLASSES else ()

@@ -39,17 +39,18 @@ class Dataset:
     generates: bool = False
 
 
-_IMAGENET_C = ("data", "clean", "labels", "generate_from", "frost_textures", "corruptions")
+_NAMES = ("class_ids", "class_order")
+_IMAGENET_C = ("data", "clean", "labels", "generate_from", "frost_textures", "corruptions", *_NAMES)
 DATASETS = {
     "imagenet-c": Dataset("imagenet_c", "open_imagenet_c", _IMAGENET_C),
-    "imagenet": Dataset("imagenet", "open_imagenet", ("data", "labels")),
-    "imagenet-r": Dataset("imagenet", "open_relative"),
-    "imagenet-a": Dataset("imagenet", "open_relative"),
-    "imagenet-v2": Dataset("imagenet", "open_imagenet_v2"),
-    "imagenet-sketch": Dataset("imagenet", "open_relative"),
+    "imagenet": Dataset("imagenet", "open_imagenet", ("data", "labels", *_NAMES)),
+    "imagenet-r": Dataset("imagenet", "open_relative", ("data", "class_ids")),
+    "imagenet-a": Dataset("imagenet", "open_relative", ("data", "class_ids")),
+    "imagenet-v2": Dataset("imagenet", "open_imagenet_v2", ("data", "class_ids")),
+    "imagenet-sketch": Dataset("imagenet", "open_relative", ("data", "class_ids")),
     "cifar10-c": Dataset("cifar", "open_cifar10_c", ("data", "corruptions")),
     "cifar100-c": Dataset("cifar", "open_cifar100_c", ("data", "corruptions")),
-    "imagefolder": Dataset("image_folder", "open_image_folder"),
+    "imagefolder": Dataset("image_folder", "open_image_folder", ("data", *_NAMES)),
     "demo": Dataset("digits", "open_digits", ("frost_textures", "corruptions"), generates=True),
 }
 
@@ -65,6 +66,7 @@ def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> 
     Raises:
         InputError: options that do not go together, or data that is not as it should be.
     """
+    from .class_order import name_classes
     from .corruption_names import check_severities
 
     dataset = find_dataset(request.name)
@@ -74,7 +76,7 @@ def open_dataset(request: DatasetRequest, manifest: Manifest, seed: int = 0) -> 
             f"{format_options(dataset.options)}; leave it out"
         )
     check_severities(request.severities)
-    return load_opener(dataset)(request, manifest, seed)
+    return load_opener(dataset)(request, name_classes(request, manifest), seed)
 
 
 def find_dataset(name: str) -> Dataset:

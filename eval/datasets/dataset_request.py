@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from ...engine.errors import InputError
 
-PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures")
+ClassOrder = Literal["timm", "torchvision"]
+CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
+PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures", "class_ids")
 # Fields that only some data sets take; all take the name and severities.
-OPTION_FIELDS = (*PATH_FIELDS, "corruptions")
+OPTION_FIELDS = (*PATH_FIELDS, "corruptions", "class_order")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class DatasetRequest:
         frost_textures: folder with the textures of the corruption frost.
         severities: of the corruptions, 1 to 5; the first with every corruption, then the next.
         corruptions: names of the corruptions; None is all that the data set has.
+        class_ids: file with the names of the class folders in the order of the model's outputs; None takes
+            those of the bundle.
+        class_order: how to number class folders if nothing names them; None where all orders agree.
     """
 
     name: str
@@ -35,6 +41,8 @@ class DatasetRequest:
     frost_textures: Path | None = None
     severities: tuple[int, ...] = (5,)
     corruptions: tuple[str, ...] | None = None
+    class_ids: Path | None = None
+    class_order: ClassOrder | None = None
 
     @property
     def folder(self) -> Path:

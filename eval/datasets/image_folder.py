@@ -7,28 +7,33 @@ from pathlib import Path
 
 from ...data.images import preprocess, read_image
 from ...engine.bundle.manifest import Manifest
-from .class_folders import ClassFolders, index_classes, list_class_folders, list_official_classes
-from .dataset_request import DatasetRequest
+from .class_folders import ClassFolders, list_class_folders, list_official_classes
+from .class_order import index_classes
+from .dataset_request import ClassOrder, DatasetRequest
 from .domain import Domain, Pixels
 
 
 def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the images of a folder as one domain; the seed has no effect."""
-    return request.name, [load_image_folder(request.folder, manifest, request.name)]
+    return request.name, [load_image_folder(request.folder, manifest, request.name, request.class_order)]
 
 
-def load_image_folder(folder: Path, manifest: Manifest, name: str | None = None) -> Domain:
+def load_image_folder(
+    folder: Path, manifest: Manifest, name: str | None = None, class_order: ClassOrder | None = None
+) -> Domain:
     """Open images in one folder per class (`<class>/<image>`), prepared as the bundle says.
 
     The order of the stream depends on the name (default: the folder's). Names of folders are class
-    identifiers of the bundle. If the bundle has none, there must be one folder per class, and their sorted
-    names stand for the indices.
+    identifiers of the bundle. If the bundle has none, there must be one folder per class, and their places
+    in order are the indices. Programs that train models sort folders in different ways; where these differ,
+    `class_order` must say which way it was.
 
     Raises:
-        InputError: the folder is missing or empty, or a class folder is empty or not a class of the model.
+        InputError: the folder is missing or empty, a class folder is empty or not a class of the model, or
+            the order of the folders decides and none was given.
     """
     listing = list_class_folders(folder)
-    labels = listing.label_images(index_classes(listing.classes, manifest, folder))
+    labels = listing.label_images(index_classes(listing.classes, manifest, folder, class_order))
     return Domain(
         name or folder.resolve().name,
         listing.ids,

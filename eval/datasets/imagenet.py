@@ -12,8 +12,9 @@ import numpy as np
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .class_folders import IMAGENET_CLASSES as CLASSES
-from .class_folders import index_classes, list_class_folders, list_entries
-from .dataset_request import DatasetRequest
+from .class_folders import list_class_folders, list_entries
+from .class_order import index_classes
+from .dataset_request import ClassOrder, DatasetRequest
 from .domain import Domain
 from .image_folder import load_image_folder, make_file_reader, make_loader
 from .imagenet_subsets import IMAGENET_A, IMAGENET_R
@@ -65,7 +66,7 @@ def open_imagenet_v2(request: DatasetRequest, manifest: Manifest, seed: int) -> 
 
 def open_imagenet(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open ImageNet's validation images; the seed has no effect."""
-    return request.name, [load_imagenet(request.folder, manifest, request.labels)]
+    return request.name, [load_imagenet(request.folder, manifest, request.labels, request.class_order)]
 
 
 def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
@@ -122,7 +123,9 @@ def load_imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
     return [_load_variant(name, path, index, manifest) for name, path in variants.items()]
 
 
-def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+def load_validation(
+    folder: Path, manifest: Manifest, labels: Path | None = None, class_order: ClassOrder | None = None
+) -> Domain:
     """Open clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
 
     The identifiers are in both cases `<wnid>/<file>`, so that subsets and generated corruptions are the same.
@@ -131,7 +134,7 @@ def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None
         InputError: the folder is not as expected, or an image has no label.
     """
     if labels is None:
-        return load_image_folder(folder, manifest)
+        return load_image_folder(folder, manifest, class_order=class_order)
     files = _list_flat_images(folder)
     file_labels = read_labels(labels)
     if missing := [name for name in files if get_stem(name) not in file_labels]:
@@ -141,18 +144,24 @@ def load_validation(folder: Path, manifest: Manifest, labels: Path | None = None
         )
     labels_by_name = {name: file_labels[get_stem(name)] for name in files}
     names = sorted(set(labels_by_name.values()))
-    index = _index_by_number(manifest) if names[0].isdecimal() else index_classes(names, manifest, labels)
+    index = (
+        _index_by_number(manifest)
+        if names[0].isdecimal()
+        else index_classes(names, manifest, labels, class_order)
+    )
     return _load_flat(folder, {name: index[label] for name, label in labels_by_name.items()}, manifest)
 
 
-def load_imagenet(folder: Path, manifest: Manifest, labels: Path | None = None) -> Domain:
+def load_imagenet(
+    folder: Path, manifest: Manifest, labels: Path | None = None, class_order: ClassOrder | None = None
+) -> Domain:
     """Open ImageNet's 50,000 validation images, as `load_validation` does.
 
     Raises:
         InputError: the folder is not as expected, or an image has no label.
     """
     try:
-        domain = load_validation(folder, manifest, labels)
+        domain = load_validation(folder, manifest, labels, class_order)
     except InputError as error:
         if labels is not None:
             raise

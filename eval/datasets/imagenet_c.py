@@ -13,10 +13,11 @@ from ...data.images import center_crop, read_image
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..corruptions.corruption_registry import FROST
-from .class_folders import index_classes, list_class_folders, list_official_classes
+from .class_folders import list_class_folders, list_official_classes
+from .class_order import index_classes
 from .corrupted_folder import RECORD, Record, read_record
 from .corruption_names import CLEAN, EXTRA, IMAGENET_C, check_names, check_severities
-from .dataset_request import DatasetRequest, format_options
+from .dataset_request import ClassOrder, DatasetRequest, format_options
 from .domain import Domain, Pixels
 from .generated_domains import generate_at_severities
 from .image_folder import make_loader
@@ -46,12 +47,18 @@ def open_imagenet_c(request: DatasetRequest, manifest: Manifest, seed: int) -> t
     """
     _check_options(request)
     if request.generate_from is not None:
-        originals = replace(load_validation(request.generate_from, manifest, request.labels), name=CLEAN)
+        originals = replace(_load_clean(request, request.generate_from, manifest), name=CLEAN)
         names = _choose_default_names(request) if request.corruptions is None else request.corruptions
         domains = generate_at_severities(originals, request.severities, names, seed, request.frost_textures)
         return label_generated(names), domains
-    label, domains = load_imagenet_c(request.folder, manifest, request.severities, request.corruptions)
+    label, domains = load_imagenet_c(
+        request.folder, manifest, request.severities, request.corruptions, request.class_order
+    )
     return label, [*domains, *_open_clean(request, manifest, official=not domains[0].generated)]
+
+
+def _load_clean(request: DatasetRequest, folder: Path, manifest: Manifest) -> Domain:
+    return load_validation(folder, manifest, request.labels, request.class_order)
 
 
 def _check_options(request: DatasetRequest) -> None:
@@ -75,9 +82,9 @@ def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> 
     if request.clean is None:
         return []
     if not official:
-        return [replace(load_validation(request.clean, manifest, request.labels), name=CLEAN)]
+        return [replace(_load_clean(request, request.clean, manifest), name=CLEAN)]
     try:
-        domain = load_validation(request.clean, manifest, request.labels)
+        domain = _load_clean(request, request.clean, manifest)
     except InputError as error:
         side_by_side = "" if request.labels else ", or where they lie side by side, with --labels FILE"
         raise InputError(
@@ -88,7 +95,11 @@ def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> 
 
 
 def load_imagenet_c(
-    root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str] | None = None
+    root: Path,
+    manifest: Manifest,
+    severities: Sequence[int],
+    corruptions: Sequence[str] | None = None,
+    class_order: ClassOrder | None = None,
 ) -> tuple[str, list[Domain]]:
     """Open every corruption at each severity in turn; images are only centre-cropped.
 
@@ -98,6 +109,7 @@ def load_imagenet_c(
         manifest: of the bundle.
         severities: 1 to 5.
         corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`, or what was generated.
+        class_order: as for `index_classes`.
 
     Returns:
         The name of the data set, and its domains.
@@ -110,12 +122,12 @@ def load_imagenet_c(
         raise InputError(f"there is no folder {root}; --data names the folder that holds gaussian_noise/, …")
     check_severities(severities)
     if record := read_record(root):
-        return _open_generated(root, record, manifest, severities, corruptions)
+        return _open_generated(root, record, manifest, severities, corruptions, class_order)
     names = IMAGENET_C if corruptions is None else corruptions
     check_names(names, (*IMAGENET_C, *EXTRA), "ImageNet-C")
     _check_size(manifest, SIZE, "ImageNet-C")
     _check_folders(root, severities, names)
-    domains = _load_domains(root, manifest, severities, names)
+    domains = _load_domains(root, manifest, severities, names, class_order)
     return "imagenet-c", [
         replace(domain, official_images=IMAGES, benchmark="imagenet-c") for domain in domains
     ]
@@ -135,6 +147,7 @@ def _open_generated(
     manifest: Manifest,
     severities: Sequence[int],
     corruptions: Sequence[str] | None,
+    class_order: ClassOrder | None,
 ) -> tuple[str, list[Domain]]:
     names = record.corruptions if corruptions is None else corruptions
     check_names(names, record.corruptions, f"the generated data in {root}")
@@ -147,7 +160,7 @@ def _open_generated(
     complete_folders = all(
         (root / name / str(severity)).is_dir() for severity in severities for name in names
     )
-    domains = _load_domains(root, manifest, severities, names) if complete_folders else []
+    domains = _load_domains(root, manifest, severities, names, class_order) if complete_folders else []
     short = [len(domain) for domain in domains if len(domain) != record.images]
     if not complete_folders or short:
         content = f"{short[0]:,} in one of them" if complete_folders else "none of some of them"
@@ -159,7 +172,11 @@ def _open_generated(
 
 
 def _load_domains(
-    root: Path, manifest: Manifest, severities: Sequence[int], corruptions: Sequence[str]
+    root: Path,
+    manifest: Manifest,
+    severities: Sequence[int],
+    corruptions: Sequence[str],
+    class_order: ClassOrder | None,
 ) -> list[Domain]:
     size = manifest.preprocessing.size
     # The images of all domains usually have the same names: 750,000 texts are stored as 50,000.
@@ -170,7 +187,7 @@ def _load_domains(
 
     def domain(name: str, severity: int) -> Domain:
         listing = list_class_folders(root / name / str(severity))
-        index = index_classes(listing.classes, manifest, listing.folder)
+        index = index_classes(listing.classes, manifest, listing.folder, class_order)
         ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.label_images(index)))
         missing = listing.find_missing(list_official_classes(manifest))
         load = make_loader(replace(listing, ids=ids), read)

@@ -16,6 +16,7 @@ from ...engine.files import hash_texts
 from ...engine.registry import AnyMethod, get_options, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
+from ..datasets.class_order import describe_order
 from ..datasets.dataset_registry import open_dataset
 from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
@@ -170,6 +171,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         classes=classes,
         rounds=(spec.rounds or DEFAULT_ROUNDS) if spec.setting == "rounds" else 1,
         concentration=spec.concentration,
+        class_order=describe_order(spec.dataset),
     )
     network = Network.open(
         bundle,

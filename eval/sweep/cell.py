@@ -46,7 +46,7 @@ class Cell:
         subset: as in `Protocol`.
         images: number of images.
         images_sha256: SHA-256 of the images' identifiers in order.
-        classes: classes to predict among, as in `EvaluationSpec`.
+        classes: classes to predict among, as in `EvaluationSpec`, and their order if one was asked for.
         batch_size: images per batch.
         fozo: version of fozo.
     """

@@ -114,9 +114,14 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         subset=graph.protocol.subset,
         images=len(domain),
         images_sha256=images,
-        classes=spec.classes,
+        classes=_describe_classes(spec, graph.protocol),
         batch_size=spec.batch_size,
         fozo=__version__,
     )
     narrow = _narrow(spec, domain)
     return Job(cell, replace(narrow, bundle=graph.bundle.path, precision=graph.precision))
+
+
+def _describe_classes(spec: EvaluationSpec, protocol: Protocol) -> str:
+    order = protocol.class_order
+    return spec.classes if order is None else f"{spec.classes}, class order {order}"

@@ -12,7 +12,7 @@ from doubles import real_data
 from export_doubles import SMALL, export_small, save_weights
 from fozo.data.images import preprocess, read_image
 from fozo.engine.bundle.bundle import Bundle
-from fozo.engine.errors import ExportError, OutputError
+from fozo.engine.errors import ExportError, InputError, OutputError
 from fozo.engine.runtime.network import Network
 from numpy.typing import NDArray
 from PIL import Image
@@ -77,7 +77,7 @@ def test_bad_classes_file(content: str | bytes | None, tmp_path: Path) -> None:
         names.write_text(content)
     elif content is not None:
         names.write_bytes(content)
-    with pytest.raises(ExportError, match=r"classes"):
+    with pytest.raises(InputError, match=r"classes"):
         export_model(Request("test_vit", random=True, num_classes=3, classes_file=names), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

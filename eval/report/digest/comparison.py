@@ -145,6 +145,7 @@ def _describe(source: Source) -> dict[str, str]:
         "images": protocol.subset,
         "batch size": str(protocol.batch_size),
         "classes": protocol.classes,
+        "class order": protocol.class_order or NONE,
         "seeds": ", ".join(map(str, protocol.seeds)),
         "hash of the images": hash_texts(*sorted(hashes))[:12],
         "complete": "yes" if results.complete else "NO",

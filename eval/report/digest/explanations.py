@@ -59,6 +59,7 @@ def explain_protocol(protocol: Protocol) -> list[str]:
         "All methods get the same batches. Each batch is scored when it is first seen.",
         f"{seeds} {_join_numbers(protocol.seeds)}.",
         f"The methods predict {_describe_classes(protocol.classes)}.",
+        *_describe_class_order(protocol.class_order),
     ]
 
 
@@ -101,6 +102,15 @@ def _describe_subset(subset: str) -> str:
 
 def _describe_classes(classes: str) -> str:
     return "all classes of the model" if classes == "all" else f"fewer classes than the model has: {classes}"
+
+
+def _describe_class_order(order: str | None) -> list[str]:
+    if order is None:
+        return []
+    program, _, digest = order.partition(" ")
+    if digest:
+        return [f"Class folders were numbered by a list (SHA-256 {digest}…)."]
+    return [f"Class folders were numbered as {program} sorts them; the bundle does not name its classes."]
 
 
 def _join_numbers(numbers: Sequence[int]) -> str:
