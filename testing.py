@@ -70,7 +70,12 @@ class StandInNetwork:
 
         self._images, self._prompts = draw(48, 2 * width) / 4, draw(width, 2 * width)
         self._norms = draw(2 * len(norms) * width, 2 * width)
-        source = SourceStatistics(0.3 * draw(2, width), generator.uniform(0.2, 0.8, (2, width)), 100)
+        source = SourceStatistics(
+            0.3 * draw(2, width),
+            generator.uniform(0.2, 0.8, (2, width)),
+            100,
+            fisher=None if batch_norms else np.full((len(norms), 2, width), 0.01, np.float32),
+        )
         self.info = ModelInfo(
             name="stand-in",
             identity="stand-in",

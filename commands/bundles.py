@@ -12,7 +12,10 @@ import click
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..data.source import SourceImages
     from ..engine.bundle.bundle import Bundle
+    from ..engine.model import ImageArray
+    from ..engine.runtime.source_statistics import SourcePlan
     from ..quant.settings import Options
 
 
@@ -25,19 +28,30 @@ def add_source(
     quiet: bool = False,
 ) -> Bundle:
     """Add source statistics to some graphs of a bundle, or to all, and return the changed bundle."""
-    from ..data.loader import count_batches, load_batches
     from ..data.source import clean_images
-    from ..engine.runtime.source_statistics import plan_source_batches, store_source
+    from ..engine.runtime.source_statistics import plan_fisher_batches, plan_source_batches, store_source
 
     images = clean_images(bundle, folder, count, seed)
-    plan = plan_source_batches(bundle, images.count)
-    origin = images.origin + plan.remark
+    plan, fisher_plan = plan_source_batches(bundle, images.count), plan_fisher_batches(bundle, images.count)
+    origin = images.origin + plan.remark + (fisher_plan.remark if fisher_plan else "")
     for precision in precisions or bundle.manifest.graphs:
-        click.echo(f"Source statistics of {precision} from {images.origin} …")
-        loading = closing(load_batches(images.load, plan.order, plan.batch_size))
-        with Progress(images.count, quiet) as advance, loading as batches:
-            bundle = store_source(bundle, precision, count_batches(batches, advance), origin)
+        title = f"Source statistics of {precision} from {images.origin} …"
+        batches, fisher_batches = _show_batches(images, plan, title, quiet), None
+        if fisher_plan:
+            title = f"Fisher information of {precision}: {len(fisher_plan.order)} gradients …"
+            fisher_batches = _show_batches(images, fisher_plan, title, quiet)
+        bundle = store_source(bundle, precision, batches, origin, fisher_batches)
     return bundle
+
+
+def _show_batches(images: SourceImages, plan: SourcePlan, title: str, quiet: bool) -> Iterator[ImageArray]:
+    """Yield the batches of a plan, below a title and with a progress bar."""
+    from ..data.loader import count_batches, load_batches
+
+    click.echo(title)
+    loading = closing(load_batches(images.load, plan.order, plan.batch_size))
+    with Progress(len(plan.order), quiet) as advance, loading as batches:
+        yield from count_batches(batches, advance)
 
 
 def add_int8_graph(

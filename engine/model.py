@@ -31,11 +31,14 @@ class SourceStatistics:
         mean: float32 `[L, F]`.
         std: float32 `[L, F]`, with `images - 1` in the denominator.
         images: how many images they were computed from.
+        fisher: Fisher information of gain and bias of each tunable norm, float32 `[M, 2, W]`, as
+            `compute_fisher` computes it; None where the bundle has no gradients.
     """
 
     mean: FloatArray
     std: FloatArray
     images: int
+    fisher: FloatArray | None = None
 
 
 @dataclass(frozen=True)

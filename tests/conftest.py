@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fozo.engine.files import to_npz
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
+from fozo.engine.statistics.fisher_information import compute_fisher
 from fozo.export.pull_back import build_pull_back
 from fozo.export.signature import OPSET
 from fozo.export.vit_graph import build_vit_graph, select_vit_norms
@@ -119,6 +121,14 @@ def randomised_vit() -> Callable[..., Any]:
     return _randomised_vit
 
 
+def _add_source(bundle: Bundle, precision: str) -> Bundle:
+    images = _random_images(40, seed=900)
+    with Network.open(bundle, precision, workers=1) as network:
+        statistics = compute_source_statistics(network, [images])
+        statistics = replace(statistics, fisher=compute_fisher(network, [images[:20], images[20:]]))
+    return bundle.with_source(precision, statistics, "random images")
+
+
 @pytest.fixture(scope="session")
 def normalisation() -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel of everything exported here."""
@@ -171,9 +181,7 @@ def make_bundle() -> Callable[..., Bundle]:
         )
         if not source:
             return bundle
-        with Network.open(bundle, workers=1) as network:
-            statistics = compute_source_statistics(network, [_random_images(40, seed=900)])
-        return bundle.with_source("fp32", statistics, "random images")
+        return _add_source(bundle, "fp32")
 
     return make
 
@@ -203,9 +211,7 @@ def int8_bundle_path(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path
     shutil.copytree(bundle_path, path)
     options = Options(force=True)
     bundle, _ = quantize(Bundle.open(path), _clean_images(40, 900), _clean_images(32, 901), options)
-    with Network.open(bundle, "int8", workers=1) as network:
-        statistics = compute_source_statistics(network, [_random_images(40, seed=900)])
-    return bundle.with_source("int8", statistics, "random images").path
+    return _add_source(bundle, "int8").path
 
 
 @pytest.fixture

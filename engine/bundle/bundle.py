@@ -101,8 +101,15 @@ class Bundle:
         Raises:
             BundleError: the file is not the one that was exported.
         """
-        entry = self.manifest.pull_backs.get(precision) or self.manifest.pull_backs.get("fp32")
+        entry = self._get_pull_back_entry(precision)
         return None if entry is None else self.file(entry.file)
+
+    def _get_pull_back_entry(self, precision: str) -> GraphEntry | None:
+        return self.manifest.pull_backs.get(precision) or self.manifest.pull_backs.get("fp32")
+
+    def _get_pull_back_sha256(self, precision: str) -> str | None:
+        entry = self._get_pull_back_entry(precision)
+        return None if entry is None else self.manifest.files[entry.file].sha256
 
     def graph_sha256(self, precision: str) -> str:
         """Return the hash of the ONNX file of a precision, as listed."""
@@ -138,16 +145,23 @@ class Bundle:
         entry = m.source.get(precision)
         if entry is None:
             return None
-        graph = self.graph_sha256(precision)
-        if entry.graph_sha256 != graph:
+        self._check_graph("graph", precision, entry.graph_sha256, self.graph_sha256(precision))
+        shape: tuple[int, ...] = (m.layers, m.feature_width)
+        shapes = {"mean": shape, "std": shape}
+        if entry.pull_back_sha256 is not None:
+            pull_back = self._get_pull_back_sha256(precision)
+            self._check_graph("pull-back graph", precision, entry.pull_back_sha256, pull_back)
+            shapes["fisher"] = (len(m.norms), 2, max(m.norms.values(), default=0))
+        return SourceStatistics(**_load_arrays(self.file(entry.file), shapes), images=entry.images)
+
+    def _check_graph(self, kind: str, precision: str, expected: str, actual: str | None) -> None:
+        """Check that source statistics were computed with the graph that the bundle has now."""
+        if expected != actual:
             raise BundleError(
-                f"the {precision} source statistics of {self.path} were computed with another graph "
-                f"({entry.graph_sha256[:12]}…, the graph is {graph[:12]}…); "
+                f"the {precision} source statistics of {self.path} were computed with another {kind} "
+                f"({expected[:12]}…, the {kind} is {actual[:12] + '…' if actual else 'missing'}); "
                 "compute them again: fozo source BUNDLE DIR"
             )
-        shape = (m.layers, m.feature_width)
-        arrays = _load_arrays(self.file(entry.file), {"mean": shape, "std": shape})
-        return SourceStatistics(arrays["mean"], arrays["std"], entry.images)
 
     def with_source(self, precision: str, statistics: SourceStatistics, origin: str) -> Bundle:
         """Store source statistics for a graph and return the changed bundle.
@@ -155,11 +169,13 @@ class Bundle:
         Raises:
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
-        content = to_npz(mean=statistics.mean, std=statistics.std)
+        fisher = {} if statistics.fisher is None else {"fisher": statistics.fisher}
+        content = to_npz(mean=statistics.mean, std=statistics.std, **fisher)
         digest = hashlib.sha256(content).hexdigest()
         name = f"source-{precision}-{digest[:8]}.npz"
         write_atomic(self.path / name, content)
-        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin)
+        pull_back = self._get_pull_back_sha256(precision) if fisher else None
+        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back)
         return self._commit(
             name,
             FileEntry(digest, len(content)),

@@ -49,16 +49,18 @@ class SourceEntry:
     """Source statistics of one graph.
 
     Attributes:
-        file: name of the `.npz` file with `mean` and `std`, float32 `[L, F]`.
+        file: name of the `.npz` file with `mean` and `std`, float32 `[L, F]`, and perhaps `fisher`.
         graph_sha256: the graph that computed them; they are never used with another.
         images: how many images they were computed from.
         origin: where the images came from and how they were chosen.
+        pull_back_sha256: the pull-back graph that computed `fisher`; None if the file has no such array.
     """
 
     file: str
     graph_sha256: str
     images: int
     origin: str
+    pull_back_sha256: str | None = None
 
 
 @dataclass(frozen=True)

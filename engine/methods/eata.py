@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..errors import BundleError
 from ..interface.method import Prediction, Step, optional_array
 from ..interface.method_options import option
 from ..interface.request import Request
@@ -33,10 +34,11 @@ class EataState(DescentState):
 
 @dataclass(frozen=True)
 class Eata(NormDescent):
-    """EATA without its Fisher regulariser, which its authors call ETA.
+    """EATA, as released.
 
     An image counts if its entropy is below a margin and its prediction unlike the average so far. It weighs
-    `exp(margin − entropy)`.
+    `exp(margin − entropy)`. The loss adds `fisher_weight · Σ w Δ²` over the changes Δ of the norms, where w
+    is their Fisher information on clean images. Without this term the authors call the method ETA.
     """
 
     name: ClassVar[str] = "eata"
@@ -45,19 +47,40 @@ class Eata(NormDescent):
     similarity: float = option(
         0.05, "cosine of prediction and average above which an image is redundant", low=0, high=1
     )
+    fisher_weight: float = option(
+        2000.0,
+        "weight of the changes of norms on which predictions of clean images depend; 0: none, which is ETA",
+        low=0,
+    )
 
     def bind(self, model: ModelInfo) -> BoundEata:
         """Return the method bound to a model.
 
         Raises:
-            BundleError: the bundle lacks tunable norms or a pull-back graph.
+            BundleError: the bundle lacks tunable norms, a pull-back graph or, where `fisher_weight` is not 0,
+                the Fisher information of clean images.
         """
-        return BoundEata(self, model, self.select_norms(model))
+        norms = self.select_norms(model)
+        if not self.fisher_weight:
+            return BoundEata(self, model, norms, norms.create_zeros())
+        if model.source is None or model.source.fisher is None:
+            raise BundleError(
+                f"{self.name} needs the Fisher information of clean images, and the bundle of {model.name} "
+                "has none for this graph; compute it with: fozo source BUNDLE DIR, or leave the term out "
+                "with fisher_weight=0, which is ETA"
+            )
+        return BoundEata(self, model, norms, model.source.fisher[norms.rows].astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
 class BoundEata(NormDescentBinding[Eata]):
-    """EATA on one model."""
+    """EATA on one model.
+
+    Attributes:
+        fisher: Fisher information of the tuned norms, float64 `[T, 2, W]`; zeros for ETA.
+    """
+
+    fisher: FloatArray
 
     def init(self, seed: int) -> EataState:
         """Return unchanged norms; nothing is random."""
@@ -78,6 +101,7 @@ class BoundEata(NormDescentBinding[Eata]):
             weights = np.where(counted, np.exp(margin - entropies), 0) / counted.sum()
             slopes = Slopes(weights[:, None] * derive_entropy(logits))
             gradient = yield from self.pull_back(state.norms, images, slopes)
+            gradient = gradient + 2 * options.fisher_weight * self.fisher * state.norms
             mean = probabilities[counted].mean(axis=0)
             average = update_average(state.probabilities, mean, AVERAGE_DECAY)
             next_state = replace(self.descend(next_state, gradient), probabilities=average)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from ..bundle.bundle import Bundle
 from ..model import BATCH_STATISTICS, FloatArray, ImageArray
 from ..statistics.feature_statistics import compute_source_statistics
+from ..statistics.fisher_information import compute_fisher
 from .network import Network
 
 SOURCE_BATCH = 32
 # ZOA's values, for networks whose batch norms use the statistics of the batch.
 NORMALISED_BATCH, NORMALISED_SEED = 64, 0
+# Those of EATA's official code, which shuffles.
+FISHER_IMAGES, FISHER_BATCH, FISHER_SEED = 2000, 64, 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,25 @@ def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
     return SourcePlan(order[:used], NORMALISED_BATCH, remark)
 
 
-def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], origin: str) -> Bundle:
+def plan_fisher_batches(bundle: Bundle, images: int) -> SourcePlan | None:
+    """Return the order in which clean images are used for the Fisher information of a bundle's norms.
+
+    At most 2,000 of the `images` are used. None for a bundle without gradients or tunable norms.
+    """
+    if not (bundle.manifest.pull_backs and bundle.manifest.norms):
+        return None
+    order = np.random.default_rng(FISHER_SEED).permutation(images)[:FISHER_IMAGES]
+    remark = f"; Fisher information of {len(order)} of them in batches of {FISHER_BATCH}"
+    return SourcePlan(order, FISHER_BATCH, remark)
+
+
+def store_source(
+    bundle: Bundle,
+    precision: str,
+    batches: Iterable[ImageArray],
+    origin: str,
+    fisher_batches: Iterable[ImageArray] | None = None,
+) -> Bundle:
     """Compute the source statistics of a graph with that graph, and store them in its bundle.
 
     Args:
@@ -57,6 +78,7 @@ def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], 
         precision: name of the graph.
         batches: clean images, in the batches of `plan_source_batches`.
         origin: description of the images, for the record.
+        fisher_batches: those of `plan_fisher_batches`; None: without Fisher information.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -68,4 +90,6 @@ def store_source(bundle: Bundle, precision: str, batches: Iterable[ImageArray], 
         tunables[BATCH_STATISTICS] = np.ones(1, np.float32)
     with Network.open(bundle, precision) as network:
         statistics = compute_source_statistics(network, batches, **tunables)
+        if fisher_batches is not None:
+            statistics = replace(statistics, fisher=compute_fisher(network, fisher_batches))
     return bundle.with_source(precision, statistics, origin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..model import FloatArray, SourceStatistics
 from .feature_statistics import Moments
@@ -25,6 +26,21 @@ def derive_entropy(logits: FloatArray) -> FloatArray:
     p = np.exp(log_p)
     entropies = -np.einsum("nk,nk->n", p, log_p)
     return cast(FloatArray, -p * (log_p + entropies[:, None]))
+
+
+def derive_cross_entropy(logits: FloatArray, classes: NDArray[np.int64]) -> FloatArray:
+    """Return the derivative of each prediction's cross entropy with a class, `p − e_class`, `[N, K]`.
+
+    Args:
+        logits: `[N, K]`.
+        classes: indices `[N]`.
+
+    >>> print(derive_cross_entropy(np.array([[np.log(3), 0.0]]), np.array([0])))
+    [[-0.25  0.25]]
+    """
+    slopes = np.exp(log_softmax(logits))
+    slopes[np.arange(len(logits)), classes] -= 1
+    return slopes
 
 
 def derive_discrepancy(features: FloatArray, moments: Moments, source: SourceStatistics) -> FloatArray:

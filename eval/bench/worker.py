@@ -106,7 +106,9 @@ def _compute_random_statistics(network: Any) -> Any:
     # One at a time: a larger batch than the one to be measured would raise the peak of memory.
     images = random_images(SOURCE_IMAGES, network.image_size)
     features = np.concatenate([network(image[None]).features for image in images])
-    return SourceStatistics(features.mean(axis=0), features.std(axis=0, ddof=1), len(images))
+    norms = network.info.norms
+    fisher = np.zeros((len(norms), 2, max(norms.values())), np.float32) if norms else None
+    return SourceStatistics(features.mean(axis=0), features.std(axis=0, ddof=1), len(images), fisher)
 
 
 def main() -> None:

@@ -80,7 +80,8 @@ VARIANTS: dict[str, AnyMethod] = {
     "fozo-1": Fozo(prompts=1, loss_norm="mean_squared", update_rate="previous"),
     "fozo-10": Fozo(prompts=10, loss_norm="l2_per_layer", schedule_loss="mean"),
     "align-every": Align(learn_every=2, update_images=1, window=9, tolerance=0, shift="source_mean"),
-    "eata-all": Eata(margin=1.0, similarity=1.0),
+    "eata-all": Eata(margin=1.0, similarity=1.0, fisher_weight=20.0),
+    "eata-eta": Eata(margin=1.0, similarity=1.0, fisher_weight=0),
     "sar-all": Sar(margin=1.0, reset_below=0),
     "deyo-all": Deyo(margin=1.0, fall=-1.0, grid=2),
     "zoa-domains": Zoa(domain_threshold=0.0, domain_min_batch=2, bank_limit=2, window=9),
@@ -223,7 +224,7 @@ def test_methods_that_need_source_statistics_say_so(
 ) -> None:
     bundle = make_bundle(tmp_path / "plain", source=False)
     for name in METHODS:
-        if name in ("no_adapt", "shift_origin", "neo", "lame", "t3a", "tent", "eata", "sar", "deyo"):
+        if name in ("no_adapt", "shift_origin", "neo", "lame", "t3a", "tent", "sar", "deyo"):
             run(Adapter.open(bundle.path, method=name, workers=1), stream)
         else:
             with pytest.raises(BundleError, match="fozo source"):
