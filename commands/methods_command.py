@@ -53,7 +53,7 @@ def _describe_cost(method: AnyMethod) -> str:
     from ..engine.registry import count_pull_backs
 
     forwards, pull_backs = f"{method.forwards} forward(s)", count_pull_backs(method)
-    return f"{forwards} and {pull_backs} gradient(s), not forward-only," if pull_backs else forwards
+    return f"{forwards} and {pull_backs:g} gradient(s), not forward-only," if pull_backs else forwards
 
 
 def _describe_preset(method: AnyMethod) -> str:

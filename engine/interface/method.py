@@ -27,7 +27,8 @@ class Prediction:
         logits: float32 `[N, K]`.
         forwards: forwards over the batch that were used for it.
         pull_backs: computations of exact gradients over the batch, each with a forward of its own that
-            `forwards` does not count; 0 for methods that need forwards only.
+            `forwards` does not count; 0.25 if a quarter of its images had one, 0 for methods that need
+            forwards only.
         loss: the adaptation loss, where the method has one.
         diagnostics: numbers that a person would plot (`epsilon`, `rate`, `entropy`, …).
         fallback: the method's loss, logits or state was not finite; the frozen network answered.
@@ -40,7 +41,7 @@ class Prediction:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     fallback: bool = False
     guarded: bool = False
-    pull_backs: int = 0
+    pull_backs: float = 0
 
     @property
     def frozen(self) -> bool:
@@ -111,12 +112,12 @@ class Method(Protocol[StateT]):
         """
 
 
-def count_pull_backs(method: Method[Any]) -> int:
+def count_pull_backs(method: Method[Any]) -> float:
     """Return the computations of exact gradients in a step: 0 for a method that needs forwards only.
 
     A method that is not forward-only says so by a property `pull_backs`.
     """
-    return int(getattr(method, "pull_backs", 0))
+    return float(getattr(method, "pull_backs", 0))
 
 
 AnyMethod = Method[Any]

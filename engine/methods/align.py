@@ -5,10 +5,12 @@ Not forward-only: it needs a bundle with a pull-back graph (`fozo export --gradi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
 from ..interface.method_options import option, validate
@@ -77,6 +79,9 @@ class Align:
         low=1,
     )
     update_images: int = option(64, "least number of images that contribute to an update", low=1)
+    gradient_share: float = option(
+        0.25, "share of the images whose gradients are computed, drawn at random; 1: all", low=0.01, high=1
+    )
     learn_every: int = option(1, "learn from one batch in this many; the others take a single forward", low=1)
 
     def __post_init__(self) -> None:
@@ -88,9 +93,9 @@ class Align:
         return 1
 
     @property
-    def pull_backs(self) -> int:
-        """Computations of exact gradients in a step that learns."""
-        return 1
+    def pull_backs(self) -> float:
+        """Computations of exact gradients in a step that learns, as a share of the batch."""
+        return self.gradient_share
 
     def bind(self, model: ModelInfo) -> BoundAlign:
         """Return the method bound to a model.
@@ -117,7 +122,7 @@ class BoundAlign(Binding[Align]):
     alignment: SourceAlignment
 
     def init(self, seed: int) -> AlignState:
-        """Return unchanged norms; nothing is random."""
+        """Return unchanged norms."""
         return AlignState(
             step=0,
             seed=seed,
@@ -138,17 +143,21 @@ class BoundAlign(Binding[Align]):
         logits = outputs.logits + self.alignment.compute_offset(moments, strength)
         window = slide_window(state.window, outputs.features, options.window)
         next_state = replace(state, step=state.step + 1, window=window)
-        learns = state.step % options.learn_every == 0
-        if learns:
+        if state.step % options.learn_every == 0:
+            chosen = self._choose_images(state, len(images))
+            next_state = replace(next_state, images=state.images + len(images))
+        else:
+            chosen = np.arange(0)
+        if chosen.size:
             features_slopes = derive_discrepancy(outputs.features, moments, self.alignment.source)
             slopes = Slopes(
-                options.entropy_weight * derive_entropy(logits),
-                options.discrepancy_weight / REFERENCE_BATCH * features_slopes,
+                options.entropy_weight * derive_entropy(logits[chosen]),
+                options.discrepancy_weight / REFERENCE_BATCH * features_slopes[chosen],
             )
-            (pulled,) = yield Request(images, [tunables], slopes)
+            (pulled,) = yield Request(images[chosen], [tunables], slopes)
             assert pulled.gradients is not None
             gradient = state.gradient + pulled.gradients[NORMS][self.norms.rows]
-            next_state = replace(next_state, gradient=gradient, images=state.images + len(images))
+            next_state = replace(next_state, gradient=gradient)
         if next_state.images >= options.update_images:
             next_state = self._apply_update(next_state, strength)
         diagnostics = {
@@ -157,7 +166,9 @@ class BoundAlign(Binding[Align]):
             "need": strength,
             "size": compute_rms(next_state.norms),
         }
-        return Prediction(logits, 1, diagnostics=diagnostics, pull_backs=int(learns)), next_state
+        return Prediction(
+            logits, 1, diagnostics=diagnostics, pull_backs=len(chosen) / len(images)
+        ), next_state
 
     def predict(self, state: AlignState, images: ImageArray) -> Requests[Prediction]:
         """Predict with the current norms and the current shift."""
@@ -168,6 +179,18 @@ class BoundAlign(Binding[Align]):
             _, strength = self.alignment.measure(moments)
             logits = logits + self.alignment.compute_offset(moments, strength)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _choose_images(self, state: AlignState, images: int) -> NDArray[np.int64]:
+        """Draw the indices of the images of a batch whose gradients are computed, in ascending order.
+
+        They are the share of all images since the last update, rounded up, so each update has at least one.
+        """
+        share = self.options.gradient_share
+        before, after = (_round_up(share * count) for count in (state.images, state.images + images))
+        if after - before == images:
+            return np.arange(images)
+        generator = np.random.default_rng([state.seed, state.step + 1, 0])
+        return np.sort(generator.choice(images, after - before, replace=False))
 
     def _apply_update(self, state: AlignState, strength: float) -> AlignState:
         """Take one step along the running average of the gradients, at most `strength · rate` long."""
@@ -183,3 +206,8 @@ class BoundAlign(Binding[Align]):
             images=0,
             updates=updates,
         )
+
+
+def _round_up(count: float) -> int:
+    """Return the next integer, past errors of rounding."""
+    return math.ceil(count - 1e-9)

@@ -84,15 +84,12 @@ class BoundInterval(BoundWrapper[Interval]):
             return replace(prediction, diagnostics=diagnostics), next_state
         # The step has a fallback of its own: images that broke it must not come back with the next ones.
         update, inner = yield from step_with_fallback(self.inner, state.inner, stored)
-        forwards, pull_backs = (
-            -(-count * len(stored) // len(images)) for count in (update.forwards, update.pull_backs)
-        )
-        forwards += prediction.forwards
+        forwards = prediction.forwards - (-update.forwards * len(stored) // len(images))
         diagnostics = {**update.diagnostics, **prediction.diagnostics, "updated": float(not update.fallback)}
         adapted = replace(
             prediction,
             forwards=forwards,
-            pull_backs=pull_backs,
+            pull_backs=update.pull_backs * len(stored) / len(images),
             loss=update.loss,
             diagnostics=diagnostics,
         )

@@ -24,7 +24,7 @@ class Wrapper:
         return self.method.name
 
     @property
-    def pull_backs(self) -> int:
+    def pull_backs(self) -> float:
         """Computations of exact gradients in a step of the method."""
         return count_pull_backs(self.method)
 

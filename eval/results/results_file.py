@@ -26,7 +26,7 @@ class MethodEntry:
     method: str
     forwards_per_batch: int | float
     options: dict[str, Any]
-    pull_backs_per_batch: int = 0
+    pull_backs_per_batch: int | float = 0
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doubles import step_on
+from doubles import StandIn, draw_images, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
+from fozo.engine.methods.align import AlignState
 from fozo.engine.methods.deyo import shuffle_patches
 from fozo.engine.model import FloatArray, ImageArray
 from fozo.engine.registry import method
@@ -23,6 +24,7 @@ from torch import Tensor
 
 BATCHES, BATCH, CLASSES, DEPTH = 12, 8, 20, 4
 SEED = 3
+STAND_IN_NORMS = dict.fromkeys(("blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2"), 3)
 
 
 @pytest.fixture(scope="module")
@@ -377,3 +379,36 @@ def test_sums_do_not_depend_on_the_split(network: Network, stream: list[ImageArr
     for images in stream[:3]:
         assert reference.step(images).logits.tobytes() == other.step(images).logits.tobytes()
     assert reference.state.norms.tobytes() == other.state.norms.tobytes()
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 64])
+def test_align_computes_gradients_of_its_share_of_the_images(size: int) -> None:
+    adapter = Adapter(
+        StandIn(norms=STAND_IN_NORMS), method("align", gradient_share=0.25, update_images=64), SEED
+    )
+    shares = [adapter.step(draw_images(size, seed=index)).pull_backs for index in range(-(-64 // size))]
+    pulled = sum(share * size for share in shares)
+    assert pulled == pytest.approx(math.ceil(0.25 * size * len(shares)))
+
+
+def test_share_of_the_gradients_agrees_with_all_of_them_on_average() -> None:
+    """The gradient of a random quarter of the images, times four, has the gradient of all as its mean."""
+    images = draw_images(8, seed=1)
+    whole = _compute_first_gradient(images, share=1, seed=0)
+    quarters = [_compute_first_gradient(images, share=0.25, seed=seed) for seed in range(2000)]
+    error = np.std(quarters, axis=0) / math.sqrt(len(quarters))
+    assert (np.abs(4 * np.mean(quarters, axis=0) - whole) <= 4 * 5 * error + 1e-9).all()
+
+
+def test_update_of_a_single_image_has_a_gradient() -> None:
+    adapter = Adapter(StandIn(norms=STAND_IN_NORMS), method("align", update_images=1), SEED)
+    assert [adapter.step(draw_images(1, seed=index)).pull_backs for index in range(3)] == [1, 1, 1]
+
+
+def _compute_first_gradient(images: ImageArray, share: float, seed: int) -> FloatArray:
+    configured = method("align", gradient_share=share, update_images=1000, tolerance=0)
+    adapter = Adapter(StandIn(norms=STAND_IN_NORMS), configured, seed)
+    adapter.step(images)
+    state = adapter.state
+    assert isinstance(state, AlignState)
+    return state.gradient
