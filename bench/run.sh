@@ -29,7 +29,7 @@ FEW=gaussian_noise,motion_blur,snow,contrast,pixelate,clean
 FAMILY="no_adapt shift shift_origin neo moments lame t3a fozo $CALM zoa pizo"
 
 bundles() {
-  $FOZO export --model $TINY --weights "$WEIGHTS" --source "$DATA/imagenet/source" --gradients --out tiny --overwrite
+  $FOZO export --model $TINY --weights "$WEIGHTS" --classes imagenet --source "$DATA/imagenet/source" --gradients --out tiny --overwrite
   $FOZO export --model vit_base_patch16_224 --random-weights --source "$DATA/imagenet/source" \
     --source-images 32 --gradients --out base --overwrite
 }

@@ -115,6 +115,7 @@ def adapt(
 
 
 def _print_start(experiment: Experiment, out: Path, start: Start) -> None:
+    from ..engine.bundle.origin import describe_origin
     from ..eval.results import partial_results, table
     from ..eval.streaming.saved_run import Start
 
@@ -124,11 +125,14 @@ def _print_start(experiment: Experiment, out: Path, start: Start) -> None:
     elif start is Start.NOTHING_SAVED:
         click.echo(f"There is no progress {partial_results.get_path(out)} to continue: starting anew.")
     elif start is Start.COMPLETE:
-        click.echo(f"{out} is complete already.\n\n{table.format_summary(experiment.runs)}\n")
+        click.echo(f"{out} is complete already.\n\n{table.format_summary(experiment.runs)}")
+        click.echo(f"{describe_origin(experiment.results.bundle)}\n")
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
+    from ..engine.bundle.origin import describe_origin
     from ..eval.results import table
+    from ..eval.results.label_check import describe_chance
     from ..eval.streaming.saved_run import run_and_save
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
@@ -146,6 +150,9 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
             ),
         )
     click.echo("\n" + table.format_summary(experiment.runs))
+    click.echo(describe_origin(experiment.results.bundle))
+    if suspicion := describe_chance(experiment.runs, experiment.network.info.classes):
+        click.echo(f"Warning: {suspicion}", err=True)
     click.echo(f"\nResults: {out}")
 
 

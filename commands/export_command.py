@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS
 from ..engine.errors import InputError
 from ..quant.settings import Options
 from .bundles import add_int8_graph, add_source
-from .option_types import Blocks
+from .option_types import Blocks, Channels
 from .options import (
     CALIBRATION_IMAGES,
     FILE,
@@ -27,6 +28,8 @@ from .options import (
 if TYPE_CHECKING:
     from ..engine.bundle.bundle import Bundle
 
+IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
+
 
 @click.command()
 @click.option(
@@ -37,7 +40,15 @@ if TYPE_CHECKING:
     " with fozo.",
 )
 @click.option(
-    "--weights", type=FILE, help="Weights file (safetensors or state dict); default: timm's pretrained."
+    "--weights",
+    type=FILE,
+    help="Weights file: safetensors, a checkpoint of PyTorch, or Google's .npz; default: timm's pretrained.",
+)
+@click.option(
+    "--weights-key",
+    metavar="NAME",
+    help="Dictionary of the checkpoint that holds the weights, such as model_ema, or the prefix of their"
+    " names; default: what fits the model.",
 )
 @click.option(
     "--pretrained",
@@ -53,15 +64,36 @@ if TYPE_CHECKING:
 @SOURCE_IMAGES
 @click.option(
     "--classes",
-    "class_ids",
+    "class_list",
     type=FILE,
-    help="File with the identifiers of the classes, one per line; default: ImageNet's where they fit.",
+    metavar="FILE|imagenet",
+    help="File with the identifiers of the classes, one per line, or imagenet for ImageNet's; default:"
+    " ImageNet's for timm's own weights, else none.",
 )
 @click.option(
     "--num-classes", type=click.IntRange(1), help="Number of classes of the weights; default: the model's."
 )
 @click.option(
-    "--image-size", type=click.IntRange(1), help="Side of the input in pixels; default: the model's."
+    "--image-size",
+    type=click.IntRange(1),
+    help="Side of the input in pixels; default: the model's. Position embeddings of weights for another size"
+    " are resampled.",
+)
+@click.option(
+    "--mean",
+    type=Channels(),
+    help="Mean of the images that the weights were trained with, scaled to 0..1: one number, or one per"
+    " channel like 0.485,0.456,0.406. Default, also of the next four: timm's for this model.",
+)
+@click.option("--std", type=Channels(), help="Standard deviation of these images, likewise.")
+@click.option(
+    "--crop-pct",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Part of the resized image's side that the crop keeps, as in timm.",
+)
+@click.option("--crop-mode", type=click.Choice(CROP_MODES), help="How images are cropped, as in timm.")
+@click.option(
+    "--interpolation", type=click.Choice(INTERPOLATIONS), help="Filter with which images are resized."
 )
 @click.option(
     "--norms",
@@ -92,7 +124,8 @@ def export(
     origin: str,
     source: Path | None,
     source_images: int,
-    class_ids: Path | None,
+    weights_key: str | None,
+    class_list: Path | None,
     num_classes: int | None,
     image_size: int | None,
     norms: tuple[int, ...] | None,
@@ -102,6 +135,7 @@ def export(
     out: Path,
     overwrite: bool,
     quiet: bool,
+    **images: Any,
 ) -> None:
     """Export a timm model to a bundle: ONNX graphs, head, preprocessing, source statistics.
 
@@ -113,6 +147,7 @@ def export(
     try:
         from ..data.source import choose_images
         from ..export.exporter import export_model
+        from ..export.image_format import ImageOptions
         from ..export.model_request import Request
     except ImportError as error:
         raise InputError(
@@ -121,8 +156,19 @@ def export(
     if source is not None:
         choose_images(source, source_images, seed)  # fails before the export, not after it
     click.echo(f"Exporting {model} to {out} …")
+    named = class_list is None or str(class_list) == IMAGENET
     request = Request(
-        model, weights, origin == "random", class_ids, num_classes, image_size, norms, gradients
+        model,
+        weights,
+        origin == "random",
+        None if named else class_list,
+        num_classes,
+        image_size,
+        norms,
+        gradients,
+        imagenet_classes=named and class_list is not None,
+        weights_key=weights_key,
+        images=ImageOptions(**images),
     )
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
@@ -130,6 +176,8 @@ def export(
         f"Verified against PyTorch at {result.case_summary}: largest absolute difference "
         f"{parity.logits:.2g} in logits, {parity.features:.2g} in features."
     )
+    for note in result.notes:
+        click.echo(f"Note: {note}.")
     if result.gradient_difference is not None:
         click.echo(
             "Gradients verified against PyTorch's autograd: largest difference "

@@ -41,6 +41,26 @@ class Names(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return value if isinstance(value, tuple) else tuple(name.strip() for name in value.split(","))
 
 
+class Channels(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number, or one per channel, separated by commas or spaces."""
+
+    name = "NUMBER|R,G,B"
+
+    def convert(
+        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(word) for word in value.replace(",", " ").split())
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3):
+            self.fail(f"expected a number or three like 0.485,0.456,0.406, found {value!r}", param, ctx)
+        return numbers
+
+
 class Blocks(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Blocks of a network: `all` (None), `none`, or numbers and ranges like `0,2-5`."""
 

@@ -8,12 +8,10 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import timm
 import torch
-from timm.data import resolve_model_data_config
 
 from .._version import __version__
 from ..data.class_names import read_class_names
@@ -22,17 +20,17 @@ from ..engine.bundle import bundle as bundles
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import check_writable, create, folder_beside
 from ..engine.bundle.manifest import GraphEntry, Manifest
-from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ..engine.errors import ExportError
-from ..engine.files import hash_file, to_npz
-from .classes import find_imagenet_classes
+from ..engine.files import to_npz
+from .classes import find_imagenet_classes, read_own_labels
 from .demo_model import DEMO_MODEL
 from .families import Family, read_family
-from .image_format import ImageFormat
+from .image_format import read_image_format, read_preprocessing, resolve_images
 from .model_request import Request, create_model
 from .pull_back import build_pull_back
 from .signature import OPSET
 from .verify import BATCHES, Parity, verify, verify_gradients
+from .weights import LoadedWeights
 
 MAX_GRAPH_BYTES = 2**31 - 1  # one ONNX file without external data
 
@@ -47,12 +45,14 @@ class ExportResult:
         gradient_difference: largest difference of a gradient, relative to the largest gradient of its
             tunable; None without a pull-back graph.
         case_summary: the batches and tunables that were compared, in words.
+        notes: what a reader should check, in sentences.
     """
 
     bundle: Bundle
     parity: Parity
     case_summary: str
     gradient_difference: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export_model(request: Request, out: Path, *, overwrite: bool = False) -> ExportResult:
@@ -64,19 +64,19 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         OutputError: `out` cannot be written, or something is in the way.
     """
     check_writable(out, overwrite=overwrite)
-    model = create_model(request)
+    model, weights = create_model(request)
     _check_size(model)
-    config = resolve_model_data_config(model)
-    family = read_family(model, _read_image_format(request, config))
+    config = resolve_images(model, request.images)
+    family = read_family(model, read_image_format(config, request.image_size))
     norms = _select_norms(request, family)
     weight, bias = family.head
     manifest = Manifest(
-        model=request.model,
-        preprocessing=_read_preprocessing(config, family.image_size),
+        model=_name_model(request, model),
+        preprocessing=read_preprocessing(config, family.image_size),
         classes=len(weight),
         norms=norms,
         **family.describe(norms),
-        **_list_classes(request, len(weight)),
+        **_list_classes(request, model, weights, len(weight)),
     )
     with folder_beside(out) as folder:
         graph = folder / bundles.GRAPH_FILE
@@ -87,7 +87,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         manifest = replace(
             manifest,
             graphs={"fp32": GraphEntry(graph.name, OPSET, max(astuple(parity)))},
-            provenance=_record_provenance(request, model, parity),
+            provenance=_record_provenance(request, model, config, weights, parity),
         )
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
@@ -104,41 +104,28 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             files[path.name] = path.rename
         bundle = create(out, manifest, files, overwrite=overwrite)
     cases = f"N = {', '.join(map(str, BATCHES))} and {family.case_summary}"
-    return ExportResult(bundle, parity, cases, difference)
+    return ExportResult(bundle, parity, cases, difference, _list_notes(request, weights, manifest))
 
 
-def _read_image_format(request: Request, config: dict[str, Any]) -> ImageFormat:
-    """Return the requested size, or the one that the model was trained with, and the normalisation."""
-    _, height, width = config["input_size"]
-    size = (int(height), int(width)) if request.image_size is None else (request.image_size,) * 2
-    return ImageFormat(size, tuple(config["mean"]), tuple(config["std"]))
-
-
-def _read_preprocessing(config: dict[str, Any], size: tuple[int, int]) -> Preprocessing:
-    mode, interpolation = config["crop_mode"], config["interpolation"]
-    if size[0] != size[1]:
-        raise ExportError(
-            f"this model reads images of {size[0]} × {size[1]}; fozo prepares square ones only: give "
-            "--image-size"
-        )
-    if mode not in CROP_MODES or interpolation not in INTERPOLATIONS:
-        raise ExportError(
-            f"images of this model are prepared by crop mode {mode!r} and interpolation "
-            f"{interpolation!r}; fozo knows {CROP_MODES} and {INTERPOLATIONS}"
-        )
-    resize = int(np.floor(min(size) / config["crop_pct"]))
-    return Preprocessing(size, resize, interpolation, mode)
-
-
-def _list_classes(request: Request, classes: int) -> dict[str, Any]:
+def _list_classes(request: Request, model: Any, weights: LoadedWeights, classes: int) -> dict[str, Any]:
+    """Return identifiers and names of the classes: those asked for, or those that the weights surely have."""
+    labels = None
     if request.classes_file is not None:
-        identifiers, names = read_class_names(request.classes_file, classes)
-    elif request.model == DEMO_MODEL:
-        identifiers = names = DEMO_CLASSES
-    elif (imagenet := find_imagenet_classes(classes)) is not None:
-        identifiers, names = imagenet
-    else:
-        return {"class_ids": None, "class_names": None}
+        labels = read_class_names(request.classes_file, classes)
+    elif request.imagenet_classes:
+        labels = find_imagenet_classes(classes)
+        if labels is None:
+            raise ExportError(
+                f"this model has {classes} classes, and none of ImageNet's sets has so many; give their "
+                "names with --classes FILE"
+            )
+    elif request.model == DEMO_MODEL and request.weights is None:
+        labels = DEMO_CLASSES, DEMO_CLASSES
+    elif not weights.own_classes:
+        labels = find_imagenet_classes(classes)
+    elif not request.random and request.weights is None:
+        labels = read_own_labels(model.pretrained_cfg, classes)
+    identifiers, names = labels or (None, None)
     return {"class_ids": identifiers, "class_names": names}
 
 
@@ -166,13 +153,27 @@ def _save_graph(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _record_provenance(request: Request, model: Any, parity: Parity) -> dict[str, Any]:
+def _name_model(request: Request, model: Any) -> str:
+    """Return the name of the model for tables; a folder on this machine is none."""
+    return (
+        str(model.pretrained_cfg["architecture"]) if request.model.startswith("local-dir:") else request.model
+    )
+
+
+def _record_provenance(
+    request: Request, model: Any, config: dict[str, Any], weights: LoadedWeights, parity: Parity
+) -> dict[str, Any]:
     """Return all that is needed to make the bundle again."""
-    config = resolve_model_data_config(model)
     return {
-        "weights": _describe_weights(request, model),
+        "weights": weights.description,
+        "weights_sha256": weights.sha256,
+        "weights_key": weights.key,
+        "timm_tag": getattr(model, "pretrained_cfg", {}).get("tag") or "",
         "mean": list(config["mean"]),
         "std": list(config["std"]),
+        "crop_pct": config["crop_pct"],
+        "options": sorted(request.images.given),
+        "notes": list(weights.notes),
         "max_abs_difference": asdict(parity),
         "versions": {
             "fozo": __version__,
@@ -185,10 +186,18 @@ def _record_provenance(request: Request, model: Any, parity: Parity) -> dict[str
     }
 
 
-def _describe_weights(request: Request, model: Any) -> str:
-    file = request.weights_file
-    if file is not None:
-        return f"{file.name}, SHA-256 {hash_file(file)}"
-    if request.random:
-        return "random"
-    return f"timm's pretrained, tag {model.pretrained_cfg.get('tag') or 'default'}"
+def _list_notes(request: Request, weights: LoadedWeights, manifest: Manifest) -> tuple[str, ...]:
+    """Return what a reader of the export should check, in sentences."""
+    notes = list(weights.notes)
+    if request.weights is not None and not {"mean", "std"} & request.images.given.keys():
+        notes.append(
+            "the file does not tell how its images were prepared, so mean, std, crop and interpolation are "
+            "those of timm's configuration; if the training differed, give --mean, --std, --crop-pct and "
+            "--interpolation"
+        )
+    if manifest.class_ids is None and not request.random:
+        notes.append(
+            "the classes have no names, because the weights may be of any; name them with --classes FILE, or "
+            "as ImageNet's with --classes imagenet"
+        )
+    return tuple(notes)

@@ -1,77 +1,124 @@
-"""Loading of weights files, safetensors or PyTorch state dicts, into timm models; every key must fit."""
+"""Loading of weights files into timm models; every tensor must fit, and what was chosen is said."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
-from torch import nn
+from timm.models.vision_transformer import VisionTransformer
 
-from ..engine.errors import ExportError, reason
+from ..engine.errors import ExportError
+from ..engine.files import hash_file
+from .checkpoint_file import State, read_states
+from .foreign_names import name_foreign_format
+from .google_weights import load_google_weights
+from .weights_fit import Fit, count_pixels, fit_state
 
-_MAX_LISTED_KEYS = 8
+# Moving averages of the weights, and the plain weights that they lie beside: the averages are the weights
+# that timm and DeiT evaluate, and that timm's loader takes.
+_AVERAGES = {"state_dict_ema": "state_dict", "model_ema": "model"}
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Weights of a model, and where they come from.
+
+    Attributes:
+        description: in words.
+        sha256: of the file, or of all tensors where timm loaded them; empty for random ones.
+        key: dictionary of the file that holds them, and prefix of their names; empty if there is neither.
+        own_classes: the classes are the user's, so nothing is known of their names.
+        notes: what was chosen or changed, in sentences.
+    """
+
+    description: str
+    sha256: str = ""
+    key: str = ""
+    own_classes: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bool = False) -> LoadedWeights:
     """Load a file into a model in place.
 
     Args:
         model: receives the weights.
-        path: `.safetensors`, or anything that `torch.load(weights_only=True)` reads; a dictionary with an
-            entry `state_dict` or `model` is unwrapped.
+        path: `.safetensors`, Google's `.npz`, or anything that `torch.load(weights_only=True)` reads.
+        key: name of a dictionary in the file, or the prefix of some of its names; None takes what fits.
+        resample: resample position embeddings of another image size, as timm does.
 
     Raises:
-        ExportError: the file cannot be read, or its keys or shapes are not those of the model.
+        ExportError: the file cannot be read, its keys or shapes are not those of the model, or several of its
+            dictionaries fit.
     """
-    state = _read_state(path)
-    expected = model.state_dict()
-    problems = [
-        _list_keys("missing", sorted(expected.keys() - state.keys())),
-        _list_keys("unexpected", sorted(state.keys() - expected.keys())),
-        _list_keys(
-            "of another shape",
-            [
-                f"{key} {list(state[key].shape)} instead of {list(expected[key].shape)}"
-                for key in sorted(expected.keys() & state.keys())
-                if state[key].shape != expected[key].shape
-            ],
-        ),
-    ]
-    if any(problems):
-        raise ExportError(
-            f"{path} does not hold the weights of this model: {'; '.join(filter(None, problems))}; "
-            "give the model it was made for with --model, --num-classes and --image-size"
+    digest = hash_file(path) if path.is_file() else ""
+    if path.suffix == ".npz":
+        if key is not None:
+            raise ExportError(f"--weights-key is for checkpoints of PyTorch, and {path} is an .npz file")
+        notes = load_google_weights(model, path, resample=resample)
+        return LoadedWeights(f"{path.name}, SHA-256 {digest}", digest, notes=notes)
+    states = read_states(path)
+    if key is not None:
+        states = _select(states, key, path)
+    fits = {name: fit_state(model, state, resample=resample) for name, state in states.items()}
+    name, notes = _choose(fits, path, model)
+    model.load_state_dict(fits[name].state)
+    origin = ".".join(filter(None, [name, fits[name].prefix.rstrip(".")]))
+    described = f"{path.name}, SHA-256 {digest}{f', {origin}' if origin else ''}"
+    return LoadedWeights(described, digest, origin, notes=(*notes, *fits[name].notes))
+
+
+def _select(states: Mapping[str, State], key: str, path: Path) -> dict[str, State]:
+    """Return the dictionary of this name, or the tensors of one whose names begin with it."""
+    if key in states:
+        return {key: states[key]}
+    for name, state in states.items():
+        start = f"{key.removeprefix(f'{name}.') if name else key}."
+        if selected := {tensor: value for tensor, value in state.items() if tensor.startswith(start)}:
+            return {name: selected}
+    raise ExportError(
+        f"{path} has no {key!r}; --weights-key names one of its dictionaries, {_join(states)}, or the "
+        "beginning of some of their names"
+    )
+
+
+def _choose(fits: Mapping[str, Fit], path: Path, model: Any) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the dictionary to load, and what must be said about the choice."""
+    fitting = [name for name, fit in fits.items() if fit.complete]
+    if not fitting:
+        raise ExportError(_explain_misfit(fits, path, model))
+    if len(fitting) == 1:
+        return fitting[0], ()
+    averages = [name for name in fitting if _AVERAGES.get(name) in fitting]
+    if len(averages) == 1 and len(fitting) == 2:
+        plain = _AVERAGES[averages[0]]
+        return averages[0], (
+            f"{path.name} holds {averages[0]}, a moving average of the weights, and {plain}, the plain ones; "
+            f"the average was taken, as timm does. For the others, give --weights-key {plain}",
         )
-    model.load_state_dict(state)
+    raise ExportError(
+        f"{path} holds weights of this model under several names: {_join(fitting)}; choose with "
+        "--weights-key NAME"
+    )
 
 
-def _list_keys(label: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - _MAX_LISTED_KEYS} more" if len(keys) > _MAX_LISTED_KEYS else ""
-    return f"{len(keys)} {label} ({', '.join(keys[:_MAX_LISTED_KEYS])}{more})" if keys else ""
+def _explain_misfit(fits: Mapping[str, Fit], path: Path, model: Any) -> str:
+    name, fit = min(fits.items(), key=lambda item: item[1].problems)
+    if foreign := name_foreign_format([tensor for other in fits.values() for tensor in other.state]):
+        return f"{path} holds {foreign}"
+    where = f"{path}, {name}" if name else f"{path}"
+    advice = "give the model it was made for with --model, --num-classes and --image-size"
+    if fit.misshapen == ("pos_embed",) and isinstance(model, VisionTransformer):
+        old, (new, _) = count_pixels(model, fit.state["pos_embed"].shape[1]), model.patch_embed.img_size
+        if old is not None and not (fit.missing or fit.unexpected):
+            advice = (
+                f"it was made for images of {old} × {old} pixels: give --image-size {old} for such images, "
+                f"or --image-size {new} to resample its position embeddings for images of {new} × {new}"
+            )
+    return f"{where} does not hold the weights of this model: {fit.describe(model)}; {advice}"
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ExportError(f"there is no weights file {path}")
-    kind = "safetensors" if path.suffix == ".safetensors" else "a state dict"
-    try:
-        state = (
-            load_file(path)
-            if kind == "safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # damaged files make both libraries raise nearly anything
-        raise ExportError(
-            f"{path} cannot be read as {kind}: {reason(error)}; "
-            "only safetensors and plain state dicts are loaded"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise ExportError(f"{path} holds no state dict: expected a dictionary of named tensors")
-    return state
+def _join(names: Mapping[str, State] | list[str]) -> str:
+    return ", ".join(name or "the file itself" for name in names)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine.model import FloatArray, ImageArray, Outputs
 from ..engine.runtime.network import Network
+from ..engine.statistics.chance import is_chance
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Comparison:
         cosine_features: mean cosine between their features, over images and layers.
         signal_to_noise: of the features, in dB: the reference's energy over that of the difference.
         max_abs_difference: largest absolute difference, over logits and features.
+        classes: number of classes that were predicted among.
     """
 
     images: int
@@ -37,6 +39,14 @@ class Comparison:
     cosine_features: float
     signal_to_noise: float
     max_abs_difference: float
+    classes: int
+
+    @property
+    def labels_are_doubtful(self) -> bool:
+        """True if the reference is no better than guessing, so that its accuracy says nothing."""
+        if self.reference_accuracy is None:
+            return False
+        return is_chance(round(self.reference_accuracy * self.images / 100), self.images, self.classes)
 
     @property
     def loss(self) -> float | None:
@@ -58,7 +68,7 @@ def compare(
     sums: dict[str, float] = dict.fromkeys(
         ("agree", "right", "reference", "logits", "features", "signal", "noise"), 0.0
     )
-    images, vectors, difference = 0, 0, 0.0
+    images, vectors, classes, difference = 0, 0, 0, 0.0
     for outputs, reference in output_pairs:
         predicted, expected = outputs.logits.argmax(axis=1), reference.logits.argmax(axis=1)
         if labels is not None:
@@ -72,6 +82,7 @@ def compare(
         sums["noise"] += float(np.square(outputs.features - reference.features, dtype=np.float64).sum())
         difference = max(difference, _max_difference(outputs, reference))
         images += len(predicted)
+        classes = outputs.logits.shape[1]
         vectors += outputs.features.shape[0] * outputs.features.shape[1]
     labelled = labels is not None
     return Comparison(
@@ -84,6 +95,7 @@ def compare(
         # At most 300 dB: identical features have no noise at all.
         signal_to_noise=10 * float(np.log10(sums["signal"] / max(sums["noise"], 1e-30 * sums["signal"]))),
         max_abs_difference=difference,
+        classes=classes,
     )
 
 

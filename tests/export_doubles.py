@@ -13,7 +13,10 @@ timm = pytest.importorskip("timm", reason="export needs timm")
 
 from fozo.export.exporter import export_model  # noqa: E402
 from fozo.export.model_request import Request  # noqa: E402
+from fozo.export.weights import LoadedWeights  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
+
+RANDOM = LoadedWeights("random")
 
 SMALL = 32  # pixels: an export verifies itself, which takes seconds at the size of the model
 

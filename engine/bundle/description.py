@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from .bundle import Bundle
+from .origin import describe_preparation, describe_weights, list_origin
 
 
 def describe_bundle(bundle: Bundle) -> str:
     """Return the model, its preprocessing, and each graph with the origin of its source statistics."""
-    m = bundle.manifest
-    preprocessing = m.preprocessing
-    resize = "resize shorter side to"
-    if preprocessing.crop_mode == "squash":
-        resize = f"squash to {preprocessing.resize} ×"
-    resize += f" {preprocessing.resize} ({preprocessing.interpolation})"
-    crop = f"crop {preprocessing.size[0]} × {preprocessing.size[1]}"
+    m, origin = bundle.manifest, list_origin(bundle.manifest)
     blocks = f"{m.layers} blocks of width {m.width}"
     if m.feature_widths:
         blocks = f"{m.layers} stages of width {', '.join(map(str, m.feature_widths))}"
     names = f" ({m.class_ids[0]}, {m.class_ids[1]}, …)" if m.class_ids and len(m.class_ids) > 1 else ""
     lines = [
         f"Bundle {bundle.path}: {m.model}, {blocks}, {m.classes} classes{names}",
-        f"  images    {resize}, {crop}; scaling and normalisation are inside the graph",
+        f"  weights   {describe_weights(origin)}",
+        f"  images    {describe_preparation(origin)}; normalisation is inside the graph",
     ]
     for precision in m.graphs:
         lines += _describe_graph(bundle, precision)

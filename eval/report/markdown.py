@@ -42,6 +42,7 @@ def paragraph(text: object) -> str:
 def _render_run(run: RunDigest) -> list[str]:
     return [
         paragraph(run.protocol),
+        *map(paragraph, run.origin),
         *(f"**{escape(text)}**" for text in run.warnings),
         paragraph(run.headline),
         *_render_tables(run.summary, run.domains),

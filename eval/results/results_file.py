@@ -53,7 +53,8 @@ class Results:
 
     Attributes:
         protocol: protocol of the stream.
-        bundle: `path`, `sha256` of the manifest, `model`, `precision`, `graph_sha256`, `source`.
+        bundle: `path`, `sha256` of the manifest, `model`, `precision`, `graph_sha256`, `source`, `classes`
+            that are predicted among, and what `list_origin` says of weights and images.
         engine: `provider`, `workers`, `micro_batch`.
         methods: methods with all their options, by label.
         versions: versions of fozo, Python and the packages that compute.

@@ -14,6 +14,7 @@ import PIL
 
 from ..._version import __version__
 from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.origin import list_origin
 from ...engine.errors import InputError
 from ...engine.registry import count_pull_backs, get_options
 from ...engine.runtime.cpu import count_cpus, read_cpu_features
@@ -95,6 +96,8 @@ def describe_environment(bundle: Bundle, precision: str, network: Network) -> di
             "precision": precision,
             "graph_sha256": bundle.graph_sha256(precision),
             "source": None if source is None else asdict(source),
+            "classes": network.info.classes,
+            **list_origin(bundle.manifest),
         },
         "engine": {
             "provider": network.provider,

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...engine.bundle.origin import describe_origin
 from ..results.average import MethodAverage, compute_averages, get_rate
+from ..results.label_check import describe_chance
 from ..results.outcome import Run
+from ..results.results_file import Results
 from ..results.table import format_marks, format_summary
 from .cell import Cell
 from .cell_results import CellResults
@@ -118,9 +121,26 @@ def format_tables(graphs: Sequence[GraphResults]) -> str:
         if graph.results:
             runs = graph.results.runs
             blocks.append(
-                "\n".join([title, *_list_notes(graph), _format_accuracies(runs), "", format_summary(runs)])
+                "\n".join(
+                    [
+                        title,
+                        *_list_notes(graph),
+                        _format_accuracies(runs),
+                        "",
+                        format_summary(runs),
+                        *_describe_bundle(graph.results),
+                    ]
+                )
             )
     return "\n\n".join(blocks)
+
+
+def _describe_bundle(results: Results) -> list[str]:
+    """Return weights and preparation of images, and the suspicion that labels are wrong."""
+    classes = results.bundle.get("classes")
+    suspicion = describe_chance(results.runs, classes) if isinstance(classes, int) else None
+    lines = [describe_origin(results.bundle)] if "preprocessing" in results.bundle else []
+    return lines + ([f"Warning: {suspicion}"] if suspicion else [])
 
 
 def _list_notes(graph: GraphResults) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from doubles import real_data
-from export_doubles import SMALL, export_small, save_weights
+from export_doubles import RANDOM, SMALL, export_small, save_weights
 from fozo.data.images import preprocess, read_image
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import ExportError, InputError, OutputError
@@ -39,7 +39,7 @@ def test_two_exports_give_the_same_bytes(tmp_path: Path, small_weights: dict[str
 
 
 def test_imagenet_classes_and_manifest(tmp_path: Path, small_weights: dict[str, Any]) -> None:
-    bundle = export_small(tmp_path, save_weights(tmp_path, small_weights))
+    bundle = export_small(tmp_path, save_weights(tmp_path, small_weights), imagenet_classes=True)
     m = bundle.manifest
     assert m.class_ids is not None
     assert m.class_names is not None
@@ -120,7 +120,7 @@ def test_norms_without_parameters_are_verified(
 ) -> None:
     """The graph has addends to a gain and a bias that PyTorch's module does not have."""
     model = VITS[model_name]()
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 3))
     bundle = export_model(Request("m", random=True, image_size=28), tmp_path / "bundle").bundle
     assert len(bundle.manifest.norms) == 4
@@ -218,7 +218,7 @@ def test_preprocessing_is_timms(
         "mean": MEAN,
         "std": STD,
     }
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     how = export_model(Request("m"), tmp_path / "bundle").bundle.manifest.preprocessing
     config = resolve_model_data_config(model)
     generator = np.random.default_rng(0)
@@ -233,7 +233,7 @@ def test_preprocessing_is_timms(
 def test_images_that_are_not_square_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm covers the target with `ResizeKeepRatio`; `Preprocessing.resize` cannot say that."""
     model = make_vit(img_size=(28, 56))
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     with pytest.raises(ExportError, match="28 × 56"):
         export_model(Request("m"), tmp_path / "bundle")
     assert not list(tmp_path.iterdir())
@@ -242,7 +242,7 @@ def test_images_that_are_not_square_are_refused(tmp_path: Path, monkeypatch: pyt
 def test_other_crop_modes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_vit()
     model.pretrained_cfg = {"input_size": (3, 28, 28), "crop_mode": "border", "crop_pct": 1.0}
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     with pytest.raises(ExportError, match="border"):
         export_model(Request("m"), tmp_path / "bundle")
 
@@ -250,7 +250,7 @@ def test_other_crop_modes_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_mean_and_std_of_the_model_are_in_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_vit()
     model.pretrained_cfg = {"input_size": (3, 28, 28), "mean": MEAN, "std": STD, "crop_pct": 1.0}
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     bundle = export_model(Request("m"), tmp_path / "bundle").bundle
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), dtype=np.uint8)
     with Network.open(bundle, workers=1) as net:
@@ -262,7 +262,9 @@ def test_mean_and_std_of_the_model_are_in_the_graph(tmp_path: Path, monkeypatch:
 def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = real_data("models", "vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors")
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))  # the 200 images below check more
-    bundle = export_model(Request("vit_tiny_patch16_224", weights), tmp_path / "bundle").bundle
+    bundle = export_model(
+        Request("vit_tiny_patch16_224", weights, imagenet_classes=True), tmp_path / "bundle"
+    ).bundle
     paths = sorted(real_data("imagenet", "val").glob("*/*"))
     paths = [paths[i] for i in np.random.default_rng(0).choice(len(paths), 200, replace=False)]
     model = timm.create_model("vit_tiny_patch16_224", checkpoint_path=str(weights)).eval()

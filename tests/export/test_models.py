@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from export_doubles import RANDOM
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
@@ -124,7 +125,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     model: Model = request.param
     module, folder = model.create(), tmp_path_factory.mktemp("model")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "create_model", lambda request: module)
+        patch.setattr(exporter, "create_model", lambda request: (module, RANDOM))
         patch.setattr("fozo.export.verify.BATCHES", (1, 3))  # test_exporter.py runs larger ones
         bundle = export_model(Request(model.name, random=True, gradients=True), folder / "bundle").bundle
     with Network.open(bundle, workers=1) as network:

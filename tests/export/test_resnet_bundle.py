@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from export_doubles import RANDOM
 from fozo.data.loader import count_batches, load_batches
 from fozo.data.source import SourceImages
 from fozo.engine.bundle.bundle import Bundle
@@ -40,7 +41,7 @@ from fozo.export.resnet_graph import build_resnet_graph  # noqa: E402
 def bundle(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """`model` as an exported bundle for images of 64 pixels, without source statistics."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "create_model", lambda request: model)
+        patch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
         path = tmp_path_factory.mktemp("resnet") / "bundle"
         return export_model(Request("small", image_size=64), path).bundle
 
@@ -162,7 +163,7 @@ def test_convolutions_are_not_quantised(bundle: Bundle) -> None:
 def test_norms_of_blocks_that_are_not_there(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     with pytest.raises(ExportError, match=r"has blocks 0\.\.4"):
         export_model(Request("small", image_size=64, norms=(5,)), tmp_path / "bundle")
 
@@ -178,7 +179,7 @@ def test_a_wrong_graph_is_not_written(model: Any, tmp_path: Path, monkeypatch: p
         next(a for a in norm.attribute if a.name == "epsilon").f = 0.05
         return graph
 
-    monkeypatch.setattr(exporter, "create_model", lambda request: model)
+    monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     monkeypatch.setattr(resnet, "build_resnet_graph", perturbed)
     with pytest.raises(ExportError, match=r"does not compute what PyTorch does: .*batch_statistics = 0"):
         export_model(Request("small", image_size=64), tmp_path / "bundle")

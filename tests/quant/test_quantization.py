@@ -262,7 +262,9 @@ def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))
     set_relative_time(monkeypatch, 0.5)
-    bundle = export_model(Request("vit_tiny_patch16_224", weights), tmp_path / "bundle").bundle
+    bundle = export_model(
+        Request("vit_tiny_patch16_224", weights, imagenet_classes=True), tmp_path / "bundle"
+    ).bundle
     m = bundle.manifest
     source, val = (
         folder_source(real_data("imagenet", part), m.preprocessing, count, 0, m.class_ids)

@@ -16,13 +16,15 @@ from fozo.quant.quantization_report import Report, describe_report, list_refusal
 
 
 def make_report(**changes: Any) -> Report:
-    found = Comparison(400, 99.0, None, None, 0.999, 0.999, 30.0, 0.1)
+    found = Comparison(400, 99.0, None, None, 0.999, 0.999, 30.0, 0.1, 1000)
     fields = {name: changes.pop(name) for name in list(changes) if hasattr(found, name)}
     good = Report(replace(found, **fields), 22, 22, (), {}, (1.0, 4.0), 5.0, 1.5, 8, "Some CPU")
     return replace(good, **changes)
 
 
 LABELLED = {"accuracy": 75.0, "reference_accuracy": 76.0}
+# Labels of other classes than the model's: 2 of 400 images are right by accident.
+MISLABELLED = {"accuracy": 0.5, "reference_accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,13 @@ LABELLED = {"accuracy": 75.0, "reference_accuracy": 76.0}
             {**LABELLED, "accuracy": 74.9},
             [r"loses 1\.10 points .* 400 held-out .*76\.00 % in fp32, 74\.90 %"],
         ),
+        (MISLABELLED, []),
+        (
+            {**MISLABELLED, "agreement": 89.0},
+            [r"agrees .* 89\.0 % .*not the model's .*0\.50 %.* guessing 0\.10 %"],
+        ),
+        ({"accuracy": 47.0, "reference_accuracy": 50.0, "classes": 2}, []),  # the loss is noise
+        ({"accuracy": 47.0, "reference_accuracy": 50.0, "classes": 10}, ["loses 3"]),
         ({"agreement": 95.0}, []),
         ({"agreement": 94.9}, [r"agrees with fp32 on 94\.9 % of 400.*95 %"]),
         ({"integer": 21}, ["computes 21 of its 22"]),
@@ -64,3 +73,9 @@ def test_a_report_for_people() -> None:
     assert "up to 5 channels of 2 layers" in text
     assert "blocks.7.mlp.fc2" in text
     assert "top-1" not in describe_report(make_report())
+
+
+def test_labels_no_better_than_guessing_are_said() -> None:
+    assert "  labels    probably not the model's" in describe_report(make_report(**MISLABELLED))
+    assert "  labels" not in describe_report(make_report(**LABELLED))
+    assert "  labels" not in describe_report(make_report())

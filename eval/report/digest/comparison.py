@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ....engine.bundle.origin import describe_preparation, describe_weights
 from ....engine.files import hash_texts
 from .chart_data import ScatterChart
 from .explanations import MARKS_OF_RUNS, NOT_SAME_PROTOCOL
@@ -139,6 +140,10 @@ def _describe(source: Source) -> dict[str, str]:
         "model": str(results.bundle.get("model", NONE)),
         "precision": str(results.bundle.get("precision", NONE)),
         "graph": str(results.bundle.get("graph_sha256", NONE))[:12],
+        "weights": describe_weights(results.bundle) if "weights" in results.bundle else NONE,
+        "preparation of images": describe_preparation(results.bundle)
+        if "preprocessing" in results.bundle
+        else NONE,
         "data": protocol.dataset,
         "setting": f"{protocol.setting}{rounds}{order}",
         "severities": ", ".join(map(str, protocol.severities)) or NONE,

@@ -23,6 +23,8 @@ def list_counts(source: Source) -> Iterator[dict[str, Any]]:
                     "file": source.path,
                     "model": results.bundle.get("model"),
                     "precision": results.bundle.get("precision"),
+                    "weights_sha256": results.bundle.get("weights_sha256"),
+                    "timm_tag": results.bundle.get("timm_tag"),
                     "dataset": protocol.dataset,
                     "setting": protocol.setting,
                     "subset": protocol.subset,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from ...results.label_check import describe_chance
 from .groups import average_overall, count_images, list_processed_domains
 from .sources import Source
 
 
 def list_warnings(source: Source) -> list[str]:
     """Return warnings about incomplete runs and unofficial data; empty if there are none."""
-    return [*_describe_incomplete(source), *_list_generated(source), *_list_deviating_counts(source)]
+    return [
+        *_describe_incomplete(source),
+        *_list_generated(source),
+        *_list_deviating_counts(source),
+        *_list_suspicions(source),
+    ]
 
 
 def _describe_incomplete(source: Source) -> list[str]:
@@ -52,6 +58,13 @@ def _list_deviating_counts(source: Source) -> list[str]:
         if deviations
         else []
     )
+
+
+def _list_suspicions(source: Source) -> list[str]:
+    """Return the suspicion that labels are wrong; files of earlier versions do not say the classes."""
+    classes = source.results.bundle.get("classes")
+    suspicion = describe_chance(source.results.runs, classes) if isinstance(classes, int) else None
+    return [f"{suspicion[0].upper()}{suspicion[1:]}."] if suspicion else []
 
 
 def write_headline(source: Source) -> str:

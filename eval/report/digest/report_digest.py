@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...._version import __version__
+from ....engine.bundle.origin import describe_origin
 from .along_stream import AlongStream, digest_stream
 from .breakdown import Breakdown, digest_rounds, digest_severities
 from .chart_data import ScatterChart
@@ -31,6 +32,7 @@ class RunDigest:
         about: model, precision, data and setting in a few words.
         labels: labels of the methods.
         protocol: the protocol in one line.
+        origin: weights, and preparation of images, each in one line.
         warnings: facts that a reader must know before the numbers.
         headline: the main result in one sentence.
         summary: rates and cost of every method.
@@ -48,6 +50,7 @@ class RunDigest:
     about: str
     labels: tuple[str, ...]
     protocol: str
+    origin: tuple[str, ...]
     warnings: tuple[str, ...]
     headline: str
     summary: Table
@@ -104,6 +107,7 @@ def _digest_run(source: Source) -> RunDigest:
         f"{model}, {protocol.dataset}, {protocol.setting}",
         tuple(source.labels),
         protocol.describe(),
+        tuple(describe_origin(bundle).splitlines()) if "preprocessing" in bundle else (),
         tuple(list_warnings(source)),
         write_headline(source),
         tabulate_summary(source),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from doubles import predict_on
+from export_doubles import RANDOM
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.bn_adapt import BnAdapt
 from fozo.engine.model import FloatArray, ImageArray
@@ -47,7 +48,7 @@ def model() -> Any:
 @pytest.fixture(scope="module")
 def path(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporter, "create_model", lambda request: model)
+        patch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
         folder = tmp_path_factory.mktemp("bn_adapt") / "bundle"
         return export_model(Request("small", image_size=PIXELS), folder).bundle.path
 

@@ -1,0 +1,37 @@
+"""Recognition of weights that other libraries saved, by the names of their tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_FORMATS = (
+    (
+        r"(^|\.)(text_projection|logit_scale|visual\.(proj|class_embedding|trunk\..*))$",
+        "a CLIP model, whose image tower answers with an embedding to compare with texts, not with classes; "
+        "train a classifier on it, or take one of timm's that end in _ft_in1k",
+    ),
+    (
+        r"(^|\.)encoder\.layers?\.\d+\.(attention\.attention\.query|layernorm_before)\.",
+        "a transformer with the names of Hugging Face's transformers ({name}, …), and timm names its tensors "
+        "differently; load it there, save it with timm's names, or train timm's model of the same name",
+    ),
+    (
+        r"(^|\.)conv_proj\.|(^|\.)encoder\.layers\.encoder_layer_\d+\.",
+        "a transformer with the names of torchvision ({name}, …), and timm names its tensors differently; "
+        "save it with timm's names, or train timm's model of the same size",
+    ),
+    (
+        r"(^|\.)decoder_(embed|pos_embed|blocks)",
+        "a masked autoencoder from its pre-training ({name}, …), which has no classifier; fine-tune it first",
+    ),
+    (r"(^|\.)lora_[AB]\.", "adapters of LoRA ({name}, …); merge them into the weights of the model first"),
+)
+
+
+def name_foreign_format(names: Sequence[str]) -> str | None:
+    """Return the library and kind of model that named these tensors, and advice; None if it is unknown."""
+    for pattern, text in _FORMATS:
+        if name := next((name for name in names if re.search(pattern, name)), None):
+            return text.format(name=name)
+    return None
