@@ -6,8 +6,9 @@ Not forward-only: it needs a bundle with a pull-back graph (`fozo export --gradi
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from ..interface.method import Binding, Prediction, State, Step, variable_length_array
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Slopes
+from ..model import NORMS, PROMPTS, FloatArray, ImageArray, ModelInfo, Slopes, Tunables
 from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
+from ..search.spsa import draw_uniform
 from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import REFERENCE_BATCH, entropy
@@ -27,20 +29,24 @@ from ..statistics.window import compute_window_moments, create_empty_window, sli
 
 @dataclass(frozen=True)
 class AlignState(State):
-    """Tuned norms and their gradients.
+    """Tuned values and their gradients, as those of `pizo`; prompts or norms that are not tuned are empty.
 
     Attributes:
+        prompts: float32 `[P, D]`.
         norms: float32 `[M, 2, D]`, addends to gain and bias of each tuned norm.
-        momentum: running average of the gradients, float64, of this shape.
-        gradient: sum over the images since the last update, float64, of this shape.
+        prompts_momentum, norms_momentum: running averages of the gradients, float64, of these shapes.
+        prompts_gradient, norms_gradient: sums over the images since the last update, float64.
         window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
-        images: that the sum is over.
+        images: that the sums are over.
         updates: made so far.
     """
 
+    prompts: FloatArray
     norms: FloatArray
-    momentum: FloatArray
-    gradient: FloatArray
+    prompts_momentum: FloatArray
+    norms_momentum: FloatArray
+    prompts_gradient: FloatArray
+    norms_gradient: FloatArray
     window: FloatArray = variable_length_array()
     images: int = 0
     updates: int = 0
@@ -48,18 +54,21 @@ class AlignState(State):
 
 @dataclass(frozen=True)
 class Align:
-    """Alignment with exact gradients: entropy and distance to the source statistics, descended on norms.
+    """Alignment with exact gradients: entropy and distance to the source statistics are descended.
 
     Loss, window, tolerance, shift and step rule are those of `pizo`.
     """
 
     name: ClassVar[str] = "align"
 
+    tune: Literal["norms", "prompts", "both"] = option("norms", "tunables that are adapted")
+    prompts: int = option(3, "number of prompt tokens, where they are tuned", low=1)
     first_block: int = option(1, "first block whose norms are tuned, from 0", low=0)
     frozen_last_blocks: int = option(
         3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
-    rate: float = option(0.005, "η: the root mean square of the longest step", low=0)
+    rate: float = option(0.005, "η of the norms: the root mean square of the longest step", low=0)
+    prompt_rate: float = option(0.1, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old average gradient that is kept", low=0, high=0.999)
     anchor: float = option(
         0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
@@ -101,12 +110,19 @@ class Align:
         """Return the method bound to a model.
 
         Raises:
-            BundleError: the bundle lacks source statistics, tunable norms or the pull-back graph.
+            BundleError: the bundle lacks source statistics, a tunable or the pull-back graph.
         """
         source = model.require_source(self.name)
-        model.require_gradient(NORMS, self.name)
-        norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
-        return BoundAlign(self, model, norms, SourceAlignment(model, source, self.tolerance, self.shift))
+        norms, rates = None, {}
+        if self.tune != "norms":
+            model.require_gradient(PROMPTS, self.name)
+            rates[PROMPTS] = self.prompt_rate
+        if self.tune != "prompts":
+            model.require_gradient(NORMS, self.name)
+            norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
+            rates[NORMS] = self.rate
+        alignment = SourceAlignment(model, source, self.tolerance, self.shift)
+        return BoundAlign(self, model, alignment, norms, rates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,28 +130,37 @@ class BoundAlign(Binding[Align]):
     """Alignment on one model.
 
     Attributes:
-        norms: that are tuned.
         alignment: with the source statistics.
+        norms: that are tuned; None if none are.
+        rates: η of each tunable that is tuned; its name is also that of its field in the state.
     """
 
-    norms: TunedNorms
     alignment: SourceAlignment
+    norms: TunedNorms | None
+    rates: Mapping[str, float]
 
     def init(self, seed: int) -> AlignState:
-        """Return unchanged norms."""
+        """Return prompts drawn uniformly within the model's bound, and unchanged norms."""
+        model = self.model
+        prompts = np.zeros((0, model.width), np.float32)
+        if PROMPTS in self.rates:
+            prompts = draw_uniform(seed, model.prompt_bound, (self.options.prompts, model.width))
+        norms = np.zeros((0, 2, model.width)) if self.norms is None else self.norms.create_zeros()
         return AlignState(
             step=0,
             seed=seed,
-            norms=self.norms.create_zeros(np.float32),
-            momentum=self.norms.create_zeros(),
-            gradient=self.norms.create_zeros(),
-            window=create_empty_window(self.model),
+            prompts=prompts,
+            norms=norms.astype(np.float32),
+            prompts_momentum=np.zeros(prompts.shape),
+            norms_momentum=norms,
+            prompts_gradient=np.zeros(prompts.shape),
+            norms_gradient=norms,
+            window=create_empty_window(model),
         )
 
     def step(self, state: AlignState, images: ImageArray) -> Step[AlignState]:
-        """Predict with the current norms, and follow the gradient of the loss at these predictions."""
-        options = self.options
-        tunables = self.norms.build_tunables(state.norms)
+        """Predict with the current values, and follow the gradient of the loss at these predictions."""
+        options, tunables = self.options, self._build_tunables(state)
         (outputs,) = yield Request(images, [tunables])
         past = compute_window_moments(state.window, len(images), options.window)
         moments = Moments.of(outputs.features).merge(past)
@@ -156,28 +181,24 @@ class BoundAlign(Binding[Align]):
             )
             (pulled,) = yield Request(images[chosen], [tunables], slopes)
             assert pulled.gradients is not None
-            gradient = state.gradient + pulled.gradients[NORMS][self.norms.rows]
-            next_state = replace(next_state, gradient=gradient)
+            next_state = self._add_gradients(next_state, pulled.gradients)
         if next_state.images >= options.update_images:
             next_state = self._apply_update(next_state, strength)
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": distance,
             "need": strength,
-            "size": compute_rms(next_state.norms),
+            "size": compute_rms(next_state.prompts if options.tune == "prompts" else next_state.norms),
         }
         return Prediction(
             logits, 1, diagnostics=diagnostics, pull_backs=len(chosen) / len(images)
         ), next_state
 
     def predict(self, state: AlignState, images: ImageArray) -> Requests[Prediction]:
-        """Predict with the current norms and the current shift."""
+        """Predict with the current values and the current shift."""
         moments = compute_window_moments(state.window, 0, self.options.window)
-        (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
-        logits = outputs.logits
-        if moments is not None:
-            _, strength = self.alignment.measure(moments)
-            logits = logits + self.alignment.compute_offset(moments, strength)
+        (outputs,) = yield Request(images, [self._build_tunables(state)])
+        logits = self.alignment.shift_logits(outputs.logits, moments)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _choose_images(self, state: AlignState, images: int) -> NDArray[np.int64]:
@@ -192,20 +213,32 @@ class BoundAlign(Binding[Align]):
         generator = np.random.default_rng([state.seed, state.step + 1, 0])
         return np.sort(generator.choice(images, after - before, replace=False))
 
+    def _build_tunables(self, state: AlignState) -> Tunables:
+        """Return what to feed for the tuned values."""
+        tunables = {} if self.norms is None else dict(self.norms.build_tunables(state.norms))
+        return {**tunables, PROMPTS: state.prompts[None]} if PROMPTS in self.rates else tunables
+
+    def _add_gradients(self, state: AlignState, gradients: Mapping[str, FloatArray]) -> AlignState:
+        """Add the gradients of some images to the sums."""
+        changes: dict[str, Any] = {}
+        if PROMPTS in self.rates:
+            changes["prompts_gradient"] = state.prompts_gradient + gradients[PROMPTS]
+        if self.norms is not None:
+            changes["norms_gradient"] = state.norms_gradient + gradients[NORMS][self.norms.rows]
+        return replace(state, **changes)
+
     def _apply_update(self, state: AlignState, strength: float) -> AlignState:
         """Take one step along the running average of the gradients, at most `strength · rate` long."""
         options, updates = self.options, state.updates + 1
-        momentum = update_momentum(state.momentum, state.gradient, options.momentum)
-        average = momentum / (1 - options.momentum**updates)
-        length = options.rate * strength
-        return replace(
-            state,
-            norms=take_momentum_step(state.norms, average, state.gradient, length, options.anchor),
-            momentum=momentum,
-            gradient=np.zeros_like(state.gradient),
-            images=0,
-            updates=updates,
-        )
+        changes: dict[str, Any] = {}
+        for name, rate in self.rates.items():
+            values, gradient = getattr(state, name), getattr(state, f"{name}_gradient")
+            momentum = update_momentum(getattr(state, f"{name}_momentum"), gradient, options.momentum)
+            average = momentum / (1 - options.momentum**updates)
+            changes[name] = take_momentum_step(values, average, gradient, rate * strength, options.anchor)
+            changes[f"{name}_momentum"] = momentum
+            changes[f"{name}_gradient"] = np.zeros(gradient.shape)
+        return replace(state, images=0, updates=updates, **changes)
 
 
 def _round_up(count: float) -> int:

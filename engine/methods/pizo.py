@@ -222,10 +222,7 @@ class BoundPizo(Binding[Pizo]):
         """Predict with the current values, unperturbed, and the current shift."""
         moments = compute_window_moments(state.window, 0, self.options.window)
         (outputs,) = yield Request(images, [self._build_tunables(state, {}, 0)])
-        logits = outputs.logits
-        if moments is not None:
-            _, strength = self.alignment.measure(moments)
-            logits = logits + self.alignment.compute_offset(moments, strength)
+        logits = self.alignment.shift_logits(outputs.logits, moments)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
     def _request_pairs(self, state: PizoState, images: ImageArray) -> Requests[list[_Pair]]:

@@ -56,3 +56,10 @@ class SourceAlignment:
         target = None if self.target == "origin" else self.source.mean[-1]
         gain = min(1.0, moments.count / REFERENCE_BATCH) * strength
         return compute_logit_offset(self.model.head_weight, compute_shift(target, moments.mean[-1], gain))
+
+    def shift_logits(self, logits: FloatArray, moments: Moments | None) -> FloatArray:
+        """Return logits with the shift that follows from some features; unshifted where there are none."""
+        if moments is None:
+            return logits
+        _, strength = self.measure(moments)
+        return logits + self.compute_offset(moments, strength)

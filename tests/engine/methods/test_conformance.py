@@ -83,6 +83,8 @@ VARIANTS: dict[str, AnyMethod] = {
     "align-every": Align(
         gradient_share=1, learn_every=2, update_images=1, window=9, tolerance=0, shift="source_mean"
     ),
+    "align-both": Align(tune="both", update_images=1, tolerance=0),
+    "align-prompts": Align(tune="prompts", prompts=1, update_images=5, window=9, tolerance=0),
     "eata-all": Eata(margin=1.0, similarity=1.0, fisher_weight=20.0),
     "eata-eta": Eata(margin=1.0, similarity=1.0, fisher_weight=0),
     "sar-all": Sar(margin=1.0, reset_below=0),
@@ -101,7 +103,9 @@ VARIANTS: dict[str, AnyMethod] = {
 RANDOM = [
     name
     for name, each in VARIANTS.items()
-    if isinstance(each, Pizo) or getattr(each, "prompts", 0) or name in ("deyo-all", "align-share")
+    if isinstance(each, Pizo)
+    or (getattr(each, "prompts", 0) and getattr(each, "tune", "prompts") != "norms")
+    or name in ("deyo-all", "align-share")
 ]
 SIZES = (7, 1, 2, 7, 7, 3)  # ragged, with a single image in the middle
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from doubles import StandIn, draw_images, step_on
+from doubles import StandIn, draw_images, predict_on, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.align import AlignState
@@ -61,11 +61,13 @@ class TorchModel:
             for parameter in (norm.weight, norm.bias)
         ]
         self.optimiser = torch.optim.SGD(self.parameters, lr=rate, momentum=0.9)
+        self.prompts = torch.zeros(0, model.embed_dim)
 
     def features(self, images: ImageArray) -> Tensor:
         m = self.model
         pixels = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255
         x = m._pos_embed(m.patch_embed((pixels - self.mean) / self.std))
+        x = torch.cat([x[:, :1], self.prompts.expand(len(x), -1, -1), x[:, 1:]], dim=1)
         features = []
         for block, norm in zip(m.blocks, [*(b.norm1 for b in m.blocks[1:]), m.norm], strict=True):
             x = block(x)
@@ -226,6 +228,46 @@ class DeyoStep:
         return logits.detach().numpy()
 
 
+class AlignStep:
+    """`align` without a window or a tolerance: every batch is an update of full strength."""
+
+    def __init__(self, reference: TorchModel, tune: str) -> None:
+        self.groups = {
+            "norms": ([] if tune == "prompts" else reference.parameters, 0.005),
+            "prompts": ([] if tune == "norms" else [reference.prompts.requires_grad_()], 0.1),
+        }
+        self.start = [value.detach().clone() for value in reference.parameters]
+        self.momentum = {name: torch.zeros(()) for name in self.groups}
+        self.updates = 0
+
+    def __call__(self, reference: TorchModel, images: ImageArray, network: Network) -> FloatArray:
+        source, head = network.info.source, reference.model.head
+        assert source is not None
+        features, share = reference.features(images), len(images) / 64
+        mean, std = (torch.from_numpy(values) for values in (source.mean, source.std))
+        distance = ((features.mean(0) - mean) ** 2).sum() + ((features.std(0) - std) ** 2).sum()
+        offset = -share * (head.weight @ features[:, -1].mean(0)).detach()
+        logits = head(features[:, -1]) + offset
+        loss = entropies_of(logits).sum() + share * distance
+        self.updates += 1
+        values = [value for group, _ in self.groups.values() for value in group]
+        gradients = dict(zip(values, torch.autograd.grad(loss, values), strict=True))
+        for name, (group, rate) in self.groups.items():
+            if group:
+                self.descend(name, group, [gradients[value] for value in group], rate)
+        return logits.detach().numpy()
+
+    def descend(self, name: str, group: list[Tensor], gradients: list[Tensor], rate: float) -> None:
+        gradient = torch.stack(gradients)
+        self.momentum[name] = 0.9 * self.momentum[name] + 0.1 * gradient
+        average = self.momentum[name] / (1 - 0.9**self.updates)
+        longest = max(gradient.square().mean().sqrt(), average.square().mean().sqrt())
+        start = self.start if name == "norms" else [torch.zeros(())]
+        with torch.no_grad():
+            for value, origin, step in zip(group, start, average, strict=True):
+                value.copy_(origin + 0.98 * (value - origin) - rate * step / longest)
+
+
 EATA = {"rate": 0.02, "similarity": SIMILARITY, "fisher_weight": FISHER_WEIGHT}
 CASES: dict[str, tuple[dict[str, Any], Callable[[list[ImageArray]], Any], float, range]] = {
     "tent": ({"rate": 0.01}, lambda _: tent_step, 0.01, range(DEPTH)),
@@ -270,6 +312,60 @@ def test_method_does_what_pytorch_does(
     actual[2 * blocks.start : 2 * blocks.stop] = adapter.state.norms
     assert np.abs(addends).max() > 0.01  # the stream moved the norms
     np.testing.assert_allclose(actual, addends, atol=1e-5)
+
+
+@pytest.mark.parametrize("tune", ["norms", "prompts", "both"])
+def test_align_does_what_pytorch_does(
+    tune: str, network: Network, reference: Any, normalisation: Any, stream: list[ImageArray]
+) -> None:
+    options = {
+        "frozen_last_blocks": 0,
+        "tolerance": 0.0,
+        "window": 1,
+        "update_images": 1,
+        "gradient_share": 1,
+    }
+    aligned = method("align", tune=tune, prompt_rate=0.1, **options)
+    adapter = Adapter(network, aligned, SEED)
+    torch_model = TorchModel(reference, normalisation, 0.0, range(1, DEPTH))
+    start = adapter.state.prompts
+    assert start.shape == ((0 if tune == "norms" else 3), 64)
+    assert np.abs(start).max(initial=0) <= network.info.prompt_bound
+    torch_model.prompts = torch.from_numpy(start.copy())
+    torch_step = AlignStep(torch_model, tune)
+    for images in stream:
+        expected = torch_step(torch_model, images, network)
+        np.testing.assert_allclose(adapter.step(images).logits, expected, atol=1e-3)
+    np.testing.assert_allclose(adapter.state.prompts, torch_model.prompts.detach().numpy(), atol=1e-3)
+    if tune != "norms":
+        assert np.abs(adapter.state.prompts - start).max() > 0.1  # the stream moved the prompts
+    addends = torch_model.addends()[2:]
+    if tune == "prompts":
+        assert not adapter.state.norms.size and not addends.any()
+    else:
+        np.testing.assert_allclose(adapter.state.norms, addends, atol=1e-4)
+        assert np.abs(addends).max() > 0.01
+
+
+def test_align_predicts_with_the_prompts_of_its_state(network: Network, stream: list[ImageArray]) -> None:
+    aligned = method("align", tune="prompts", tolerance=0.0, update_images=1)
+    bound = aligned.bind(network.info)
+    _, state = step_on(network, aligned, bound.init(SEED), stream[0])
+    prediction = predict_on(network, aligned, state, stream[1])
+    plain = predict_on(network, aligned, replace(state, prompts=0 * state.prompts), stream[1])
+    assert np.abs(prediction.logits - plain.logits).max() > 1e-3
+    following, _ = step_on(network, aligned, replace(state, window=state.window[:0]), stream[1])
+    unshifted = predict_on(network, aligned, replace(state, window=state.window[:0]), stream[1])
+    offset = following.logits - unshifted.logits  # of one batch, equal for all its images
+    np.testing.assert_allclose(offset, np.broadcast_to(offset[:1], offset.shape), atol=1e-5)
+
+
+def test_align_says_which_gradients_are_missing(network: Network) -> None:
+    for tune, missing in (("prompts", "prompts"), ("norms", "norms"), ("both", "prompts")):
+        left = tuple(name for name in ("prompts", "norms") if name != missing)
+        with pytest.raises(BundleError, match=f"exact gradients with respect to {missing}"):
+            method("align", tune=tune).bind(replace(network.info, gradients=left))
+    method("align", tune="prompts").bind(replace(network.info, gradients=("prompts",)))
 
 
 def test_fisher_information_is_that_of_pytorch(
@@ -411,4 +507,4 @@ def _compute_first_gradient(images: ImageArray, share: float, seed: int) -> Floa
     adapter.step(images)
     state = adapter.state
     assert isinstance(state, AlignState)
-    return state.gradient
+    return state.norms_gradient
