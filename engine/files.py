@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: atomic writes, content hashes, and arrays without pickle."""
+"""Files that are either complete or absent: atomic writes, locks, content hashes, arrays without pickle."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
+import sys
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+DEAD_SECONDS = 3600
+FOLDER_LOCK = ".lock"  # in a folder that one process at a time may write
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -36,6 +48,110 @@ def write_atomic(path: Path, content: bytes) -> None:
         # Gone if all went well, and never created if the folder is missing.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file survive a loss of power.
+
+    Raises:
+        OSError: the file cannot be opened, or the disk is full.
+    """
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, where the system can do that."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems refuse
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file while the block runs. However a process ends, the system releases its locks.
+
+    Where the file system has no locks, or the folder cannot be written, the block runs without one.
+
+    Args:
+        path: the lock file; removed afterwards.
+        busy: the message if another process holds it.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    stream = _open_locked(path, busy)
+    try:
+        yield
+    finally:
+        if stream is not None:
+            # Removed while it is still locked: nobody can have taken it in between.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            stream.close()
+
+
+def _open_locked(path: Path, busy: str) -> IO[bytes] | None:
+    """Return the open and locked file, or None where there are no locks."""
+    while True:
+        try:
+            stream = path.open("ab")
+        except OSError:  # the writing that follows will say why
+            return None
+        try:
+            _lock(stream)
+            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream
+        except (BlockingIOError, PermissionError) as error:
+            stream.close()
+            raise OutputError(busy) from error
+        except OSError:
+            stream.close()
+            return None
+        stream.close()  # its former holder has removed it: make a new one
+
+
+def _lock(stream: IO[bytes]) -> None:
+    """Lock a file without waiting.
+
+    Raises:
+        BlockingIOError, PermissionError: another process, or another opening of the file, holds the lock.
+        OSError: the file system has no locks.
+    """
+    if sys.platform == "win32":
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_dead_folder(folder: Path) -> None:
+    """Remove a temporary folder whose process was killed: nobody holds its lock any more.
+
+    Without a lock it was made at this moment, or its process was killed at once; only age tells.
+    """
+    lock = folder / FOLDER_LOCK
+    with contextlib.suppress(OSError, OutputError):
+        if lock.is_file() and _locks_exclude(folder.parent):
+            with hold_lock(lock, "in use"):
+                for entry in folder.iterdir():
+                    if entry != lock:
+                        shutil.rmtree(entry)
+            folder.rmdir()
+        elif time.time() - folder.stat().st_mtime > DEAD_SECONDS:
+            folder.rmdir()  # if it is empty
+
+
+def _locks_exclude(folder: Path) -> bool:
+    """Return true if a lock in this folder keeps others out; some network file systems have none."""
+    probe = _choose_temporary(folder / "lock")
+    try:
+        with hold_lock(probe, ""), hold_lock(probe, ""):
+            return False
+    except OutputError:
+        return True
 
 
 def check_writable(path: Path) -> None:

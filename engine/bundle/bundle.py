@@ -16,16 +16,30 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError, OutputError
-from ..files import from_npz, hash_file, hash_texts, to_npz, write_atomic
+from ..files import (
+    FOLDER_LOCK,
+    from_npz,
+    hash_file,
+    hash_texts,
+    hold_lock,
+    sync_file,
+    sync_folder,
+    to_npz,
+    write_atomic,
+)
 from ..model import FloatArray, ModelInfo, SourceStatistics
-from .manifest import FileEntry, GraphEntry, Manifest, SourceEntry
+from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
 
 MANIFEST = "bundle.json"
 GRAPH_FILE = "model.onnx"
 PULL_BACK_FILE = "pull-back.onnx"
 
-# Files that this module adds to a bundle, and may remove again.
-_ADDED_FILE = re.compile(r"(source-[\w-]+-[0-9a-f]{8}\.npz)|((model|pull-back)-[\w-]+-[0-9a-f]{8}\.onnx)")
+FIRST_FILES = (GRAPH_FILE, PULL_BACK_FILE, HEAD_FILE)  # of every new bundle
+
+# Files that are named by their content, which fozo adds to a bundle and may remove again.
+ADDED_FILE = re.compile(
+    r"source-[\w-]+-[0-9a-f]{8}\.npz|head-[0-9a-f]{8}\.npz|(model|pull-back)(-[\w-]+)?-[0-9a-f]{8}\.onnx"
+)
 _PRECISION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -60,6 +74,10 @@ class Bundle:
                 "make one with: fozo export --out " + str(folder)
             ) from error
         return Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
+
+    def list_files(self) -> list[str]:
+        """Return the names of all files, the manifest included."""
+        return [MANIFEST, *self.manifest.files]
 
     def file(self, name: str) -> Path:
         """Return the path of one of the bundle's files, its content verified.
@@ -129,9 +147,9 @@ class Bundle:
         """
         m = self.manifest
         shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
-        head = _load_arrays(self.file("head.npz"), shapes)
+        head = _load_arrays(self.file(m.head), shapes)
         source = m.source[precision].file if precision in m.source else None
-        used = [self._get_graph_entry(precision).file, "head.npz", *([source] if source else [])]
+        used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
         return replace(m.info(head["weight"], head["bias"]), identity=identity, source=self.source(precision))
 
@@ -173,14 +191,12 @@ class Bundle:
         content = to_npz(mean=statistics.mean, std=statistics.std, **fisher)
         digest = hashlib.sha256(content).hexdigest()
         name = f"source-{precision}-{digest[:8]}.npz"
-        write_atomic(self.path / name, content)
         pull_back = self._get_pull_back_sha256(precision) if fisher else None
         entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back)
-        return self._commit(
-            name,
-            FileEntry(digest, len(content)),
-            replace(self.manifest, source={**self.manifest.source, precision: entry}),
-        )
+        manifest = replace(self.manifest, source={**self.manifest.source, precision: entry})
+        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
+            write_atomic(self.path / name, content)
+            return self._commit(name, FileEntry(digest, len(content)), manifest)
 
     def with_graph(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
         """Add a graph, or replace that of a precision, and return the changed bundle.
@@ -201,12 +217,13 @@ class Bundle:
                 f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
                 "itself is made by fozo export"
             )
-        file, name = self._move_in(graph, f"model-{precision}")
-        graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
         source = {key: value for key, value in self.manifest.source.items() if key != precision}
         pull_backs = {key: value for key, value in self.manifest.pull_backs.items() if key != precision}
-        manifest = replace(self.manifest, graphs=graphs, source=source, pull_backs=pull_backs)
-        return self._commit(name, file, manifest)
+        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
+            file, name = self._move_in(graph, f"model-{precision}")
+            graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
+            manifest = replace(self.manifest, graphs=graphs, source=source, pull_backs=pull_backs)
+            return self._commit(name, file, manifest)
 
     def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
         """Add a pull-back graph for a precision, and return the changed bundle.
@@ -221,16 +238,19 @@ class Bundle:
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
         self._get_graph_entry(precision)
-        file, name = self._move_in(graph, f"pull-back-{precision}")
-        pull_backs = {**self.manifest.pull_backs, precision: replace(entry, file=name)}
-        return self._commit(name, file, replace(self.manifest, pull_backs=pull_backs))
+        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
+            file, name = self._move_in(graph, f"pull-back-{precision}")
+            pull_backs = {**self.manifest.pull_backs, precision: replace(entry, file=name)}
+            return self._commit(name, file, replace(self.manifest, pull_backs=pull_backs))
 
     def _move_in(self, graph: Path, stem: str) -> tuple[FileEntry, str]:
         """Move an ONNX file into the bundle, named by its content; return its entry and name."""
         file = FileEntry(hash_file(graph), graph.stat().st_size)
         name = f"{stem}-{file.sha256[:8]}.onnx"
         try:
+            sync_file(graph)
             graph.replace(self.path / name)
+            sync_folder(self.path)
         except OSError as error:
             raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
         return file, name
@@ -246,11 +266,11 @@ class Bundle:
 
     def _replace_manifest(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
         """Write the new manifest, then remove files that it no longer uses."""
-        used = {entry.file for entry in manifest.graphs.values()}
+        used = {manifest.head} | {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
         used |= {entry.file for entry in manifest.pull_backs.values()}
         # Only what this class has added itself is ever removed, whatever a changed manifest names.
-        stale = {old for old in self.manifest.files if _ADDED_FILE.fullmatch(old)} - used
+        stale = {old for old in self.manifest.files if ADDED_FILE.fullmatch(old)} - used
         files = {key: value for key, value in self.manifest.files.items() if key not in stale}
         if Bundle.open(self.path).sha256 != self.sha256:
             raise OutputError(
@@ -261,6 +281,11 @@ class Bundle:
         for old in stale:
             (self.path / old).unlink(missing_ok=True)
         return Bundle.open(self.path)
+
+
+def explain_lock(path: Path) -> str:
+    """Return the message for a bundle that is locked."""
+    return f"{path} is being written by another process; wait until that is done, and run the command again"
 
 
 def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BundleError, OutputError
-from ..files import hash_file
-from .bundle import MANIFEST, Bundle
+from ..files import FOLDER_LOCK, hash_file, hold_lock, remove_dead_folder, sync_file, sync_folder
+from .bundle import FIRST_FILES, MANIFEST, Bundle
 from .manifest import FileEntry, Manifest
+from .replacement import is_leftover, replace_content
 
 
 def create(
@@ -24,6 +26,9 @@ def create(
 ) -> Bundle:
     """Write a new bundle: in a temporary folder first, moved into place when it is complete.
 
+    Where a bundle is replaced, a whole one is at `path` at every moment: the old or the new one. A symbolic
+    link at `path` is followed.
+
     Args:
         path: where the bundle shall be.
         manifest: without `files`, which is filled in here.
@@ -34,15 +39,20 @@ def create(
         OutputError: something is in the way, or the folder cannot be written; nothing is changed then.
     """
     check_writable(path, overwrite=overwrite)
-    with folder_beside(path) as temporary:
-        folder = temporary / path.name
-        folder.mkdir()
+    target = path.resolve()
+    with folder_beside(path) as folder:
         files = {}
         for name, writer in write.items():
             writer(folder / name)
+            sync_file(folder / name)
             files[name] = FileEntry(hash_file(folder / name), (folder / name).stat().st_size)
         (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
-        _move_into_place(folder, path)
+        sync_file(folder / MANIFEST)
+        if target.exists():
+            replace_content(folder, target)
+        else:
+            folder.rename(target)
+            sync_folder(target.parent)
     return Bundle.open(path)
 
 
@@ -50,33 +60,33 @@ def create(
 def folder_beside(path: Path) -> Iterator[Path]:
     """Provide a temporary folder on the file system of `path`, removed afterwards.
 
+    It lies in `path` where that is a folder, and beside it otherwise. Folders that a killed process has left
+    there are removed first.
+
     Raises:
         OutputError: it cannot be made, or something in the block cannot be written.
     """
+    path = path.resolve()
+    parent = path if path.is_dir() else path.parent
+    pattern = f".{glob.escape(path.name)}.*.tmp"
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as folder:
-            yield Path(folder)
+        for entry in (entry for folder in {parent, path.parent} for entry in folder.glob(pattern)):
+            if entry.is_dir():
+                remove_dead_folder(entry)
+        with (
+            tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.", suffix=".tmp") as temporary,
+            hold_lock(Path(temporary, FOLDER_LOCK), f"{temporary} is in use"),
+        ):
+            folder = Path(temporary, path.name)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)  # while it is locked
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; choose another place, or make room there"
         ) from error
-
-
-def _move_into_place(folder: Path, path: Path) -> None:
-    """Move `folder` to `path`; an older bundle there is removed only when that has succeeded."""
-    if not path.exists():
-        folder.rename(path)
-        return
-    # Not inside the temporary folder: should even moving it back fail, the old bundle is still there.
-    keep = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    path.replace(keep / path.name)
-    try:
-        folder.rename(path)
-    except OSError:
-        (keep / path.name).replace(path)
-        keep.rmdir()
-        raise
-    shutil.rmtree(keep)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
@@ -87,9 +97,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """
     if path.exists() and (hint := _find_obstacle(path, overwrite)):
         raise OutputError(f"{path} already exists; {hint}")
+    path = path.resolve()
     try:
-        probe = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        shutil.rmtree(probe)
+        tempfile.TemporaryDirectory(
+            dir=path if path.is_dir() else path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        ).cleanup()
     except OSError as error:
         raise OutputError(
             f"cannot create {path}: {error.strerror or error}; choose another place with --out"
@@ -99,14 +111,18 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 def _find_obstacle(path: Path, overwrite: bool) -> str | None:
     """Return advice on what occupies `path`, or None if it may be replaced.
 
-    An empty folder may be replaced, and with `overwrite` a folder that holds a bundle and nothing else.
+    A folder may be replaced that is empty but for what a killed export has left, and with `overwrite` a
+    folder that holds a bundle and nothing else.
     """
     elsewhere = "choose another place with --out"
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
-    if path.is_dir() and not names:
+    if not path.is_dir():
+        return elsewhere
+    names = {entry.name for entry in path.iterdir()}
+    if all(is_leftover(name) for name in names):
         return None
     try:
-        foreign = sorted(names - {MANIFEST, *Bundle.open(path).manifest.files})
+        expected = {*Bundle.open(path).list_files(), *FIRST_FILES}
+        foreign = sorted(name for name in names - expected if not is_leftover(name))
     except BundleError:
         return elsewhere
     if foreign:

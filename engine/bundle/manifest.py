@@ -14,6 +14,7 @@ from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
 
 SCHEMA = 2
+HEAD_FILE = "head.npz"
 READABLE = (1, 2)  # in 1 there were no norms to tune, and no widths of features
 
 
@@ -81,6 +82,7 @@ class Manifest:
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
         class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
         class_names: K names for people, or None.
+        head: name of the `.npz` file with the linear head.
         graphs: by precision, `fp32` first.
         source: source statistics by precision.
         pull_backs: graphs of gradients, by precision of the graph whose derivative they are.
@@ -101,6 +103,7 @@ class Manifest:
     feature_widths: tuple[int, ...] = ()
     class_ids: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    head: str = HEAD_FILE
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
     source: Mapping[str, SourceEntry] = field(default_factory=dict)
     pull_backs: Mapping[str, GraphEntry] = field(default_factory=dict)
@@ -170,6 +173,7 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
     if raw["schema"] == 1:
         data |= {"norms": {}, "feature_widths": []}
     data.setdefault("pull_backs", {})  # bundles without gradients, and those of earlier versions
+    data.setdefault("head", HEAD_FILE)  # and there it always had this name
     for name in names:  # defaults are for the code that makes bundles, not for files
         if name not in data:
             raise RecordError(f"{where}: {name}: expected this field, found nothing")
@@ -201,6 +205,7 @@ def _find_contradiction(manifest: Manifest) -> str | None:
     names = [graph.file for graph in manifest.graphs.values()]
     names += [source.file for source in manifest.source.values()]
     names += [graph.file for graph in manifest.pull_backs.values()]
+    names += [manifest.head] if manifest.head != HEAD_FILE else []
     unlisted = [name for name in names if name not in manifest.files]
     if unlisted:
         return f"files: expected an entry for {unlisted[0]}, found none"

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle_doubles import BIAS, HEAD, edit, graph, make, manifest, replace_file
-from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
 from fozo.engine.errors import BundleError, OutputError
 from fozo.engine.files import to_npz
@@ -154,22 +153,6 @@ def test_graph_that_does_not_fit_the_manifest(changes: dict[str, Any], tmp_path:
     bundle = make(tmp_path, head=head, class_ids=None, class_names=None, **changes)
     with pytest.raises(BundleError, match="does not fit its manifest"):
         Network.open(bundle.path, workers=1)
-
-
-def test_create_never_loses_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = make(tmp_path)
-    rename = Path.rename
-
-    def failing(self: Path, target: Any) -> Path:
-        if Path(target) == old.path:
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OutputError, match="No space left"):
-        create(old.path, manifest(), {"model.onnx": lambda path: path.write_bytes(b"new")}, overwrite=True)
-    assert old.path.exists(), "the old bundle was deleted together with the temporary folder"
-    assert Bundle.open(old.path) == old
 
 
 def test_create_leaves_nothing_when_a_writer_fails(tmp_path: Path) -> None:

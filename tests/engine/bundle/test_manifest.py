@@ -92,7 +92,7 @@ def test_manifest_of_another_schema(schema: object, tmp_path: Path) -> None:
         Bundle.open(bundle.path)
 
 
-FIELDS = sorted(set(json.loads(manifest().to_json())) - {"schema", "pull_backs"})
+FIELDS = sorted(set(json.loads(manifest().to_json())) - {"schema", "pull_backs", "head"})
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -101,6 +101,12 @@ def test_manifest_without_a_field(field: str, tmp_path: Path) -> None:
     edit(bundle, lambda raw: raw.pop(field))
     with pytest.raises(BundleError, match=field):
         Bundle.open(bundle.path)
+
+
+def test_manifest_without_head_names_the_usual_file(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    edit(bundle, lambda raw: raw.pop("head"))
+    assert Bundle.open(bundle.path).info("fp32").head_weight.shape == (5, 3)
 
 
 def test_manifest_without_pull_backs_has_no_gradients(tmp_path: Path) -> None:
@@ -117,6 +123,8 @@ WRONG: list[tuple[str, object]] = [
     ("preprocessing", {"size": [4, 4, 4], "resize": 4}),
     ("preprocessing", {"size": [4, 4], "resize": 4, "surprise": 1}),
     ("preprocessing", {"size": [4, 4]}),
+    ("head", None),
+    ("head", "other.npz"),
     ("layers", "many"),
     ("layers", None),
     ("layers", [2]),
