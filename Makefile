@@ -10,7 +10,7 @@ ROOMS := engine data export quant eval commands
 demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
-	$(BIN)/fozo adapt demo/bundle --dataset demo --severities 3 --out demo/results.json
+	$(BIN)/fozo adapt demo/bundle --dataset demo --severities 3 --out demo/results.json --overwrite
 
 test: lint types unit
 

@@ -20,8 +20,9 @@ from .commands.predict_command import predict
 from .commands.quantize_command import quantize
 from .commands.report_command import report
 from .commands.source_command import source
+from .commands.standard_streams import lenient_streams
 from .commands.sweep_command import sweep
-from .engine.errors import FozoError
+from .engine.errors import FozoError, escape_controls
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,12 +58,26 @@ def _exit_on_signal(number: int, frame: object) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line: exit code 1 and one line on an error, 130 on Ctrl-C, 143 on SIGTERM."""
+    """Run the command line: exit code 1 and one line on an error, 130 on Ctrl-C, 143 on SIGTERM.
+
+    A command whose standard output cannot be written does its work to the end, and then fails.
+    """
+    with lenient_streams() as output:
+        _run()
+        output.flush()
+        if output.error is not None:
+            if not isinstance(output.error, BrokenPipeError):  # its reader has seen enough
+                click.echo(f"Error: cannot write standard output: {output.error.strerror}", err=True)
+            sys.exit(1)
+
+
+def _run() -> None:
+    """Run the command line and turn errors into exit codes."""
     # Service managers and containers send SIGTERM: save then as after Ctrl-C.
     signal.signal(signal.SIGTERM, _exit_on_signal)
     # Such images are refused with an error of our own.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    warnings.showwarning = lambda message, *_: click.echo(f"Warning: {message}", err=True)
+    warnings.showwarning = lambda message, *_: click.echo(f"Warning: {escape_controls(message)}", err=True)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as stop:

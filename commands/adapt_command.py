@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Continue an interrupted run; the results are those of one without interruption.",
 )
-@overwrite_option("Start afresh although an interrupted run could be continued.")
+@overwrite_option("Replace existing results, and those of an interrupted run.")
 @click.option(
     "--save-every",
     type=click.FloatRange(0),
@@ -96,14 +96,14 @@ def adapt(
     """
     from ..engine.files import check_writable
     from ..eval.streaming.experiment import prepare
-    from ..eval.streaming.saved_run import Start, start_run
+    from ..eval.streaming.saved_run import Start, claim_results, start_run
     from ..eval.streaming.spec import EvaluationSpec
 
     if out.suffix != ".json":
         raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
     check_writable(out)  # fails now and not after the work
     experiment = prepare(EvaluationSpec.from_options(bundle, methods, **options))
-    with experiment.network:
+    with experiment.network, claim_results(out):
         start = start_run(experiment, out, resume=resume, overwrite=overwrite)
         _print_start(experiment, out, start)
         if start is not Start.COMPLETE:

@@ -41,7 +41,7 @@ def list_methods(name: str | None, form: str | None) -> None:
             click.echo(f"| `{option.name}` | `{option.default}` | {kind} | {option.help} |")
     else:
         for key, value in selected.items():
-            about = (type(value).__doc__ or "").splitlines()[0]
+            about = next(iter((type(value).__doc__ or "").splitlines()), "")
             click.echo(f"{key:14s} {_describe_cost(value)} per batch. {about}{_describe_preset(value)}")
             _echo_options(options[key] if name else [])
         click.echo("\nEvery method has:")

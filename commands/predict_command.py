@@ -148,6 +148,7 @@ def predict(
       fozo predict --watch /srv/cam1 --batch-size 8 --state cam1.npz --out cam1.csv --append
     """
     from ..engine.bundle.bundle import Bundle
+    from ..engine.files import claim_file
     from ..engine.registry import parse_method
     from ..engine.runtime.network import Network
     from ..eval.predict.class_list import read_class_list
@@ -162,7 +163,8 @@ def predict(
     class_indices = None if classes is None else read_class_list(classes, opened.manifest)
     writer = PredictionWriter(out, form, top, append=append, overwrite=overwrite)
     images = resolve_inputs(inputs) if watch is None else watch_folder(watch, poll, new_only, idle_exit)
-    with Network.open(opened, **engine) as network:
+    claimed = None if str(out) == STANDARD else out
+    with claim_file(state), claim_file(claimed), Network.open(opened, **engine) as network:
         selected = network if class_indices is None else network.select(class_indices)
         adapter = _open_adapter(selected, configured, seed)
         run = PredictionRun(adapter, writer, state)

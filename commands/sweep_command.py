@@ -94,6 +94,7 @@ def sweep(
       fozo sweep vit deit --precision fp32 --precision int8 -m no_adapt -m fozo --subset 5000
       fozo sweep --dataset imagenet-c --data /shared/IMAGENET_C --ray auto
     """
+    from ..engine.files import FOLDER_LOCK, hold_lock
     from ..eval.streaming.spec import EvaluationSpec
     from ..eval.sweep.folder import Sweep
     from ..eval.sweep.plan import plan
@@ -106,10 +107,12 @@ def sweep(
         click.echo(f"Warning: {note}", err=True)
     done = len(stored.finished)
     click.echo(f"{len(jobs):,} cells, {done:,} of them finished in {out}", err=as_json)
-    try:
-        _run(stored, runner, quiet)
-    finally:
-        _report(stored, as_json)
+    busy = f"another sweep is running in {out}; wait until it ends, or name another folder with --out"
+    with hold_lock(out / FOLDER_LOCK, busy):
+        try:
+            _run(stored, runner, quiet)
+        finally:
+            _report(stored, as_json)
     stored.check_failures()
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import io
+import math
 import os
+import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 import zipfile
@@ -18,13 +23,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OutputError
+from .errors import OutputError, escape_controls
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DEAD_SECONDS = 3600
 FOLDER_LOCK = ".lock"  # in a folder that one process at a time may write
 
@@ -32,9 +38,14 @@ FOLDER_LOCK = ".lock"  # in a folder that one process at a time may write
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path` through a temporary file beside it; a reader sees the old or the new file.
 
+    A symbolic link stays one: the file that it names is replaced.
+
     Raises:
-        OutputError: the folder is missing or not writable, or the disk is full. Nothing is left behind.
+        OutputError: the folder is missing or not writable, the disk is full, or `path` is a device, a pipe or
+            a folder. Nothing is left behind.
     """
+    _check_replaceable(path)
+    path = _follow_links(path)
     temporary = _choose_temporary(path)
     try:
         with temporary.open("xb") as stream:
@@ -92,6 +103,25 @@ def hold_lock(path: Path, busy: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.unlink()
             stream.close()
+
+
+@contextlib.contextmanager
+def claim_file(path: Path | None) -> Iterator[None]:
+    """Keep other processes of fozo from writing a file while the block runs; None claims nothing.
+
+    What killed writers have left beside the file is removed.
+
+    Raises:
+        OutputError: another process has claimed the file.
+    """
+    if path is None:
+        yield
+        return
+    target = path.resolve()
+    busy = f"another process is writing {path}; wait until it ends, or name another file"
+    with hold_lock(target.with_name(f".{target.name}.lock"), busy):
+        remove_temporaries(target)
+        yield
 
 
 def _open_locked(path: Path, busy: str) -> IO[bytes] | None:
@@ -154,14 +184,23 @@ def _locks_exclude(folder: Path) -> bool:
         return True
 
 
+def remove_temporaries(path: Path) -> None:
+    """Remove what killed writers of `path` have left beside it; only for the holder of a lock on `path`."""
+    path = _follow_links(path)
+    for entry in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if re.fullmatch(r"[0-9a-f]{8}", entry.name[len(path.name) + 2 : -len(".tmp")]):
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+
 def check_writable(path: Path) -> None:
     """Check that `path` can be written, before long work is done for it; leaves no trace.
 
     Raises:
-        OutputError: it is a folder, or a file cannot be created beside it.
+        OutputError: it is a folder, a device or a pipe, or a file cannot be created beside it.
     """
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    _check_replaceable(path)
+    path = _follow_links(path)
     probe = _choose_temporary(path)
     try:
         probe.open("xb").close()
@@ -197,16 +236,75 @@ def to_npz(**arrays: NDArray[Any]) -> bytes:
 
 
 def from_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Return all arrays of an `.npz` file.
+    """Return all arrays of an `.npz` file that `to_npz` wrote; they take no more memory than the file has.
 
     Raises:
-        ValueError: the file cannot be read or is no `.npz` of plain arrays; the message says why.
+        ValueError: the file cannot be read or is no uncompressed `.npz` of plain arrays; the message says
+            why.
     """
     try:
-        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        check_ordinary(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise ValueError("its arrays are larger than the file: expected them uncompressed")
+            return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
     except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        raise ValueError(escape_controls(f"{type(error).__name__}: {error}")) from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Return one array, after checking that its header declares as many bytes as there are."""
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is compressed")
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename} has the unknown format {version}")
+        shape, is_fortran, dtype = _HEADERS[version](stream)
+        size, declared = member.file_size - stream.tell(), math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or not dtype.itemsize or declared != size:
+            raise ValueError(
+                f"{member.filename} has {size:,} bytes, expected {declared:,} for {dtype} of shape {shape}"
+            )
+        array = np.empty(math.prod(shape), dtype)
+        array.view(np.uint8)[:] = np.frombuffer(stream.read(), np.uint8)
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def check_ordinary(path: Path) -> None:
+    """Check that a path is an ordinary file: opening a pipe waits for a writer, and a device may never end.
+
+    Raises:
+        OSError: it is missing, or something else.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, expected a file", str(path))
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return the content of an ordinary file.
+
+    Raises:
+        OSError: it cannot be read, is no ordinary file, or has more than `limit` bytes.
+    """
+    check_ordinary(path)
+    with path.open("rb") as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"expected at most {limit:,} bytes, found more", str(path))
+    return content
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is a device or a pipe; name a file")
+
+
+def _follow_links(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _choose_temporary(path: Path) -> Path:

@@ -60,6 +60,8 @@ class ModelInfo:
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
         gradients: names of the tunables whose gradients the bundle's pull-back graph computes.
+        image_size: height and width of the images in pixels; None if only the graph says it.
+        precision: name of the graph in its bundle; empty outside of bundles.
     """
 
     name: str
@@ -75,6 +77,8 @@ class ModelInfo:
     norms: Mapping[str, int] = field(default_factory=dict)
     feature_widths: tuple[int, ...] = ()
     gradients: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
+    precision: str = ""
 
     @property
     def classes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from .errors import InputError
+from .errors import InputError, has_controls
 from .interface.method import AnyMethod, Method, Prediction, State, count_pull_backs
 from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
@@ -76,6 +76,11 @@ def parse_method(spec: str) -> tuple[str, AnyMethod]:
     """
     head, _, text = spec.partition(":")
     label, _, name = head.rpartition("=")
+    if has_controls(spec):
+        raise InputError(
+            f"expected a method in one line of plain text, found control characters in {spec!r}; a label "
+            "is the name of a column"
+        )
     pairs = [pair.partition("=") for pair in text.split(",")] if text else []
     broken = [key for key, equals, _ in pairs if not equals]
     if broken:

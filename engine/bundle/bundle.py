@@ -18,10 +18,12 @@ import numpy as np
 from ..errors import BundleError, OutputError
 from ..files import (
     FOLDER_LOCK,
+    check_ordinary,
     from_npz,
     hash_file,
     hash_texts,
     hold_lock,
+    read_limited,
     sync_file,
     sync_folder,
     to_npz,
@@ -31,6 +33,7 @@ from ..model import FloatArray, ModelInfo, SourceStatistics
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
 
 MANIFEST = "bundle.json"
+MAX_MANIFEST_BYTES = 1 << 26  # names of a million classes
 GRAPH_FILE = "model.onnx"
 PULL_BACK_FILE = "pull-back.onnx"
 
@@ -67,7 +70,7 @@ class Bundle:
         folder = Path(path)
         manifest = folder / MANIFEST
         try:
-            content = manifest.read_bytes()
+            content = read_limited(manifest, MAX_MANIFEST_BYTES)
         except OSError as error:
             raise BundleError(
                 f"no bundle at {folder}: cannot read {manifest} ({error.strerror}); "
@@ -90,7 +93,10 @@ class Bundle:
         if entry is None or Path(name).name != name:
             raise BundleError(f"{self.path / MANIFEST} lists no file {name!r}; export the model again")
         try:
-            size, digest = path.stat().st_size, hash_file(path)
+            check_ordinary(path)
+            size = path.stat().st_size
+            # The hash of a file of another size need not be known.
+            digest = hash_file(path) if size == entry.bytes else ""
         except OSError as error:
             raise BundleError(
                 f"cannot read {path} ({error.strerror}); the bundle is incomplete, export the model again"
@@ -98,7 +104,7 @@ class Bundle:
         if (size, digest) != (entry.bytes, entry.sha256):
             raise BundleError(
                 f"{path} is not the file that was exported: expected {entry.bytes} bytes with "
-                f"SHA-256 {entry.sha256[:12]}…, found {size} bytes with {digest[:12]}…; "
+                f"SHA-256 {entry.sha256[:12]}…, found {size} bytes{digest and f' with {digest[:12]}…'}; "
                 "it was truncated or changed, export the model again"
             )
         return path
@@ -151,7 +157,8 @@ class Bundle:
         source = m.source[precision].file if precision in m.source else None
         used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
-        return replace(m.info(head["weight"], head["bias"]), identity=identity, source=self.source(precision))
+        info = m.info(head["weight"], head["bias"])
+        return replace(info, identity=identity, source=self.source(precision), precision=precision)
 
     def source(self, precision: str) -> SourceStatistics | None:
         """Return the source statistics of a graph, or None if the bundle has none for it.

@@ -37,6 +37,8 @@ def create(
 
     Raises:
         OutputError: something is in the way, or the folder cannot be written; nothing is changed then.
+        BundleError: the manifest contradicts itself, or a name in it has control characters; nothing is
+            changed then.
     """
     check_writable(path, overwrite=overwrite)
     target = path.resolve()
@@ -48,6 +50,7 @@ def create(
             files[name] = FileEntry(hash_file(folder / name), (folder / name).stat().st_size)
         (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
         sync_file(folder / MANIFEST)
+        Bundle.open(folder)  # what cannot be read is not moved into place
         if target.exists():
             replace_content(folder, target)
         else:

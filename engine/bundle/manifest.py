@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError
+from ..errors import BundleError, has_controls
 from ..model import PROMPTS, FloatArray, ModelInfo
 from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
@@ -130,6 +130,7 @@ class Manifest:
             norms=self.norms,
             feature_widths=self.feature_widths,
             gradients=tuple(self.tunables) if self.pull_backs else (),
+            image_size=self.preprocessing.size,
         )
 
     def to_json(self) -> bytes:
@@ -168,6 +169,8 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
     Raises:
         RecordError: a field is missing or of the wrong kind, or two of them contradict each other.
     """
+    if (text := _find_controls(raw)) is not None:
+        raise RecordError(f"{where}: expected plain text, found control characters in {text!r}")
     names = [field.name for field in fields(Manifest)]
     data = {name: raw[name] for name in names if name in raw}  # others may come from later versions
     if raw["schema"] == 1:
@@ -181,6 +184,16 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
     if problem := _find_contradiction(manifest):
         raise RecordError(f"{where}: {problem}")
     return manifest
+
+
+def _find_controls(value: Any) -> str | None:
+    """Return the first text of JSON data with control characters, which terminals obey, or None."""
+    if isinstance(value, str):
+        return value if has_controls(value) else None
+    items = [*value, *value.values()] if isinstance(value, Mapping) else value
+    if not isinstance(items, list):
+        return None
+    return next((text for item in items if (text := _find_controls(item)) is not None), None)
 
 
 def _find_contradiction(manifest: Manifest) -> str | None:

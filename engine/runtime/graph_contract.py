@@ -115,7 +115,7 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
             )
     height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
     expected_axes = {
-        IMAGES: [height, width, 3],
+        IMAGES: [*(info.image_size or (height, width)), 3],
         "logits": [info.classes],
         "features": [info.layers, info.feature_width],
     }

@@ -1,8 +1,9 @@
 """Checks of an ONNX file before a runtime opens it, without the onnx package and without copying weights.
 
-ONNX Runtime would read any file that a tensor names as its external data, and run the operators of any domain
-that is registered. fozo's graphs are one file with known operators, and anything else is refused here. What
-ONNX may nest (subgraphs, functions, sparse tensors) is looked into; everything else is skipped by its length.
+ONNX Runtime would read any file that a tensor names as its external data, run the operators of any domain
+that is registered, and a loop for as long as its graph says. fozo's graphs are one file with known operators
+and without loops, and anything else is refused here. What ONNX may nest (subgraphs, functions, sparse
+tensors) is looked into; everything else is skipped by its length.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BundleError, reason
+from ..files import check_ordinary
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 # Its content is a program for one device, which may lie in another file.
 REFUSED_OPERATORS = ("EPContext",)
+# The one operator with graphs of its own: the choice in residual networks and pull-back graphs. All others
+# that have them are loops, and may run without end.
+CHOICE = "If"
+_TOP_DEPTH = 2  # of the operators of the main graph: model, graph, operator
 MAX_DEPTH = 100  # messages within messages, as in Google's own parsers
 MAX_FIELDS = 2_000_000  # ViT-B has 4,000; gigabytes of tiny fields would keep us busy for minutes
 MAX_NAME = 200  # bytes of a name that a message shows; every known domain is shorter
@@ -60,9 +66,10 @@ def check_graph_file(path: Path) -> None:
 
     Raises:
         BundleError: the file cannot be read or is no ONNX model, keeps values in other files, or has
-            operators that are neither ONNX's nor ONNX Runtime's own.
+            operators that are neither ONNX's nor ONNX Runtime's own, functions, or loops.
     """
     try:
+        check_ordinary(path)
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _Checker(path, content).check()
     except OSError as error:
@@ -78,6 +85,7 @@ class _Checker:
         self.path = path
         self.content = content
         self.fields = 0
+        self.inner_graphs = 0
 
     def check(self) -> None:
         model = _Field(0, _BYTES, 0, len(self.content))
@@ -95,8 +103,10 @@ class _Checker:
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} messages")
         children, name, domains, external = _CHILDREN.get(kind, {}), "", {""}, False
+        inner_graphs = self.inner_graphs
         for field in self._iterate_fields(message):
             if field.number in children:
+                self.inner_graphs += kind == "attribute" and children[field.number] == "graph"
                 self._check_message(children[field.number], field, depth + 1)
             elif field.number == _NAME.get(kind):
                 name = self._read_text(field)
@@ -105,6 +115,16 @@ class _Checker:
             elif kind == "tensor" and field.number in (_EXTERNAL_DATA, _DATA_LOCATION):
                 external |= field.number == _EXTERNAL_DATA or self._read_number(field) != 0
         self._refuse_foreign(kind, name, domains, external)
+        if kind == "function":
+            raise BundleError(
+                f"{self.path}: expected a graph without functions, found {name!r}: functions that call each "
+                f"other may become any number of operators; {_AGAIN}"
+            )
+        if self.inner_graphs > inner_graphs and kind == "operator" and (name, depth) != (CHOICE, _TOP_DEPTH):
+            raise BundleError(
+                f"{self.path}: the operator {name!r} has a graph of its own, as loops have, which may run "
+                f"without end; expected no operator with one but {CHOICE!r} in the main graph; {_AGAIN}"
+            )
 
     def _refuse_foreign(self, kind: str, name: str, domains: set[str], external: bool) -> None:
         if external:

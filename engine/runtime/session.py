@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from ..errors import BundleError, ComputeError, InputError, reason
 from ..names import PROVIDERS
+from .cpu import read_cpu_features
 
 TRIM_SECONDS = 0.02
 
@@ -50,6 +51,9 @@ def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> 
     options.enable_mem_pattern = False
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    if read_cpu_features().full_int8 is False:
+        # Its integer kernels would add products of 8-bit weights in 16 bits, which overflow; these are exact.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     name = PROVIDERS[provider]
     settings = (
         {} if provider == "cpu" else _build_openvino_settings(provider, workers, 1 if couples else workers)

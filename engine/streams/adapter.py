@@ -179,6 +179,7 @@ class Adapter:
 
     def _build_header(self) -> dict[str, Any]:
         return {
+            "precision": self.network.info.precision,
             "identity": self.network.info.identity,
             "method": self.method.name,
             "options": get_options(self.method),

@@ -91,8 +91,10 @@ def unflatten(
 def _check_header(path: Path, stored: Any, expected_header: Mapping[str, Any]) -> None:
     for key, expected in expected_header.items():
         value = stored.get(key) if isinstance(stored, dict) else stored
-        if isinstance(stored, dict) and value == expected:
-            continue
+        if isinstance(stored, dict) and (value == expected or key == "precision"):
+            continue  # two precisions may be one graph: the identity decides, and the precision explains
+        if key == "identity" and isinstance(stored, dict) and value is not None:
+            raise StateError(f"{path} {_describe_other_model(stored, expected_header)}")
         if key == "schema" and value == 1:
             raise StateError(
                 f"{path} was written by an older version of fozo (schema 1, now {SCHEMA}) and cannot be "
@@ -105,6 +107,20 @@ def _check_header(path: Path, stored: Any, expected_header: Mapping[str, Any]) -
             f"{path} does not fit: expected {key} {expected!r}, actual {value!r}; "
             "open the bundle and method that wrote it, or start anew"
         )
+
+
+def _describe_other_model(stored: Mapping[str, Any], expected_header: Mapping[str, Any]) -> str:
+    """Explain why the identity of the model is another one."""
+    then, now = stored.get("precision"), expected_header.get("precision")
+    if then and now and then != now:
+        return (
+            f"is the state of a stream in the precision {then}, and this one runs {now}; open the {then} "
+            "graph (--precision), or start anew"
+        )
+    return (
+        "belongs to another model: another bundle, precision, choice of classes, or other source statistics; "
+        "open the one that wrote it, or start anew"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engine.errors import InputError
+from ...engine.errors import InputError, escape_controls
 from ...engine.files import hash_texts
 
 _NAMED_FOLDERS = 3
@@ -110,7 +110,7 @@ def describe_deviations(domains: Sequence[Domain]) -> list[str]:
     names: dict[str, dict[str, None]] = {}  # the domains of each deviation, in order and without repetition
     for domain in domains:
         for template in domain.describe_deviations("\0"):
-            names.setdefault(template, {})[domain.name] = None
+            names.setdefault(template, {})[escape_controls(domain.name)] = None
     return [template.replace("\0", _join_names(list(group))) for template, group in names.items()]
 
 

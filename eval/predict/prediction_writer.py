@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from ...engine.errors import InputError, OutputError
+from ...engine.errors import InputError, OutputError, escape_controls
 from ...engine.files import check_writable
 from .image_paths import STANDARD
 from .prediction_row import Row
@@ -56,7 +56,9 @@ class PredictionWriter:
     def add(self, row: Row) -> None:
         """Add a row to those that the next `write` writes."""
         top = self._top
-        self._text.append(csv_line(csv_values(row, top)) if self._csv else json_line(row, top))
+        line = csv_line(csv_values(row, top)) if self._csv else json_line(row, top)
+        # A file name may hold commands to a terminal; files and pipes get it as it is.
+        self._text.append(escape_controls(line[:-1]) + "\n" if self.on_screen else line)
 
     def write(self) -> None:
         """Write and flush the added rows, so that they survive the end of the process.

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
+from ..results.csv_text import protect_cell
 from .prediction_row import Guess, Row
 
 
@@ -19,10 +20,10 @@ def csv_header(top: int) -> list[str]:
 
 
 def csv_values(row: Row, top: int) -> list[object]:
-    """Return a row's values for the columns of `csv_header`."""
+    """Return a row's values for the columns of `csv_header`; text like a formula begins with `'`."""
     cells = [value for guess in row.top for value in asdict(guess).values()]
     missing = [None] * (len(csv_header(top)) - 3 - len(cells))
-    return [row.path, *cells, *missing, row.batch, row.error]
+    return [protect_cell(value) for value in (row.path, *cells, *missing, row.batch, row.error)]
 
 
 def csv_line(values: Sequence[object]) -> str:

@@ -6,10 +6,9 @@ import csv
 import io
 from typing import Any
 
+from ..results.csv_text import protect_cell
 from .digest.plain_text import plain
 from .digest.report_digest import Digest
-
-_FORMULA = ("=", "+", "-", "@")
 
 
 def render(digest: Digest) -> bytes:
@@ -32,5 +31,4 @@ def _format(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    text = plain(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return str(protect_cell(plain(value)))

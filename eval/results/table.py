@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ...engine.errors import escape_controls
 from ..protocol import Protocol
 from .average import MethodAverage, compute_averages, compute_gain, is_noise
 from .outcome import DomainResult, Run
@@ -56,7 +57,7 @@ def format_marks(*, best: bool, noise: bool) -> str:
 def format_domain_name(domain: DomainResult, protocol: Protocol) -> str:
     """Return a domain's name, with severity and round if there are several."""
     severity = f" {domain.severity}" if domain.severity and len(protocol.severities) > 1 else ""
-    return f"{domain.name}{severity}{f' #{domain.round}' if protocol.rounds > 1 else ''}"
+    return f"{escape_controls(domain.name)}{severity}{f' #{domain.round}' if protocol.rounds > 1 else ''}"
 
 
 def format_summary(runs: Sequence[Run]) -> str:

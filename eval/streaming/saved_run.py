@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
 from ...engine.errors import InputError
+from ...engine.files import claim_file, remove_temporaries
 from ..results import partial_results
 from ..results.outcome import DomainResult
 from ..results.results_file import read_results
@@ -25,6 +27,20 @@ class Start(Enum):
     COMPLETE = "complete"
 
 
+@contextmanager
+def claim_results(out: Path) -> Iterator[None]:
+    """Keep other runs away from a results file and its progress while the block runs.
+
+    Files that killed runs have left beside them are removed.
+
+    Raises:
+        OutputError: another run writes this file.
+    """
+    with claim_file(out):
+        remove_temporaries(partial_results.get_path(out))
+        yield
+
+
 def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: bool) -> Start:
     """Restore what an earlier run has saved, or refuse to lose it.
 
@@ -32,14 +48,14 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
         experiment: the experiment to run; receives results that were saved before.
         out: the results file.
         resume: continue an interrupted run.
-        overwrite: discard an interrupted run.
+        overwrite: discard an interrupted run, or existing results.
 
     Returns:
         The starting point. There is nothing left to do for a complete run.
 
     Raises:
-        InputError: an interrupted run is neither to be continued nor discarded, or the file holds results of
-            another run.
+        InputError: an interrupted run is neither to be continued nor discarded, existing results are not to
+            be discarded, or the file holds results of another run.
         StateError: the progress is damaged, or of another run.
     """
     progress = partial_results.get_path(out)
@@ -49,6 +65,11 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
     if progress.exists() and not overwrite:
         raise InputError(
             f"{progress} is of an interrupted run: continue it with --resume, or give --overwrite"
+        )
+    if out.exists() and not (resume or overwrite):
+        raise InputError(
+            f"{out} exists, perhaps with results of another run: name another file with --out, or replace it "
+            "with --overwrite"
         )
     progress.unlink(missing_ok=True)
     if resume and out.exists():

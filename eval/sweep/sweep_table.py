@@ -10,6 +10,7 @@ from typing import Any
 
 from ...engine.bundle.origin import describe_origin
 from ..results.average import MethodAverage, compute_averages, get_rate
+from ..results.csv_text import protect_cell
 from ..results.label_check import describe_chance
 from ..results.outcome import Run
 from ..results.results_file import Results
@@ -26,7 +27,7 @@ def format_csv(finished: Mapping[Cell, CellResults]) -> str:
     if rows:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: protect_cell(value) for key, value in row.items()} for row in rows)
     return stream.getvalue()
 
 

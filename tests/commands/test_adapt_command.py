@@ -93,7 +93,7 @@ def test_results_are_repeatable_and_independent_of_the_split(
     expected = extract_counts(read_json(adapted[0]))
     for split in (["--micro-batch", 7, "--workers", 1], ["--micro-batch", 64, "--workers", 3]):
         out = tmp_path / "again.json"
-        succeeds("adapt", bundle, *QUICK, "--out", out, "--quiet", *split)
+        succeeds("adapt", bundle, *QUICK, "--out", out, "--overwrite", "--quiet", *split)
         assert extract_counts(read_json(out)) == expected
         assert read_json(out)["engine"] == {"provider": "cpu", "workers": split[3], "micro_batch": split[1]}
 
@@ -133,13 +133,15 @@ def test_options_and_folders(bundle: Path, tmp_path: Path) -> None:
     assert document["protocol"]["severities"] == []
     succeeds(
         "adapt", bundle, "--generate-from", data, "--corruptions", "contrast", "--severities", 1,
-        "--out", out, "-m", "no_adapt",
+        "--out", out, "--overwrite", "-m", "no_adapt",
     )  # fmt: skip
     document = read_json(out)
     assert "not the official" in document["protocol"]["dataset"]
     assert document["runs"][0]["domains"][0]["generated"] is True
     assert "--frost-textures" in fails("adapt", bundle, "--data", data, "--frost-textures", data)
-    succeeds("adapt", bundle, "--generate-from", data, "--severities", 1, "--out", out, "-m", "no_adapt")
+    options = ["adapt", bundle, "--generate-from", data, "--severities", 1, "--out", out, "-m", "no_adapt"]
+    assert "--overwrite" in fails(*options)
+    succeeds(*options, "--overwrite")
     document = read_json(out)
     assert "generated corruptions without frost" in document["protocol"]["dataset"]
     assert [d["name"] for d in document["runs"][0]["domains"]] == [c for c in IMAGENET_C if c != "frost"] + [

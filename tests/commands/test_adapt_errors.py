@@ -139,5 +139,7 @@ def test_old_results_stay_until_there_are_new_ones(bundle: Path, tmp_path: Path)
     for path in data.rglob("*.png"):
         path.write_bytes(b"no image")
     out.write_text("precious")
-    fails("adapt", bundle, "--dataset", "imagefolder", "--data", data, "--out", out, "-m", "no_adapt")
+    options = ["adapt", bundle, "--dataset", "imagefolder", "--data", data, "--out", out, "-m", "no_adapt"]
+    assert "exists" in fails(*options)
+    fails(*options, "--overwrite")
     assert out.read_text() == "precious"

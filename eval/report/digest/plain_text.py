@@ -19,9 +19,16 @@ def plain(value: object) -> str:
 
 
 def shorten(value: object, length: int = 28) -> str:
-    """Return `plain(value)`, cut to `length` characters."""
+    """Return `plain(value)`, cut to `length` characters in its middle: names often differ at their end.
+
+    >>> shorten("vit_base_patch16_224 fp32", 16)
+    'vit_base_…4 fp32'
+    """
     text = plain(value)
-    return text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) <= length:
+        return text
+    tail = (length - 1) * 2 // 5
+    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
 
 
 def _replace_harmful(character: str) -> str:

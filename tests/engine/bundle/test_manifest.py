@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,3 +200,68 @@ def test_impossible_manifests(change: Callable[[dict[str, Any]], object], tmp_pa
     edit(bundle, change)
     with pytest.raises(BundleError, match=r"bundle\.json: \S+: .*(expected|must be) .*, found "):
         Bundle.open(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.update(model="vit\x1b]0;title\x07"),
+        lambda raw: raw.update(class_names=["a", "b\nc", "c", "d", "e"]),
+        lambda raw: raw.update(class_ids=["a", "b\u202ec", "c", "d", "e"]),
+        lambda raw: raw["graphs"].update({"int8\x1b[2J": raw["graphs"]["fp32"]}),
+        lambda raw: raw["provenance"].update(note=[{"deep": "\x9b"}]),
+        lambda raw: raw["files"].update({"a\0b": {"sha256": "0", "bytes": 1}}),
+    ],
+)
+def test_names_that_a_terminal_would_obey(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    edit(bundle, change)
+    with pytest.raises(BundleError, match="expected plain text, found control characters in") as caught:
+        Bundle.open(bundle.path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    (bundle.path / "bundle.json").unlink()
+    os.mkfifo(bundle.path / "bundle.json")
+    with pytest.raises(BundleError, match="a pipe or a device, expected a file"):
+        Bundle.open(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "head.npz"])
+def test_a_file_that_is_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    (bundle.path / name).unlink()
+    os.mkfifo(bundle.path / name)
+    with pytest.raises(BundleError, match=rf"cannot read .*{name}.*expected a file"):
+        bundle.file(name)
+
+
+def test_a_file_of_another_size_is_not_read(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    with (bundle.path / "model.onnx").open("ab") as stream:
+        stream.truncate(1 << 40)  # a hole, where the system can
+    with pytest.raises(BundleError, match=r"expected \d+ bytes with SHA-256 .*, found 1099511627776 bytes;"):
+        bundle.file("model.onnx")
+
+
+def test_a_manifest_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    with (bundle.path / "bundle.json").open("ab") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(BundleError, match="expected at most 67,108,864 bytes"):
+        Bundle.open(bundle.path)
+
+
+def test_an_image_size_that_contradicts_the_graph(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    edit(bundle, lambda raw: raw["preprocessing"].update(size=[8, 8], resize=8))
+    with pytest.raises(BundleError, match=r"does not fit its manifest: expected axes {'images': \[8, 8, 3\]"):
+        Network.open(bundle.path, workers=1)
+
+
+def test_a_bundle_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="control characters"):
+        make(tmp_path, class_names=("a", "b", "c", "d", "e\n"))
+    assert list(tmp_path.iterdir()) == []

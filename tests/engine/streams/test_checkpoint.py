@@ -216,13 +216,29 @@ def test_a_bare_pickle(adapter: Adapter, tmp_path: Path) -> None:
 def test_another_bundle(stand_in: StandIn, saved: Path) -> None:
     network = stand_in()
     network.info = replace(network.info, identity="another")
-    assert_refused(saved, Adapter(network, Fozo(), seed=11), "identity")
+    assert_refused(
+        saved, Adapter(network, Fozo(), seed=11), "belongs to another model: another bundle, precision"
+    )
+
+
+def test_another_precision_is_called_by_its_name(stand_in: StandIn, tmp_path: Path) -> None:
+    network = stand_in()
+    network.info = replace(network.info, precision="int8")
+    Adapter(network, Fozo(), seed=11).save(tmp_path / "state.npz")
+    other = stand_in()
+    other.info = replace(other.info, identity="another", precision="fp32")
+    with pytest.raises(
+        StateError, match=r"stream in the precision int8, and this one runs fp32; .*--precision"
+    ):
+        Adapter(other, Fozo(), seed=11).load(tmp_path / "state.npz")
+    other.info = replace(other.info, identity=network.info.identity)  # the same graph under another name
+    Adapter(other, Fozo(), seed=11).load(tmp_path / "state.npz")
 
 
 def test_another_selection_of_classes(stand_in: StandIn, saved: Path) -> None:
     network = stand_in()
     network.info = network.info.select([2, 1, 0])
-    with pytest.raises(StateError, match="identity"):
+    with pytest.raises(StateError, match="another model"):
         Adapter(network, Fozo(), seed=11).load(saved)
 
 

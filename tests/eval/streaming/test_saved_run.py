@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fozo.engine.errors import InputError
+from fozo.engine.errors import InputError, OutputError
 from fozo.eval.results import partial_results
 from fozo.eval.results.outcome import DomainResult
-from fozo.eval.streaming.saved_run import Start, run_and_save, start_run
+from fozo.eval.streaming.saved_run import Start, claim_results, run_and_save, start_run
 
 
 class StandIn:
@@ -100,3 +102,44 @@ def test_where_a_run_starts(tmp_path: Path) -> None:
     assert stand_in.processed_images == 15
     assert start_run(stand_in, out, resume=False, overwrite=True) is Start.BEGINNING
     assert not progress.exists()
+
+
+def test_existing_results_are_not_replaced_without_a_word(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.write_text("precious")
+    with pytest.raises(InputError, match=r"out\.json exists, .*--out.*--overwrite"):
+        start_run(StandIn(), out, resume=False, overwrite=False)  # type: ignore[arg-type]
+    assert out.read_text() == "precious"
+    assert start_run(StandIn(), out, resume=False, overwrite=True) is Start.BEGINNING  # type: ignore[arg-type]
+
+
+def test_two_runs_do_not_share_a_results_file(tmp_path: Path) -> None:
+    out, link = tmp_path / "out.json", tmp_path / "link.json"
+    link.symlink_to(out)
+    for name in (".out.json.0123abcd.tmp", ".out.progress.npz.0123abcd.tmp", ".out.json.notes.tmp"):
+        (tmp_path / name).touch()  # of a killed run, the first two
+    with claim_results(out):
+        for path in (out, link):
+            with (
+                pytest.raises(OutputError, match=r"another process is writing .*\.json; wait"),
+                claim_results(path),
+            ):
+                pass
+        with claim_results(tmp_path / "other.json"):
+            pass
+    with claim_results(out):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.json.notes.tmp", "link.json"]
+
+
+def test_a_killed_run_keeps_no_results_file(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    child = os.fork()
+    if not child:
+        with claim_results(out):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (tmp_path / ".out.json.lock").exists()
+    with claim_results(out):
+        pass
+    assert list(tmp_path.iterdir()) == []
