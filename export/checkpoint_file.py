@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,20 @@ from ..engine.errors import ExportError, reason
 
 State = dict[str, Any]  # tensors by name
 
+_READ = "Reading it would run code of the file. If you trust it, write its weights alone in Python: "
+_TORCHSCRIPT = (
+    f"a TorchScript archive, a program with weights. {_READ}"
+    "torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'weights.pt')"
+)
+_LIGHTNING = (
+    f"a checkpoint of Lightning that holds objects besides tensors. {_READ}"
+    "torch.save(torch.load(FILE, map_location='cpu', weights_only=False)['state_dict'], 'weights.pt')"
+)
+_PICKLED = (
+    f"a pickled whole model, or has other objects beside tensors. {_READ}"
+    "torch.save(WEIGHTS, 'weights.pt'), where WEIGHTS is .state_dict() or ['state_dict'] of "
+    "torch.load(FILE, map_location='cpu', weights_only=False)"
+)
 _DEPTH = 3  # of dictionaries in dictionaries
 
 
@@ -35,10 +50,15 @@ def read_states(path: Path) -> dict[str, State]:
     """
     if not path.is_file():
         raise ExportError(f"there is no weights file {path}")
+    program = _name_program(path)
+    if program == _TORCHSCRIPT:  # PyTorch would run it before it refuses it
+        raise ExportError(f"{path} cannot be read as a state dict; it is {program}")
     kind = "safetensors" if path.suffix == ".safetensors" else "a state dict"
     try:
         content = load_file(path) if kind == "safetensors" else _load(path)
     except Exception as error:  # damaged files make both libraries raise nearly anything
+        if program is not None:
+            raise ExportError(f"{path} cannot be read as a state dict; it is {program}") from error
         raise ExportError(
             f"{path} cannot be read as {kind}: {reason(error)}; "
             "only safetensors and plain state dicts are loaded"
@@ -52,6 +72,22 @@ def read_states(path: Path) -> dict[str, State]:
 def _load(path: Path) -> Any:
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _name_program(path: Path) -> str | None:
+    """Return the kind of a file that may hold programs, with advice; None for others."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            content = archive.read(pickles[0]) if pickles else b""
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+        return None
+    if any(name.startswith("code/") for name in names):
+        return _TORCHSCRIPT
+    if b"pytorch-lightning_version" in content:
+        return _LIGHTNING
+    return _PICKLED if content else None
 
 
 def _list_states(content: Any, name: str, depth: int) -> Iterator[tuple[str, State]]:

@@ -64,10 +64,22 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         states = _select(states, key, path)
     fits = {name: fit_state(model, state, resample=resample) for name, state in states.items()}
     name, notes = _choose(fits, path, model)
+    _refuse_integers(fits[name].state, model, path)
     model.load_state_dict(fits[name].state)
     origin = ".".join(filter(None, [name, fits[name].prefix.rstrip(".")]))
     described = f"{path.name}, SHA-256 {digest}{f', {origin}' if origin else ''}"
     return LoadedWeights(described, digest, origin, notes=(*notes, *fits[name].notes))
+
+
+def _refuse_integers(state: State, model: Any, path: Path) -> None:
+    """Refuse quantised weights: without their scales they would be taken for the numbers themselves."""
+    for name, expected in model.state_dict().items():
+        if expected.is_floating_point() and not state[name].is_floating_point():
+            raise ExportError(
+                f"{path}: expected weights in floating point, found {name} of {state[name].dtype}: quantised "
+                "weights mean nothing without their scales; give the weights that they were made from, and "
+                "quantise the bundle with fozo quantize"
+            )
 
 
 def _select(states: Mapping[str, State], key: str, path: Path) -> dict[str, State]:

@@ -130,3 +130,40 @@ def test_weights_that_are_not_finite(
     with pytest.raises(ExportError):
         export_small(tmp_path, save_weights(tmp_path, state))
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_quantised_weights_are_not_taken_for_numbers(
+    dtype: Any, tmp_path: Path, small_weights: dict[str, Any]
+) -> None:
+    state = {**small_weights, "head.weight": small_weights["head.weight"].to(dtype)}
+    with pytest.raises(
+        ExportError, match=r"expected weights in floating point, found head\.weight of torch\."
+    ):
+        export_small(tmp_path, save_weights(tmp_path, state))
+
+
+class Unknown:
+    """An object of somebody's training code."""
+
+
+def test_a_checkpoint_of_lightning_with_objects(tmp_path: Path) -> None:
+    content = {
+        "pytorch-lightning_version": "2.4",
+        "state_dict": {"w": torch.zeros(1)},
+        "hyper_parameters": Unknown(),
+    }
+    with pytest.raises(ExportError, match=r"a checkpoint of Lightning .*\['state_dict'\]"):
+        export_small(tmp_path, save_weights(tmp_path, content, "pl.ckpt"))
+
+
+def test_a_torchscript_archive(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(ExportError, match=r"a TorchScript archive.*torch\.jit\.load"):
+        export_small(tmp_path, tmp_path / "w.pt")
+
+
+def test_a_pickled_whole_model(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pt")
+    with pytest.raises(ExportError, match=r"a pickled whole model.*\.state_dict\(\)"):
+        export_small(tmp_path, tmp_path / "w.pt")
