@@ -68,7 +68,7 @@ class Align:
         3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
     rate: float = option(0.005, "η of the norms: the root mean square of the longest step", low=0)
-    prompt_rate: float = option(0.1, "η of the prompts", low=0)
+    prompt_rate: float = option(0.03, "η of the prompts", low=0)
     momentum: float = option(0.9, "share of the old average gradient that is kept", low=0, high=0.999)
     anchor: float = option(
         0.02, "share by which tuned values are drawn back to 0 in each update", low=0, high=1
