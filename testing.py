@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .engine.errors import BundleError, FozoError
-from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction
+from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction, count_pull_backs
 from .engine.interface.method_options import describe
 from .engine.interface.request import Request, Requests, answer_with, drive
 from .engine.model import (
@@ -32,6 +32,7 @@ from .engine.model import (
     Tunables,
 )
 from .engine.state import State, iterate_values
+from .engine.statistics.output_slopes import derive_entropy
 from .engine.streams.adapter import Adapter
 
 __all__ = ["MethodError", "StandInNetwork", "check_method", "check_options", "draw_images"]
@@ -110,7 +111,7 @@ class StandInNetwork:
         """Compute one forward and the gradients of a loss with these slopes."""
         outputs = self(images, **tunables)
         features = np.zeros(outputs.features.shape) if slopes.features is None else slopes.features.copy()
-        features[:, -1] += slopes.logits @ self.info.head_weight
+        features[:, -1] += sum_logits_slopes(slopes, outputs.logits) @ self.info.head_weight
         hidden = (features * (1 - np.square(outputs.features))).reshape(len(images), -1)
         gradients: dict[str, FloatArray] = {}
         if "norms" in self.info.gradients:
@@ -133,6 +134,14 @@ class StandInNetwork:
         view.__dict__.update(self.__dict__)
         view.info = self.info.select(classes)
         return view
+
+
+def sum_logits_slopes(slopes: Slopes, logits: FloatArray) -> FloatArray:
+    """Return the slopes of a loss at the logits `[N, K]`, those of its entropies included."""
+    total = np.zeros(logits.shape) if slopes.logits is None else slopes.logits
+    if slopes.entropy_weights is not None:
+        total = total + slopes.entropy_weights[:, None] * derive_entropy(logits)
+    return total
 
 
 def draw_images(count: int, seed: int = 0) -> ImageArray:
@@ -176,9 +185,10 @@ def check_options(method: Any) -> None:
     )
     _require(isinstance(getattr(method, "name", None), str), f"{kind} has no name: set name: ClassVar[str]")
     forwards = getattr(method, "forwards", None)
+    least = 0 if count_pull_backs(method) else 1
     _require(
-        type(forwards) is int and forwards >= 1,
-        f"{method.name}: forwards must be an int ≥ 1, found {forwards!r}",
+        type(forwards) is int and forwards >= least,
+        f"{method.name}: forwards must be an int ≥ {least}, found {forwards!r}",
     )
     for f in fields(method):
         try:

@@ -32,9 +32,10 @@ def add_source(
     from ..engine.runtime.source_statistics import plan_fisher_batches, plan_source_batches, store_source
 
     images = clean_images(bundle, folder, count, seed)
-    plan, fisher_plan = plan_source_batches(bundle, images.count), plan_fisher_batches(bundle, images.count)
-    origin = images.origin + plan.remark + (fisher_plan.remark if fisher_plan else "")
+    plan = plan_source_batches(bundle, images.count)
     for precision in precisions or bundle.manifest.graphs:
+        fisher_plan = plan_fisher_batches(bundle, precision, images.count)
+        origin = images.origin + plan.remark + (fisher_plan.remark if fisher_plan else "")
         title = f"Source statistics of {precision} from {images.origin} …"
         batches, fisher_batches = _show_batches(images, plan, title, quiet), None
         if fisher_plan:

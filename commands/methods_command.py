@@ -53,7 +53,10 @@ def _describe_cost(method: AnyMethod) -> str:
     from ..engine.registry import count_pull_backs
 
     forwards, pull_backs = f"{method.forwards} forward(s)", count_pull_backs(method)
-    return f"{forwards} and {pull_backs:g} gradient(s), not forward-only," if pull_backs else forwards
+    if not pull_backs:
+        return forwards
+    both = f"{forwards} and {pull_backs:g}" if method.forwards else f"{pull_backs:g}"
+    return f"{both} gradient(s), not forward-only,"
 
 
 def _describe_preset(method: AnyMethod) -> str:

@@ -149,7 +149,7 @@ def predict(
     """
     from ..engine.bundle.bundle import Bundle
     from ..engine.files import claim_file
-    from ..engine.registry import parse_method
+    from ..engine.registry import count_pull_backs, parse_method
     from ..engine.runtime.network import Network
     from ..eval.predict.class_list import read_class_list
     from ..eval.predict.image_paths import resolve_inputs, watch_folder
@@ -164,7 +164,12 @@ def predict(
     writer = PredictionWriter(out, form, top, append=append, overwrite=overwrite)
     images = resolve_inputs(inputs) if watch is None else watch_folder(watch, poll, new_only, idle_exit)
     claimed = None if str(out) == STANDARD else out
-    with claim_file(state), claim_file(claimed), Network.open(opened, **engine) as network:
+    gradients = count_pull_backs(configured) > 0
+    with (
+        claim_file(state),
+        claim_file(claimed),
+        Network.open(opened, gradients=gradients, **engine) as network,
+    ):
         selected = network if class_indices is None else network.select(class_indices)
         adapter = _open_adapter(selected, configured, seed)
         run = PredictionRun(adapter, writer, state)

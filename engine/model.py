@@ -59,7 +59,8 @@ class ModelInfo:
         tunables: names of what adaptation may change, inputs of the graph.
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
-        gradients: names of the tunables whose gradients the bundle's pull-back graph computes.
+        gradients: names of the tunables whose gradients the network computes; none unless it was opened with
+            them.
         image_size: height and width of the images in pixels; None if only the graph says it.
         precision: name of the graph in its bundle; empty outside of bundles.
     """
@@ -124,9 +125,9 @@ class ModelInfo:
         self.require_tunable(tunable, user)
         if tunable not in self.gradients:
             raise BundleError(
-                f"{user} needs exact gradients with respect to {tunable}, and the bundle of {self.name} has "
-                "no pull-back graph for them; export it again with --gradients, or use a method that needs "
-                "forwards only"
+                f"{user} needs exact gradients with respect to {tunable}, and this network of {self.name} "
+                "computes none: the bundle was exported without --gradients, or the network opened without "
+                "gradients=True; do both with them, or use a method that needs forwards only"
             )
 
     def select(self, classes: Sequence[int]) -> ModelInfo:
@@ -157,12 +158,15 @@ class Slopes:
     """Derivatives of a loss with respect to the outputs of a forward, where gradients are asked for.
 
     Attributes:
-        logits: float `[N, K]`, with respect to the unshifted logits.
+        logits: float `[N, K]`, with respect to the unshifted logits; None stands for zeros.
         features: float `[N, L, F]`; None stands for zeros.
+        entropy_weights: float `[N]`, factors of the entropies of these very predictions, in nats, which are
+            added to the loss. Such a loss needs no forward beforehand. None stands for zeros.
     """
 
-    logits: FloatArray
+    logits: FloatArray | None = None
     features: FloatArray | None = None
+    entropy_weights: FloatArray | None = None
 
 
 @dataclass(frozen=True)

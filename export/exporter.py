@@ -98,8 +98,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             path = folder / bundles.PULL_BACK_FILE
             _save_graph(pull_back, path)
             entry = GraphEntry(path.name, OPSET, 0.0, record={"difference": "relative"})
-            manifest = replace(manifest, pull_backs={"fp32": entry})
-            difference = verify_gradients(family, graph, path, manifest.info(weight, bias))
+            difference = verify_gradients(family, path, manifest.info(weight, bias))
             manifest = replace(manifest, pull_backs={"fp32": replace(entry, max_abs_difference=difference)})
             files[path.name] = path.rename
         bundle = create(out, manifest, files, overwrite=overwrite)

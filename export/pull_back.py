@@ -1,9 +1,9 @@
 """Gradients as an inference graph: the reverse-mode derivative of an exported graph, node by node.
 
-The pull-back graph has the inputs of the exported one and a slope for each element of `logits` and
-`features`. It computes the same outputs, and for each tunable the gradient of Σ ⟨slopes, outputs⟩, image by
-image. Only what lies between a tunable and these outputs is differentiated; there are no gradients of
-weights. All operators are standard ones.
+The pull-back graph is the exported graph, node for node, and one `If` behind it. Where its condition holds,
+the reverse pass computes for each tunable the gradient of Σ ⟨slopes, outputs⟩ + Σ weight · entropy, image by
+image. Otherwise the gradients are empty and the graph costs a forward. Only what lies between a tunable and
+the outputs is differentiated; there are no gradients of weights. All operators are standard ones.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..engine.errors import ExportError
 from .pull_back_rules import RULES, Rule
 
 DIFFERENTIATED = ("logits", "features")
+CONDITION = "pull_back"
 
 
 def build_pull_back(
@@ -37,8 +38,9 @@ def build_pull_back(
         held_constant: operators whose outputs are treated as constants.
 
     Returns:
-        A graph with the additional inputs `logits_slopes` `[N, K]` and `features_slopes` `[N, L, F]`, and for
-        each tunable of axes `[S, …]` the additional output `<tunable>_gradient` `[N, …]`, all float32.
+        A graph with the additional inputs `pull_back`, a bool, `logits_slopes` `[N, K]`, `features_slopes`
+        `[N, L, F]`, `entropy_weights` `[N]` and `class_offsets` `[K]`, and for each tunable of axes `[S, …]`
+        the additional output `<tunable>_gradient` `[N, …]`, or `[0, …]` if `pull_back` is false; all float32.
 
     Raises:
         ExportError: an operator between tunables and outputs has no rule.
@@ -47,6 +49,8 @@ def build_pull_back(
     for output in model.graph.output:
         if output.name in DIFFERENTIATED:
             writer.add_slopes(output)
+        if output.name == "logits":
+            writer.add_entropy(output)
     for node in reversed(model.graph.node):
         writer.differentiate(node)
     for tunable in tunables:
@@ -55,7 +59,7 @@ def build_pull_back(
 
 
 class PullBackWriter:
-    """A copy of a graph, to which the nodes of its derivative are appended.
+    """A copy of a graph, and the nodes of its derivative.
 
     Attributes:
         varying: names of the tensors that depend on a tunable.
@@ -76,6 +80,8 @@ class PullBackWriter:
         self._graph = self._model.graph
         self._constants = {tensor.name: tensor for tensor in self._graph.initializer}
         self._inputs = {value.name: value for value in self._graph.input}
+        self._reverse: list[onnx.NodeProto] = []
+        self._gradients: list[onnx.ValueInfoProto] = []
         self._slopes: dict[str, list[str]] = {}
         self._scope = "slopes"
         self._count = 0
@@ -91,6 +97,23 @@ class PullBackWriter:
         slopes.CopyFrom(output)
         slopes.name = f"{output.name}_slopes"
         self.add_slope(output.name, slopes.name)
+
+    def add_entropy(self, logits: onnx.ValueInfoProto) -> None:
+        """Add inputs for the weight of each image's entropy H, and the slopes of the weighted entropies.
+
+        With `p` the probabilities, these are `−weight · p ∘ (ln p + H)`. Offsets are added to the logits
+        first: far below zero, they leave classes out.
+        """
+        images, classes = logits.type.tensor_type.shape.dim
+        for name, axis in (("entropy_weights", images.dim_param), ("class_offsets", classes.dim_value)):
+            self._graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis]))
+        self._scope = "entropy"
+        log_p = self.node("LogSoftmax", [self.node("Add", [logits.name, "class_offsets"])], axis=-1)
+        p = self.node("Exp", [log_p])
+        negative = self.node("ReduceSum", [self.node("Mul", [p, log_p]), self.ints(-1)], keepdims=1)
+        slope = self.node("Mul", [p, self.node("Sub", [negative, log_p])])
+        weights = self.node("Unsqueeze", ["entropy_weights", self.ints(-1)])
+        self.add_slope(logits.name, self.node("Mul", [slope, weights]))
 
     def differentiate(self, node: onnx.NodeProto) -> None:
         """Add the slopes of a node's inputs, given those of its outputs.
@@ -117,15 +140,47 @@ class PullBackWriter:
         axes = self._inputs[tunable].type.tensor_type.shape.dim[1:]
         shape = ["N", *(axis.dim_value or axis.dim_param for axis in axes)]
         self._scope = tunable
-        slope, output = self._sum_slopes(tunable), f"{tunable}_gradient"
+        slope, gradient = self._sum_slopes(tunable), f"{tunable}_gradient"
         if slope is None:
             raise ExportError(f"no output of this model's graph depends on the tunable {tunable}")
-        self._graph.node.append(helper.make_node("Identity", [slope], [output], name=output))
-        self._graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+        self._reverse.append(helper.make_node("Identity", [slope], [_name_result("then", gradient)]))
+        self._gradients.append(helper.make_tensor_value_info(gradient, TensorProto.FLOAT, shape))
 
     def finish(self) -> onnx.ModelProto:
-        """Return the graph."""
+        """Return the graph: the forward, and the reverse pass in a branch of an `If`."""
+        in_front, inside = self._split_reverse_pass()
+        empty = [_make_empty_gradient(gradient) for gradient in self._gradients]
+        node = helper.make_node(
+            "If",
+            [CONDITION],
+            [gradient.name for gradient in self._gradients],
+            name=CONDITION,
+            then_branch=_make_branch("then", inside, self._gradients),
+            else_branch=_make_branch("else", empty, self._gradients),
+        )
+        self._graph.node.extend([*in_front, node])
+        self._graph.input.append(helper.make_tensor_value_info(CONDITION, TensorProto.BOOL, []))
+        self._graph.output.extend(self._gradients)
         return self._model
+
+    def _split_reverse_pass(self) -> tuple[list[onnx.NodeProto], list[onnx.NodeProto]]:
+        """Return the nodes of the reverse pass that stand in front of the `If`, and those inside.
+
+        What depends on constants alone, such as transposed weights, is in front, where the runtime folds it.
+        So are the shapes of the forward's tensors: inside, a shape would keep its whole tensor in memory.
+        """
+        fixed = {"", *self._constants}
+        forward = {output for node in self._graph.node for output in node.output}
+        in_front, inside = [], []
+        for node in self._reverse:
+            if fixed.issuperset(node.input):
+                fixed.update(node.output)
+                in_front.append(node)
+            elif node.op_type == "Shape" and forward.issuperset(node.input):
+                in_front.append(node)
+            else:
+                inside.append(node)
+        return in_front, inside
 
     def add_slope(self, tensor: str, slope: str) -> None:
         """Add a term to the slope of a tensor, unless it is a constant."""
@@ -133,11 +188,11 @@ class PullBackWriter:
             self._slopes.setdefault(tensor, []).append(slope)
 
     def node(self, op: str, inputs: list[str], *, outputs: int = 1, **attributes: object) -> Any:
-        """Append a node and return the name of its output; a list of names for more than one."""
+        """Append a node to the reverse pass and return the name of its output, or a list of names."""
         self._count += 1
         name = f"pull_back/{self._scope}/{op.lower()}.{self._count}"
         names = [name] if outputs == 1 else [f"{name}.{index}" for index in range(outputs)]
-        self._graph.node.append(helper.make_node(op, inputs, names, name=name, **attributes))
+        self._reverse.append(helper.make_node(op, inputs, names, name=name, **attributes))
         return name if outputs == 1 else names
 
     def scalar(self, value: float) -> str:
@@ -188,6 +243,30 @@ class PullBackWriter:
             self._constants[name] = numpy_helper.from_array(values, name)
             self._graph.initializer.append(self._constants[name])
         return name
+
+
+def _name_result(branch: str, gradient: str) -> str:
+    """Return the name of a gradient inside of a branch; names of subgraphs differ from all around them."""
+    return f"{CONDITION}/{branch}/{gradient}"
+
+
+def _make_branch(
+    name: str, nodes: Sequence[onnx.NodeProto], gradients: Sequence[onnx.ValueInfoProto]
+) -> onnx.GraphProto:
+    outputs = []
+    for gradient in gradients:
+        output = onnx.ValueInfoProto(name=_name_result(name, gradient.name))
+        output.type.tensor_type.elem_type = TensorProto.FLOAT
+        outputs.append(output)
+    return helper.make_graph(nodes, name, [], outputs)
+
+
+def _make_empty_gradient(gradient: onnx.ValueInfoProto) -> onnx.NodeProto:
+    """Return a constant of no images, and no prompts."""
+    axes = gradient.type.tensor_type.shape.dim[1:]
+    values = np.zeros((0, *(axis.dim_value for axis in axes)), np.float32)
+    name = _name_result("else", gradient.name)
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(values))
 
 
 def _infer_ranks(model: onnx.ModelProto) -> dict[str, int]:

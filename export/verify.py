@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,8 @@ def verify(family: Family, graph: Path, info: ModelInfo) -> Parity:
     return parity
 
 
-def verify_gradients(family: Family, graph: Path, pull_back: Path, info: ModelInfo) -> float:
-    """Run the pull-back graph and PyTorch's autograd on random images, tunables and slopes.
+def verify_gradients(family: Family, graph: Path, info: ModelInfo) -> float:
+    """Run a pull-back graph and PyTorch's autograd on random images, tunables and slopes.
 
     Returns:
         Largest difference of a gradient, relative to the largest gradient of its tunable.
@@ -62,12 +62,15 @@ def verify_gradients(family: Family, graph: Path, pull_back: Path, info: ModelIn
     """
     generator = np.random.default_rng(1)
     worst = 0.0
-    with Network(graph, info, workers=1, pull_back=lambda: pull_back) as network:
+    with Network(graph, replace(info, gradients=info.tunables), workers=1) as network:
         for batch in (1, 3):
             images = generator.integers(0, 256, (batch, *network.image_size, 3), dtype=np.uint8)
             for case, tunables in family.draw_cases(batch, info.norms, generator):
                 if any(len(values) > 1 for values in tunables.values()):
                     continue  # gradients are for tunables that all images share
+                outputs = network(images, **tunables)
+                reference = family.compute_reference(images, tunables, info.norms)
+                _compare_outputs(outputs, reference, f"N = {batch}, {case}, with the pull-back graph")
                 slopes = _draw_slopes(info, batch, generator)
                 expected = family.compute_reference_gradients(images, tunables, info.norms, slopes)
                 actual = network.pull_back(images, tunables, slopes).gradients
@@ -82,7 +85,8 @@ def verify_gradients(family: Family, graph: Path, pull_back: Path, info: ModelIn
 def _draw_slopes(info: ModelInfo, batch: int, generator: np.random.Generator) -> Slopes:
     logits = generator.normal(size=(batch, info.classes))
     features = generator.normal(size=(batch, info.layers, info.feature_width))
-    return Slopes(logits.astype(np.float32), features.astype(np.float32))
+    weights = generator.normal(size=batch)
+    return Slopes(*(values.astype(np.float32) for values in (logits, features, weights)))
 
 
 def _compare_gradients(actual: FloatArray, expected: FloatArray, case: str) -> float:

@@ -109,13 +109,17 @@ class VitFamily:
             images: uint8 `[N, H, W, 3]`.
             tunables: as for `compute_reference`, one row each.
             norms: names of the M modules that `norms` adds to.
-            slopes: float32, of logits and features.
+            slopes: float32, of logits, features and entropies.
         """
-        assert slopes.features is not None
+        assert (
+            slopes.logits is not None and slopes.features is not None and slopes.entropy_weights is not None
+        )
         tensors = {name: torch.from_numpy(values).requires_grad_() for name, values in tunables.items()}
         logits, features, _ = self._run_modules(images, tensors, norms)
         loss = (logits * torch.from_numpy(slopes.logits)).sum()
         loss = loss + (features * torch.from_numpy(slopes.features)).sum()
+        entropies = torch.special.entr(logits.softmax(1)).sum(1)
+        loss = loss + (entropies * torch.from_numpy(slopes.entropy_weights)).sum()
         gradients = torch.autograd.grad(loss, list(tensors.values()))
         return {name: gradient[0].numpy() for name, gradient in zip(tensors, gradients, strict=True)}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import numpy as np
 import onnx
 
@@ -34,15 +32,12 @@ def add_integer_pull_back(bundle: Bundle, precision: str, images: ImageArray) ->
     with folder_beside(bundle.path / precision) as folder:
         graph = folder / "pull-back.onnx"
         onnx.save(build_integer_pull_back(model, tunables), graph)
-        with ExitStack() as stack:
-            info = bundle.info(precision)
-            network = stack.enter_context(Network(bundle.graph(precision), info, pull_back=lambda: graph))
-            reference = stack.enter_context(
-                Network(bundle.graph("fp32"), bundle.info("fp32"), pull_back=lambda: bundle.pull_back("fp32"))
-            )
+        with Network.open(bundle, precision) as network:
             outputs = network(images)
-            slopes = Slopes(derive_entropy(outputs.logits), outputs.features)
+        slopes = Slopes(derive_entropy(outputs.logits), outputs.features)
+        with Network(graph, bundle.info(precision, gradients=True)) as network:
             pulled = network.pull_back(images, {}, slopes)
+        with Network.open(bundle, "fp32", gradients=True) as reference:
             expected = reference.pull_back(images, {}, slopes)
         difference = float(np.abs(pulled.logits - outputs.logits).max())
         if not difference <= 1e-3 * max(1.0, float(np.abs(outputs.logits).max())):

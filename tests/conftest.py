@@ -123,7 +123,7 @@ def randomised_vit() -> Callable[..., Any]:
 
 def _add_source(bundle: Bundle, precision: str) -> Bundle:
     images = _random_images(40, seed=900)
-    with Network.open(bundle, precision, workers=1) as network:
+    with Network.open(bundle, precision, gradients=True, workers=1) as network:
         statistics = compute_source_statistics(network, [images])
         statistics = replace(statistics, fisher=compute_fisher(network, [images[:20], images[20:]]))
     return bundle.with_source(precision, statistics, "random images")

@@ -28,6 +28,7 @@ from fozo.engine.model import (
     Tunables,
 )
 from fozo.engine.wrappers.fallback import step_with_fallback
+from fozo.testing import sum_logits_slopes
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -222,7 +223,7 @@ class StandIn:
         outputs = self(images, **tunables)
         self.forwards, self.pull_backs = self.forwards - 1, self.pull_backs + 1
         features = np.zeros(outputs.features.shape) if slopes.features is None else slopes.features.copy()
-        features[:, -1] += slopes.logits @ self.weight
+        features[:, -1] += sum_logits_slopes(slopes, outputs.logits) @ self.weight
         hidden = (features * (1 - np.square(outputs.features))).reshape(len(images), -1)
         norms = (hidden @ self.turn.T).sum(axis=0).reshape(tunables["norms"].shape[1:])
         return replace(outputs, gradients={"norms": norms})

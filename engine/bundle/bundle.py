@@ -117,22 +117,24 @@ class Bundle:
         """
         return self.file(self._get_graph_entry(precision).file)
 
-    def pull_back(self, precision: str) -> Path | None:
-        """Return the verified graph of gradients for a precision; None if the bundle has none.
-
-        A precision without one of its own uses that of fp32.
+    def pull_back(self, precision: str) -> Path:
+        """Return the path of the verified graph of a precision that computes gradients, too.
 
         Raises:
-            BundleError: the file is not the one that was exported.
+            BundleError: the bundle has no such graph, or the file is not the one that was exported.
         """
-        entry = self._get_pull_back_entry(precision)
-        return None if entry is None else self.file(entry.file)
-
-    def _get_pull_back_entry(self, precision: str) -> GraphEntry | None:
-        return self.manifest.pull_backs.get(precision) or self.manifest.pull_backs.get("fp32")
+        self._get_graph_entry(precision)
+        pull_backs = self.manifest.pull_backs
+        if precision not in pull_backs:
+            remedy = f"use {' or '.join(pull_backs)}" if pull_backs else "export it again with --gradients"
+            raise BundleError(
+                f"methods with gradients need a pull-back graph, and the bundle {self.path} has none for "
+                f"{precision}; {remedy}, or use methods that need forwards only"
+            )
+        return self.file(pull_backs[precision].file)
 
     def _get_pull_back_sha256(self, precision: str) -> str | None:
-        entry = self._get_pull_back_entry(precision)
+        entry = self.manifest.pull_backs.get(precision)
         return None if entry is None else self.manifest.files[entry.file].sha256
 
     def graph_sha256(self, precision: str) -> str:
@@ -145,8 +147,12 @@ class Bundle:
             raise BundleError(f"the bundle {self.path} has no {precision} graph, it has: {', '.join(graphs)}")
         return graphs[precision]
 
-    def info(self, precision: str) -> ModelInfo:
+    def info(self, precision: str, *, gradients: bool = False) -> ModelInfo:
         """Return what methods may know of the model, with the source statistics of this graph, if any.
+
+        Args:
+            precision: of the graph.
+            gradients: describe its pull-back graph, which computes gradients for all tunables.
 
         Raises:
             BundleError: a file is missing, changed, or of the wrong shape.
@@ -157,8 +163,13 @@ class Bundle:
         source = m.source[precision].file if precision in m.source else None
         used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
-        info = m.info(head["weight"], head["bias"])
-        return replace(info, identity=identity, source=self.source(precision), precision=precision)
+        return replace(
+            m.info(head["weight"], head["bias"]),
+            identity=identity,
+            source=self.source(precision),
+            gradients=tuple(m.tunables) if gradients else (),
+            precision=precision,
+        )
 
     def source(self, precision: str) -> SourceStatistics | None:
         """Return the source statistics of a graph, or None if the bundle has none for it.

@@ -20,13 +20,20 @@ def describe_bundle(bundle: Bundle) -> str:
     ]
     for precision in m.graphs:
         lines += _describe_graph(bundle, precision)
-    for graph in m.pull_backs.values():
-        size = m.files[graph.file].bytes / 1e6
-        lines.append(
-            f"  gradients {graph.file}, {size:.1f} MB, at most {graph.max_abs_difference:.2g} of the"
-        )
-        lines[-1] += f" largest gradient from {graph.reference}"
+    lines += [_describe_pull_back(bundle, precision) for precision in m.pull_backs]
     return "\n".join(lines)
+
+
+def _describe_pull_back(bundle: Bundle, precision: str) -> str:
+    graph = bundle.manifest.pull_backs[precision]
+    size = bundle.manifest.files[graph.file].bytes / 1e6
+    difference = f"at most {graph.max_abs_difference:.2g} of the largest gradient from {graph.reference}"
+    if (cosine := graph.record.get("cosine_to_fp32")) is not None:
+        difference = (
+            f"logits at most {graph.max_abs_difference:.2g} from {graph.reference}, cosine of the gradients "
+            f"to those of fp32 {cosine:.3f}"
+        )
+    return f"  gradients {graph.file}, {size:.1f} MB, {difference}"
 
 
 def _describe_graph(bundle: Bundle, precision: str) -> list[str]:

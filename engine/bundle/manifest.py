@@ -111,7 +111,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def info(self, head_weight: FloatArray, head_bias: FloatArray) -> ModelInfo:
-        """Return what methods may know of the model, without identity and source statistics.
+        """Return what methods may know of the model, without identity, source statistics and gradients.
 
         Args:
             head_weight: float32 `[K, F]`.
@@ -129,7 +129,6 @@ class Manifest:
             tunables=tuple(self.tunables),
             norms=self.norms,
             feature_widths=self.feature_widths,
-            gradients=tuple(self.tunables) if self.pull_backs else (),
             image_size=self.preprocessing.size,
         )
 

@@ -25,7 +25,7 @@ class Prediction:
 
     Attributes:
         logits: float32 `[N, K]`.
-        forwards: forwards over the batch that were used for it.
+        forwards: forwards over the batch that were used for it, beside those of gradients.
         pull_backs: computations of exact gradients over the batch, each with a forward of its own that
             `forwards` does not count; 0.25 if a quarter of its images had one, 0 for methods that need
             forwards only.

@@ -10,7 +10,7 @@ import numpy as np
 from ..interface.method import Binding, Prediction, State
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Slopes
+from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Outputs, Slopes
 from ..search.gradient_steps import take_velocity_step
 from ..search.tuned_norms import TunedNorms
 from ..statistics.objective import entropy
@@ -95,6 +95,10 @@ class NormDescentBinding(Binding[DescentT], Generic[DescentT]):  # type: ignore[
             slopes: of the loss, for these images.
         """
         (pulled,) = yield Request(images, [self.norms.build_tunables(norms)], slopes)
+        return self.select_gradient(pulled)
+
+    def select_gradient(self, pulled: Outputs) -> FloatArray:
+        """Return the gradient with respect to the tuned norms, float64 `[T, 2, D]`, of a pull-back."""
         assert pulled.gradients is not None
         return pulled.gradients[NORMS][self.norms.rows]
 

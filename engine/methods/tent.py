@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from ..interface.method import Prediction, Step
 from ..interface.request import Request
 from ..model import ImageArray, ModelInfo, Slopes
 from ..statistics.objective import entropy
-from ..statistics.output_slopes import derive_entropy
 from .norm_descent import DescentState, NormDescent, NormDescentBinding
 
 
@@ -22,6 +23,11 @@ class Tent(NormDescent):
     """
 
     name: ClassVar[str] = "tent"
+
+    @property
+    def forwards(self) -> int:
+        """Forwards that one step uses beside that of the gradient."""
+        return 0
 
     def bind(self, model: ModelInfo) -> BoundTent:
         """Return the method bound to a model.
@@ -37,10 +43,9 @@ class BoundTent(NormDescentBinding[Tent]):
     """TENT on one model."""
 
     def step(self, state: DescentState, images: ImageArray) -> Step[DescentState]:
-        """Predict, then take a step along the gradient of the mean entropy of these predictions."""
-        (outputs,) = yield Request(images, [self.norms.build_tunables(state.norms)])
-        slopes = Slopes(derive_entropy(outputs.logits) / len(images))
-        gradient = yield from self.pull_back(state.norms, images, slopes)
-        loss = float(entropy(outputs.logits).mean())
-        prediction = Prediction(outputs.logits, 1, loss, {"entropy": loss}, pull_backs=1)
-        return prediction, self.descend(replace(state, step=state.step + 1), gradient)
+        """Predict, and take a step along the gradient of the mean entropy of these predictions."""
+        slopes = Slopes(entropy_weights=np.full(len(images), 1 / len(images)))
+        (pulled,) = yield Request(images, [self.norms.build_tunables(state.norms)], slopes)
+        loss = float(entropy(pulled.logits).mean())
+        prediction = Prediction(pulled.logits, 0, loss, {"entropy": loss}, pull_backs=1)
+        return prediction, self.descend(replace(state, step=state.step + 1), self.select_gradient(pulled))

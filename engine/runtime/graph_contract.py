@@ -14,6 +14,16 @@ from ..model import BATCH_STATISTICS, NORMS, PROMPTS, FloatArray, ModelInfo, Tun
 
 IMAGES = "images"
 OUTPUTS = ("logits", "features", "embedding")
+# Further inputs of a graph with gradients.
+PULL_BACK = "pull_back"  # whether gradients are computed
+LOGITS_SLOPES = "logits_slopes"
+FEATURES_SLOPES = "features_slopes"
+ENTROPY_WEIGHTS = "entropy_weights"
+CLASS_OFFSETS = "class_offsets"  # to the logits, for the entropies
+SLOPE_TYPES = {
+    PULL_BACK: "tensor(bool)",
+    **dict.fromkeys((LOGITS_SLOPES, FEATURES_SLOPES, ENTROPY_WEIGHTS, CLASS_OFFSETS), "tensor(float)"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,11 @@ class Tunable:
             )
 
 
+def name_gradient(tunable: str) -> str:
+    """Return the name of the output that is the gradient with respect to a tunable."""
+    return f"{tunable}_gradient"
+
+
 def read_tunables(session: Any) -> dict[str, Tunable]:
     """Return the tunables of an ONNX Runtime session, by name."""
     return {
@@ -67,7 +82,7 @@ def read_tunables(session: Any) -> dict[str, Tunable]:
             tuple(axis if isinstance(axis, int) else None for axis in node.shape[1:]),
         )
         for node in session.get_inputs()
-        if node.name != IMAGES
+        if node.name not in (IMAGES, *SLOPE_TYPES)
     }
 
 
@@ -99,6 +114,8 @@ def complete_feed(
 def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int]:
     """Return height and width of the images, in pixels, after checking a graph's inputs and outputs.
 
+    Those of a model with gradients are expected to be a pull-back graph's.
+
     Raises:
         BundleError: names, types or axes are not those of the contract and of the model.
     """
@@ -106,12 +123,17 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     outputs = {node.name: node for node in session.get_outputs()}
     types = {IMAGES: "tensor(uint8)", **dict.fromkeys(info.tunables, "tensor(float)")}
     output_types = dict.fromkeys(OUTPUTS if "embedding" in outputs else OUTPUTS[:2], "tensor(float)")
+    contract, remedy = "the graph contract", "fozo export"
+    if info.gradients:
+        types |= SLOPE_TYPES
+        output_types |= dict.fromkeys(map(name_gradient, info.gradients), "tensor(float)")
+        contract, remedy = "the contract of pull-back graphs", "fozo export --gradients"
     for side, expected, nodes in (("inputs", types, inputs), ("outputs", output_types, outputs)):
         actual = {name: node.type for name, node in nodes.items()}
         if actual != expected:
             raise BundleError(
-                f"{graph} does not follow the graph contract: expected {side} {expected}, "
-                f"found {actual}; export the model with fozo export"
+                f"{graph} does not follow {contract}: expected {side} {expected}, found {actual}; export the "
+                f"model again with {remedy}"
             )
     height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
     expected_axes = {

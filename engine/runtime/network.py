@@ -4,9 +4,9 @@ A batch runs as micro-batches, each on one thread of a small pool, several at a 
 Peak memory is set by micro-batch times workers and not by the batch. Every micro-batch is computed by
 single-threaded kernels, so results do not depend on how the work is split (docs/engine.md, determinism).
 
-Networks with the tunable `batch_statistics` are run in another way: where it is not zero, the images of a
-batch depend on each other and must be computed by one call. So the workers are threads inside of a call, and
-one call runs at a time.
+Two kinds of networks are run in another way: the workers are threads inside of a call, and one call runs at a
+time. With the tunable `batch_statistics`, the images of a batch depend on each other and must be computed by
+one call. With gradients, a call keeps its activations for the reverse pass, so memory is that of one image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..errors import ComputeError, InputError, reason
+from ..errors import BundleError, ComputeError, InputError, reason
 from ..model import (
     BATCH_STATISTICS,
     NORMS,
@@ -39,10 +39,18 @@ from ..model import (
 )
 from .arrangement import Arrangement, choose_micro_batch, load_arrangement
 from .cpu import count_cpus, read_cpu_features
-from .graph_contract import IMAGES, check_contract, complete_feed, read_tunables
+from .graph_contract import (
+    IMAGES,
+    OUTPUTS,
+    PULL_BACK,
+    check_contract,
+    complete_feed,
+    name_gradient,
+    read_tunables,
+)
 from .onnx_file import check_graph_file
-from .pull_back_graph import PullBackGraph
 from .session import check_provider, open_session
+from .slope_feed import feed_class_offsets, feed_no_slopes, feed_slopes
 
 
 class Network:
@@ -52,7 +60,8 @@ class Network:
         info: the model behind it.
         image_size: height and width of the images it reads, in pixels.
         micro_batch: images per call of the runtime.
-        workers: calls that run at the same time; or threads of a call, where images may depend on each other.
+        workers: calls that run at the same time; or threads of a call, with gradients, or where images may
+            depend on each other.
         provider: who computes, a name of `PROVIDERS`.
     """
 
@@ -64,45 +73,42 @@ class Network:
         workers: int | None = None,
         micro_batch: int | None = None,
         provider: str = "cpu",
-        pull_back: Callable[[], Path | None] | None = None,
     ) -> None:
         """Load an ONNX file that follows the graph contract (docs/bundle.md).
 
         Args:
-            graph: the ONNX file.
+            graph: the ONNX file; a pull-back graph if the model has `gradients`.
             info: the model it belongs to.
             workers: threads; default: as many as this process may use.
-            micro_batch: images per call; default: chosen by the model's size.
+            micro_batch: images per forward call; default: chosen by the model's size, and 1 with gradients.
             provider: `cpu`, or where onnxruntime-openvino is installed `openvino` (float32 as it is) or
                 `openvino-bf16` (products in bfloat16, fast on processors with AMX).
-            pull_back: returns the graph of gradients, verified, or None; called when it is first used.
 
         Raises:
             BundleError: the file is no ONNX model, is refused (docs/bundle.md), or its inputs and outputs are
                 not those of the contract.
             InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
         """
-        arrangement = Arrangement(
-            count_cpus() if workers is None else workers,
-            choose_micro_batch(info.tokens * info.width) if micro_batch is None else micro_batch,
-        )
+        if micro_batch is None:
+            micro_batch = 1 if info.gradients else choose_micro_batch(info.tokens * info.width)
+        arrangement = Arrangement(count_cpus() if workers is None else workers, micro_batch)
         check_provider(provider)
         check_graph_file(graph)
         self.info = info
         self.provider = provider
         # Where calls have several threads, these belong to a session: one for each number of workers in use.
-        self._couples = BATCH_STATISTICS in info.tunables
+        self._couples = BATCH_STATISTICS in info.tunables or bool(info.gradients)
         self._open = functools.partial(open_session, graph, provider, couples=self._couples)
         self._sessions = {arrangement.workers: self._open(arrangement.workers)}
         self._session = self._sessions[arrangement.workers]
         self.image_size = check_contract(self._session, info, graph)
         self._tunables = read_tunables(self._session)
         self._outputs: dict[str, list[int]] = {
-            node.name: node.shape[1:] for node in self._session.get_outputs()
+            node.name: node.shape[1:] for node in self._session.get_outputs() if node.name in OUTPUTS
         }
+        self._no_slopes = feed_no_slopes(self._outputs) if info.gradients else {}
         self._classes: NDArray[np.int64] | None = None
         self._owns_threads = True
-        self._pull_back = PullBackGraph(pull_back or (lambda: None), info, provider, arrangement.workers)
         self._arrange(arrangement)
 
     @classmethod
@@ -111,6 +117,7 @@ class Network:
         bundle: Bundle | str | Path,
         precision: str = "fp32",
         *,
+        gradients: bool = False,
         workers: int | None = None,
         micro_batch: int | None = None,
         provider: str = "cpu",
@@ -120,22 +127,27 @@ class Network:
         Unspecified `workers` and `micro_batch` default to the tuned arrangement, if there is one for this
         machine and graph (`fozo bench --tune`).
 
+        Args:
+            bundle: the bundle, or its folder.
+            precision: of the graph.
+            gradients: load the pull-back graph of this precision instead. It computes the same forwards, and
+                gradients where they are asked for.
+            workers, micro_batch, provider: as for a network of one file.
+
         Raises:
-            BundleError: the bundle or the graph cannot be used.
+            BundleError: the bundle or the graph cannot be used, or there is no pull-back graph.
             InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         tuned = load_arrangement(bundle.graph_sha256(precision), provider)
-        if tuned is not None:
+        if tuned is not None and not gradients:
             workers = min(tuned.workers, count_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
-        graph, info = bundle.graph(precision), bundle.info(precision)
-        pull_back = functools.partial(bundle.pull_back, precision)
+        graph = bundle.pull_back(precision) if gradients else bundle.graph(precision)
+        info = bundle.info(precision, gradients=gradients)
         _warn_of_overflow(bundle, precision)
-        return cls(
-            graph, info, workers=workers, micro_batch=micro_batch, provider=provider, pull_back=pull_back
-        )
+        return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:
         """Return a view of this network restricted to some classes, e.g. the 200 of ImageNet-R.
@@ -226,11 +238,7 @@ class Network:
             index, start, stop = task
             rows = slice(start, stop)
             feed = {name: array if len(array) == 1 else array[rows] for name, array in feeds[index].items()}
-            outputs = self._run({IMAGES: images[rows], **feed})
-            if self._classes is not None:
-                outputs["logits"] = outputs["logits"][:, self._classes]
-            for name, values in outputs.items():
-                getattr(results[index], name)[rows] = values
+            self._store(results[index], rows, self._run({IMAGES: images[rows], **feed, **self._no_slopes}))
 
         tasks = [
             (index, start, min(start + size, n))
@@ -249,7 +257,8 @@ class Network:
     def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
         """Run one forward and pull the slopes of a loss back to the tunables.
 
-        The forward is that of the pull-back graph, whose precision may differ from this network's.
+        The images are computed one by one, so memory does not depend on their number, and the gradient is
+        their sum in this order.
 
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
@@ -260,23 +269,42 @@ class Network:
             Outputs with `gradients`, equal to the bit whatever `workers` and `micro_batch` are.
 
         Raises:
-            InputError: an array is not of this kind or shape.
-            BundleError: the bundle has no pull-back graph.
+            InputError: an array is not of this kind or shape, or a tunable has values per image.
+            BundleError: this network has no gradients.
             ComputeError: ONNX Runtime fails, most often for lack of memory.
         """
+        if not self.info.gradients:
+            raise BundleError(f"this network of {self.info.name} was opened without gradients=True")
         self.check_images(images)
         feed = complete_feed(tunables, self._tunables, len(images), self.info.name)
-        if self._classes is not None:
-            logits = np.zeros((len(slopes.logits), self._outputs["logits"][0]), slopes.logits.dtype)
-            logits[:, self._classes] = slopes.logits
-            slopes = replace(slopes, logits=logits)
-        outputs = self._pull_back.run(images, feed, slopes, map if self._pool is None else self._pool.map)
-        return outputs if self._classes is None else replace(outputs, logits=outputs.logits[:, self._classes])
+        if any(len(values) != 1 for values in feed.values()):
+            raise InputError("gradients are with respect to tunables that all images share")
+        feed |= feed_class_offsets(self._outputs["logits"][0], self._classes)
+        slope_feed = feed_slopes(slopes, len(images), self._outputs, self._classes)
+        gradients = {name: np.zeros(feed[name].shape[1:], np.float64) for name in self.info.gradients}
+        result = replace(self._allocate_outputs(len(images)), gradients=gradients)
+        for index in range(len(images)):
+            rows = slice(index, index + 1)
+            slopes_of_image = {name: values[rows] for name, values in slope_feed.items()}
+            outputs = self._run(
+                {IMAGES: images[rows], **feed, PULL_BACK: np.asarray(True), **slopes_of_image},
+                map(name_gradient, gradients),
+            )
+            for tunable, total in gradients.items():
+                total += outputs.pop(name_gradient(tunable))[0]
+            self._store(result, rows, outputs)
+        return result
 
     def _allocate_outputs(self, images: int) -> Outputs:
         axes = {**self._outputs, "logits": [self.info.classes]}
         arrays: dict[str, Any] = {name: np.empty((images, *axes[name]), np.float32) for name in axes}
         return Outputs(**arrays)
+
+    def _store(self, result: Outputs, rows: slice, outputs: Mapping[str, FloatArray]) -> None:
+        """Store the outputs of some images, their logits those of the predicted classes."""
+        for name, values in outputs.items():
+            selected = self._classes is not None and name == "logits"
+            getattr(result, name)[rows] = values[:, self._classes] if selected else values
 
     def _count_images_per_call(self, feed: Tunables, images: int) -> int:
         """Return how many images one call of the runtime computes.
@@ -288,9 +316,10 @@ class Network:
             return images
         return 1 if NORMS in feed and len(feed[NORMS]) > 1 else self.micro_batch
 
-    def _run(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, FloatArray]:
+    def _run(self, feed: Mapping[str, NDArray[Any]], gradients: Iterable[str] = ()) -> dict[str, FloatArray]:
+        names = [*self._outputs, *gradients]
         try:
-            return dict(zip(self._outputs, self._session.run(list(self._outputs), feed), strict=True))
+            return dict(zip(names, self._session.run(names, feed), strict=True))
         except Exception as error:  # the runtime raises many kinds, all of its own
             raise ComputeError(
                 f"ONNX Runtime cannot compute {len(feed[IMAGES])} images with {self.info.name}: "

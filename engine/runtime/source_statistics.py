@@ -52,12 +52,12 @@ def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
     return SourcePlan(order[:used], NORMALISED_BATCH, remark)
 
 
-def plan_fisher_batches(bundle: Bundle, images: int) -> SourcePlan | None:
-    """Return the order in which clean images are used for the Fisher information of a bundle's norms.
+def plan_fisher_batches(bundle: Bundle, precision: str, images: int) -> SourcePlan | None:
+    """Return the order in which clean images are used for the Fisher information of a graph's norms.
 
-    At most 2,000 of the `images` are used. None for a bundle without gradients or tunable norms.
+    At most 2,000 of the `images` are used. None for a graph without gradients or tunable norms.
     """
-    if not (bundle.manifest.pull_backs and bundle.manifest.norms):
+    if not (precision in bundle.manifest.pull_backs and bundle.manifest.norms):
         return None
     order = np.random.default_rng(FISHER_SEED).permutation(images)[:FISHER_IMAGES]
     remark = f"; Fisher information of {len(order)} of them in batches of {FISHER_BATCH}"
@@ -88,7 +88,7 @@ def store_source(
     tunables: dict[str, FloatArray] = {}
     if BATCH_STATISTICS in bundle.manifest.tunables:
         tunables[BATCH_STATISTICS] = np.ones(1, np.float32)
-    with Network.open(bundle, precision) as network:
+    with Network.open(bundle, precision, gradients=fisher_batches is not None) as network:
         statistics = compute_source_statistics(network, batches, **tunables)
         if fisher_batches is not None:
             statistics = replace(statistics, fisher=compute_fisher(network, fisher_batches))

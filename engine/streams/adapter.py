@@ -14,7 +14,7 @@ from ..interface.method import AnyBoundMethod, AnyMethod, Prediction, State
 from ..interface.request import answer_with, drive
 from ..model import Forward, ImageArray
 from ..names import DEFAULT_SEED
-from ..registry import get_options
+from ..registry import count_pull_backs, get_options
 from ..registry import method as configured_method
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
@@ -126,7 +126,14 @@ class Adapter:
             InputError: a method, option or argument does not exist or cannot be used.
         """
         configured = configured_method(method, **options)
-        network = Network.open(bundle, precision, workers=workers, micro_batch=micro_batch, provider=provider)
+        network = Network.open(
+            bundle,
+            precision,
+            gradients=count_pull_backs(configured) > 0,
+            workers=workers,
+            micro_batch=micro_batch,
+            provider=provider,
+        )
         return cls(network if classes is None else network.select(classes), configured, seed)
 
     def step(self, images: ImageArray) -> Prediction:

@@ -37,7 +37,8 @@ class Pool:
     Any thread may call the pool and its streams at any time: they take turns.
 
     Attributes:
-        network: runs the forwards of all streams; it is not closed with them.
+        network: runs the forwards of all streams; it is not closed with them. Methods with gradients need one
+            that was opened with them.
     """
 
     def __init__(self, network: Network) -> None:

@@ -78,16 +78,21 @@ def time_steps(step: Callable[[], object], min_seconds: float) -> list[float]:
 
 def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:
     """Load a method on a network of ONNX Runtime."""
-    from ...engine.registry import parse_method
+    from ...engine.registry import count_pull_backs, parse_method
     from ...engine.runtime.network import Network
     from ...engine.streams.adapter import Adapter
 
+    _, method = parse_method(request["method"])
     network = Network.open(
-        bundle, request["precision"], workers=request["threads"], provider=request["provider"]
+        bundle,
+        request["precision"],
+        gradients=count_pull_backs(method) > 0,
+        workers=request["threads"],
+        provider=request["provider"],
     )
     if network.info.source is None:
         network = network.with_source(_compute_random_statistics(network))
-    adapter = Adapter(network, parse_method(request["method"])[1])
+    adapter = Adapter(network, method)
     return lambda: adapter.step(images), network.micro_batch
 
 

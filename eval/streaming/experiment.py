@@ -13,7 +13,7 @@ import numpy as np
 
 from ...engine.bundle.bundle import Bundle
 from ...engine.files import hash_texts
-from ...engine.registry import AnyMethod, get_options, parse_methods
+from ...engine.registry import AnyMethod, count_pull_backs, get_options, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.class_order import describe_order
@@ -176,6 +176,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
     network = Network.open(
         bundle,
         spec.precision,
+        gradients=any(map(count_pull_backs, methods.values())),
         workers=spec.workers,
         micro_batch=spec.micro_batch,
         provider=spec.provider,

@@ -114,7 +114,9 @@ def test_manifest_without_pull_backs_has_no_gradients(tmp_path: Path) -> None:
     bundle = make(tmp_path)
     edit(bundle, lambda raw: raw.pop("pull_backs"))
     opened = Bundle.open(bundle.path)
-    assert opened.manifest.pull_backs == {} and opened.pull_back("fp32") is None
+    assert opened.manifest.pull_backs == {}
+    with pytest.raises(BundleError, match="--gradients"):
+        opened.pull_back("fp32")
 
 
 WRONG: list[tuple[str, object]] = [

@@ -36,7 +36,7 @@ def model(randomised_vit: Callable[..., Any]) -> Any:
 def network(make_bundle: Callable[..., Bundle], model: Any, tmp_path_factory: Any) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("gradients")
     bundle = make_bundle(folder / "bundle", width=64, depth=DEPTH, classes=CLASSES, head_gain=3.0)
-    with Network.open(bundle) as opened:
+    with Network.open(bundle, gradients=True) as opened:
         yield opened
 
 

@@ -35,7 +35,7 @@ def edit(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> Bundle:
 
 @pytest.mark.parametrize(("images", "used"), [(40, 40), (2000, 2000), (5000, 2000)])
 def test_at_most_2000_images_in_random_order(bundle: Bundle, images: int, used: int) -> None:
-    plan = plan_fisher_batches(bundle, images)
+    plan = plan_fisher_batches(bundle, "fp32", images)
     assert plan is not None and plan.batch_size == 64
     assert len(set(plan.order.tolist())) == len(plan.order) == used
     assert plan.order.min() >= 0 and plan.order.max() < images
@@ -46,7 +46,8 @@ def test_at_most_2000_images_in_random_order(bundle: Bundle, images: int, used: 
 def test_no_fisher_information_without_gradients_or_norms(bundle: Bundle) -> None:
     for changes in ({"pull_backs": {}}, {"norms": {}}):
         manifest: Any = replace(bundle.manifest, **changes)
-        assert plan_fisher_batches(replace(bundle, manifest=manifest), 40) is None
+        assert plan_fisher_batches(replace(bundle, manifest=manifest), "fp32", 40) is None
+    assert plan_fisher_batches(bundle, "int8-qdq", 40) is None  # only fp32 has gradients here
 
 
 def test_command_computes_it_where_the_bundle_has_gradients(bundle: Bundle, tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_command_computes_it_where_the_bundle_has_gradients(bundle: Bundle, tmp_
 def test_stored_is_what_was_computed(bundle: Bundle, random_images: Callable[..., ImageArray]) -> None:
     images, before = random_images(40, seed=1), bundle.info("fp32").identity
     stored = store_source(bundle, "fp32", [images], "noise", [images[:10], images[10:]]).info("fp32")
-    with Network.open(bundle.path, workers=2) as network:
+    with Network.open(bundle.path, gradients=True, workers=2) as network:
         expected = compute_fisher(network, [images[:10], images[10:]])
         apart = [compute_fisher(network, [batch]) for batch in (images[:10], images[10:])]
     assert stored.source is not None and stored.source.fisher is not None
@@ -93,7 +94,7 @@ def test_statistics_without_it_are_read_as_before(bundle: Bundle) -> None:
 def test_fisher_information_needs_images_and_finite_gradients(
     bundle: Bundle, random_images: Callable[..., ImageArray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Network.open(bundle, workers=1) as network:
+    with Network.open(bundle, gradients=True, workers=1) as network:
         with pytest.raises(InputError, match="clean images, found none"):
             compute_fisher(network, [])
         pull_back = network.pull_back

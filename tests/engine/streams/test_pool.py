@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fozo.engine.methods.no_adapt import BoundNoAdapt
 from fozo.engine.methods.shift import BoundShift
 from fozo.engine.model import ImageArray, Outputs, Tunables
 from fozo.engine.registry import METHODS as ALL_METHODS
-from fozo.engine.registry import Fozo, State, method
+from fozo.engine.registry import Fozo, State, count_pull_backs, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
@@ -36,9 +37,9 @@ def network(bundle_path: Path) -> Iterator[Network]:
 
 
 @pytest.fixture(params=["fp32", "int8"])
-def either_network(request: pytest.FixtureRequest, int8_bundle_path: Path) -> Iterator[Network]:
-    with Network.open(int8_bundle_path, request.param, workers=2, micro_batch=2) as opened:
-        yield opened
+def open_either(request: pytest.FixtureRequest, int8_bundle_path: Path) -> Callable[..., Network]:
+    """Return a function that opens a network: `open_either(gradients=False)`."""
+    return partial(Network.open, int8_bundle_path, request.param, workers=2, micro_batch=2)
 
 
 @pytest.fixture
@@ -85,19 +86,29 @@ class Pair:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_streams_of_one_method(either_network: Network, random_images: MakeImages, name: str) -> None:
-    pair = Pair(either_network)
-    for seed in range(4):
-        pair.open(seed, name, seed)
-    for turn, sizes in enumerate([(1, 1, 1, 1), (3, 1, 5, 2), (2, 4, 1, 1)]):
-        pair.step({seed: random_images(n, seed=9 * turn + seed) for seed, n in enumerate(sizes)})
+def test_streams_of_one_method(
+    open_either: Callable[..., Network], random_images: MakeImages, name: str
+) -> None:
+    with open_either(gradients=count_pull_backs(ALL_METHODS[name]) > 0) as network:
+        pair = Pair(network)
+        for seed in range(4):
+            pair.open(seed, name, seed)
+        for turn, sizes in enumerate([(1, 1, 1, 1), (3, 1, 5, 2), (2, 4, 1, 1)]):
+            pair.step({seed: random_images(n, seed=9 * turn + seed) for seed, n in enumerate(sizes)})
 
 
-def test_everything_mixed(network: Network, random_images: MakeImages) -> None:
+@pytest.mark.parametrize("gradients", [False, True])
+def test_everything_mixed(bundle_path: Path, random_images: MakeImages, gradients: bool) -> None:
+    with Network.open(bundle_path, gradients=gradients, workers=2, micro_batch=3) as network:
+        mix_everything(network, random_images)
+
+
+def mix_everything(network: Network, random_images: MakeImages) -> None:
     """Methods, options, batch sizes and progress differ, and streams come and go."""
     pair, generator = Pair(network), np.random.default_rng(0)
     for name in METHODS:
-        pair.open(name, name)
+        if network.info.gradients or not count_pull_backs(ALL_METHODS[name]):
+            pair.open(name, name)
     pair.open(("fozo", 1), "fozo", 7, prompts=1, output="clean")
     pair.open(("fozo", 3), "fozo", 8, samples=2, window=6)
     for turn in range(5):

@@ -268,7 +268,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def network(bundle_path: Path) -> Iterator[Network]:
-    with Network.open(bundle_path, workers=2) as opened:
+    with Network.open(bundle_path, gradients=True, workers=2) as opened:
         yield opened
 
 

@@ -118,7 +118,7 @@ def test_images_that_break_a_step_are_not_kept(stand_in: StandIn) -> None:
 @pytest.fixture(scope="module")
 def network(bundle_path: Path) -> Iterator[Network]:
     """Open a real one."""
-    with Network.open(bundle_path, workers=1) as opened:
+    with Network.open(bundle_path, gradients=True, workers=1) as opened:
         yield opened
 
 
