@@ -132,7 +132,9 @@ class Network:
             precision: of the graph.
             gradients: load the pull-back graph of this precision instead. It computes the same forwards, and
                 gradients where they are asked for.
-            workers, micro_batch, provider: as for a network of one file.
+            workers: threads.
+            micro_batch: images per forward call.
+            provider: `cpu`, `openvino` or `openvino-bf16`.
 
         Raises:
             BundleError: the bundle or the graph cannot be used, or there is no pull-back graph.
