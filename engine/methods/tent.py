@@ -44,8 +44,9 @@ class BoundTent(NormDescentBinding[Tent]):
 
     def step(self, state: DescentState, images: ImageArray) -> Step[DescentState]:
         """Predict, and take a step along the gradient of the mean entropy of these predictions."""
-        slopes = Slopes(entropy_weights=np.full(len(images), 1 / len(images)))
+        slopes = Slopes(entropy_weights=np.ones(len(images)))
         (pulled,) = yield Request(images, [self.norms.build_tunables(state.norms)], slopes)
+        gradient = self.select_gradient(pulled) / len(images)
         loss = float(entropy(pulled.logits).mean())
         prediction = Prediction(pulled.logits, 0, loss, {"entropy": loss}, pull_backs=1)
-        return prediction, self.descend(replace(state, step=state.step + 1), self.select_gradient(pulled))
+        return prediction, self.descend(replace(state, step=state.step + 1), gradient)

@@ -33,7 +33,7 @@ class RequestRecorder:
             request = next(requests)
             while True:
                 outputs = yield request
-                if request.images is self._images and request.slopes is None:
+                if request.images is self._images:
                     self._listen(request, outputs)
                 request = requests.send(outputs)
                 del outputs  # so that the method alone decides how long they live
