@@ -22,7 +22,7 @@ def test_demo_model_reads_digits(tmp_path: Path) -> None:
     bundle = export_model(Request("fozo_demo_vit"), tmp_path / "bundle").bundle
     assert bundle.manifest.class_ids == tuple("0123456789")
     images, labels = demo_images("test")
-    model = create_model(Request("fozo_demo_vit"))
+    model, _ = create_model(Request("fozo_demo_vit"))
     with torch.inference_mode():
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
         expected = model((pixels - 0.5) / 0.5).numpy()

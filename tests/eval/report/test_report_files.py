@@ -27,7 +27,17 @@ from fozo.eval.report.digest.report_digest import digest_results
 from fozo.eval.report.digest.sources import Source, collect_results
 from fozo.eval.results.run_facts import results_of_run
 from fozo.eval.streaming.runner import evaluate
-from report_doubles import HOSTILE, LABELS, Page, save_hostile
+from report_doubles import (
+    HOSTILE,
+    LABELS,
+    Page,
+    domain,
+    render_page,
+    results_of,
+    run_of,
+    save_hostile,
+    save_source,
+)
 
 pytest.importorskip("matplotlib", reason="the page needs matplotlib")
 
@@ -88,6 +98,35 @@ def test_markdown_of_hostile_names(tmp_path: Path) -> None:
     assert "pipe\\|d \\`code\\` \\*star\\* \\_under\\_ \\~tilde\\~" in text
     assert markdown.escape("gaussian_noise") == "gaussian_noise"
     assert not re.search(r"(?<!\\)<", text)
+
+
+# --- weights and images ---
+
+
+def test_every_report_says_which_weights_and_which_preparation(tmp_path: Path) -> None:
+    results = results_of([run_of([domain("imagefolder", 5, 6)])])
+    images = {"size": [224, 224], "resize": 248, "interpolation": "bicubic", "crop_mode": "center"}
+    results.bundle |= {
+        "weights": f"w.pt, SHA-256 {'ab' * 32}, model_ema",
+        "weights_sha256": "ab" * 32,
+        "timm_tag": "in1k",
+        "mean": [0.25] * 3,
+        "std": [0.5] * 3,
+        "options": ["mean"],
+        "preprocessing": images,
+        "classes": 12,
+    }
+    source = save_source(tmp_path / "r.json", results)
+    digest = digest_results([source])
+    for text in (markdown.render(digest).decode(), render_page(source).decode()):
+        for word in ("abababababab…", "in1k", "0.25 0.25 0.25", "shorter side to 248", "guessing among 12"):
+            assert word in text.replace("\\", "")
+    (first, *_) = csv.DictReader(io.StringIO(csv_file.render(digest).decode()))
+    assert (first["weights_sha256"], first["timm_tag"]) == ("ab" * 32, "in1k")
+    for foreign in ([], "a text", {"size": 3}, {**images, "size": ["a", "b", "c"]}):
+        results.bundle["preprocessing"] = foreign
+        again = digest_results([save_source(tmp_path / "again.json", results), source])
+        assert "unknown" in markdown.render(again).decode()
 
 
 # --- files and errors ---
