@@ -12,6 +12,7 @@ import click
 from ._version import __version__
 from .commands.adapt_command import adapt
 from .commands.bench_command import bench
+from .commands.console import degrade_characters
 from .commands.corrupt_command import corrupt
 from .commands.export_command import export
 from .commands.inspect_command import inspect
@@ -62,6 +63,7 @@ def main() -> None:
 
     A command whose standard output cannot be written does its work to the end, and then fails.
     """
+    degrade_characters()
     with lenient_streams() as output:
         _run()
         output.flush()

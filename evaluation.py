@@ -3,6 +3,8 @@
 Everything here may be imported as `fozo.evaluation.NAME`. Modules below `fozo.eval` are internal.
 """
 
+from .data.image_reader import ImageReader
+from .data.reading import Reading
 from .eval.corruptions.corruption_registry import corrupt
 from .eval.datasets.dataset_registry import open_dataset
 from .eval.datasets.dataset_request import DatasetRequest
@@ -36,9 +38,11 @@ __all__ = [
     "EvaluationSpec",
     "Experiment",
     "Guess",
+    "ImageReader",
     "MethodAverage",
     "MethodResult",
     "Protocol",
+    "Reading",
     "Results",
     "Row",
     "Run",

@@ -11,6 +11,7 @@ import click
 
 from ..engine.errors import InputError
 from ..eval.protocol import SETTINGS
+from .image_options import print_notes
 from .options import (
     BUNDLE,
     MICRO_BATCH,
@@ -153,6 +154,7 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
     click.echo(describe_origin(experiment.results.bundle))
     if suspicion := describe_chance(experiment.runs, experiment.network.info.classes):
         click.echo(f"Warning: {suspicion}", err=True)
+    print_notes(experiment.describe_data())
     click.echo(f"\nResults: {out}")
 
 

@@ -9,6 +9,7 @@ import click
 
 from ..engine.errors import InputError
 from ..engine.names import PROVIDERS
+from .console import echo_json
 from .options import BUNDLE, QUIET, json_option, method_option, out_option
 from .progress import Progress
 
@@ -102,7 +103,10 @@ def bench(bundle: Path, out: Path, as_json: bool, tune: bool, quiet: bool, **opt
         if benchmark.started:
             document = format_document(benchmark)
             write_atomic(out, document.encode())
-            click.echo(document.rstrip() if as_json else format_table(benchmark))
+            if as_json:
+                echo_json(document.rstrip())
+            else:
+                click.echo(format_table(benchmark))
             state = "All samples" if benchmark.complete else "Incomplete: what was measured so far"
             click.echo(f"\n{state}: {out}", err=as_json)
     if benchmark.failures:

@@ -12,6 +12,7 @@ import click
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..data.image_reader import ImageReader
     from ..data.source import SourceImages
     from ..engine.bundle.bundle import Bundle
     from ..engine.model import ImageArray
@@ -26,12 +27,15 @@ def add_source(
     seed: int,
     precisions: Sequence[str] = (),
     quiet: bool = False,
+    *,
+    reader: ImageReader,
+    skip: bool,
 ) -> Bundle:
     """Add source statistics to some graphs of a bundle, or to all, and return the changed bundle."""
     from ..data.source import clean_images
     from ..engine.runtime.source_statistics import plan_fisher_batches, plan_source_batches, store_source
 
-    images = clean_images(bundle, folder, count, seed)
+    images = clean_images(bundle, folder, count, seed, reader, skip=skip)
     plan = plan_source_batches(bundle, images.count)
     for precision in precisions or bundle.manifest.graphs:
         fisher_plan = plan_fisher_batches(bundle, precision, images.count)
@@ -63,6 +67,9 @@ def add_int8_graph(
     options: Options,
     sensitivity: bool = False,
     quiet: bool = False,
+    *,
+    reader: ImageReader,
+    skip: bool,
 ) -> tuple[Bundle, str]:
     """Add an int8 graph and return the changed bundle with a report; raise as `quantize` does."""
     from ..data.source import clean_images
@@ -70,7 +77,9 @@ def add_int8_graph(
     from ..quant.quantization import quantize
     from ..quant.quantization_report import describe_report
 
-    images = clean_images(bundle, folder, calibration_images + held_out_images, options.seed)
+    images = clean_images(
+        bundle, folder, calibration_images + held_out_images, options.seed, reader, skip=skip
+    )
     calibration, held_out = split_images(images, calibration_images, held_out_images, options.seed)
 
     @contextmanager

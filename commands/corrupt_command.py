@@ -10,6 +10,7 @@ import click
 
 from ..engine.bundle.preprocessing import INTERPOLATIONS
 from ..engine.errors import InputError
+from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .options import CORRUPTIONS, FOLDER, FROST_TEXTURES, QUIET, SEVERITIES, seed_option
 from .progress import Progress
 
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Number of processes; default: one per processor. Results do not depend on it.",
 )
+@reading_options
+@on_error_option(": no copy of it is written.")
 @QUIET
 def corrupt(
     clean: Path,
@@ -70,6 +73,7 @@ def corrupt(
     quality: int | None,
     processes: int | None,
     frost_textures: Path | None,
+    on_error: str,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -85,6 +89,7 @@ def corrupt(
       fozo corrupt CLEAN_DIR OUT_DIR --severities 1-5 --frost-textures DIR
       fozo adapt --dataset imagenet-c --data OUT_DIR
     """
+    from ..data.image_reader import ImageReader, describe_files
     from ..engine.runtime.cpu import count_cpus
     from ..eval.datasets.corrupt_dataset import PUBLISHED_QUALITY, Recipe, list_default_corruptions, prepare
 
@@ -96,7 +101,10 @@ def corrupt(
             "--frost-textures would have no effect: frost is not among the corruptions; leave it out"
         )
     quality = PUBLISHED_QUALITY if quality is None else quality
-    work = prepare(clean, out, Recipe(names, quality=quality, textures=frost_textures, **options))
+    reader = ImageReader(take_reading(options))
+    recipe = Recipe(names, quality=quality, textures=frost_textures, reading=reader.reading, **options)
+    work = prepare(clean, out, recipe, reader, skip=on_error == "skip")
+    print_notes(describe_files([reader]))
     click.echo(
         f"{len(work.targets):,} images, {len(names)} corruptions, severity "
         f"{', '.join(map(str, work.recipe.severities))}: {work.files:,} files"

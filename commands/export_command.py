@@ -11,6 +11,7 @@ from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS
 from ..engine.errors import InputError
 from ..quant.settings import Options
 from .bundles import add_int8_graph, add_source
+from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .option_types import Blocks, Channels
 from .options import (
     CALIBRATION_IMAGES,
@@ -26,6 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..data.image_reader import ImageReader
     from ..engine.bundle.bundle import Bundle
 
 IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
@@ -104,6 +106,8 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
     " ResNet, counted over all stages.",
 )
 @seed_option("Seed of the choice of source images.")
+@reading_options
+@on_error_option(": left out of the choice, and counted.")
 @click.option(
     "--int8/--no-int8",
     default=True,
@@ -134,6 +138,7 @@ def export(
     gradients: bool,
     out: Path,
     overwrite: bool,
+    on_error: str,
     quiet: bool,
     **images: Any,
 ) -> None:
@@ -145,7 +150,9 @@ def export(
     from ..engine.bundle.description import describe_bundle
 
     try:
+        from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
+        from ..export.download import announce_download
         from ..export.exporter import export_model
         from ..export.image_format import ImageOptions
         from ..export.model_request import Request
@@ -153,8 +160,9 @@ def export(
         raise InputError(
             f'export needs PyTorch and timm ({error}); install them with: pip install "fozo[export]"'
         ) from error
-    if source is not None:
-        choose_images(source, source_images, seed)  # fails before the export, not after it
+    reader, skip = ImageReader(take_reading(images)), on_error == "skip"
+    if source is not None:  # fails before the export, not after it
+        choose_images(source, source_images, seed, reader, skip=skip)
     click.echo(f"Exporting {model} to {out} …")
     named = class_list is None or str(class_list) == IMAGENET
     request = Request(
@@ -170,6 +178,8 @@ def export(
         weights_key=weights_key,
         images=ImageOptions(**images),
     )
+    if announcement := announce_download(request):
+        click.echo(announcement)
     result = export_model(request, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
@@ -185,9 +195,10 @@ def export(
         )
     bundle = result.bundle
     if source is not None or model == "fozo_demo_vit":
-        bundle = add_source(bundle, source, source_images, seed, quiet=quiet)
+        bundle = add_source(bundle, source, source_images, seed, quiet=quiet, reader=reader, skip=skip)
         if int8:
-            bundle = _add_int8(bundle, source, source_images, seed, quiet)
+            bundle = _add_int8(bundle, source, source_images, seed, quiet, reader, skip=skip)
+        print_notes(describe_files([reader]))
     else:
         click.echo(
             f"No source statistics yet: FOZO needs them. Compute them with: fozo source {out} CLEAN_IMAGES"
@@ -197,16 +208,28 @@ def export(
     click.echo(describe_bundle(bundle))
 
 
-def _add_int8(bundle: Bundle, folder: Path | None, source_images: int, seed: int, quiet: bool) -> Bundle:
+def _add_int8(
+    bundle: Bundle,
+    folder: Path | None,
+    source_images: int,
+    seed: int,
+    quiet: bool,
+    reader: ImageReader,
+    *,
+    skip: bool,
+) -> Bundle:
     """Add an int8 graph, or return the bundle unchanged where that is refused."""
     from ..quant.quantization import QuantizationError
 
     try:
         bundle, report = add_int8_graph(
-            bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed), quiet=quiet
+            *(bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed)),
+            quiet=quiet,
+            reader=reader,
+            skip=skip,
         )
     except (QuantizationError, InputError) as error:
         click.echo(f"No int8 graph: {error}")
         return bundle
     click.echo(report)
-    return add_source(bundle, folder, source_images, seed, ["int8"], quiet)
+    return add_source(bundle, folder, source_images, seed, ["int8"], quiet, reader=reader, skip=skip)

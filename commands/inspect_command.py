@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .console import echo_json
 from .options import BUNDLE, json_option
 
 
@@ -29,4 +30,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         Network.open(opened, precision, workers=1).close()
     for graph in opened.manifest.pull_backs.values():
         check_graph_file(opened.file(graph.file))
-    click.echo(opened.manifest.to_json().decode().rstrip() if as_json else describe_bundle(opened))
+    if as_json:
+        echo_json(opened.manifest.to_json().decode().rstrip())
+    else:
+        click.echo(describe_bundle(opened))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .console import echo_json
+
 if TYPE_CHECKING:
     from ..engine.registry import AnyMethod, Option
 
@@ -33,7 +35,7 @@ def list_methods(name: str | None, form: str | None) -> None:
         options[COMMON] = list_common_options()
     if form == "json":
         plain = {key: [asdict(option) for option in values] for key, values in options.items()}
-        click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
+        echo_json(json.dumps(plain, indent=1, ensure_ascii=False))
     elif form == "markdown":
         click.echo("| option | default | kind | meaning |\n|---|---|---|---|")
         for option in (option for values in options.values() for option in values):

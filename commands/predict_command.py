@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..engine.errors import BundleError, InputError
+from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .options import (
     BATCH_SIZE,
     BUNDLE,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..engine.registry import AnyMethod
     from ..engine.runtime.network import Network
     from ..engine.streams.adapter import Adapter
+    from ..eval.predict.seen_images import SeenImages
 
 STANDARD = "-"  # standard input or output
 
@@ -79,15 +81,13 @@ STANDARD = "-"  # standard input or output
     help="File that carries the adapted state from run to run: loaded if it exists; saved at the end, on"
     " Ctrl-C and on errors.",
 )
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    help="At an unreadable image: stop (exit code 1), or skip it and report the error in its row. Default:"
-    " skip with --watch, else stop.",
-)
+@on_error_option(" and report the error in its row. Default: skip with --watch, else stop.", default=None)
+@reading_options
 @click.option("--max-images", type=click.IntRange(1), help="Stop after this many rows.")
 @click.option("--watch", type=FOLDER, help="Predict images as they appear in a folder, instead of INPUTS.")
-@click.option("--new-only", is_flag=True, help="With --watch: ignore images that are already there.")
+@click.option(
+    "--new-only", is_flag=True, help="With --watch: ignore images that are there at the first start."
+)
 @click.option(
     "--poll",
     type=click.FloatRange(0.01),
@@ -147,6 +147,7 @@ def predict(
       find photos -name '*.jpg' -mtime -1 | fozo predict bundle - -m no_adapt | head
       fozo predict --watch /srv/cam1 --batch-size 8 --state cam1.npz --out cam1.csv --append
     """
+    from ..data.image_reader import ImageReader, describe_files
     from ..engine.bundle.bundle import Bundle
     from ..engine.files import claim_file
     from ..engine.registry import count_pull_backs, parse_method
@@ -161,8 +162,14 @@ def predict(
     _, configured = parse_method(method)
     opened = Bundle.open(bundle)
     class_indices = None if classes is None else read_class_list(classes, opened.manifest)
+    reader = ImageReader(take_reading(engine))
     writer = PredictionWriter(out, form, top, append=append, overwrite=overwrite)
-    images = resolve_inputs(inputs) if watch is None else watch_folder(watch, poll, new_only, idle_exit)
+    memory = _open_memory(watch, state, out if append else None, quiet)
+    images = (
+        resolve_inputs(inputs, reader)
+        if watch is None
+        else watch_folder(watch, poll, new_only, idle_exit, memory)
+    )
     claimed = None if str(out) == STANDARD else out
     gradients = count_pull_backs(configured) > 0
     with (
@@ -172,7 +179,7 @@ def predict(
     ):
         selected = network if class_indices is None else network.select(class_indices)
         adapter = _open_adapter(selected, configured, seed)
-        run = PredictionRun(adapter, writer, state)
+        run = PredictionRun(adapter, writer, state, memory)
         rows = predict_images(
             adapter,
             images.paths,
@@ -183,6 +190,7 @@ def predict(
             skip_unreadable=on_error == "skip" if on_error else watch is not None,
             max_images=max_images,
             max_wait=max_wait,
+            reader=reader,
             retry=images.retry,
             on_batch=run.on_batch,
         )
@@ -190,6 +198,27 @@ def predict(
             click.echo(f"Watching {watch}; Ctrl-C ends", err=True)
         progress = _make_progress(images.count, max_images, quiet or writer.on_screen)
         run.write(rows, progress, lambda summary: None if quiet else click.echo(summary, err=True))
+    if not quiet:
+        print_notes(describe_files([reader]))
+
+
+def _open_memory(
+    watch: Path | None, state: Path | None, appended: Path | None, quiet: bool
+) -> SeenImages | None:
+    """Return the memory of a watched folder, beside what is carried from run to run; None if nothing is."""
+    from ..eval.predict.seen_images import SUFFIX, SeenImages
+
+    carried = state or appended
+    if watch is None or carried is None:
+        return None
+    memory = SeenImages(Path(f"{carried}{SUFFIX}"), watch)
+    if len(memory) and not quiet:
+        click.echo(
+            f"{len(memory):,} images in {watch} were taken by earlier runs and are not taken again; to begin "
+            f"anew, remove {memory.path}",
+            err=True,
+        )
+    return memory
 
 
 def _make_progress(count: int | None, limit: int | None, hidden: bool) -> Progress:

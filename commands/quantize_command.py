@@ -10,6 +10,7 @@ import click
 from ..engine.errors import InputError
 from ..quant.settings import CALIBRATORS, Options
 from .bundles import add_int8_graph, add_source
+from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET, SOURCE_IMAGES, seed_option
 
 
@@ -58,6 +59,8 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
     "--sensitivity", is_flag=True, help="Measure and print the loss of accuracy that each layer causes alone."
 )
 @seed_option("Seed of the choice of images and of prompts.")
+@reading_options
+@on_error_option(": left out of the choice, and counted.")
 @click.option("--force", is_flag=True, help="Add the graph even if it is less accurate or slower.")
 @QUIET
 def quantize(
@@ -68,6 +71,7 @@ def quantize(
     weight_bits: str | None,
     sensitivity: bool,
     source_images: int,
+    on_error: str,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -85,19 +89,26 @@ def quantize(
     from ..engine.bundle.description import describe_bundle
 
     try:
+        from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
         from ..quant.quantization import PORTABLE, PRECISION
     except ImportError as error:
         raise InputError(
             f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
         ) from error
-    if folder is not None:
-        choose_images(folder, source_images, options["seed"])  # fails before the work, not after it
+    reader, skip = ImageReader(take_reading(options)), on_error == "skip"
+    if folder is not None:  # fails before the work, not after it
+        choose_images(folder, source_images, options["seed"], reader, skip=skip)
     settings = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
     changed, report = add_int8_graph(
-        Bundle.open(bundle), folder, images, held_out, settings, sensitivity, quiet
+        *(Bundle.open(bundle), folder, images, held_out, settings, sensitivity, quiet),
+        reader=reader,
+        skip=skip,
     )
     click.echo(report)
     added = [PRECISION, PORTABLE] if settings.portable else [PRECISION]
-    changed = add_source(changed, folder, source_images, settings.seed, added, quiet)
+    changed = add_source(
+        changed, folder, source_images, settings.seed, added, quiet, reader=reader, skip=skip
+    )
+    print_notes(describe_files([reader]))
     click.echo(describe_bundle(changed))

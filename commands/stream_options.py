@@ -8,6 +8,7 @@ import click
 
 from ..eval.datasets.dataset_registry import DATASETS
 from ..eval.datasets.dataset_request import CLASS_ORDERS
+from .image_options import on_error_option, reading_options
 from .options import (
     BATCH_SIZE,
     CORRUPTIONS,
@@ -94,7 +95,8 @@ _IMAGES = (
 
 def stream_options(command: Any) -> Any:
     """Add the options to a command, in the order in which its help lists them."""
-    decorators: tuple[Decorator, ...] = (*_DATA, *_IMAGES, PROVIDER)
+    on_error = on_error_option(": left out of its batch, and counted in tables and results.")
+    decorators: tuple[Decorator, ...] = (*_DATA, reading_options, on_error, *_IMAGES, PROVIDER)
     for decorator in reversed(decorators):
         command = decorator(command)
     return command

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .console import echo_json
 from .options import FOLDER, PATH, QUIET, json_option, method_option, out_option, seeds_option
 from .progress import Progress
 from .stream_options import DEFAULT_METHODS, stream_options
@@ -153,6 +154,6 @@ def _report(sweep: Sweep, as_json: bool) -> None:
 
     graphs = sweep.save_tables()
     if as_json:
-        click.echo(json.dumps(build_summary(sweep, graphs), indent=1, ensure_ascii=False))
+        echo_json(json.dumps(build_summary(sweep, graphs), indent=1, ensure_ascii=False))
     else:
         click.echo(format_summary_text(sweep, graphs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from ..engine.bundle.preprocessing import Preprocessing
 from ..engine.errors import InputError
 from ..engine.statistics.feature_statistics import MIN_IMAGES
 from .demo import demo_images
-from .images import list_images, preprocess, read_image
+from .image_listing import list_images
+from .image_reader import ImageReader
 
 DEMO_MODEL = "fozo_demo_vit"
+_READERS = 2  # threads that check images
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,57 @@ class SourceImages:
         return replace(self, count=len(selected), load=lambda i: self.load(selected[i]), labels=labels)
 
 
-def choose_images(folder: Path, count: int, seed: int) -> tuple[list[Path], str]:
+def choose_images(
+    folder: Path, count: int, seed: int, reader: ImageReader | None = None, *, skip: bool = False
+) -> tuple[list[Path], str]:
     """Choose `count` images of a folder (or all, if it has fewer) at random, and describe the choice.
+
+    Args:
+        folder: the folder; images below it count too.
+        count: number of images to choose.
+        seed: seed of the choice.
+        reader: reads the images, and counts what is remarkable; None is one with the defaults.
+        skip: read every chosen image now, and leave out those that cannot be read.
 
     Raises:
         InputError: the folder is missing, or it or `count` has too few images.
     """
-    paths = list_images(folder)
-    if min(len(paths), count) < MIN_IMAGES:
-        raise InputError(
-            f"expected at least {MIN_IMAGES} images, found {len(paths)} in {folder} and {count} requested: "
-            "statistics of fewer are too uncertain; add clean images from the model's training domain"
-        )
-    selected = paths
+    listing, reader = list_images(folder), reader or ImageReader()
+    reader.left_out[str(folder)] = listing.left_out
+    paths = selected = listing.paths
     if count < len(paths):
         picks = np.random.default_rng(seed).choice(len(paths), count, replace=False)
         selected = [paths[index] for index in sorted(picks)]
-    return selected, f"{len(selected)} of the {len(paths)} images in {folder.resolve().name}, seed {seed}"
+    readable = _keep_readable(selected, reader) if skip else selected
+    if min(len(readable), count) < MIN_IMAGES:
+        raise InputError(
+            f"expected at least {MIN_IMAGES} images, found {len(readable)} in {folder} and {count} "
+            "requested: statistics of fewer are too uncertain; add clean images from the model's training "
+            "domain"
+        )
+    origin = f"{len(readable)} of the {len(paths)} images in {folder.resolve().name}, seed {seed}"
+    if len(readable) < len(selected):
+        origin += f", without {len(selected) - len(readable)} unreadable"
+    if reader.reading.exif_orientation == "apply":
+        origin += ", turned by EXIF data"
+    return readable, origin
+
+
+def _keep_readable(paths: list[Path], reader: ImageReader) -> list[Path]:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="fozo-check") as pool:
+        images = pool.map(lambda path: reader.read_or_skip(path) is not None, paths)
+        return [path for path, readable in zip(paths, images, strict=True) if readable]
 
 
 def folder_source(
-    folder: Path, preprocessing: Preprocessing, count: int, seed: int, class_ids: Sequence[str] | None = None
+    folder: Path,
+    preprocessing: Preprocessing,
+    count: int,
+    seed: int,
+    class_ids: Sequence[str] | None = None,
+    reader: ImageReader | None = None,
+    *,
+    skip: bool = False,
 ) -> SourceImages:
     """Return the images of `choose_images`, prepared for a model.
 
@@ -71,12 +104,11 @@ def folder_source(
     Raises:
         InputError: the folder is missing, or it or `count` has too few images.
     """
-    paths, origin = choose_images(folder, count, seed)
+    reader = reader or ImageReader()
+    paths, origin = choose_images(folder, count, seed, reader, skip=skip)
+    prepare = reader.prepare(preprocessing)
     return SourceImages(
-        len(paths),
-        lambda index: preprocess(read_image(paths[index]), preprocessing),
-        origin,
-        _read_labels(paths, class_ids),
+        len(paths), lambda index: prepare(str(paths[index])), origin, _read_labels(paths, class_ids)
     )
 
 
@@ -86,15 +118,30 @@ def _read_labels(paths: list[Path], class_ids: Sequence[str] | None) -> NDArray[
     return None if None in labels else np.asarray(labels, np.int64)
 
 
-def clean_images(bundle: Bundle, folder: Path | None, count: int, seed: int) -> SourceImages:
+def clean_images(
+    bundle: Bundle,
+    folder: Path | None,
+    count: int,
+    seed: int,
+    reader: ImageReader | None = None,
+    *,
+    skip: bool = False,
+) -> SourceImages:
     """Return clean images from a folder, or the demonstration's own for its model.
+
+    Args:
+        bundle: the bundle whose model sees the images.
+        folder: the folder; None for the demonstration's images.
+        count, seed, reader, skip: as for `choose_images`.
 
     Raises:
         InputError: there is no folder, or it or `count` has too few images.
     """
     manifest = bundle.manifest
     if folder is not None:
-        return folder_source(folder, manifest.preprocessing, count, seed, manifest.class_ids)
+        return folder_source(
+            folder, manifest.preprocessing, count, seed, manifest.class_ids, reader, skip=skip
+        )
     if manifest.model == DEMO_MODEL:
         return demo_source()
     raise InputError("expected a folder of clean images, found none; name one after the bundle")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..data.reading import Orientation
+
 Setting = Literal["reset", "continual", "rounds", "mixed", "label_shift"]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
@@ -29,6 +31,7 @@ class Protocol:
             `label_shift`: the smaller, the purer the batches; None is one class after the other.
         class_order: order in which class folders were numbered, if it was asked for: `timm`, `torchvision`,
             or `list` and the hash of a list; None if the bundle names its classes, or all orders agree.
+        exif_orientation: `apply` if images were turned as their EXIF data say, else `ignore`.
     """
 
     dataset: str
@@ -41,6 +44,7 @@ class Protocol:
     rounds: int = 1
     concentration: float | None = None
     class_order: str | None = None
+    exif_orientation: Orientation = "ignore"
 
     def describe(self) -> str:
         """Return the protocol in one line for people."""
@@ -59,6 +63,8 @@ class Protocol:
         phrases.append(f"classes {self.classes}")
         if self.class_order is not None:
             phrases.append(f"class order {self.class_order}")
+        if self.exif_orientation == "apply":
+            phrases.append("EXIF orientation applied")
         return ", ".join(phrases)
 
 

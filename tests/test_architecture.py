@@ -23,6 +23,7 @@ ROOT = Path(str(fozo.__file__)).parent
 HEAVY = ("torch", "timm", "onnx", "onnxscript", "PIL", "click", "sklearn", "matplotlib", "safetensors")
 # Modules that the command line imports at once: they load neither NumPy nor ONNX Runtime.
 LIGHT_MODULES = {
+    "data.reading",
     "engine.bundle.preprocessing",
     "engine.errors",
     "engine.names",
@@ -41,7 +42,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib", "ray"}),
     "export": (
         {"engine", "data"},
-        {"numpy", "torch", "timm", "onnx", "onnxruntime", "safetensors", "click"},
+        {"numpy", "torch", "timm", "huggingface_hub", "onnx", "onnxruntime", "safetensors", "click"},
     ),
     "commands": ({"engine", "data", "eval", "export", "quant"}, {"click"}),
 }

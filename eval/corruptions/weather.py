@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...data.images import SUFFIXES, read_image
+from ...data.image_names import SUFFIXES
+from ...data.images import read_image
 from ...engine.errors import InputError
 from .pixels import (
     Array,

@@ -19,6 +19,7 @@ from ..corruptions.corruption_registry import SEVERITIES
 from .corruption_names import EXTRA, IMAGENET_C, check_names, check_severities
 from .dataset_request import DatasetRequest
 from .domain import Domain, Pixels, make_array_domain, number_ids
+from .nearby_folders import suggest_folder
 
 IMAGES = 10_000
 LABELS = "labels.npy"
@@ -58,7 +59,8 @@ def load_cifar_c(
     Args:
         classes: 10 or 100.
         folder: with `<corruption>.npy`, uint8 `[5 N, 32, 32, 3]`, N images at severity 1, then at 2, and so
-            on; and `labels.npy`, integers `[5 N]`. Officially N is 10,000.
+            on, or `[N, 32, 32, 3]` at the one severity of `severities`; and `labels.npy`, integers `[5 N]`
+            that repeat five times, or `[N]`. Officially N is 10,000, and there are five severities.
         manifest: of the bundle; its classes must be CIFAR's, in CIFAR's order.
         severities: 1 to 5.
         corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`.
@@ -77,19 +79,49 @@ def load_cifar_c(
         raise InputError(
             f"expected {folder}/<corruption>.npy and {LABELS}, as {name}.tar unpacks; missing: "
             f"{', '.join(missing)}. Name that folder with --data, or choose what you have with --corruptions"
+            f"{suggest_folder(folder, LABELS)}"
         )
-    labels = _read_labels(folder / LABELS, classes)
+    labels = find_labels_of_severity(_read_labels(folder / LABELS, classes), folder / LABELS)
     stacks = {
-        corruption: _read_images(folder / file, len(labels))
+        corruption: _read_images(folder / file, len(labels), severities)
         for corruption, file in zip(names, files, strict=True)
     }
-    per_severity = len(labels) // len(SEVERITIES)
-    ids = number_ids(per_severity)
+    ids = number_ids(len(labels))
     return [
         _make_domain(corruption, severity, stacks[corruption], labels, ids, manifest)
         for severity in severities
         for corruption in names
     ]
+
+
+def find_labels_of_severity(labels: NDArray[np.int64], path: Path) -> NDArray[np.int64]:
+    """Return the labels of the images at one severity.
+
+    The official file repeats them for each of the five. Labels that do not repeat are those of one severity.
+
+    Args:
+        labels: `[5 N]` or `[N]`.
+        path: the file, for messages.
+
+    Raises:
+        InputError: the labels repeat more than five times, so that they could be either.
+    """
+    count = len(labels) // len(SEVERITIES)
+    if len(labels) % len(SEVERITIES) or not _repeats(labels, count):
+        return labels
+    shorter = (length for length in range(1, count // 2 + 1) if count % length == 0)
+    if count != IMAGES and any(_repeats(labels, length) for length in shorter):
+        raise InputError(
+            f"expected labels of one severity in {path}, or the same labels five times, found "
+            f"{len(labels):,} labels that fit both, as they repeat more than five times; bring images "
+            "and labels into another order, the same for each severity"
+        )
+    return labels[:count]
+
+
+def _repeats(labels: NDArray[np.int64], length: int) -> bool:
+    """Return whether labels are the first `length` of them, over and over."""
+    return bool((labels.reshape(-1, length) == labels[:length]).all())
 
 
 def _make_domain(
@@ -100,10 +132,15 @@ def _make_domain(
     ids: tuple[str, ...],
     manifest: Manifest,
 ) -> Domain:
-    block = slice((severity - 1) * len(ids), severity * len(ids))
-    domain = make_array_domain(name, images[block], labels[block], ids)
+    """Open one severity; an array as long as the labels has only that one."""
+    alone = len(images) == len(labels)
+    first = 0 if alone else (severity - 1) * len(labels)
+    domain = make_array_domain(name, images[first : first + len(labels)], labels, ids)
     load = partial(_prepare_image, domain.load, manifest)
-    return replace(domain, load=load, severity=severity, official_images=IMAGES)
+    note = f"arrays of one severity were taken as severity {severity}, as --severities says"
+    return replace(
+        domain, load=load, severity=severity, official_images=IMAGES, notes=(note,) if alone else ()
+    )
 
 
 def _prepare_image(load: Any, manifest: Manifest, index: int) -> Pixels:
@@ -127,24 +164,30 @@ def _check_classes(classes: int, manifest: Manifest) -> None:
 
 def _read_labels(path: Path, classes: int) -> NDArray[np.int64]:
     labels = _read_array(path)
-    well_formed = (
-        labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels) and len(labels) % len(SEVERITIES) == 0
-    )
+    well_formed = labels.ndim == 1 and labels.dtype.kind in "iu" and len(labels)
     if not well_formed or labels.min() < 0 or labels.max() >= classes:
         raise InputError(
-            f"expected whole numbers from 0 to {classes - 1} in {path}, a multiple of {len(SEVERITIES)} of "
-            f"them, found {labels.dtype} of shape {list(labels.shape)}"
+            f"expected whole numbers from 0 to {classes - 1} in {path}, found {labels.dtype} of shape "
+            f"{list(labels.shape)}"
             f"{f' from {labels.min()} to {labels.max()}' if well_formed else ''}; unpack the archive again"
         )
     return labels.astype(np.int64)
 
 
-def _read_images(path: Path, count: int) -> NDArray[np.uint8]:
+def _read_images(path: Path, count: int, severities: Sequence[int]) -> NDArray[np.uint8]:
+    """Read the images of all five severities, or of one, with `count` labels for each severity."""
     images = _read_array(path)
-    if images.dtype != np.uint8 or images.shape != (count, 32, 32, 3):
+    lengths = (len(SEVERITIES) * count, count)
+    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or len(images) not in lengths:
         raise InputError(
-            f"expected uint8 of shape [{count}, 32, 32, 3], as many as {LABELS} has, in {path}, found "
-            f"{images.dtype} of shape {list(images.shape)}; unpack the archive again"
+            f"expected uint8 of shape [{lengths[0]}, 32, 32, 3], or [{count}, 32, 32, 3] for one severity, "
+            f"as {LABELS} has {count} labels for each severity, in {path}, found {images.dtype} of shape "
+            f"{list(images.shape)}; unpack the archive again"
+        )
+    if len(images) == count and len(severities) > 1:
+        raise InputError(
+            f"{path} has {count} images, as many as one severity; say which one with --severities, such as "
+            f"--severities {severities[0]}"
         )
     return images
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.images import SUFFIXES, is_image_name
+from ...data.image_listing import describe_lack_of_images
+from ...data.image_names import find_reason_to_leave_out, is_image_name, is_skipped_folder
+from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
+from .nearby_folders import advise_folders
 
 IMAGENET_CLASSES = 1000
 
@@ -41,41 +45,68 @@ class ClassFolders:
         return tuple(name for name in names if name not in present)
 
 
-def list_class_folders(folder: Path) -> ClassFolders:
+@dataclass(frozen=True)
+class FolderEntries:
+    """The content of a folder.
+
+    Attributes:
+        folders: names of the folders, sorted.
+        images: names of the image files, sorted.
+        left_out: number of other files by suffix that show images, but are not read.
+    """
+
+    folders: list[str]
+    images: list[str]
+    left_out: Counter[str]
+
+
+def list_class_folders(folder: Path, reader: ImageReader | None = None) -> ClassFolders:
     """List `<folder>/<class>/<image>`.
 
-    A file counts as an image by its suffix. Hidden files and folders are skipped, links are followed.
+    A file counts as an image by its suffix. Hidden files and folders are skipped, and folders that systems
+    make; links are followed.
+
+    Args:
+        folder: folder that holds the class folders.
+        reader: is told of files that show images, but are not read.
 
     Raises:
         InputError: the folder is missing, cannot be read or has no image; an image lies higher or lower than
             in a class folder; a class folder has no image; or a link leads nowhere.
     """
-    classes, loose = list_entries(folder)
-    if loose:
-        more = f" and {len(loose) - 1} more" if len(loose) > 1 else ""
+    top = list_entries(folder)
+    if top.images:
+        more = f" and {len(top.images) - 1} more" if len(top.images) > 1 else ""
+        above = "" if top.folders else f", or name the folder above, if {folder.name} is a class"
         raise InputError(
-            f"expected {folder}/<class>/<image>, found {folder}/{loose[0]}{more}; put every image into the "
-            "folder of its class"
+            f"expected {folder}/<class>/<image>, found {folder}/{top.images[0]}{more}; put every image into "
+            f"the folder of its class{above}"
         )
-    images_by_class = {name: _list_images_of_class(folder / name) for name in classes}
-    empty = [name for name, images in images_by_class.items() if not images]
-    if len(empty) == len(classes):
+    entries = {name: list_entries(folder / name) for name in top.folders}
+    if deeper := [path for name, listed in entries.items() for path in _find_images(folder / name, listed)]:
         raise InputError(
-            f"found no image in the folder {folder}; expected {folder}/<class>/<image> with files ending in "
-            f"{', '.join(SUFFIXES)}"
+            f"expected {folder}/<class>/<image>, found {deeper[0]}; put every image into the folder of its "
+            f"class, or name the folder that holds the class folders"
+            f"{advise_folders(path.parent.parent for path in deeper if path.parent.parent != folder)}"
         )
+    left_out = sum((listed.left_out for listed in entries.values()), top.left_out)
+    empty = [name for name, listed in entries.items() if not listed.images]
+    if len(empty) == len(entries):
+        raise InputError(f"{describe_lack_of_images(folder, left_out)}. Expected {folder}/<class>/<image>")
     if empty:
         raise InputError(
-            f"found no image in the class folder {folder / empty[0]}"
-            f"{f' and {len(empty) - 1} more' if len(empty) > 1 else ''}; expected files ending in "
-            f"{', '.join(SUFFIXES)}: complete it, or move it elsewhere"
+            f"{describe_lack_of_images(folder / empty[0], entries[empty[0]].left_out, 'class folder')}"
+            f"{f'. {len(empty) - 1} more class folders are like it' if len(empty) > 1 else ''}. Complete it, "
+            "or move it elsewhere"
         )
-    ids = tuple(sorted(f"{name}/{image}" for name, images in images_by_class.items() for image in images))
-    return ClassFolders(folder, ids, tuple(classes))
+    ids = tuple(sorted(f"{name}/{image}" for name, listed in entries.items() for image in listed.images))
+    if reader is not None:
+        reader.left_out[str(folder)] = left_out
+    return ClassFolders(folder, ids, tuple(top.folders))
 
 
-def list_entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the image files in a folder, each sorted; skip hidden ones.
+def list_entries(folder: Path) -> FolderEntries:
+    """Return the content of a folder, without what is hidden or made by a system.
 
     Raises:
         InputError: the folder is missing or cannot be read, a link in it leads nowhere or in a circle, or a
@@ -101,21 +132,19 @@ def list_official_classes(manifest: Manifest) -> Sequence[str]:
     return manifest.class_ids if manifest.class_ids and manifest.classes <= IMAGENET_CLASSES else ()
 
 
-def _list_images_of_class(folder: Path) -> list[str]:
-    deeper, images = list_entries(folder)
-    for name in deeper:
-        for at, _, files in os.walk(folder / name):
+def _find_images(folder: Path, entries: FolderEntries) -> Iterator[Path]:
+    """Yield the first image in each folder below a folder, where there is one."""
+    for name in entries.folders:
+        for at, below, files in os.walk(folder / name):
+            below[:] = [child for child in below if not is_skipped_folder(child)]
             if image := next((file for file in files if is_image_name(file)), None):
-                raise InputError(
-                    f"expected {folder.parent}/<class>/<image>, found {Path(at, image)}; put every image "
-                    "into the folder of its class, or name the folder that holds the class folders"
-                )
-    return images
+                yield Path(at, image)
+                break
 
 
-def _scan_entries(folder: Path) -> tuple[list[str], list[str]]:
+def _scan_entries(folder: Path) -> FolderEntries:
     """List a folder without a `Path` or a further system call per entry, for folders with many files."""
-    folders, images = [], []
+    folders, images, left_out = [], [], Counter[str]()
     with os.scandir(folder) as scan:
         for entry in scan:
             if entry.name.startswith("."):
@@ -127,7 +156,9 @@ def _scan_entries(folder: Path) -> tuple[list[str], list[str]]:
                     f"{entry.path}; mend or remove it"
                 )
             if entry.is_dir():
-                folders.append(entry.name)
+                folders += [] if is_skipped_folder(entry.name) else [entry.name]
             elif is_image_name(entry.name):
                 images.append(entry.name)
-    return sorted(folders), sorted(images)
+            elif kind := find_reason_to_leave_out(os.fspath(folder), entry.name):
+                left_out[kind] += 1
+    return FolderEntries(sorted(folders), sorted(images), left_out)

@@ -11,13 +11,15 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
-from ...data.images import preprocess, read_image
+from ...data.image_reader import ImageReader
+from ...data.reading import Reading
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ...engine.errors import InputError, OutputError
 from ...engine.files import hash_texts, write_atomic
@@ -32,6 +34,7 @@ from .domain import Pixels
 # A file that has none of these suffixes gets the first.
 SUFFIXES = {"jpeg": (".JPEG", ".jpeg", ".JPG", ".jpg"), "png": (".png", ".PNG")}
 PUBLISHED_QUALITY = 85
+_READERS = 2  # threads that check clean images
 
 
 def list_default_corruptions(textures: Path | None) -> tuple[str, ...]:
@@ -53,6 +56,7 @@ class Recipe:
         format: `jpeg` or `png`.
         quality: JPEG quality, 1 to 100; the published files have 85.
         textures: folder with the textures of frost.
+        reading: how the files of clean images are read.
     """
 
     corruptions: tuple[str, ...]
@@ -64,6 +68,7 @@ class Recipe:
     format: str = "jpeg"
     quality: int = PUBLISHED_QUALITY
     textures: Path | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         """Check all options.
@@ -91,7 +96,7 @@ class Recipe:
     def prepare(self, path: str) -> Pixels:
         """Return the clean image, resized and cropped."""
         preprocessing = Preprocessing((self.size, self.size), self.resize, self.interpolation)
-        return preprocess(read_image(path), preprocessing)
+        return ImageReader(self.reading).prepare(preprocessing)(path)
 
     def encode(self, image: Pixels) -> bytes:
         """Return the content of the file of an image."""
@@ -123,15 +128,27 @@ class Work:
         return len(self.targets) * len(self.recipe.corruptions) * len(self.recipe.severities)
 
 
-def prepare(clean: Path, out: Path, recipe: Recipe) -> Work:
+def prepare(
+    clean: Path, out: Path, recipe: Recipe, reader: ImageReader | None = None, *, skip: bool = False
+) -> Work:
     """Check everything, create the folder and write its record.
+
+    Args:
+        clean: folder of clean images, by class folder.
+        out: folder that receives the corrupted images.
+        recipe: options that the pixels depend on.
+        reader: remembers what is remarkable about the clean images; None is one with the recipe's options.
+        skip: read every clean image now, and leave out those that cannot be read.
 
     Raises:
         InputError: the clean images or their names cannot be used, or the output folder has other content or
             lies among the clean images.
         OutputError: the folder cannot be written.
     """
-    listing = list_class_folders(clean)
+    reader = reader or ImageReader(recipe.reading)
+    listing = list_class_folders(clean, reader)
+    if skip:
+        listing = _keep_readable(listing, reader)
     if out.resolve().is_relative_to(clean.resolve()):
         raise InputError(f"{out} lies in the folder of the clean images, {clean}; choose one outside of it")
     targets = tuple(_name_target(identifier, recipe.format) for identifier in listing.ids)
@@ -142,6 +159,21 @@ def prepare(clean: Path, out: Path, recipe: Recipe) -> Work:
     _make_folder(out)
     begin_record(out, _describe_recipe(recipe, listing))
     return Work(recipe, listing, out, targets)
+
+
+def _keep_readable(listing: ClassFolders, reader: ImageReader) -> ClassFolders:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="fozo-check") as pool:
+        readable = list(
+            pool.map(lambda identifier: _is_readable(listing.folder, identifier, reader), listing.ids)
+        )
+    ids = tuple(identifier for identifier, good in zip(listing.ids, readable, strict=True) if good)
+    if not ids:
+        raise InputError(f"no image in {listing.folder} can be read, the first being {listing.ids[0]}")
+    return replace(listing, ids=ids)
+
+
+def _is_readable(folder: Path, identifier: str, reader: ImageReader) -> bool:
+    return reader.read_or_skip(f"{folder}/{identifier}") is not None
 
 
 def write(work: Work, workers: int) -> Generator[int, None, None]:
@@ -204,6 +236,7 @@ def _describe_recipe(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
         "format": recipe.format,
         "quality": recipe.quality if recipe.format == "jpeg" else None,
         "frost_textures_sha256": _hash_textures(recipe),
+        "exif_orientation": recipe.reading.exif_orientation,
         "images": len(clean.ids),
         "ids_sha256": hash_texts(*clean.ids),
     }

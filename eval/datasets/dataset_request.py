@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from ...data.reading import Reading
 from ...engine.errors import InputError
+
+if TYPE_CHECKING:
+    from ...data.image_reader import ImageReader
 
 ClassOrder = Literal["timm", "torchvision"]
 CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
@@ -31,6 +35,7 @@ class DatasetRequest:
         class_ids: file with the names of the class folders in the order of the model's outputs; None takes
             those of the bundle.
         class_order: how to number class folders if nothing names them; None where all orders agree.
+        reading: how image files are read.
     """
 
     name: str
@@ -43,6 +48,7 @@ class DatasetRequest:
     corruptions: tuple[str, ...] | None = None
     class_ids: Path | None = None
     class_order: ClassOrder | None = None
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def folder(self) -> Path:
@@ -59,6 +65,12 @@ class DatasetRequest:
     def options(self) -> tuple[str, ...]:
         """Names of the optional fields that are set."""
         return tuple(name for name in OPTION_FIELDS if getattr(self, name) is not None)
+
+    def make_reader(self) -> ImageReader:
+        """Return a new reader of image files."""
+        from ...data.image_reader import ImageReader  # loads Pillow, which a command's help does not need
+
+        return ImageReader(self.reading)
 
 
 def format_options(names: tuple[str, ...] | list[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.image_reader import ImageReader, describe_files
 from ...engine.errors import InputError, escape_controls
 from ...engine.files import hash_texts
 
@@ -34,6 +35,8 @@ class Domain:
         subset_of: number of images from which these were chosen; None if they are all.
         official_class_count: number of classes of the official data set; None if that is not checked.
         missing_folders: class folders of the official data set that do not exist here.
+        reader: reads the files, and remembers what is remarkable about them; None if there are no files.
+        notes: sentences on how the data were understood.
     """
 
     name: str
@@ -48,6 +51,8 @@ class Domain:
     subset_of: int | None = None
     official_class_count: int | None = None
     missing_folders: tuple[str, ...] = ()
+    reader: ImageReader | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,10 +116,18 @@ def describe_deviations(domains: Sequence[Domain]) -> list[str]:
     for domain in domains:
         for template in domain.describe_deviations("\0"):
             names.setdefault(template, {})[escape_controls(domain.name)] = None
-    return [template.replace("\0", _join_names(list(group))) for template, group in names.items()]
+    return [template.replace("\0", join_names(list(group))) for template, group in names.items()]
 
 
-def _join_names(names: Sequence[str]) -> str:
+def describe_data(domains: Sequence[Domain]) -> list[str]:
+    """Describe how data were understood, and what is remarkable about the files read so far."""
+    readers = {id(domain.reader): domain.reader for domain in domains if domain.reader is not None}
+    notes = dict.fromkeys(note for domain in domains for note in domain.notes)
+    return [*notes, *describe_files(readers.values())]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Return the names of domains that have something in common, the first few of them."""
     if len(names) <= _NAMED_DOMAINS:
         return f"{'each of ' if len(names) > 1 else ''}{', '.join(names)}"
     unnamed = len(names) - _NAMED_DOMAINS

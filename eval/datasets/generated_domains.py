@@ -43,4 +43,12 @@ def _corrupt_domain(clean: Domain, name: str, severity: int, seed: int, textures
         image_id = clean.ids[index]
         return corrupt(clean.load(index), name, severity, image_id=image_id, seed=seed, textures=textures)
 
-    return Domain(name, clean.ids, clean.labels, load, generated=True, severity=severity)
+    return Domain(
+        name,
+        clean.ids,
+        clean.labels,
+        load,
+        generated=True,
+        severity=severity,
+        reader=clean.reader,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...data.images import preprocess, read_image
+from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from .class_folders import ClassFolders, list_class_folders, list_official_classes
 from .class_order import index_classes
@@ -15,11 +15,18 @@ from .domain import Domain, Pixels
 
 def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the images of a folder as one domain; the seed has no effect."""
-    return request.name, [load_image_folder(request.folder, manifest, request.name, request.class_order)]
+    domain = load_image_folder(
+        request.folder, manifest, request.name, request.class_order, request.make_reader()
+    )
+    return request.name, [domain]
 
 
 def load_image_folder(
-    folder: Path, manifest: Manifest, name: str | None = None, class_order: ClassOrder | None = None
+    folder: Path,
+    manifest: Manifest,
+    name: str | None = None,
+    class_order: ClassOrder | None = None,
+    reader: ImageReader | None = None,
 ) -> Domain:
     """Open images in one folder per class (`<class>/<image>`), prepared as the bundle says.
 
@@ -32,20 +39,17 @@ def load_image_folder(
         InputError: the folder is missing or empty, a class folder is empty or not a class of the model, or
             the order of the folders decides and none was given.
     """
-    listing = list_class_folders(folder)
+    reader = reader or ImageReader()
+    listing = list_class_folders(folder, reader)
     labels = listing.label_images(index_classes(listing.classes, manifest, folder, class_order))
     return Domain(
         name or folder.resolve().name,
         listing.ids,
         labels,
-        make_loader(listing, make_file_reader(manifest)),
+        make_loader(listing, reader.prepare(manifest.preprocessing)),
         missing_folders=listing.find_missing(list_official_classes(manifest)),
+        reader=reader,
     )
-
-
-def make_file_reader(manifest: Manifest) -> Callable[[str], Pixels]:
-    """Return the function that reads an image file, resized and cropped as the bundle says."""
-    return lambda path: preprocess(read_image(path), manifest.preprocessing)
 
 
 def make_loader(listing: ClassFolders, read: Callable[[str], Pixels]) -> Callable[[int], Pixels]:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .class_folders import IMAGENET_CLASSES as CLASSES
-from .class_folders import list_class_folders, list_entries
+from .class_folders import FolderEntries, list_class_folders, list_entries
 from .class_order import index_classes
 from .dataset_request import ClassOrder, DatasetRequest
 from .domain import Domain
-from .image_folder import load_image_folder, make_file_reader, make_loader
+from .image_folder import load_image_folder, make_loader
 from .imagenet_subsets import IMAGENET_A, IMAGENET_R
+from .nearby_folders import suggest_folder
 from .validation_labels import FORMS, get_stem, read_labels
 
 VALIDATION_IMAGES = 50_000
@@ -30,6 +32,8 @@ V2_VARIANTS = {
 }
 V2_ARCHIVES = "imagenetv2-matched-frequency.tar.gz, -threshold0.7.tar.gz and -top-images.tar.gz"
 _WNID = re.compile(r"n\d{8}")
+# Names with the class at their end, as ILSVRC2012_val_00000001_n01751748.JPEG.
+_NAME_WITH_WNID = re.compile(r"(?P<image>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
 
 
 @dataclass(frozen=True)
@@ -56,30 +60,33 @@ RELATIVES = {
 
 def open_relative(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open one of `RELATIVES`; the seed has no effect."""
-    return request.name, [load_relative(request.name, request.folder, manifest)]
+    return request.name, [load_relative(request.name, request.folder, manifest, request.make_reader())]
 
 
 def open_imagenet_v2(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open the variants of ImageNet-V2 in a folder; the seed has no effect."""
-    return request.name, load_imagenet_v2(request.folder, manifest)
+    return request.name, load_imagenet_v2(request.folder, manifest, request.make_reader())
 
 
 def open_imagenet(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
     """Open ImageNet's validation images; the seed has no effect."""
-    return request.name, [load_imagenet(request.folder, manifest, request.labels, request.class_order)]
+    domain = load_imagenet(
+        request.folder, manifest, request.labels, request.class_order, request.make_reader()
+    )
+    return request.name, [domain]
 
 
-def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
+def load_relative(name: str, folder: Path, manifest: Manifest, reader: ImageReader | None = None) -> Domain:
     """Open one of `RELATIVES`; its classes are those that have a folder.
 
     Raises:
         InputError: the folder is not as the archive unpacks.
     """
-    facts = RELATIVES[name]
+    facts, reader = RELATIVES[name], reader or ImageReader()
     count = len(facts.classes)
     advice = f"{facts.origin}/<wnid>/<image>, and --data names that folder"
     try:
-        listing = list_class_folders(folder)
+        listing = list_class_folders(folder, reader)
         index = index_classes(listing.classes, manifest, folder)
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
@@ -92,11 +99,12 @@ def load_relative(name: str, folder: Path, manifest: Manifest) -> Domain:
         name,
         listing.ids,
         listing.label_images(index),
-        make_loader(listing, make_file_reader(manifest)),
+        make_loader(listing, reader.prepare(manifest.preprocessing)),
         classes=classes if count < manifest.classes else None,
         official_images=facts.images,
         official_class_count=count if count < manifest.classes else None,
         missing_folders=listing.find_missing(_list_official_wnids(facts, manifest)),
+        reader=reader,
     )
 
 
@@ -108,52 +116,59 @@ def _list_official_wnids(facts: Relative, manifest: Manifest) -> Sequence[str]:
     return wnids if len(wnids) == len(facts.classes) else []
 
 
-def load_imagenet_v2(folder: Path, manifest: Manifest) -> list[Domain]:
+def load_imagenet_v2(folder: Path, manifest: Manifest, reader: ImageReader | None = None) -> list[Domain]:
     """Open one variant of ImageNet-V2, or all variants in a folder.
 
+    Class folders are numbers from 0 to 999, as published, or all are named by WNID.
+
     Raises:
-        InputError: there is no variant, a class folder is not a number from 0 to 999, or the bundle is not
-            one of ImageNet's 1,000 classes.
+        InputError: there is no variant, a class folder is neither, or the bundle is not one of ImageNet's
+            1,000 classes.
     """
-    index = _index_by_number(manifest)
+    index, reader = _index_by_number(manifest), reader or ImageReader()
     variants = {name: folder / inside for name, inside in V2_VARIANTS.items() if (folder / inside).is_dir()}
     if not variants:
         names = {inside: name for name, inside in V2_VARIANTS.items()}
         variants = {names.get(folder.resolve().name, "imagenet-v2"): folder}
-    return [_load_variant(name, path, index, manifest) for name, path in variants.items()]
+    return [_load_variant(name, path, index, manifest, reader) for name, path in variants.items()]
 
 
 def load_validation(
-    folder: Path, manifest: Manifest, labels: Path | None = None, class_order: ClassOrder | None = None
+    folder: Path,
+    manifest: Manifest,
+    labels: Path | None = None,
+    class_order: ClassOrder | None = None,
+    reader: ImageReader | None = None,
 ) -> Domain:
     """Open clean images by class folder or, with a file of labels, in one folder as the archive unpacks.
 
-    The identifiers are in both cases `<wnid>/<file>`, so that subsets and generated corruptions are the same.
+    Without such a file, images in one folder may also have their WNID at the end of their names. The
+    identifiers are in all cases `<wnid>/<file>`, so that subsets and generated corruptions are the same.
 
     Raises:
         InputError: the folder is not as expected, or an image has no label.
     """
-    if labels is None:
-        return load_image_folder(folder, manifest, class_order=class_order)
-    files = _list_flat_images(folder)
-    file_labels = read_labels(labels)
-    if missing := [name for name in files if get_stem(name) not in file_labels]:
-        raise InputError(
-            f"{len(missing):,} of the {len(files):,} images in {folder} have no label in {labels}: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
-        )
-    labels_by_name = {name: file_labels[get_stem(name)] for name in files}
-    names = sorted(set(labels_by_name.values()))
+    reader = reader or ImageReader()
+    if labels is None and not _have_wnids(list_entries(folder)):
+        return load_image_folder(folder, manifest, class_order=class_order, reader=reader)
+    entries = _list_flat_images(folder)
+    pairs = _split_names(entries.images) if labels is None else _read_pairs(entries.images, folder, labels)
+    names = sorted({label for _, label in pairs.values()})
     index = (
         _index_by_number(manifest)
         if names[0].isdecimal()
-        else index_classes(names, manifest, labels, class_order)
+        else index_classes(names, manifest, labels or folder, class_order)
     )
-    return _load_flat(folder, {name: index[label] for name, label in labels_by_name.items()}, manifest)
+    reader.left_out[str(folder)] = entries.left_out
+    return _load_flat(folder, pairs, index, manifest, reader)
 
 
 def load_imagenet(
-    folder: Path, manifest: Manifest, labels: Path | None = None, class_order: ClassOrder | None = None
+    folder: Path,
+    manifest: Manifest,
+    labels: Path | None = None,
+    class_order: ClassOrder | None = None,
+    reader: ImageReader | None = None,
 ) -> Domain:
     """Open ImageNet's 50,000 validation images, as `load_validation` does.
 
@@ -161,7 +176,7 @@ def load_imagenet(
         InputError: the folder is not as expected, or an image has no label.
     """
     try:
-        domain = load_validation(folder, manifest, labels, class_order)
+        domain = load_validation(folder, manifest, labels, class_order, reader)
     except InputError as error:
         if labels is not None:
             raise
@@ -172,28 +187,38 @@ def load_imagenet(
     return replace(domain, name="imagenet", official_images=VALIDATION_IMAGES)
 
 
-def _load_variant(name: str, folder: Path, index: dict[str, int], manifest: Manifest) -> Domain:
+def _load_variant(
+    name: str, folder: Path, numbers: dict[str, int], manifest: Manifest, reader: ImageReader
+) -> Domain:
     advice = (
         f"{V2_ARCHIVES} unpack to folders like {V2_VARIANTS['matched-frequency']}/<0 to 999>/<image>; "
-        "--data names one of them, or the folder that holds them"
+        f"--data names one of them, or the folder that holds them{_suggest_variant(folder)}"
     )
     try:
-        listing = list_class_folders(folder)
+        listing = list_class_folders(folder, reader)
+        by_wnid = all(map(_WNID.fullmatch, listing.classes))
+        index = index_classes(listing.classes, manifest, folder) if by_wnid else numbers
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
     if unknown := [number for number in listing.classes if number not in index]:
         raise InputError(
-            f"expected folders from 0 to {CLASSES - 1}, found {', '.join(unknown[:5])} in {folder}. {advice}"
+            f"expected folders from 0 to {CLASSES - 1}, or named by WNID, found {', '.join(unknown[:5])} in "
+            f"{folder}. {advice}"
         )
     labels = listing.label_images(index)
     return Domain(
         name,
         listing.ids,
         labels,
-        make_loader(listing, make_file_reader(manifest)),
+        make_loader(listing, reader.prepare(manifest.preprocessing)),
         official_images=V2_IMAGES,
         missing_folders=listing.find_missing(index),
+        reader=reader,
     )
+
+
+def _suggest_variant(folder: Path) -> str:
+    return next(filter(None, (suggest_folder(folder, inside) for inside in V2_VARIANTS.values())), "")
 
 
 def _index_by_number(manifest: Manifest) -> dict[str, int]:
@@ -209,25 +234,62 @@ def _index_by_number(manifest: Manifest) -> dict[str, int]:
     return {str(number): label for number, label in enumerate(order)}
 
 
-def _list_flat_images(folder: Path) -> list[str]:
-    deeper, files = list_entries(folder)
-    if deeper or not files:
-        content = f"the folder {deeper[0]}" if deeper else "no image"
+def _have_wnids(entries: FolderEntries) -> bool:
+    """Return whether a folder holds images alone, and the names of all of them end in a WNID."""
+    names = entries.images
+    return bool(names) and not entries.folders and all(map(_NAME_WITH_WNID.fullmatch, names))
+
+
+def _split_names(files: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return for each file its name without the WNID, and the WNID."""
+    matches = {file: _NAME_WITH_WNID.fullmatch(file) for file in files}
+    return {
+        file: (f"{match['image']}{match['suffix']}", match["wnid"])
+        for file, match in matches.items()
+        if match is not None
+    }
+
+
+def _read_pairs(files: Sequence[str], folder: Path, labels: Path) -> dict[str, tuple[str, str]]:
+    """Return for each file its name, and its label in a file of labels."""
+    file_labels = read_labels(labels)
+    if missing := [name for name in files if get_stem(name) not in file_labels]:
+        raise InputError(
+            f"{len(missing):,} of the {len(files):,} images in {folder} have no label in {labels}: "
+            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+        )
+    return {name: (name, file_labels[get_stem(name)]) for name in files}
+
+
+def _list_flat_images(folder: Path) -> FolderEntries:
+    entries = list_entries(folder)
+    if entries.folders or not entries.images:
+        content = f"the folder {entries.folders[0]}" if entries.folders else "no image"
         raise InputError(
             f"labels are for images that lie side by side in one folder, found {content} in {folder}; leave "
             "--labels out if there is one folder per class"
         )
-    return files
+    return entries
 
 
-def _load_flat(folder: Path, labels: dict[str, int], manifest: Manifest) -> Domain:
+def _load_flat(
+    folder: Path,
+    pairs: dict[str, tuple[str, str]],
+    index: dict[str, int],
+    manifest: Manifest,
+    reader: ImageReader,
+) -> Domain:
+    """Open images in one folder, given the name in the identifier and the label of each file."""
     wnids, directory = manifest.class_ids, str(folder)
-    ids = {f"{wnids[label]}/{name}" if wnids else name: label for name, label in labels.items()}
-    ordered = tuple(sorted(ids))
-    read = make_file_reader(manifest)
+    rows = sorted(
+        (f"{wnids[index[label]]}/{image}" if wnids else image, file, index[label])
+        for file, (image, label) in pairs.items()
+    )
+    files, read = [file for _, file, _ in rows], reader.prepare(manifest.preprocessing)
     return Domain(
         folder.resolve().name,
-        ordered,
-        np.array([ids[identifier] for identifier in ordered], np.int64),
-        lambda index: read(f"{directory}/{ordered[index].rpartition('/')[2]}"),
+        tuple(identifier for identifier, _, _ in rows),
+        np.array([label for _, _, label in rows], np.int64),
+        lambda position: read(f"{directory}/{files[position]}"),
+        reader=reader,
     )

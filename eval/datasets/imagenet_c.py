@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.images import center_crop, read_image
+from ...data.image_reader import ImageReader
+from ...data.images import center_crop
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..corruptions.corruption_registry import FROST
@@ -22,6 +23,7 @@ from .domain import Domain, Pixels
 from .generated_domains import generate_at_severities
 from .image_folder import make_loader
 from .imagenet import VALIDATION_IMAGES, load_validation
+from .nearby_folders import suggest_folder
 
 IMAGES = 50_000
 SIZE = 224
@@ -46,19 +48,22 @@ def open_imagenet_c(request: DatasetRequest, manifest: Manifest, seed: int) -> t
         InputError: options that do not go together, or data that is not as it should be.
     """
     _check_options(request)
+    reader = request.make_reader()
     if request.generate_from is not None:
-        originals = replace(_load_clean(request, request.generate_from, manifest), name=CLEAN)
+        clean = _load_clean(request, request.generate_from, manifest, reader)
+        originals = replace(clean, name=CLEAN)
         names = _choose_default_names(request) if request.corruptions is None else request.corruptions
         domains = generate_at_severities(originals, request.severities, names, seed, request.frost_textures)
         return label_generated(names), domains
     label, domains = load_imagenet_c(
-        request.folder, manifest, request.severities, request.corruptions, request.class_order
+        request.folder, manifest, request.severities, request.corruptions, request.class_order, reader
     )
-    return label, [*domains, *_open_clean(request, manifest, official=not domains[0].generated)]
+    official = not domains[0].generated
+    return label, [*domains, *_open_clean(request, manifest, reader, official=official)]
 
 
-def _load_clean(request: DatasetRequest, folder: Path, manifest: Manifest) -> Domain:
-    return load_validation(folder, manifest, request.labels, request.class_order)
+def _load_clean(request: DatasetRequest, folder: Path, manifest: Manifest, reader: ImageReader) -> Domain:
+    return load_validation(folder, manifest, request.labels, request.class_order, reader)
 
 
 def _check_options(request: DatasetRequest) -> None:
@@ -78,13 +83,15 @@ def _choose_default_names(request: DatasetRequest) -> tuple[str, ...]:
     return (*(name for name in IMAGENET_C if name != FROST or textures is not None), CLEAN)
 
 
-def _open_clean(request: DatasetRequest, manifest: Manifest, official: bool) -> list[Domain]:
+def _open_clean(
+    request: DatasetRequest, manifest: Manifest, reader: ImageReader, *, official: bool
+) -> list[Domain]:
     if request.clean is None:
         return []
     if not official:
-        return [replace(_load_clean(request, request.clean, manifest), name=CLEAN)]
+        return [replace(_load_clean(request, request.clean, manifest, reader), name=CLEAN)]
     try:
-        domain = _load_clean(request, request.clean, manifest)
+        domain = _load_clean(request, request.clean, manifest, reader)
     except InputError as error:
         side_by_side = "" if request.labels else ", or where they lie side by side, with --labels FILE"
         raise InputError(
@@ -100,16 +107,18 @@ def load_imagenet_c(
     severities: Sequence[int],
     corruptions: Sequence[str] | None = None,
     class_order: ClassOrder | None = None,
+    reader: ImageReader | None = None,
 ) -> tuple[str, list[Domain]]:
     """Open every corruption at each severity in turn; images are only centre-cropped.
 
     Args:
-        root: folder that holds the folders of the corruptions. A record of `fozo corrupt` in it says that
-            they were generated.
+        root: folder that holds the folders of the corruptions, or those of the archives (`noise/`, …) with
+            these inside. A record of `fozo corrupt` in it says that they were generated.
         manifest: of the bundle.
         severities: 1 to 5.
         corruptions: names out of `IMAGENET_C` and `EXTRA`; None is `IMAGENET_C`, or what was generated.
         class_order: as for `index_classes`.
+        reader: reads the images; None is one with the defaults.
 
     Returns:
         The name of the data set, and its domains.
@@ -121,13 +130,14 @@ def load_imagenet_c(
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; --data names the folder that holds gaussian_noise/, …")
     check_severities(severities)
+    reader = reader or ImageReader()
     if record := read_record(root):
-        return _open_generated(root, record, manifest, severities, corruptions, class_order)
+        return _open_generated(root, record, manifest, severities, corruptions, class_order, reader)
     names = IMAGENET_C if corruptions is None else corruptions
     check_names(names, (*IMAGENET_C, *EXTRA), "ImageNet-C")
     _check_size(manifest, SIZE, "ImageNet-C")
     _check_folders(root, severities, names)
-    domains = _load_domains(root, manifest, severities, names, class_order)
+    domains = _load_domains(root, manifest, severities, names, class_order, reader)
     return "imagenet-c", [
         replace(domain, official_images=IMAGES, benchmark="imagenet-c") for domain in domains
     ]
@@ -148,6 +158,7 @@ def _open_generated(
     severities: Sequence[int],
     corruptions: Sequence[str] | None,
     class_order: ClassOrder | None,
+    reader: ImageReader,
 ) -> tuple[str, list[Domain]]:
     names = record.corruptions if corruptions is None else corruptions
     check_names(names, record.corruptions, f"the generated data in {root}")
@@ -160,7 +171,9 @@ def _open_generated(
     complete_folders = all(
         (root / name / str(severity)).is_dir() for severity in severities for name in names
     )
-    domains = _load_domains(root, manifest, severities, names, class_order) if complete_folders else []
+    domains = (
+        _load_domains(root, manifest, severities, names, class_order, reader) if complete_folders else []
+    )
     short = [len(domain) for domain in domains if len(domain) != record.images]
     if not complete_folders or short:
         content = f"{short[0]:,} in one of them" if complete_folders else "none of some of them"
@@ -177,23 +190,39 @@ def _load_domains(
     severities: Sequence[int],
     corruptions: Sequence[str],
     class_order: ClassOrder | None,
+    reader: ImageReader,
 ) -> list[Domain]:
     size = manifest.preprocessing.size
     # The images of all domains usually have the same names: 750,000 texts are stored as 50,000.
     shared: dict[tuple[str, ...], tuple[tuple[str, ...], NDArray[np.int64]]] = {}
 
     def read(path: str) -> Pixels:
-        return center_crop(read_image(path), size)
+        return center_crop(reader.read(path), size)
 
     def domain(name: str, severity: int) -> Domain:
-        listing = list_class_folders(root / name / str(severity))
+        listing = list_class_folders(_find_folder(root, name) / str(severity), reader)
         index = index_classes(listing.classes, manifest, listing.folder, class_order)
         ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.label_images(index)))
         missing = listing.find_missing(list_official_classes(manifest))
         load = make_loader(replace(listing, ids=ids), read)
-        return Domain(name, ids, labels, load, severity=severity, missing_folders=missing)
+        return Domain(
+            name,
+            ids,
+            labels,
+            load,
+            severity=severity,
+            missing_folders=missing,
+            reader=reader,
+        )
 
     return [domain(name, severity) for severity in severities for name in corruptions]
+
+
+def _find_folder(root: Path, name: str) -> Path:
+    """Return the folder of a corruption: in the root, or in a folder named after its archive."""
+    archives = [archive for archive, names in ARCHIVES.items() if name in names]
+    places = [root / name, *(root / archive.removesuffix(".tar") / name for archive in archives)]
+    return next((folder for folder in places if folder.is_dir()), root / name)
 
 
 def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[str]) -> None:
@@ -201,7 +230,7 @@ def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[
         (name, severity)
         for severity in severities
         for name in corruptions
-        if not (root / name / str(severity)).is_dir()
+        if not (_find_folder(root, name) / str(severity)).is_dir()
     ]
     if not absent:
         return
@@ -210,6 +239,7 @@ def _check_folders(root: Path, severities: Sequence[int], corruptions: Sequence[
         f"expected {root}/<corruption>/<severity>/<wnid>/*.JPEG; missing: "
         f"{', '.join(f'{name}/{severity}' for name, severity in absent)}. Unpack {', '.join(archives)} of "
         "ImageNet-C side by side there, or choose what you have with --corruptions and --severities"
+        f"{suggest_folder(root, absent[0][0])}"
     )
 
 

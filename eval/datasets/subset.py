@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.text_lists import read_entries
 from ...engine.errors import InputError
 from ...engine.files import hash_file
 from .domain import Domain
@@ -31,12 +32,12 @@ def choose_subset(
         InputError: there is no such subset, or a domain does not have these images.
     """
     if id_list is not None:
-        names = _read_list(id_list)
+        lines = _read_list(id_list)
         digest = hash_file(id_list)
-        label = "5k" if len(names) == SMALL else str(len(names))
-        if subset != "all" and _parse_count(subset) != len(names):
-            raise InputError(f"subset {subset}: the list {id_list} has {len(names)} images")
-        return [_take_listed(domain, names, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
+        label = "5k" if len(lines) == SMALL else str(len(lines))
+        if subset != "all" and _parse_count(subset) != len(lines):
+            raise InputError(f"subset {subset}: the list {id_list} has {len(lines)} images")
+        return [_take_listed(domain, lines, id_list) for domain in domains], f"{label}-list:{digest[:12]}"
     if subset in ("all", "50k"):
         short = [domain for domain in domains if subset == "50k" and len(domain) != FULL]
         if short:
@@ -68,29 +69,34 @@ def _take_seeded(domain: Domain, count: int, seed: int) -> Domain:
     return domain.take(np.sort(picks))
 
 
-def _read_list(path: Path) -> list[str]:
-    try:
-        names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of images {path}: {error}") from error
+def _read_list(path: Path) -> list[tuple[int, str]]:
+    lines = read_entries(path, "list of images")
+    names = [name for _, name in lines]
     if not names or len(set(names)) != len(names):
         raise InputError(
             f"expected distinct images, one per line, in {path}; found {len(names)} lines with "
             f"{len(set(names))} distinct entries"
         )
-    return names
+    return lines
 
 
-def _take_listed(domain: Domain, names: Sequence[str], path: Path) -> Domain:
+def _take_listed(domain: Domain, lines: Sequence[tuple[int, str]], path: Path) -> Domain:
+    """Return the domain restricted to the images of a list.
+
+    A line is an identifier, or the name of its file; either may have spaces. What follows it after a space,
+    such as a label, is ignored.
+    """
     index: dict[str, list[int]] = {}
     for i, identifier in enumerate(domain.ids):
         for name in {identifier, identifier.split("/")[-1]}:
             index.setdefault(name, []).append(i)
-    missing = [name for name in names if name not in index]
+    names = [line if line in index else line.split()[0] for _, line in lines]
+    missing = [line for line, name in zip(lines, names, strict=True) if name not in index]
     if missing:
+        shown = ", ".join(f"{text!r} (line {number})" for number, text in missing[:3])
         raise InputError(
             f"{len(missing)} of the {len(names)} images listed in {path} are not in {domain.name}: "
-            f"{', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}"
+            f"{shown}{', …' if len(missing) > 3 else ''}"
         )
     positions = [i for name in names for i in index[name]]
     if len(positions) != len(names) or len(set(positions)) != len(positions):

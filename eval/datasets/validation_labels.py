@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from ...data.images import SUFFIXES
+from ...data.image_names import SUFFIXES
+from ...data.text_lists import read_entries
 from ...engine.errors import InputError
 
 FORMS = (
@@ -13,13 +14,16 @@ FORMS = (
     "(val.txt), or 'ILSVRC2012_val_00000001,n01751748', its WNID (LOC_val_solution.csv)"
 )
 _LABEL = re.compile(r"[0-9]{1,4}|n[0-9]{8}")
+_WNID = re.compile(r"n[0-9]{8}")
+_IMAGES = 50_000
 
 
 def read_labels(path: Path) -> dict[str, str]:
     """Return the label of each image, by the name of its file without folder and suffix.
 
     A line is `<file> <label>` or `<file>,<label>`; the rest of the line is ignored, and a header is skipped.
-    Labels are either all numbers 0 to 999 in the order of the sorted WNIDs, or all WNIDs.
+    Labels are either all numbers 0 to 999 in the order of the sorted WNIDs, or all WNIDs. A file may also
+    have the WNIDs of all 50,000 images and nothing else, in the order of the images' numbers.
 
     Returns:
         Numbers as texts without leading zeros, or WNIDs.
@@ -27,11 +31,10 @@ def read_labels(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file cannot be read, a line has another form, or an image has two labels.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels {path}: {error}") from error
-    rows = [(number, line.replace(",", " ").split()) for number, line in enumerate(lines, 1) if line.strip()]
+    entries = read_entries(path, "labels")
+    rows = [(number, line.replace(",", " ").split()) for number, line in entries]
+    if rows and all(len(fields) == 1 and _WNID.fullmatch(fields[0]) for _, fields in rows):
+        return _number_labels([fields[0] for _, fields in rows], path)
     if len(rows) > 1 and all(len(fields) == 1 and fields[0].isdecimal() for _, fields in rows):
         raise InputError(
             f"{path} has a number per line and nothing else. In ILSVRC2012's own ground truth these numbers "
@@ -53,6 +56,17 @@ def get_stem(file: str) -> str:
     """Return a file's name without folder, and without the suffix of an image."""
     name = PurePosixPath(file)
     return name.stem if name.suffix.lower() in SUFFIXES else name.name
+
+
+def _number_labels(wnids: list[str], path: Path) -> dict[str, str]:
+    """Return the label of each validation image, given all labels in the order of the images' numbers."""
+    if len(wnids) != _IMAGES:
+        raise InputError(
+            f"expected the WNIDs of all {_IMAGES:,} validation images, in the order of the images' numbers, "
+            f"as {path} has one per line and nothing else, found {len(wnids):,}; give a file with lines like "
+            f"{FORMS}"
+        )
+    return {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(wnids, 1)}
 
 
 def _is_header(fields: list[str]) -> bool:

@@ -9,13 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...data.images import preprocess, read_image
+from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.registry import Prediction
 from ...engine.streams.adapter import Adapter
-from .image_batches import ImageBatch, Paths, Pixels, group_into_batches, read_images
+from .image_batches import ImageBatch, Paths, group_into_batches, read_images
 from .prediction_row import Guess, Row, list_guesses
+
+NOT_FINITE = "the model's output for this image is not finite"
 
 
 def predict(
@@ -29,6 +31,7 @@ def predict(
     skip_unreadable: bool = False,
     max_images: int | None = None,
     max_wait: float = 0,
+    reader: ImageReader | None = None,
     retry: Callable[[str], bool] = lambda path: False,
     on_batch: Callable[[int], None] = lambda images: None,
 ) -> Generator[Row, None, None]:
@@ -49,6 +52,7 @@ def predict(
             earlier images of the same batch are neither predicted nor learnt from.
         max_images: number of rows after which to stop, at least 1; None is no limit.
         max_wait: seconds after which, if nothing arrives, an image no longer waits for a full batch.
+        reader: reads the files, and counts remarks on them; None is one with the defaults.
         retry: is asked about every unreadable image; true if it will arrive again and gets no row yet.
         on_batch: is called with the number of rows after the rows of a batch have been consumed, before the
             next batch is computed. At this moment the adapter's state matches the rows.
@@ -62,10 +66,7 @@ def predict(
             f"expected batches and images of at least 1, and 1 to {len(guesses)} guesses (as many as there "
             f"are classes), found {batch_size}, {max_images} and {top}; choose other numbers"
         )
-
-    def load(path: str) -> Pixels:
-        return preprocess(read_image(path), manifest.preprocessing)
-
+    load = (reader or ImageReader()).prepare(manifest.preprocessing)
     limit = math.inf if max_images is None else max_images
     images = read_images(paths, load, batch_size, limit, retry)
     batches = group_into_batches(images, batch_size, max_wait, skip_unreadable)
@@ -87,15 +88,19 @@ def _predict_batches(
                 tops = _rank_classes(adapter.step(pixels), guesses, top)
             del batch, pixels  # free the memory before the next batch is assembled
             for path, error in images:
-                if error is None:
-                    yield Row(path, next(tops), adapter.state.step)
-                else:
+                if error is not None:
                     yield Row(path, (), None, error)
+                else:
+                    best = next(tops)
+                    yield Row(path, best, adapter.state.step, None if best else NOT_FINITE)
             on_batch(len(images))
 
 
 def _rank_classes(prediction: Prediction, guesses: Sequence[Guess], top: int) -> Iterator[tuple[Guess, ...]]:
-    """Yield the `top` likeliest classes of each image, best first."""
+    """Yield the `top` likeliest classes of each image, best first; none where the network had no answer."""
     for logits, probabilities in zip(prediction.logits, prediction.probabilities, strict=True):
+        if prediction.fallback and not logits.any():
+            yield ()
+            continue
         best = np.argsort(-logits, kind="stable")[:top]  # the first of equal ones, as argmax does
         yield tuple(replace(guesses[column], confidence=float(probabilities[column])) for column in best)

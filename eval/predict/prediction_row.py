@@ -31,10 +31,10 @@ class Row:
 
     Attributes:
         path: path of the image, as the caller wrote it.
-        top: the likeliest classes, best first; empty for an unreadable image.
+        top: the likeliest classes, best first; empty if there is an error.
         batch: number of the batch, counted from 1 since the adapter's state began; None if the image was in
             none.
-        error: why the image cannot be read, or None.
+        error: why there is no prediction, or None.
     """
 
     path: str

@@ -11,6 +11,7 @@ from ...engine.files import check_writable
 from ...engine.streams.adapter import Adapter
 from .prediction_row import Row
 from .prediction_writer import PredictionWriter
+from .seen_images import SeenImages
 
 SAVE_SECONDS = 60  # between two saves of the state while a stream runs
 
@@ -25,13 +26,20 @@ class PredictionRun:
     Pass `on_batch` to `predict`, and its rows to `write`.
     """
 
-    def __init__(self, adapter: Adapter, writer: PredictionWriter, state_file: Path | None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        writer: PredictionWriter,
+        state_file: Path | None,
+        memory: SeenImages | None = None,
+    ) -> None:
         """Load the state, if its file exists.
 
         Args:
             adapter: the stream that predicts.
             writer: receives the rows.
             state_file: where the state is loaded from and saved; None to keep it in memory.
+            memory: remembers the images that were predicted, and is saved with the state.
 
         Raises:
             OutputError: the state could not be saved.
@@ -42,9 +50,10 @@ class PredictionRun:
             if state_file.exists():
                 adapter.load(state_file)
         self._adapter, self._writer, self._state_file = adapter, writer, state_file
+        self._memory, self._new_paths = memory, list[str]()
         self._on_images: Callable[[int], None] = _ignore
         self._initial_frozen = adapter.frozen_batches
-        self._images = self._skipped = self._unreadable = 0
+        self._images = self._skipped = self._unreadable = self._not_finite = 0
         # The state after the last batch whose rows are on disk.
         self._written_state = adapter.snapshot()
         self._start = self._last_save = time.monotonic()
@@ -71,7 +80,9 @@ class PredictionRun:
             with closing(rows), progress or nullcontext(_ignore) as self._on_images:
                 for row in rows:
                     self._writer.add(row)
-                    self._unreadable += row.error is not None
+                    self._new_paths += [row.path] if row.batch is not None else []
+                    self._unreadable += row.error is not None and row.batch is None
+                    self._not_finite += row.error is not None and row.batch is not None
             self._writer.write()  # without images, this writes the header
         except BrokenPipeError:
             report = False
@@ -88,6 +99,9 @@ class PredictionRun:
         """Write the rows of a batch, and save the state if the last save is long ago."""
         self._writer.write()
         self._written_state = self._adapter.snapshot()
+        if self._memory is not None:
+            self._memory.add(self._new_paths)
+        self._new_paths = []
         self._images, self._skipped = self._images + images, self._unreadable
         self._on_images(images)
         if time.monotonic() - self._last_save > SAVE_SECONDS:
@@ -95,6 +109,8 @@ class PredictionRun:
 
     def _save(self) -> None:
         self._adapter.restore(self._written_state)
+        if self._memory is not None:  # first: an image must not be learnt from twice
+            self._memory.save()
         if self._state_file is not None and self._images:
             self._adapter.save(self._state_file)
         self._last_save = time.monotonic()
@@ -105,7 +121,8 @@ class PredictionRun:
         frozen = self._adapter.frozen_batches - self._initial_frozen
         saved = self._state_file is not None and self._state_file.exists()
         state = f"; state: {self._state_file}" if saved else ""
+        not_finite = f"{self._not_finite:,} without a finite output, " if self._not_finite else ""
         return (
-            f"{self._images:,} images, {self._skipped:,} unreadable, {seconds:.1f} s, {rate:.1f} images/s, "
-            f"answered by the frozen network: {frozen} batches{state}"
+            f"{self._images:,} images, {self._skipped:,} unreadable, {not_finite}{seconds:.1f} s, "
+            f"{rate:.1f} images/s, answered by the frozen network: {frozen} batches{state}"
         )

@@ -6,11 +6,11 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...data.images import is_image_name
+from ...data.image_names import is_image_name, is_skipped_folder
 from ...engine.errors import InputError
 
 PATIENCE = 10.0  # seconds without a change after which an unreadable file is given up
@@ -51,6 +51,7 @@ class Watch:
         *,
         poll: float = 0.5,
         new_only: bool = False,
+        seen: Iterable[str] = (),
         idle_exit: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -61,6 +62,7 @@ class Watch:
             folder: folder in which images appear.
             poll: shortest time between two scans, in seconds.
             new_only: ignore files that exist now.
+            seen: paths that an earlier watch has yielded.
             idle_exit: seconds without a new or changed file after which to end; None is never.
             clock: returns the time in seconds.
             sleep: waits for a number of seconds.
@@ -71,9 +73,15 @@ class Watch:
         self._folder = os.fspath(folder)
         self._poll, self._idle_exit, self._clock, self._sleep = poll, idle_exit, clock, sleep
         existing = list(_list_image_files(self._folder, strict=True))
-        self._files: dict[str, _Pending | None] = dict.fromkeys(existing) if new_only else {}  # None: yielded
+        yielded = existing if new_only else set(existing) & set(seen)
+        self._files: dict[str, _Pending | None] = dict.fromkeys(yielded)  # None: yielded
         self._last_yielded: dict[str, _Pending] = {}  # by the last scan
         self._ending = False
+
+    @property
+    def ignored(self) -> list[str]:
+        """Files that exist and are not yielded, as they were before, or are to be ignored."""
+        return [path for path, file in self._files.items() if file is None]
 
     def __iter__(self) -> Iterator[str | None]:
         """Scan repeatedly, and yield files that are due.
@@ -159,7 +167,11 @@ def _list_image_files(root: str, strict: bool = False) -> Iterator[str]:
                     "permissions"
                 ) from error
             continue
-        folders += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
+        folders += [
+            entry.path
+            for entry in listed
+            if entry.is_dir(follow_symlinks=False) and not is_skipped_folder(entry.name)
+        ]
         yield from (entry.path for entry in listed if is_image_name(entry.name))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -82,6 +82,23 @@ def compute_averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
     # Means over other domains, as those of an interrupted run, cannot be compared.
     comparable = [run for run in started if run.complete] or _select_equal_domains(started)
     return {label: _average_method(comparable, label, label == labels[0]) for label in labels}
+
+
+def compare_pair(runs: Sequence[Run], first: str, second: str) -> MethodAverage:
+    """Return the average of the second method with its gain over the first, whatever others there are."""
+    pair = (first, second)
+    restricted = [
+        replace(
+            run,
+            domains=[
+                replace(domain, methods={label: domain.methods[label] for label in pair})
+                for domain in run.domains
+            ],
+            traces={label: run.traces[label] for label in pair},
+        )
+        for run in runs
+    ]
+    return compute_averages(restricted)[second]
 
 
 def _select_equal_domains(runs: Sequence[Run]) -> list[Run]:

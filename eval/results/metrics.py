@@ -42,15 +42,20 @@ class Tally:
     def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Count a batch, and return which images are right, `[N]`.
 
+        Logits that are all equal are no answer, and wrong whatever the label is: they stand for an image
+        whose output was not finite.
+
         Args:
             logits: `[N, K]`.
             labels: `[N]`, indices into K.
         """
         ranked = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        correct: NDArray[np.bool_] = ranked[:, 0] == labels
+        answered = (logits != logits[:, :1]).any(axis=1) | (logits.shape[1] == 1)
+        hits = (ranked == labels[:, None]) & answered[:, None]
+        correct: NDArray[np.bool_] = hits[:, 0]
         self.images += len(labels)
         self.top1 += int(correct.sum())
-        self.top5 += int((ranked == labels[:, None]).any(axis=1).sum())
+        self.top5 += int(hits.any(axis=1).sum())
         log_probabilities = log_softmax(logits)
         self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
         self.add_confidences(np.exp(log_probabilities.max(axis=1)), correct)

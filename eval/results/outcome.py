@@ -108,8 +108,9 @@ class DomainResult:
         official_images: number of images of the official data set, or None.
         ids_sha256: hash of the images' identifiers in order, which tells subsets apart; if they have none,
             hash of the images and labels themselves.
-        complete: every image was processed.
+        complete: every image was processed, or skipped as unreadable.
         seconds: wall time, loading included.
+        unreadable: identifiers of the images that were skipped, in the order of the stream.
     """
 
     name: str
@@ -125,6 +126,7 @@ class DomainResult:
     ids_sha256: str = ""
     complete: bool = False
     seconds: float = 0.0
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def count_deviation(self) -> str:
@@ -211,3 +213,8 @@ class Run:
     def images(self) -> int:
         """Number of processed images."""
         return sum(next(iter(domain.methods.values())).tally.images for domain in self.domains)
+
+    @property
+    def skipped(self) -> int:
+        """Number of unreadable images."""
+        return sum(len(domain.unreadable) for domain in self.domains)

@@ -46,6 +46,7 @@ def format_row(domain: DomainResult, protocol: Protocol) -> str:
     images = next(iter(domain.methods.values())).tally.images
     note = "" if domain.complete else f"  (first {images} images)"
     note += f"  ({domain.count_deviation})" if domain.count_deviation else ""
+    note += f"  ({len(domain.unreadable):,} unreadable)" if domain.unreadable else ""
     return format_domain_name(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data.image_reader import describe_unreadable
 from ...engine.bundle.bundle import Bundle
 from ...engine.files import hash_texts
 from ...engine.registry import AnyMethod, count_pull_backs, get_options, parse_methods
@@ -18,7 +19,7 @@ from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.class_order import describe_order
 from ..datasets.dataset_registry import open_dataset
-from ..datasets.domain import Domain, describe_deviations
+from ..datasets.domain import Domain, describe_data, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol
 from ..results import partial_results as progress
@@ -43,6 +44,7 @@ class Experiment:
         domains: returns the domains of a seed, in the order of the stream.
         columns: column in the logits of each class of the bundle; None if they are the same.
         deviations: sentences on how the data differs from the official data set.
+        skip_unreadable: leave out images that cannot be read, and count them.
         runs: one per seed that was begun.
         adapters: adapters of the current run, by label.
     """
@@ -55,13 +57,16 @@ class Experiment:
     domains: Callable[[int], list[Domain]]
     columns: Integers | None = None
     deviations: tuple[str, ...] = ()
+    skip_unreadable: bool = False
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
+    _opened: list[Domain] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Open the data of the first seed and every method, so that errors occur before the work."""
         self._first = self.domains(self.protocol.seeds[0])
+        self._opened = list(self._first)
         self.adapters = self._adapters(self.protocol.seeds[0])
 
     @property
@@ -71,8 +76,14 @@ class Experiment:
 
     @property
     def processed_images(self) -> int:
-        """Number of images that were processed so far."""
-        return sum(run.images for run in self.runs)
+        """Number of images that were processed or skipped so far."""
+        return sum(run.images + run.skipped for run in self.runs)
+
+    def describe_data(self) -> list[str]:
+        """Describe how the data were understood, and what is remarkable about the images read so far."""
+        skipped = [name for run in self.runs for domain in run.domains for name in domain.unreadable]
+        notes = [describe_unreadable(len(skipped), skipped[0])] if skipped else []
+        return [*describe_data(self._opened), *notes]
 
     @property
     def results(self) -> Results:
@@ -89,6 +100,7 @@ class Experiment:
         """Run from the current position to the end; yield the number of images after every batch."""
         for number, seed in enumerate(self.protocol.seeds):
             domains = self._first if not number else self.domains(seed)
+            self._opened += domains if number else []
             if number >= len(self.runs):
                 self.adapters, self._saved = self._adapters(seed), None
                 self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))
@@ -100,7 +112,12 @@ class Experiment:
                 self._saved = None
             stream = plan_segments(domains, self.protocol, seed)
             yield from advance(
-                self.runs[number], stream, self.adapters, self.protocol.batch_size, self.columns
+                self.runs[number],
+                stream,
+                self.adapters,
+                self.protocol.batch_size,
+                self.columns,
+                skip_unreadable=self.skip_unreadable,
             )
 
     def save_progress(self, path: Path) -> None:
@@ -172,6 +189,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         rounds=(spec.rounds or DEFAULT_ROUNDS) if spec.setting == "rounds" else 1,
         concentration=spec.concentration,
         class_order=describe_order(spec.dataset),
+        exif_orientation=spec.dataset.reading.exif_orientation,
     )
     network = Network.open(
         bundle,
@@ -190,6 +208,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         choose_domains,
         columns,
         tuple(describe_deviations(all_domains)),
+        spec.on_error == "skip",
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,10 @@ def advance(
     adapters: Mapping[str, Adapter],
     batch_size: int,
     columns: Integers | None = None,
+    *,
+    skip_unreadable: bool = False,
 ) -> Iterator[int]:
-    """Continue a run to its end; yield the number of images after every batch.
+    """Continue a run to its end; yield the number of images after every batch, skipped ones included.
 
     Every batch is loaded once and given to each method in turn. A method is not affected by the others. After
     any batch, another process can continue with the run and the states of the adapters, and get the same
@@ -42,6 +45,10 @@ def advance(
         adapters: one per label, each in its state at this point of the run.
         batch_size: images per batch.
         columns: column in the logits of each label of the data; None if they are the same.
+        skip_unreadable: leave out images that cannot be read, and count them.
+
+    Raises:
+        InputError: an image cannot be read, and is not to be skipped; or no image of a domain can be.
     """
     while run.segment < len(segments):
         segment = segments[run.segment]
@@ -50,16 +57,23 @@ def advance(
         current = run.domains[-len(segment.domains) :]
         count = math.ceil(len(segment) / batch_size)
         begin = time.perf_counter()
-        for batch in segment.batches(batch_size, run.batch):
+        for batch in segment.batches(batch_size, run.batch, skip=skip_unreadable):
             labels = batch.labels if columns is None else columns[batch.labels]
-            targets = Batch(batch.images, labels, batch.members)
+            targets = replace(batch, labels=labels)
             _step(run, adapters, targets, current, math.ceil(count / TRACE_POINTS))
             begin, seconds = time.perf_counter(), time.perf_counter() - begin
             for index, domain in enumerate(current):
-                domain.seconds += seconds * float(np.mean(batch.members == index))
+                domain.seconds += seconds * _compute_share(batch.members, index)
             if run.batch == count:
                 _end(run, current, len(segments))
-            yield len(batch.images)
+            yield len(batch.images) + len(batch.unreadable)
+        if run.batch == count:  # an earlier process ended between the last batch and this
+            _end(run, current, len(segments))
+
+
+def _compute_share(members: Integers, index: int) -> float:
+    """Return the share of a batch's images that are of one domain; 0 if there are none."""
+    return float(np.mean(members == index)) if len(members) else 0.0
 
 
 def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray, Integers]]) -> Run:
@@ -131,6 +145,11 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
 
 def _end(run: Run, current: Sequence[DomainResult], segments: int) -> None:
     for domain in current:
+        if len(domain.unreadable) == domain.images > 0:
+            raise InputError(
+                f"no image of {domain.name} can be read, the first being {domain.unreadable[0]}; without "
+                "--on-error skip, the error says why"
+            )
         domain.complete = True
     run.segment, run.batch = run.segment + 1, 0
     run.complete = run.segment == segments
@@ -139,13 +158,19 @@ def _end(run: Run, current: Sequence[DomainResult], segments: int) -> None:
 def _step(
     run: Run, adapters: Mapping[str, Adapter], batch: Batch, current: Sequence[DomainResult], stride: int
 ) -> None:
-    """Make every method's step on a batch, whose labels are columns of the logits, and count its outcome."""
-    stepped = _predict(adapters, batch.images, run.batch)
+    """Make every method's step on a batch, whose labels are columns of the logits, and count its outcome.
+
+    A batch of which nothing is readable changes no method.
+    """
+    stepped = _predict(adapters, batch.images, run.batch) if len(batch.images) else {}
     run.consistent = False
+    for index, identifier, _ in batch.unreadable:
+        current[index].unreadable.append(identifier)
     for label, (prediction, seconds, peak) in stepped.items():
         results = [domain.methods[label] for domain in current]
+        is_first = not any(result.tally.images for result in results)
         correct = _count(results, batch, prediction, seconds, peak)
-        run.traces[label].add(prediction, correct, new=run.batch % stride == 0)
+        run.traces[label].add(prediction, correct, new=is_first or run.batch % stride == 0)
     run.batch += 1
     run.consistent = True
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ...data.reading import Reading
 from ...engine.errors import InputError
 from ...engine.names import DEFAULT_SEED
 from ...engine.records import RecordError, load_record, to_dict
@@ -14,6 +15,7 @@ from ..datasets.dataset_request import OPTION_FIELDS, PATH_FIELDS, DatasetReques
 from ..protocol import Setting
 
 _DATASET_OPTIONS = (*OPTION_FIELDS, "severities")
+_READING_OPTIONS = tuple(field.name for field in fields(Reading))
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class EvaluationSpec:
         seed: the first seed.
         seeds: number of seeds, counting up.
         precision, provider, workers, micro_batch: as for `Network.open`.
+        on_error: at an unreadable image, `stop`, or `skip` it and count it.
     """
 
     bundle: Path
@@ -48,6 +51,7 @@ class EvaluationSpec:
     provider: str = "cpu"
     workers: int | None = None
     micro_batch: int | None = None
+    on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         """Refuse options that have no effect in this setting.
@@ -69,6 +73,8 @@ class EvaluationSpec:
         for name in ("severities", "corruptions"):
             if data.get(name) is not None:
                 data[name] = tuple(data[name])
+        reading = {name: options.pop(name) for name in _READING_OPTIONS if name in options}
+        data["reading"] = Reading(**reading)
         return cls(Path(bundle), tuple(methods), DatasetRequest(dataset, **data), **options)
 
     @property

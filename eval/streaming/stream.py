@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.loader import load_batches
+from ...engine.errors import InputError
 from ..datasets.corruption_names import CLEAN
 from ..datasets.domain import Domain
 from ..protocol import Protocol
@@ -27,11 +28,13 @@ class Batch:
         images: uint8 `[N, H, W, 3]`.
         labels: `[N]`, indices into the classes of the bundle.
         members: `[N]`, index of each image's domain in the segment.
+        unreadable: images that were skipped: index of the domain, identifier, and error.
     """
 
     images: NDArray[np.uint8]
     labels: Integers
     members: Integers
+    unreadable: tuple[tuple[int, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,15 @@ class Segment:
     def __len__(self) -> int:
         return sum(map(len, self.domains))
 
-    def batches(self, size: int, start: int = 0) -> Iterator[Batch]:
-        """Yield all batches from number `start` on; the last may be smaller."""
+    def batches(self, size: int, start: int = 0, *, skip: bool = False) -> Iterator[Batch]:
+        """Yield all batches from number `start` on; the last may be smaller.
+
+        With `skip`, an unreadable image leaves its batch, which is then smaller or even empty, and no other
+        image moves.
+
+        Raises:
+            InputError: an image cannot be read, and is not to be skipped.
+        """
         order = self.order()[start * size :]
         ends = np.cumsum([len(domain) for domain in self.domains])
         members = np.searchsorted(ends, order, side="right")
@@ -62,15 +72,28 @@ class Segment:
         labels = np.empty(len(order), np.int64)
         for index, domain in enumerate(self.domains):
             labels[members == index] = domain.labels[within[members == index]]
+        errors: dict[int, str] = {}
 
-        def load(position: int) -> NDArray[np.uint8]:
+        def load(position: int) -> NDArray[np.uint8] | None:
             domain = self.domains[int(members[position])]
-            return domain.load(int(within[position]))
+            try:
+                return domain.load(int(within[position]))
+            except InputError as error:
+                if not skip:
+                    raise InputError(f"{error}; --on-error skip goes on without such images") from error
+                errors[position] = str(error)
+                return None
 
         with closing(load_batches(load, range(len(order)), size)) as loaded:
             for index, images in enumerate(loaded):
-                batch = slice(index * size, index * size + len(images))
-                yield Batch(images, labels[batch], members[batch])
+                positions = range(index * size, min((index + 1) * size, len(order)))
+                rows = [position for position in positions if position not in errors]
+                unreadable = tuple(
+                    (int(members[at]), self.domains[members[at]].ids[within[at]], errors.pop(at))
+                    for at in positions
+                    if at in errors
+                )
+                yield Batch(images, labels[rows], members[rows], unreadable)
 
 
 def plan_segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:

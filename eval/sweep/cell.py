@@ -49,6 +49,7 @@ class Cell:
         classes: classes to predict among, as in `EvaluationSpec`, and their order if one was asked for.
         batch_size: images per batch.
         fozo: version of fozo.
+        exif_orientation: as in `Protocol`.
     """
 
     bundle: str
@@ -68,6 +69,7 @@ class Cell:
     classes: str
     batch_size: int
     fozo: str
+    exif_orientation: str = "ignore"
 
     @property
     def key(self) -> str:

@@ -64,7 +64,10 @@ def parse_cell_results(content: Mapping[str, Any], cell: Cell) -> CellResults:
         raise InputError(f"expected the results of {cell.name}, found those of {record.cell.name}")
     parsed = Results.from_record(record)
     contents = [
-        (run.seed, domain.name, domain.severity, domain.ids_sha256, label, result.tally.bin_images.sum())
+        (
+            *(run.seed, domain.name, domain.severity, domain.ids_sha256, label),
+            result.tally.bin_images.sum() + len(domain.unreadable),
+        )
         for run in parsed.runs
         for domain in run.domains
         for label, result in domain.methods.items()

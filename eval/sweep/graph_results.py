@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...engine.errors import InputError
 from ...engine.files import hash_texts
 from ..results.outcome import DomainResult, Run, Trace
 from ..results.results_file import Results
@@ -157,6 +158,11 @@ def _merge_run(seed: int, streams: Sequence[Sequence[CellResults]], complete: bo
 
 def _merge_domain(segment: int, cells: Sequence[CellResults]) -> DomainResult:
     methods = {label: result for cell in cells for label, result in cell.domain.methods.items()}
+    if any(cell.domain.unreadable != cells[0].domain.unreadable for cell in cells):
+        raise InputError(
+            f"expected cells of {cells[0].domain.name} that skipped the same unreadable images, found "
+            "others; remove the files of these cells, and repeat the command"
+        )
     seconds = sum(cell.domain.seconds for cell in cells)
     return replace(cells[0].domain, segment=segment, seconds=seconds, methods=methods)
 

@@ -117,6 +117,7 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         classes=_describe_classes(spec, graph.protocol),
         batch_size=spec.batch_size,
         fozo=__version__,
+        exif_orientation=spec.dataset.reading.exif_orientation,
     )
     narrow = _narrow(spec, domain)
     return Job(cell, replace(narrow, bundle=graph.bundle.path, precision=graph.precision))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fozo.data.images import center_crop, list_images, preprocess, read_image
+from fozo.data.images import center_crop, preprocess, read_image
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import InputError
 from PIL import Image
@@ -281,30 +281,3 @@ def test_impossible_preprocessing_is_refused(values: Any, message: str) -> None:
 def test_a_hair_thin_image_is_refused_rather_than_blown_up() -> None:
     with pytest.raises(InputError, match="1x300000 pixels"):
         preprocess(Image.new("RGB", (1, 300_000)), Preprocessing((224, 224), 256))
-
-
-def test_list_images_is_recursive_sorted_and_skips_what_is_hidden(tmp_path: Path) -> None:
-    wanted = ["a-b/z.png", "a/B.JPG", "a/b.jpeg", "a/c/d.webp", "b.bmp", "z.PpM"]
-    others = [".hidden/x.png", "a/.x.png", "a/notes.txt", "png", "x.gif", "x.png.bak"]
-    for name in reversed(wanted + others):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.png").mkdir()
-    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
-    assert found == sorted(wanted)
-
-
-def test_list_images_accepts_a_hidden_folder_that_was_asked_for(tmp_path: Path) -> None:
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "a.png").write_bytes(b"")
-    assert list_images(str(tmp_path / ".cache")) == [tmp_path / ".cache" / "a.png"]
-
-
-def test_list_images_refuses_missing_files_and_empty_folders(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("")
-    with pytest.raises(InputError, match=r"found nothing: .*none; check the path"):
-        list_images(tmp_path / "none")
-    with pytest.raises(InputError, match=r"found a file: .*a\.txt"):
-        list_images(tmp_path / "a.txt")
-    with pytest.raises(InputError, match=r"found no image in the folder .*\.jpg"):
-        list_images(tmp_path)

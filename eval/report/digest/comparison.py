@@ -15,7 +15,16 @@ from .speed import digest_speed
 from .tables import NONE, Cell, Row, Table, tabulate_domains, tabulate_summary
 
 # Facts without which two runs do not measure the same thing.
-_PROTOCOL = ("data", "setting", "severities", "images", "batch size", "classes", "hash of the images")
+_PROTOCOL = (
+    "data",
+    "setting",
+    "severities",
+    "images",
+    "batch size",
+    "classes",
+    "EXIF orientation",
+    "hash of the images",
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ def compare_domains(sources: Sequence[Source]) -> Table:
 def _describe(source: Source) -> dict[str, str]:
     results, protocol = source.results, source.results.protocol
     hashes = {
-        f"{run.seed}/{domain.name}/{domain.severity}/{domain.ids_sha256}"
+        f"{run.seed}/{domain.name}/{domain.severity}/{domain.ids_sha256}/{'/'.join(domain.unreadable)}"
         for run in results.runs
         for domain in run.domains
     }
@@ -151,6 +160,7 @@ def _describe(source: Source) -> dict[str, str]:
         "batch size": str(protocol.batch_size),
         "classes": protocol.classes,
         "class order": protocol.class_order or NONE,
+        "EXIF orientation": protocol.exif_orientation,
         "seeds": ", ".join(map(str, protocol.seeds)),
         "hash of the images": hash_texts(*sorted(hashes))[:12],
         "complete": "yes" if results.complete else "NO",

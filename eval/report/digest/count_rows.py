@@ -43,6 +43,7 @@ def _describe_domain(domain: DomainResult) -> dict[str, Any]:
         **{name: getattr(domain, name) for name in _DOMAIN},
         "domain_images": domain.images,
         "official_images": domain.official_images,
+        "unreadable": len(domain.unreadable),
         "ids_sha256": domain.ids_sha256,
     }
 

@@ -60,6 +60,7 @@ def explain_protocol(protocol: Protocol) -> list[str]:
         f"{seeds} {_join_numbers(protocol.seeds)}.",
         f"The methods predict {_describe_classes(protocol.classes)}.",
         *_describe_class_order(protocol.class_order),
+        *(["Images were turned as their EXIF data say."] if protocol.exif_orientation == "apply" else []),
     ]
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from ...datasets.domain import join_names
+from ...results.average import MethodAverage, compare_pair
 from ...results.label_check import describe_chance
 from .groups import average_overall, count_images, list_processed_domains
 from .sources import Source
 
 
 def list_warnings(source: Source) -> list[str]:
-    """Return warnings about incomplete runs and unofficial data; empty if there are none."""
+    """Return warnings about incomplete runs, unofficial data and skipped images; empty if there are none."""
     return [
         *_describe_incomplete(source),
         *_list_generated(source),
         *_list_deviating_counts(source),
         *_list_suspicions(source),
+        *_list_unreadable(source),
     ]
 
 
@@ -48,16 +53,28 @@ def _list_generated(source: Source) -> list[str]:
 
 
 def _list_deviating_counts(source: Source) -> list[str]:
-    deviations = {
-        domain.name: f"{domain.name} has {domain.available_images:,} of {domain.official_images:,} images"
+    names: dict[str, dict[str, None]] = {}  # the domains of each deviation, in order and without repetition
+    for domain in list_processed_domains(source.results):
+        if domain.count_deviation:
+            count = f"{domain.available_images:,} of {domain.official_images:,} images"
+            names.setdefault(count, {})[domain.name] = None
+    deviations = [f"{join_names(list(group))} has {count}" for count, group in names.items()]
+    return [f"This is not the whole published benchmark: {'; '.join(deviations)}."] if deviations else []
+
+
+def _list_unreadable(source: Source) -> list[str]:
+    counts = {
+        domain.name: len(domain.unreadable)
         for domain in list_processed_domains(source.results)
-        if domain.count_deviation
+        if domain.unreadable
     }
-    return (
-        [f"This is not the whole published benchmark: {'; '.join(deviations.values())}."]
-        if deviations
-        else []
-    )
+    if not counts:
+        return []
+    named = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    return [
+        f"Images that could not be read were skipped, by all methods alike: {named}. The results file has "
+        "their names. Compare the numbers only with runs that skipped the same."
+    ]
 
 
 def _list_suspicions(source: Source) -> list[str]:
@@ -68,21 +85,41 @@ def _list_suspicions(source: Source) -> list[str]:
 
 
 def write_headline(source: Source) -> str:
-    """Return a sentence with the most accurate method and its gain."""
+    """Return a sentence with the most accurate method and its gain, or with all that are as accurate."""
     averages = average_overall(source.results)
     best = max(averages, key=lambda label: averages[label].accuracy)
     first, values = source.labels[0], averages[best]
-    accuracy = f"{100 * values.accuracy:.2f}"
-    if values.accuracy_std is not None:
-        accuracy += f" ± {100 * values.accuracy_std:.2f}"
+    accuracy = _format_accuracy(values)
     if len(averages) == 1:
         return f"{best} has an accuracy of {accuracy} %."
+    if ties := _find_ties(source, averages, best):
+        return _describe_tie([best, *ties], first, averages)
     if best == first or values.gain is None or values.gain_error is None:
         return f"No method is more accurate than {first}, which has {accuracy} %."
     gain = f"{100 * values.gain:.2f} ± {100 * values.gain_error:.2f} points"
-    if values.gain_is_noise:
-        return (
-            f"{best} is the most accurate with {accuracy} %, but its gain of {gain} over {first}"
-            " is within the noise."
-        )
     return f"{best} is the most accurate with {accuracy} %, {gain} above {first}."
+
+
+def _find_ties(source: Source, averages: Mapping[str, MethodAverage], best: str) -> list[str]:
+    """Return the methods whose distance to the best one is within the noise, the most accurate first."""
+    compared = sorted(averages, key=lambda label: -averages[label].accuracy)
+    return [
+        label
+        for label in compared
+        if label != best and compare_pair(source.results.runs, label, best).gain_is_noise
+    ]
+
+
+def _describe_tie(labels: Sequence[str], first: str, averages: Mapping[str, MethodAverage]) -> str:
+    names = [f"{label} ({_format_accuracy(averages[label])} %)" for label in labels]
+    text = f"{', '.join(names[:-1])} and {names[-1]} are the most accurate, apart by no more than the noise"
+    values = averages[labels[0]]
+    if first in labels or values.gain is None or values.gain_error is None:
+        return f"{text}."
+    gain = f"{100 * values.gain:.2f} ± {100 * values.gain_error:.2f} points"
+    return f"{text}; {labels[0]} is {gain} above {first}."
+
+
+def _format_accuracy(values: MethodAverage) -> str:
+    accuracy = f"{100 * values.accuracy:.2f}"
+    return accuracy if values.accuracy_std is None else f"{accuracy} ± {100 * values.accuracy_std:.2f}"

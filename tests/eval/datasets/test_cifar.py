@@ -14,6 +14,7 @@ from dataset_doubles import (
     refused,
 )
 from fozo.eval.datasets.cifar import CIFAR10_CLASSES
+from fozo.eval.datasets.domain import describe_data
 from PIL import Image
 
 
@@ -109,7 +110,9 @@ def pickled(path: Path) -> None:
         ("labels.npy", np.full(20, 10), r"from 0 to 9 .*labels\.npy.*to 10"),
         ("labels.npy", np.full(20, -1), r"from -1"),
         ("labels.npy", np.zeros(20), r"found float64"),
-        ("labels.npy", np.zeros(19, np.int64), r"a multiple of 5 .*\[19\]"),
+        ("labels.npy", np.arange(19) % 10, r"\[95, 32, 32, 3\], or \[19, 32, 32, 3\] for one severity"),
+        ("labels.npy", np.zeros(20, np.int64), "found 20 labels that fit both"),
+        ("labels.npy", np.arange(20) % 2, "found 20 labels that fit both"),
         ("labels.npy", np.zeros(0, np.int64), r"shape \[0\]"),
         ("labels.npy", np.zeros((4, 5), np.int64), r"shape \[4, 5\]"),
     ],
@@ -123,3 +126,42 @@ def test_arrays_of_cifar_that_cannot_be_used(file: str, content: Any, message: s
     else:
         path.write_bytes(path.read_bytes()[:2000] if content == "half" else content)
     refused(message, "cifar10-c", of_cifar(), path.parent, corruptions=["fog"])
+
+
+# --- an array is of one severity or of five: the labels decide ---
+
+
+def test_an_array_of_one_severity_is_not_cut_into_five(tmp_path: Path) -> None:
+    """Read as five severities, the last two of these ten images would be severity 5."""
+    folder = cifar(tmp_path / "c")
+    images = np.broadcast_to(np.arange(10).reshape(-1, 1, 1, 1), (10, 32, 32, 3)).astype(np.uint8)
+    np.save(folder / "fog.npy", images)
+    np.save(folder / "labels.npy", np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3]))
+    (fog,) = opened("cifar10-c", of_cifar(), folder, severities=(3,), corruptions=["fog"])
+    assert fog.labels.tolist() == [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    assert [int(fog.load(index).max()) for index in range(10)] == list(range(10))
+    assert describe_data([fog]) == ["arrays of one severity were taken as severity 3, as --severities says"]
+    refused(
+        "10 images, as many as one severity",
+        "cifar10-c",
+        of_cifar(),
+        folder,
+        severities=(3, 5),
+        corruptions=["fog"],
+    )
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_labels_may_be_given_once_or_for_each_severity(repeats: int, tmp_path: Path) -> None:
+    folder = cifar(tmp_path / "c")
+    np.save(folder / "labels.npy", np.tile([0, 7, 4, 1], repeats))
+    (snow,) = opened("cifar10-c", of_cifar(), folder, severities=(4,), corruptions=["snow"])
+    assert snow.labels.tolist() == [0, 7, 4, 1]
+    assert [int(snow.load(index).max()) for index in range(4)] == [40, 41, 42, 43]
+    assert describe_data([snow]) == []
+
+
+def test_the_folder_of_cifar_one_level_deeper_is_named(tmp_path: Path) -> None:
+    data = cifar(tmp_path / "CIFAR-10-C")
+    message = refused("missing: ", "cifar10-c", of_cifar(), tmp_path, corruptions=["fog"])
+    assert f"lies in {data}: name that folder" in message

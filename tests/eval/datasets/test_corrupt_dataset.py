@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from corrupt_doubles import SMALL, make_corrupted, open_named, read_files, save_clean_images
 from doubles import WNIDS, draw_picture, vit_manifest
+from fozo.data.image_file import decode_file
 from fozo.data.images import preprocess, read_image
 from fozo.engine.errors import InputError, OutputError
 from fozo.eval.corruptions.corruption_registry import corrupt
@@ -279,7 +280,7 @@ def test_the_clean_image_is_read_once_for_all_its_files(
     folder = save_clean_images(tmp_path / "clean")
     opened = []
     monkeypatch.setattr(
-        "fozo.eval.datasets.corrupt_dataset.read_image", lambda path: opened.append(path) or read_image(path)
+        "fozo.data.image_reader.decode_file", lambda path, how: opened.append(path) or decode_file(path, how)
     )
     target = f"{WNIDS[1]}/a.JPEG"
     assert corrupt_image(SMALL, 5, str(folder), f"{WNIDS[1]}/a.png", str(tmp_path / "out"), target) == 2

@@ -305,7 +305,7 @@ def test_variants_side_by_side_are_domains(tmp_path: Path) -> None:
 def test_folders_that_are_no_numbers_of_classes(name: str, tmp_path: Path) -> None:
     put(variant(tmp_path) / name / "1.png")
     assert "imagenetv2-matched-frequency.tar.gz" in refused(
-        f"from 0 to 999, found {name}", "imagenet-v2", thousand(), tmp_path
+        f"from 0 to 999, or named by WNID, found {name}", "imagenet-v2", thousand(), tmp_path
     )
 
 

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fozo
 import numpy as np
 import pytest
 from fozo.engine.errors import BundleError, FozoError, InputError, StateError
-from fozo.engine.registry import parse_method
+from fozo.engine.registry import Prediction, parse_method
 from fozo.engine.runtime.network import Network
 from fozo.eval.predict import prediction_run
 from fozo.eval.predict.predict import predict
@@ -189,7 +190,13 @@ def test_a_batch_is_over_before_the_next_is_computed(
 
 
 @pytest.mark.parametrize(
-    "lines", [["n1003", "n1017", "n1004"], ["17", "3", "", "4", "3"], ["n1004", "17", "3"]]
+    "lines",
+    [
+        ["n1003", "n1017", "n1004"],
+        ["17", "3", "", "4", "3"],
+        ["n1004", "17", "3"],
+        ["\ufeffn1003\r", "# mine\r", "\r", 'the "17", so called\r', " n1004\t\r"],
+    ],
 )
 def test_class_lists(
     lines: list[str], named_bundle: Path, network: Network, random_images: RandomImages, tmp_path: Path
@@ -222,6 +229,21 @@ def test_class_lists_that_cannot_be_used(
         run(named_bundle, tmp_path / "images", "--classes", tmp_path / "classes.txt")
     with pytest.raises(InputError, match="cannot read the list"):
         run(named_bundle, tmp_path / "images", "--classes", tmp_path / "nowhere.txt")
+
+
+def test_an_image_whose_output_is_not_finite_has_an_error_and_no_class(
+    manifest: Any, random_images: RandomImages, tmp_path: Path
+) -> None:
+    logits = np.eye(CLASSES, dtype=np.float32)[:3]
+    logits[1] = 0  # as the fallback leaves such an image
+    answer = Prediction(logits, 1, fallback=True)
+    adapter: Any = SimpleNamespace(step=lambda images: answer, state=SimpleNamespace(step=1))
+    rows = list(predict(adapter, save(random_images(3), tmp_path), manifest))
+    assert [(row.error, bool(row.top), row.batch) for row in rows] == [
+        (None, True, 1),
+        ("the model's output for this image is not finite", False, 1),
+        (None, True, 1),
+    ]
 
 
 # --- state ---

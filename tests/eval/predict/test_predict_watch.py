@@ -14,6 +14,7 @@ import pytest
 from fozo.engine.errors import InputError
 from fozo.eval.predict import watch as watching
 from fozo.eval.predict.predict import predict
+from fozo.eval.predict.seen_images import SeenImages
 from fozo.eval.predict.watch import PATIENCE, Watch
 from predict_doubles import (
     RandomImages,
@@ -294,3 +295,75 @@ def test_watching_until_nothing_comes(
     with pytest.raises(InputError, match=r"bad\.png"):
         run(bundle_path, "--watch", tmp_path / "camera", *options, "--on-error", "stop")
     assert table(run(bundle_path, "--watch", tmp_path / "camera", *options, "--new-only")) == []
+
+
+# --- restarts ---
+
+
+def watch_once(bundle: Path, folder: Path, *options: object) -> None:
+    run(bundle, "--watch", folder, "--poll", "0.01", "--max-wait", "0", "--idle-exit", "0.1", *options)
+
+
+def test_a_restarted_watch_learns_from_no_image_twice_and_misses_none(
+    bundle_path: Path, random_images: RandomImages, tmp_path: Path
+) -> None:
+    folder, out, state = tmp_path / "cam", tmp_path / "cam.csv", tmp_path / "cam.npz"
+    images = random_images(4)
+    carried = ("-m", "no_adapt", "--out", out, "--append", "--state", state)
+    save(images[:2], folder)
+    watch_once(bundle_path, folder, *carried)
+    save(images[2:], folder / "deep", start=2)  # while nobody watches
+    (folder / "000.png").unlink()
+    watch_once(bundle_path, folder, *carried)
+    watch_once(bundle_path, f"{folder}/", *carried)
+    names = [Path(row["path"]).name for row in table(out)]
+    assert sorted(names) == ["000.png", "001.png", "002.png", "003.png"]
+    save(images[:1], folder)  # a new image under the old name
+    watch_once(bundle_path, folder, *carried)
+    assert [Path(row["path"]).name for row in table(out)][4:] == ["000.png"]
+
+
+def test_new_only_is_about_the_first_start(
+    bundle_path: Path, random_images: RandomImages, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "cam", tmp_path / "cam.csv"
+    images = random_images(3)
+    options = ("-m", "no_adapt", "--new-only", "--out", out, "--append")
+    save(images[:1], folder)
+    watch_once(bundle_path, folder, *options)
+    assert table(out) == []
+    save(images[1:], folder, start=1)
+    watch_once(bundle_path, folder, *options)
+    assert [Path(row["path"]).name for row in table(out)] == ["001.png", "002.png"]
+
+
+def test_an_unreadable_image_is_tried_again_by_the_next_run(
+    bundle_path: Path, random_images: RandomImages, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "cam", tmp_path / "cam.csv"
+    write(folder / "a.png")
+    options = ("-m", "no_adapt", "--out", out, "--append")
+    watch_once(bundle_path, folder, *options)
+    (folder / "a.png").write_bytes(png(random_images(1)[0]))
+    watch_once(bundle_path, folder, *options)
+    assert [bool(row["error"]) for row in table(out)] == [True, False]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": 2, "seen": []}', '{"schema": 1, "seen": [1]}'])
+def test_a_memory_that_is_something_else_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "m.seen.json").write_text(content)
+    with pytest.raises(InputError, match=r"seen before in .*m\.seen\.json, found something else"):
+        SeenImages(tmp_path / "m.seen.json", tmp_path)
+
+
+def test_a_memory_holds_any_names(tmp_path: Path) -> None:
+    names = ["a\nb.png", "\udcff.png", "ä.png"]
+    for name in names:
+        write(tmp_path / "cam" / name)
+    memory = SeenImages(tmp_path / "m", tmp_path / "cam")
+    memory.add([f"{tmp_path}/cam/{name}" for name in names])
+    memory.save()
+    (tmp_path / "cam").rename(tmp_path / "moved")
+    assert SeenImages(tmp_path / "m", tmp_path / "moved").paths == [
+        f"{tmp_path}/moved/{name}" for name in names
+    ]

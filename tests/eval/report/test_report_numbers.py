@@ -14,6 +14,8 @@ from fozo.eval.report.digest import groups, tables
 from fozo.eval.report.digest import stream_curves as stream
 from fozo.eval.report.digest.along_stream import digest_stream
 from fozo.eval.report.digest.breakdown import digest_rounds, digest_severities
+from fozo.eval.report.digest.count_rows import list_counts
+from fozo.eval.report.digest.notes import list_warnings, write_headline
 from fozo.eval.report.digest.reliability import digest_reliability
 from fozo.eval.report.digest.sources import Source
 from fozo.eval.report.html import charts
@@ -143,13 +145,48 @@ def test_generated_and_odd_counts_are_said(tmp_path: Path) -> None:
     ("first", "other", "sentence"),
     [
         (60, 75, "fozo is the most accurate with 75.00 %, 15.00 ±"),
-        (60, 61, "points over no_adapt is within the noise."),
+        (
+            *(60, 61),
+            "fozo (61.00 %) and no_adapt (60.00 %) are the most accurate, apart by no more than the noise.",
+        ),
+        (
+            *(60, 60),
+            "no_adapt (60.00 %) and fozo (60.00 %) are the most accurate, apart by no more than the noise.",
+        ),
         (75, 60, "No method is more accurate than no_adapt, which has 75.00 %."),
     ],
 )
 def test_headline_claims_no_more_than_there_is(first: int, other: int, sentence: str, tmp_path: Path) -> None:
     source = save_source(tmp_path / "r.json", results_of([run_of([domain("fog", first, other)])]))
     assert sentence in Page.of(render_page(source)).text
+
+
+def test_a_tie_above_the_first_method_has_no_winner(tmp_path: Path) -> None:
+    results = results_of([run_of([domain("fog", 20, 75)])])
+    results.runs[0].domains[0].methods["pizo"] = results.runs[0].domains[0].methods["fozo"]
+    results.runs[0].traces["pizo"] = results.runs[0].traces["fozo"]
+    results.methods["pizo"] = results.methods["fozo"]
+    headline = write_headline(save_source(tmp_path / "r.json", results))
+    assert headline.startswith("fozo (75.00 %) and pizo (75.00 %) are the most accurate, apart by no more")
+    assert "; fozo is 55.00 ±" in headline and headline.endswith("above no_adapt.")
+
+
+def test_fifteen_equal_deviations_are_one(tmp_path: Path) -> None:
+    domains = [domain(name, 50, 60, official_images=50_000) for name in ("fog", "snow", "frost", "contrast")]
+    source = save_source(tmp_path / "r.json", results_of([run_of(domains)]))
+    (warning,) = list_warnings(source)
+    assert warning == (
+        "This is not the whole published benchmark: each of fog, snow, frost and 1 other has 100 of 50,000 "
+        "images."
+    )
+
+
+def test_skipped_images_are_said_in_reports(tmp_path: Path) -> None:
+    skipped = domain("fog", 60, 75)
+    skipped.unreadable += ["a.png", "b.png"]
+    source = save_source(tmp_path / "r.json", results_of([run_of([skipped])]))
+    assert "skipped, by all methods alike: 2 of fog." in Page.of(render_page(source)).text
+    assert {row["unreadable"] for row in list_counts(source)} == {2}
 
 
 # --- along the stream ---

@@ -106,13 +106,15 @@ def test_counts_that_were_tampered_with() -> None:
 
 def test_top5_of_few_classes_is_everything() -> None:
     tally = Tally()
-    tally.add(np.zeros((3, 4), np.float32), np.array([0, 1, 3]))
-    assert (tally.top1, tally.top5) == (1, 3)  # of equal logits the first class is predicted
+    tally.add(np.tile(np.float32([4, 3, 2, 1]), (3, 1)), np.array([0, 1, 3]))
+    assert (tally.top1, tally.top5) == (1, 3)
 
 
 def test_equal_logits_do_not_make_every_label_right() -> None:
     tally = Tally()
-    tally.add(np.zeros((1000, 1000), np.float32), np.arange(1000))
+    logits = np.zeros((1000, 1000), np.float32)
+    logits[:, 999] = -1  # all others are equal: the first ones are predicted
+    tally.add(logits, np.arange(1000))
     assert (tally.top1, tally.top5) == (1, 5)
 
 
@@ -140,3 +142,12 @@ def test_an_empty_tally_is_zero() -> None:
     other = Tally()
     other.add_confidences(CONFIDENCE, CORRECT)
     assert tally.bin_images.sum() == 0
+
+
+def test_an_image_without_an_answer_is_wrong_whatever_its_label_is() -> None:
+    """Zeros stand for an output that was not finite; class 0 must not gain from them."""
+    tally = Tally()
+    logits = np.zeros((3, 10), np.float32)
+    logits[2, 4] = 1
+    assert tally.add(logits, np.array([0, 3, 4])).tolist() == [False, False, True]
+    assert (tally.images, tally.top1, tally.top5) == (3, 1, 1)

@@ -356,3 +356,89 @@ def test_rows() -> None:
     assert "official" not in table.format_row(
         replace(run.domains[0], official_images=100, available_images=100), protocol()
     )
+
+
+# --- unreadable images ---
+
+
+def damaged(bad: Any, count: int = 100, name: str = "fog") -> Domain:
+    """Return a domain of which some images cannot be read."""
+    good = domain(count, name)
+
+    def load(index: int) -> NDArray[np.uint8]:
+        if index in bad:
+            raise InputError(f"image {index} is damaged")
+        return good.load(index)
+
+    return replace(good, load=load)
+
+
+def skipping(domains: Sequence[Domain], how: Protocol, **named: Counting) -> tuple[Run, list[int]]:
+    run = new(**named)
+    stream = plan_segments(domains, how, 2000)
+    counts = list(advance(run, stream, adapters(**named), how.batch_size, skip_unreadable=True))
+    return run, counts
+
+
+def test_an_unreadable_image_stops_a_run_that_says_what_else_to_do() -> None:
+    with pytest.raises(InputError, match="image 3 is damaged; --on-error skip goes on"):
+        finished([damaged({3})], protocol(), one=Counting())
+
+
+@pytest.mark.parametrize("setting", ["reset", "continual", "label_shift", "mixed"])
+def test_a_skipped_image_moves_no_other_between_batches(setting: Setting) -> None:
+    bad, how = {3, 41, 98}, protocol(setting, batch_size=7)
+    whole, first, second = Counting(), Counting(), Counting(wrong=EVERYTHING)
+    finished([domain(), domain(20, "snow")], how, whole=whole)
+    run, counts = skipping([damaged(bad), domain(20, "snow")], how, first=first, second=second)
+    assert sum(counts) == 120
+    fog, snow = run.domains
+    assert sorted(fog.unreadable) == ["3", "41", "98"] and snow.unreadable == []
+    assert (run.images, run.skipped, run.complete) == (117, 3, True)
+    for result in (fog.methods["first"], fog.methods["second"]):
+        assert (result.tally.images, len(result.right)) == (97, 97)
+    assert fog.methods["first"].tally.accuracy == 1
+    assert first.batches == second.batches
+    if setting != "mixed":  # where numbers of images of two domains would be confused
+        expected = [[i for i in batch if i not in bad] for batch in whole.batches[:15]]
+        assert first.batches[:15] == expected
+
+
+def test_a_batch_of_unreadable_images_changes_no_method() -> None:
+    order = shuffle_order(100, "fog", 2000)
+    one = Counting()
+    run, _ = skipping([damaged(set(order[:14].tolist()))], protocol(batch_size=7), one=one)
+    (fog,) = run.domains
+    assert len(one.batches) == fog.methods["one"].batches == 13
+    assert fog.unreadable == [str(index) for index in order[:14]]
+    assert sum(run.traces["one"].images) == 86
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_domain_of_unreadable_images_is_an_error_and_not_an_accuracy_of_0(again: bool) -> None:
+    one, how = Counting(), protocol(batch_size=7)
+    run, stream = new(one=one), plan_segments([damaged(EVERYTHING, 10)], how, 2000)
+    for _ in range(1 + again):  # continued, it fails again instead of going on for ever
+        with pytest.raises(InputError, match="no image of fog can be read, the first being"):
+            list(advance(run, stream, adapters(one=one), 7, skip_unreadable=True))
+
+
+def test_a_run_that_skips_continues_from_any_batch() -> None:
+    bad, how = {3, 41, 98}, protocol(batch_size=7)
+    expected, _ = skipping([damaged(bad)], how, one=Counting())
+    for stop in range(1, 15):
+        one = Counting()
+        run, stream = new(one=one), plan_segments([damaged(bad)], how, 2000)
+        for _, _ in zip(
+            range(stop), advance(run, stream, adapters(one=one), 7, skip_unreadable=True), strict=False
+        ):
+            pass
+        saved = load_record(Run, json.loads(json.dumps(to_dict(run))), "run")
+        list(advance(saved, stream, adapters(one=one), 7, skip_unreadable=True))
+        assert saved.domains[0].unreadable == expected.domains[0].unreadable
+        assert saved.domains[0].methods["one"].right == expected.domains[0].methods["one"].right
+
+
+def test_rows_count_skipped_images() -> None:
+    run, _ = skipping([damaged({3, 41})], protocol(), one=Counting())
+    assert table.format_row(run.domains[0], protocol()).endswith("  (2 unreadable)")
