@@ -107,14 +107,14 @@ def hold_lock(path: Path, busy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim_file(path: Path | None) -> Iterator[None]:
-    """Keep other processes of fozo from writing a file while the block runs; None claims nothing.
+    """Keep other processes of fozo from writing a file while the block runs; None and devices are free.
 
     What killed writers have left beside the file is removed.
 
     Raises:
         OutputError: another process has claimed the file.
     """
-    if path is None:
+    if path is None or not is_replaceable(path):
         yield
         return
     target = path.resolve()
@@ -296,10 +296,15 @@ def read_limited(path: Path, limit: int) -> bytes:
     return content
 
 
+def is_replaceable(path: Path) -> bool:
+    """Return false for what is no place for a new file: devices, pipes, sockets."""
+    return path.is_file() or path.is_dir() or not path.exists()
+
+
 def _check_replaceable(path: Path) -> None:
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; name a file")
-    if path.exists() and not path.is_file():
+    if not is_replaceable(path):
         raise OutputError(f"cannot write {path}: it is a device or a pipe; name a file")
 
 

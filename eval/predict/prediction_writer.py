@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ...engine.errors import InputError, OutputError, escape_controls
-from ...engine.files import check_writable
+from ...engine.files import check_writable, is_replaceable
 from .image_paths import STANDARD
 from .prediction_row import Row
 from .row_format import csv_header, csv_line, csv_values, json_line
@@ -39,7 +39,8 @@ class PredictionWriter:
         self._stream: IO[bytes] | None = None
         if self._out is None:
             return
-        check_writable(self._out)
+        if is_replaceable(self._out):  # rows are written as they come: a device or a pipe may take them
+            check_writable(self._out)
         if self._out.exists() and not overwrite:
             if not append:
                 raise InputError(

@@ -13,6 +13,7 @@ import pytest
 from bundle_doubles import graph, make
 from command_doubles import ENVIRONMENT
 from fozo.commands.standard_streams import LenientStream, lenient_streams
+from fozo.engine.files import claim_file
 from PIL import Image
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="redirects as a shell does")
@@ -117,6 +118,25 @@ def test_predictions_on_a_terminal_hold_no_commands(tmp_path: Path) -> None:
     assert rb"a\x1b[2Jb.png" in text and b"\x1b" not in text
     piped = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, timeout=300, check=True)
     assert b"a\x1b[2Jb.png" in piped.stdout
+
+
+def test_predictions_go_to_devices(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    arguments = ["predict", make(tmp_path, COLOURS).path, tmp_path / "a.png", "-m", "no_adapt", "--quiet"]
+    result = shell([*arguments, "--out", "/dev/null", "--overwrite"], "")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert Path("/dev/null").is_char_device() and not Path("/dev/.null.lock").exists()
+
+
+def test_two_processes_do_not_write_the_same_predictions(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    arguments = ["predict", make(tmp_path, COLOURS).path, tmp_path / "a.png", "-m", "shift_origin"]
+    for option, name in (("--out", "o.csv"), ("--state", "s.npz")):
+        with claim_file(tmp_path / name):
+            result = shell([*arguments, option, tmp_path / name], "")
+        assert result.returncode == 1
+        assert f"another process is writing {tmp_path / name}; wait" in result.stderr
+    assert not (tmp_path / "s.npz").exists()
 
 
 def test_methods_are_listed_without_docstrings() -> None:
