@@ -2,7 +2,7 @@
 # Measure everything that docs/benchmarks.md and docs/pizo.md show.
 #
 #   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
-#   bench/run.sh accuracy    stream all images (about 1 hour on two cores)
+#   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
 #   bench/run.sh speed       time, on a machine that does nothing else (about 10 minutes)
 #   bench/run.sh tables      rewrite the tables of the documents
@@ -51,7 +51,8 @@ accuracy() {
   adapt family-fp32 fp32 reset 1 "no_adapt neo fozo pizo" --subset 256 --corruptions "$FEW"
   adapt pizo-stream int8 reset 1 "no_adapt neo fozo pizo" --corruptions "$FEW"
   cp pizo-stream.png "$BENCH/../docs/gain.png"  # the picture of the README
-  adapt gradients int8 reset 1 "no_adapt shift_origin neo pizo align align4=align:learn_every=4 tent foa_bp" --subset 256
+  adapt gradients int8 reset "$SEEDS" "no_adapt shift_origin neo pizo align align_all=align:gradient_share=1 \
+    align4=align:gradient_share=1,learn_every=4"
   $PYTHON "$BENCH/gradient_tables.py"
 }
 
