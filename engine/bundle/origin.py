@@ -15,8 +15,9 @@ _SHARED = ("weights", "weights_sha256", "weights_key", "timm_tag", "mean", "std"
 def list_origin(manifest: Manifest) -> dict[str, Any]:
     """Return weights, timm's tag and the preparation of images by name; values of old bundles are missing."""
     provenance = manifest.provenance
-    known_facts = {name: provenance[name] for name in _SHARED if provenance.get(name)}
-    return {**known_facts, "preprocessing": asdict(manifest.preprocessing)}
+    facts = {name: provenance[name] for name in _SHARED if provenance.get(name)}
+    images = {**asdict(manifest.preprocessing), "size": list(manifest.preprocessing.size)}  # as JSON has it
+    return {**facts, "preprocessing": images}
 
 
 def describe_weights(origin: Mapping[str, Any]) -> str:
