@@ -195,7 +195,11 @@ class StandIn:
         self.pull_backs = 0
         self.forwards = 0
         if norms is not None:
-            self.info = replace(self.info, tunables=("prompts", "norms"), norms=norms, gradients=("norms",))
+            fisher = np.full((len(norms), 2, max(norms.values(), default=0)), 0.01, np.float32)
+            source = replace(source, fisher=fisher)
+            self.info = replace(
+                self.info, tunables=("prompts", "norms"), norms=norms, gradients=("norms",), source=source
+            )
             addends = 2 * len(norms) * max(norms.values(), default=0)
             self.turn = generator.normal(size=(addends, layers * width))
 

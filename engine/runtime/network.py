@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,7 +37,7 @@ from ..model import (
     Tunables,
 )
 from .arrangement import Arrangement, choose_micro_batch, load_arrangement
-from .cpu import count_cpus, read_cpu_features
+from .cpu import count_cpus
 from .graph_contract import (
     IMAGES,
     OUTPUTS,
@@ -148,7 +147,6 @@ class Network:
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph = bundle.pull_back(precision) if gradients else bundle.graph(precision)
         info = bundle.info(precision, gradients=gradients)
-        _warn_of_overflow(bundle, precision)
         return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:
@@ -361,15 +359,3 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _warn_of_overflow(bundle: Bundle, precision: str) -> None:
-    """Warn where this processor's integer kernels may overflow with the weights of a graph."""
-    bits = bundle.manifest.graphs[precision].record.get("weight_bits")
-    cpu = read_cpu_features()
-    if bits == 8 and cpu.full_int8 is False:
-        warnings.warn(
-            f"the {precision} graph of {bundle.path} has 8-bit weights, and kernels of {cpu.model} add in "
-            "16 bits, which may overflow; make another with: fozo quantize --weight-bits 7",
-            stacklevel=3,
-        )

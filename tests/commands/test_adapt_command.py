@@ -43,6 +43,7 @@ def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
         "rounds": 1,
         "concentration": None,
         "class_order": None,
+        "exif_orientation": "ignore",
     }
     assert document["bundle"]["model"] == "fozo_demo_vit"
     assert document["bundle"]["classes"] == 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
+from fozo.engine.statistics.fisher_information import compute_fisher
 from fozo.engine.streams.adapter import Adapter
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
@@ -128,16 +129,17 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         patch.setattr(exporter, "create_model", lambda request: (module, RANDOM))
         patch.setattr("fozo.export.verify.BATCHES", (1, 3))  # test_exporter.py runs larger ones
         bundle = export_model(Request(model.name, random=True, gradients=True), folder / "bundle").bundle
-    with Network.open(bundle, workers=1) as network:
+    with Network.open(bundle, workers=1, gradients=True) as network:
         clean = images_of(model, SOURCE_IMAGES, seed=1)
         statistics = compute_source_statistics(network, [clean[:20], clean[20:]])
+        statistics = replace(statistics, fisher=compute_fisher(network, [clean[:8]]))
     yield Case(model, module, bundle.with_source("fp32", statistics, "random images"))
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def network(case: Case) -> Iterator[Network]:
-    with Network.open(case.bundle, workers=1) as opened:
+    with Network.open(case.bundle, workers=1, gradients=True) as opened:
         yield opened
 
 

@@ -91,6 +91,7 @@ def test_refused_with_the_reason(case: str) -> None:
 
 def test_padding_of_images_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_vit(img_size=30, dynamic_img_size=True, dynamic_img_pad=True)
+    model.pretrained_cfg = {}
     monkeypatch.setattr(exporter, "create_model", lambda request: (model, RANDOM))
     with pytest.raises(ExportError):
         export_model(Request("padded"), tmp_path / "bundle")

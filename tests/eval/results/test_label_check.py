@@ -62,4 +62,4 @@ def test_one_colour_is_at_chance_level(tmp_path: Path, bundle_path: Path) -> Non
     assert text is not None and "guessing among 20 classes gives 5.0 %" in text
     facts = experiment.results.bundle
     assert facts["classes"] == 20
-    assert facts["preprocessing"]["size"] == (32, 32)
+    assert facts["preprocessing"]["size"] == [32, 32]
