@@ -131,9 +131,14 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     for side, expected, nodes in (("inputs", types, inputs), ("outputs", output_types, outputs)):
         actual = {name: node.type for name, node in nodes.items()}
         if actual != expected:
+            lacking, foreign = (
+                ", ".join(f"{name} ({kind})" for name, kind in sorted(left.items() - right.items()))
+                or "nothing"
+                for left, right in ((expected, actual), (actual, expected))
+            )
             raise BundleError(
-                f"{graph} does not follow {contract}: expected {side} {expected}, found {actual}; export the "
-                f"model again with {remedy}"
+                f"{graph} does not follow {contract}: its {side} lack {lacking}, and have {foreign} beside "
+                f"the expected ones; export the model again with {remedy}"
             )
     height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
     expected_axes = {
