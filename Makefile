@@ -3,14 +3,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo docs test format lint types unit clean
+.PHONY: demo demo-files docs test format lint types unit clean
 
-# Exports the small model that ships with fozo and adapts it over corrupted digits: about three minutes,
-# most of them for installing PyTorch.
+# The whole way of `fozo demo`, export included: exports the small model whose weights ship with fozo and adapts
+# it over corrupted digits. About three minutes, most of them for installing PyTorch.
 demo: $(VENV)/.demo
 	mkdir -p demo
 	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
 	$(BIN)/fozo adapt demo/bundle --dataset demo --severities 3 --out demo/results.json --overwrite
+
+# Writes the files of `fozo demo` again: digits and bundle. Graphs and statistics are the same to the bit
+# with the same packages; the bundle's manifest also records the versions and the speed of this machine.
+demo-files: $(VENV)/.dev
+	$(BIN)/python tools/demo_digits.py
+	$(BIN)/fozo export --model fozo_demo_vit --no-int8 --out data/demo_bundle --overwrite
+	$(BIN)/fozo quantize data/demo_bundle --force
 
 test: lint types unit
 
@@ -40,7 +47,7 @@ format: $(VENV)/.dev
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,report]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml

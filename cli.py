@@ -14,6 +14,7 @@ from .commands.adapt_command import adapt
 from .commands.bench_command import bench
 from .commands.console import degrade_characters
 from .commands.corrupt_command import corrupt
+from .commands.demo_command import demo
 from .commands.export_command import export
 from .commands.inspect_command import inspect
 from .commands.methods_command import list_methods
@@ -32,6 +33,10 @@ def cli() -> None:
     """Forward-only test-time adaptation on ONNX Runtime.
 
     \b
+    See it work, with a small model that is included:
+      fozo demo
+
+    \b
     Export a model once (needs PyTorch), then adapt it anywhere (needs none):
       fozo export --model vit_base_patch16_224 --source CLEAN_IMAGES
       fozo adapt --dataset imagenet-c --data IMAGENET_C
@@ -39,6 +44,7 @@ def cli() -> None:
 
 
 for _command in (
+    demo,
     export,
     source,
     quantize,

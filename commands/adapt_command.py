@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from .options import (
     overwrite_option,
     seeds_option,
 )
-from .progress import Progress
+from .progress import Progress, clear_bar
 from .stream_options import DEFAULT_METHODS, stream_options
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _make_row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, Dom
     protocol, headed = experiment.protocol, set[int]()
 
     def print_row(seed: int, domain: DomainResult) -> None:
-        click.echo("\r\033[K" if sys.stderr.isatty() and not quiet else "", nl=False, err=True)
+        clear_bar(quiet)
         if seed not in headed:
             headed.add(seed)
             title = f"seed {seed}\n" if len(protocol.seeds) > 1 else ""

@@ -28,3 +28,9 @@ class Progress:
 
     def __exit__(self, *error: Any) -> None:
         self._bar.__exit__(*error)
+
+
+def clear_bar(quiet: bool = False) -> None:
+    """Clear the line of the progress bar, so that a line of text can take its place."""
+    if sys.stderr.isatty() and not quiet:
+        click.echo("\r\033[K", nl=False, err=True)

@@ -29,7 +29,7 @@ _DATA = (
         type=click.Choice(list(DATASETS)),
         default="imagenet-c",
         show_default=True,
-        help="Data set, see docs/datasets.md; demo is embedded and needs no --data.",
+        help="Data set, see docs/datasets.md; demo ships with fozo and needs no --data.",
     ),
     click.option(
         "--data",

@@ -1,20 +1,27 @@
-"""The demonstration's images: scikit-learn's handwritten digits, which come with that package.
+"""The demonstration's images and bundle, which ship with fozo: small handwritten digits, and a model of them.
 
-1,797 images of 8x8 pixels in ten classes, from the UCI "Optical Recognition of Handwritten Digits" set
-(Alpaydin and Kaynak, 1998). Nothing is downloaded.
+1,797 images of 8x8 pixels in ten classes: the test set of "Optical Recognition of Handwritten Digits"
+(Alpaydin and Kaynak, UCI, 1998), under CC BY 4.0. The licence is in `demo_digits_license.txt`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..engine.bundle.bundle import MANIFEST, Bundle
+from ..engine.bundle.create import create
 from ..engine.errors import InputError
 
+DEMO_BUNDLE = Path(__file__).with_name("demo_bundle")
+DEMO_DIGITS = Path(__file__).with_name("demo_digits.npz")
 DEMO_CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 TRAIN_SIZE = 1000
 IMAGE_SIZE = 32
@@ -23,7 +30,7 @@ _LARGEST_INK = 16
 
 
 def demo_images(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the demonstration's images and labels, in the order of scikit-learn's file.
+    """Return the demonstration's images and labels, in the order of UCI's file.
 
     Args:
         split: `train` (1,000 images, on which the demonstration's model was trained, and which serve as
@@ -34,26 +41,42 @@ def demo_images(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDA
         labels, int64 of shape [N], indices into `DEMO_CLASSES`.
 
     Raises:
-        InputError: scikit-learn is not installed, or `split` is neither of the two.
+        InputError: `split` is neither of the two, or the file of the digits is missing or damaged.
     """
     if split not in ("train", "test"):
         raise InputError(f"expected the split 'train' or 'test', found {split!r}; pass one of the two")
-    digits = _load_digits()
-    labels = np.asarray(digits.target, dtype=np.int64)
+    inks, labels = _load_digits()
     indices = _split(labels)[split]
-    images = np.stack([_enlarge(digits.images[i]) for i in indices])
+    images = np.stack([_enlarge(inks[i]) for i in indices])
     return images, labels[indices]
 
 
-def _load_digits() -> Any:
+def copy_demo_bundle(path: Path, *, overwrite: bool = False) -> Bundle:
+    """Copy the demonstration's bundle to `path`, unless it is there already, and return the copy.
+
+    Raises:
+        BundleError: the bundle that ships with fozo is damaged.
+        OutputError: something else is at `path`, or the folder cannot be written.
+    """
+    shipped = Bundle.open(DEMO_BUNDLE)
+    if (path / MANIFEST).is_file() and (path / MANIFEST).read_bytes() == (
+        DEMO_BUNDLE / MANIFEST
+    ).read_bytes():
+        return Bundle.open(path)
+    writers = {name: partial(shutil.copyfile, shipped.file(name)) for name in shipped.manifest.files}
+    return create(path, shipped.manifest, writers, overwrite=overwrite)
+
+
+def _load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return all digits, uint8 [N, 8, 8] with values 0..16, and their classes, int64 [N]."""
     try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
+        with np.load(DEMO_DIGITS, allow_pickle=False) as arrays:
+            return arrays["images"], arrays["labels"].astype(np.int64)
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged files
         raise InputError(
-            "the demonstration's images come with scikit-learn, which cannot be imported "
-            f'({error}); install it with: pip install "fozo[demo]"'
+            f"cannot read the demonstration's images {DEMO_DIGITS} ({type(error).__name__}: {error}); "
+            "install fozo again"
         ) from error
-    return load_digits()
 
 
 def _split(labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
@@ -67,7 +90,7 @@ def _split(labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
 
 
 def _shuffle(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Order by a hash: the same order with every version of NumPy and scikit-learn."""
+    """Order by a hash: the same order with every version of NumPy."""
 
     def key(index: int) -> bytes:
         return hashlib.sha256(f"{_SPLIT_SEED}:{index}".encode()).digest()
@@ -75,7 +98,7 @@ def _shuffle(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(sorted(indices.tolist(), key=key), dtype=np.int64)
 
 
-def _enlarge(ink: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _enlarge(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Convert [8, 8] with values 0..16 to uint8 [32, 32, 3]."""
     grey = Image.fromarray(np.rint(ink * (255 / _LARGEST_INK)).astype(np.uint8))
     large = grey.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)

@@ -37,7 +37,7 @@ ROOMS = ("engine", "data", "eval", "export", "quant", "commands")
 # Per room: other rooms, and packages beside the standard library.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": (set(), {"numpy", "onnxruntime"}),
-    "data": ({"engine"}, {"numpy", "PIL", "sklearn"}),
+    "data": ({"engine"}, {"numpy", "PIL"}),
     "quant": ({"engine", "data", "export"}, {"numpy", "onnx", "onnxruntime"}),
     "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib", "ray"}),
     "export": (

@@ -1,4 +1,4 @@
-"""The data set of the demonstration: embedded handwritten digits, corrupted while streaming."""
+"""The data set of the demonstration: handwritten digits that ship with fozo, corrupted while streaming."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def load_demo_domain(manifest: Manifest) -> Domain:
     """Return the demonstration's clean test images, handwritten digits.
 
     Raises:
-        InputError: the bundle is not of the demonstration's model, or scikit-learn is not installed.
+        InputError: the bundle is not of the demonstration's model, or the file of the digits is damaged.
     """
     size = manifest.preprocessing.size
     if manifest.class_ids != DEMO_CLASSES or size != (32, 32):
         raise InputError(
-            f"the demo data set needs the demo model, this bundle is {manifest.model}; make one with: "
-            "fozo export --model fozo_demo_vit"
+            f"the demo data set needs the demo model, this bundle is {manifest.model}; get one with: "
+            "fozo demo"
         )
     images, labels = demo_images("test")
     return make_array_domain(CLEAN, images, labels, [f"digit-{index:04d}" for index in range(len(labels))])

@@ -16,7 +16,6 @@ from command_doubles import (
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
-    pytest.importorskip("sklearn", reason="the demonstration's images come with scikit-learn")
     folder = tmp_path_factory.mktemp("cli")
     return folder / "bundle", succeeds("export", "--model", "fozo_demo_vit", "--no-int8", cwd=folder)
 

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fozo.data.demo import DEMO_CLASSES, demo_images
+from fozo.data.demo import DEMO_CLASSES, DEMO_DIGITS, demo_images
 from fozo.engine.errors import InputError
 
 
-def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = builtins.__import__
+def test_the_shipped_digits_are_those_of_scikit_learn() -> None:
+    """`make demo-files` writes them."""
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    with np.load(DEMO_DIGITS) as arrays:
+        np.testing.assert_array_equal(arrays["images"], digits.images)
+        np.testing.assert_array_equal(arrays["labels"], digits.target)
 
-    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return genuine(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(InputError, match=r'pip install "fozo\[demo\]"'):
+def test_the_shipped_digits_are_small_and_have_their_licence() -> None:
+    assert DEMO_DIGITS.stat().st_size <= 100_000
+    licence = DEMO_DIGITS.with_name("demo_digits_license.txt").read_text(encoding="utf-8")
+    for words in ("Alpaydin", "Kaynak", "10.24432/C50P49", "creativecommons.org/licenses/by/4.0", "Changes"):
+        assert words in licence
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04"])
+def test_a_damaged_file_of_digits_is_named(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "digits.npz"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr("fozo.data.demo.DEMO_DIGITS", path)
+    with pytest.raises(InputError, match=r"digits\.npz .*install fozo again"):
         demo_images("train")
 
 
@@ -33,7 +46,6 @@ def test_an_unknown_split_is_refused() -> None:
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1000), ("test", 797)])
 def test_shapes_and_ranges(split: Any, count: int) -> None:
-    pytest.importorskip("sklearn")
     images, labels = demo_images(split)
     assert images.shape == (count, 32, 32, 3)
     assert images.dtype == np.uint8
@@ -55,11 +67,19 @@ def test_the_split_is_stratified_disjoint_and_complete() -> None:
     assert len(both) == len(distinct) == 1797  # no image twice, hence none on both sides
 
 
-def test_the_split_never_changes() -> None:
-    pytest.importorskip("sklearn")
-    labels = demo_images("test")[1]
-    assert np.array_equal(labels, demo_images("test")[1])
-    assert hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest()[:16] == "ddd1d8bfaf3cd335"
+@pytest.mark.parametrize(
+    ("split", "pixels", "classes"),
+    [("train", "5a9336381375860d", "f1d720ed46800769"), ("test", "6fd4d58c5235ecd2", "ddd1d8bfaf3cd335")],
+)
+def test_images_and_split_never_change(split: Any, pixels: str, classes: str) -> None:
+    """The shipped bundle was made of these; other images need `make demo-files`."""
+    images, labels = demo_images(split)
+    assert hash_bytes(images.tobytes()) == pixels
+    assert hash_bytes(labels.astype(np.uint8).tobytes()) == classes
+
+
+def hash_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def test_enlarging_keeps_the_amount_of_ink() -> None:
@@ -69,7 +89,6 @@ def test_enlarging_keeps_the_amount_of_ink() -> None:
 
 
 def test_the_shipped_model_knows_clean_digits() -> None:
-    pytest.importorskip("sklearn")
     pytest.importorskip("timm")
     torch = pytest.importorskip("torch")
     from fozo.export.demo_model import DEMO_WEIGHTS, create_demo_model
@@ -95,9 +114,3 @@ def test_timm_resolves_the_models_preprocessing() -> None:
     assert resolved["interpolation"] == "bicubic"
     assert resolved["mean"] == resolved["std"] == (0.5, 0.5, 0.5)
     assert resolved["crop_pct"] == 1.0
-
-
-def test_the_error_without_scikit_learn_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(InputError, match=r"cannot be imported \(.*sklearn.*\); install it with: pip"):
-        demo_images("test")

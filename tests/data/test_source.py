@@ -84,7 +84,6 @@ def test_a_part_has_the_images_and_labels_chosen(order: Callable[[list[int]], li
 
 
 def test_the_demonstrations_images_have_labels() -> None:
-    pytest.importorskip("sklearn", reason="the demonstration's images come with scikit-learn")
     images, labels = demo_images("train")
     source = demo_source()
     assert source.count == len(images) == 1000

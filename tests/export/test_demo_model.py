@@ -47,7 +47,6 @@ def test_demo_model_leaves_the_random_state_alone() -> None:
 
 def test_training_the_demo_model_is_deterministic(tmp_path: Path) -> None:
     """One epoch, twice; the shipped weights are what 60 of them give (minutes, hence not here)."""
-    pytest.importorskip("sklearn")
     from fozo.export.demo_model import DEMO_WEIGHTS
     from fozo.export.train_demo import main
 

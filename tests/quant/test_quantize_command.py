@@ -145,7 +145,6 @@ def test_command_without_onnx(
 
 @pytest.fixture
 def quick_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sklearn", reason="the demonstration's images come with scikit-learn")
     monkeypatch.setattr("fozo.export.verify.BATCHES", (1, 2))
     monkeypatch.setattr("fozo.commands.export_command.CALIBRATION_IMAGES", 64)
 

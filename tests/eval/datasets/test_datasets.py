@@ -18,7 +18,6 @@ from fozo.eval.datasets.digits import DEMO_CORRUPTIONS
 
 
 def test_the_demonstration_at_several_severities() -> None:
-    pytest.importorskip("sklearn")
     digits = vit_manifest(32, 32, classes=10, class_ids=tuple("0123456789"))
     label, domains = open_named(digits, "demo", data=None, severities=(1, 3))
     assert label == "demo (generated corruptions)"
