@@ -44,7 +44,8 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
 @click.option(
     "--weights",
     type=FILE,
-    help="Weights file: safetensors, a checkpoint of PyTorch, or Google's .npz; default: timm's pretrained.",
+    help="Weights file: safetensors, a checkpoint of PyTorch, or Google's .npz, with names of timm or, for"
+    " ViT and DeiT, of Hugging Face's transformers; default: timm's pretrained.",
 )
 @click.option(
     "--weights-key",
@@ -85,7 +86,8 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
     "--mean",
     type=Channels(),
     help="Mean of the images that the weights were trained with, scaled to 0..1: one number, or one per"
-    " channel like 0.485,0.456,0.406. Default, also of the next four: timm's for this model.",
+    " channel like 0.485,0.456,0.406. Default, also of the next four: preprocessor_config.json"
+    " beside --weights, or else timm's for this model.",
 )
 @click.option("--std", type=Channels(), help="Standard deviation of these images, likewise.")
 @click.option(

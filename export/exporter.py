@@ -25,6 +25,7 @@ from ..engine.files import to_npz
 from .classes import find_imagenet_classes, read_own_labels
 from .demo_model import DEMO_MODEL
 from .families import Family, read_family
+from .hugging_face_images import FilePreparation, read_preparation
 from .image_format import read_image_format, read_preprocessing, resolve_images
 from .model_request import Request, create_model
 from .pull_back import build_pull_back
@@ -64,10 +65,16 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         OutputError: `out` cannot be written, or something is in the way.
     """
     check_writable(out, overwrite=overwrite)
+    prepared = read_preparation(request.weights, request.images)
     model, weights = create_model(request)
     _check_size(model)
-    config = resolve_images(model, request.images)
-    family = read_family(model, read_image_format(config, request.image_size))
+    images, side = request.images, request.image_size
+    if prepared is not None:
+        images, side = prepared.combine(images), prepared.side if side is None else side
+    config = resolve_images(model, images)
+    family = read_family(model, read_image_format(config, side))
+    if prepared is not None and request.image_size is None:
+        prepared.check_side(family.image_size)
     norms = _select_norms(request, family)
     weight, bias = family.head
     manifest = Manifest(
@@ -87,7 +94,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         manifest = replace(
             manifest,
             graphs={"fp32": GraphEntry(graph.name, OPSET, max(astuple(parity)))},
-            provenance=_record_provenance(request, model, config, weights, parity),
+            provenance=_record_provenance(request, model, config, weights, parity, prepared),
         )
         files: dict[str, Callable[[Path], object]] = {
             graph.name: graph.rename,
@@ -103,7 +110,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
             files[path.name] = path.rename
         bundle = create(out, manifest, files, overwrite=overwrite)
     cases = f"N = {', '.join(map(str, BATCHES))} and {family.case_summary}"
-    return ExportResult(bundle, parity, cases, difference, _list_notes(request, weights, manifest))
+    return ExportResult(bundle, parity, cases, difference, _list_notes(request, weights, manifest, prepared))
 
 
 def _list_classes(request: Request, model: Any, weights: LoadedWeights, classes: int) -> dict[str, Any]:
@@ -160,7 +167,12 @@ def _name_model(request: Request, model: Any) -> str:
 
 
 def _record_provenance(
-    request: Request, model: Any, config: dict[str, Any], weights: LoadedWeights, parity: Parity
+    request: Request,
+    model: Any,
+    config: dict[str, Any],
+    weights: LoadedWeights,
+    parity: Parity,
+    prepared: FilePreparation | None,
 ) -> dict[str, Any]:
     """Return all that is needed to make the bundle again."""
     return {
@@ -172,6 +184,8 @@ def _record_provenance(
         "std": list(config["std"]),
         "crop_pct": config["crop_pct"],
         "options": sorted(request.images.given),
+        "image_settings": prepared.file if prepared else "",
+        "image_settings_sha256": prepared.sha256 if prepared else "",
         "notes": list(weights.notes),
         "max_abs_difference": asdict(parity),
         "versions": {
@@ -185,10 +199,14 @@ def _record_provenance(
     }
 
 
-def _list_notes(request: Request, weights: LoadedWeights, manifest: Manifest) -> tuple[str, ...]:
+def _list_notes(
+    request: Request, weights: LoadedWeights, manifest: Manifest, prepared: FilePreparation | None
+) -> tuple[str, ...]:
     """Return what a reader of the export should check, in sentences."""
     notes = list(weights.notes)
-    if request.weights is not None and not {"mean", "std"} & request.images.given.keys():
+    if prepared is not None:
+        notes.append(prepared.describe(request.images))
+    elif request.weights is not None and not {"mean", "std"} & request.images.given.keys():
         notes.append(
             "the file does not tell how its images were prepared, so mean, std, crop and interpolation are "
             "those of timm's configuration; if the training differed, give --mean, --std, --crop-pct and "

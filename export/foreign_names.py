@@ -12,9 +12,17 @@ _FORMATS = (
         "train a classifier on it, or take one of timm's that end in _ft_in1k",
     ),
     (
-        r"(^|\.)encoder\.layers?\.\d+\.(attention\.attention\.query|layernorm_before)\.",
-        "a transformer with the names of Hugging Face's transformers ({name}, …), and timm names its tensors "
-        "differently; load it there, save it with timm's names, or train timm's model of the same name",
+        r"(^|\.)dinov2(_with_registers)?\.(embeddings|encoder)\.",
+        "a DINOv2 model with the names of Hugging Face's transformers ({name}, …), whose classifier reads "
+        "the class token and the mean of the patches, and timm's reads the class token alone; train timm's "
+        "model of the same size",
+    ),
+    (
+        r"(^|\.)(encoder\.layers?|layers)\.\d+\.(attention\.attention\.query|layernorm_before)\.|"
+        r"(^|\.)embeddings\.patch_embeddings\.",
+        "a transformer with the names of Hugging Face's transformers ({name}, …), of which only those of "
+        "ViTForImageClassification and DeiTForImageClassificationWithTeacher can be mapped to timm's; save "
+        "it with timm's names, or train timm's model of the same size",
     ),
     (
         r"(^|\.)conv_proj\.|(^|\.)encoder\.layers\.encoder_layer_\d+\.",

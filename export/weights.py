@@ -14,6 +14,7 @@ from ..engine.files import hash_file
 from .checkpoint_file import State, read_states
 from .foreign_names import name_foreign_format
 from .google_weights import load_google_weights
+from .hugging_face_weights import lacks_second_classifier, map_names, take_settings
 from .weights_fit import Fit, count_pixels, fit_state
 
 # Moving averages of the weights, and the plain weights that they lie beside: the averages are the weights
@@ -45,7 +46,8 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
 
     Args:
         model: receives the weights.
-        path: `.safetensors`, Google's `.npz`, or anything that `torch.load(weights_only=True)` reads.
+        path: `.safetensors`, Google's `.npz`, or anything that `torch.load(weights_only=True)` reads, with
+            timm's names, or those of Hugging Face's transformers for ViT and DeiT.
         key: name of a dictionary in the file, or the prefix of some of its names; None takes what fits.
         resample: resample position embeddings of another image size, as timm does.
 
@@ -62,13 +64,24 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
     states = read_states(path)
     if key is not None:
         states = _select(states, key, path)
-    fits = {name: fit_state(model, state, resample=resample) for name, state in states.items()}
-    name, notes = _choose(fits, path, model)
+    mapped = _map_states(states, model)
+    fits = {name: fit_state(model, state, resample=resample) for name, state in {**states, **mapped}.items()}
+    name, notes = _choose(fits, path, model, states, mapped)
     _refuse_integers(fits[name].state, model, path)
     model.load_state_dict(fits[name].state)
+    if name in mapped:
+        notes = (*notes, *take_settings(model, path))
     origin = ".".join(filter(None, [name, fits[name].prefix.rstrip(".")]))
     described = f"{path.name}, SHA-256 {digest}{f', {origin}' if origin else ''}"
     return LoadedWeights(described, digest, origin, notes=(*notes, *fits[name].notes))
+
+
+def _map_states(states: Mapping[str, State], model: Any) -> dict[str, State]:
+    """Return the states with names of Hugging Face's transformers, under timm's names."""
+    if not isinstance(model, VisionTransformer):
+        return {}
+    named = {name: map_names(state) for name, state in states.items()}
+    return {name: state for name, state in named.items() if state is not None}
 
 
 def _refuse_integers(state: State, model: Any, path: Path) -> None:
@@ -96,11 +109,17 @@ def _select(states: Mapping[str, State], key: str, path: Path) -> dict[str, Stat
     )
 
 
-def _choose(fits: Mapping[str, Fit], path: Path, model: Any) -> tuple[str, tuple[str, ...]]:
+def _choose(
+    fits: Mapping[str, Fit],
+    path: Path,
+    model: Any,
+    states: Mapping[str, State],
+    mapped: Mapping[str, State],
+) -> tuple[str, tuple[str, ...]]:
     """Return the name of the dictionary to load, and what must be said about the choice."""
     fitting = [name for name, fit in fits.items() if fit.complete]
     if not fitting:
-        raise ExportError(_explain_misfit(fits, path, model))
+        raise ExportError(_explain_misfit(fits, path, model, states, mapped))
     if len(fitting) == 1:
         return fitting[0], ()
     averages = [name for name in fitting if _AVERAGES.get(name) in fitting]
@@ -116,13 +135,26 @@ def _choose(fits: Mapping[str, Fit], path: Path, model: Any) -> tuple[str, tuple
     )
 
 
-def _explain_misfit(fits: Mapping[str, Fit], path: Path, model: Any) -> str:
+def _explain_misfit(
+    fits: Mapping[str, Fit],
+    path: Path,
+    model: Any,
+    states: Mapping[str, State],
+    mapped: Mapping[str, State],
+) -> str:
     name, fit = min(fits.items(), key=lambda item: item[1].problems)
-    if foreign := name_foreign_format([tensor for other in fits.values() for tensor in other.state]):
-        return f"{path} holds {foreign}"
     where = f"{path}, {name}" if name else f"{path}"
+    if name in mapped:
+        where += ", with the names of Hugging Face's transformers mapped to timm's,"
+    elif foreign := name_foreign_format([tensor for state in states.values() for tensor in state]):
+        return f"{path} holds {foreign}"
     advice = "give the model it was made for with --model, --num-classes and --image-size"
-    if fit.misshapen == ("pos_embed",) and isinstance(model, VisionTransformer):
+    if name in mapped and lacks_second_classifier(fit.state):
+        advice = (
+            "it has a distillation token but one classifier, which reads the class token alone, and timm has "
+            "no such model; train one with two classifiers (DeiTForImageClassificationWithTeacher)"
+        )
+    elif fit.misshapen == ("pos_embed",) and isinstance(model, VisionTransformer):
         old, (new, _) = count_pixels(model, fit.state["pos_embed"].shape[1]), model.patch_embed.img_size
         if old is not None and not (fit.missing or fit.unexpected):
             advice = (

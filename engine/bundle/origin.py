@@ -9,7 +9,17 @@ from typing import Any
 from .manifest import Manifest
 
 _HASH_LENGTH = 12
-_SHARED = ("weights", "weights_sha256", "weights_key", "timm_tag", "mean", "std", "options", "notes")
+_SHARED = (
+    "weights",
+    "weights_sha256",
+    "weights_key",
+    "timm_tag",
+    "mean",
+    "std",
+    "options",
+    "image_settings",
+    "notes",
+)
 
 
 def list_origin(manifest: Manifest) -> dict[str, Any]:
@@ -48,6 +58,8 @@ def _describe_images(origin: Mapping[str, Any]) -> str:
     if "mean" in origin and "std" in origin:
         text += f", mean {_join(origin['mean'])}, std {_join(origin['std'])}"
     options = [f"--{name.replace('_', '-')}" for name in origin.get("options", ())]
+    if origin.get("image_settings"):
+        options.append(str(origin["image_settings"]))
     return f"{text} (by {', '.join(options)})" if options else text
 
 
