@@ -13,43 +13,23 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interface.method import Binding, Prediction, State, Step, variable_length_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import NORMS, PROMPTS, FloatArray, ImageArray, ModelInfo, Slopes, Tunables
-from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
-from ..search.spsa import draw_uniform
+from ..search.gradient_steps import compute_rms
 from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import REFERENCE_BATCH, entropy
 from ..statistics.output_slopes import derive_discrepancy, derive_entropy
 from ..statistics.source_alignment import ShiftTarget, SourceAlignment
-from ..statistics.window import compute_window_moments, create_empty_window, slide_window
+from ..statistics.window import compute_window_moments, slide_window
+from .momentum_descent import MomentumState, apply_update, create_state
 
 
 @dataclass(frozen=True)
-class AlignState(State):
-    """Tuned values and their gradients, as those of `pizo`; prompts or norms that are not tuned are empty.
-
-    Attributes:
-        prompts: float32 `[P, D]`.
-        norms: float32 `[M, 2, D]`, addends to gain and bias of each tuned norm.
-        prompts_momentum, norms_momentum: running averages of the gradients, float64, of these shapes.
-        prompts_gradient, norms_gradient: sums over the images since the last update, float64.
-        window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
-        images: that the sums are over.
-        updates: made so far.
-    """
-
-    prompts: FloatArray
-    norms: FloatArray
-    prompts_momentum: FloatArray
-    norms_momentum: FloatArray
-    prompts_gradient: FloatArray
-    norms_gradient: FloatArray
-    window: FloatArray = variable_length_array()
-    images: int = 0
-    updates: int = 0
+class AlignState(MomentumState):
+    """Tuned values and their gradients."""
 
 
 @dataclass(frozen=True)
@@ -141,22 +121,9 @@ class BoundAlign(Binding[Align]):
 
     def init(self, seed: int) -> AlignState:
         """Return prompts drawn uniformly within the model's bound, and unchanged norms."""
-        model = self.model
-        prompts = np.zeros((0, model.width), np.float32)
-        if PROMPTS in self.rates:
-            prompts = draw_uniform(seed, model.prompt_bound, (self.options.prompts, model.width))
-        norms = np.zeros((0, 2, model.width)) if self.norms is None else self.norms.create_zeros()
-        return AlignState(
-            step=0,
-            seed=seed,
-            prompts=prompts,
-            norms=norms.astype(np.float32),
-            prompts_momentum=np.zeros(prompts.shape),
-            norms_momentum=norms,
-            prompts_gradient=np.zeros(prompts.shape),
-            norms_gradient=norms,
-            window=create_empty_window(model),
-        )
+        prompts = self.options.prompts if PROMPTS in self.rates else 0
+        norms = np.zeros((0, 2, self.model.width)) if self.norms is None else self.norms.create_zeros()
+        return create_state(AlignState, seed, self.model, prompts, norms)
 
     def step(self, state: AlignState, images: ImageArray) -> Step[AlignState]:
         """Predict with the current values, and follow the gradient of the loss at these predictions."""
@@ -174,16 +141,19 @@ class BoundAlign(Binding[Align]):
         else:
             chosen = np.arange(0)
         if chosen.size:
-            features_slopes = derive_discrepancy(outputs.features, moments, self.alignment.source)
+            features = outputs.features[chosen]
             slopes = Slopes(
                 options.entropy_weight * derive_entropy(logits[chosen]),
-                options.discrepancy_weight / REFERENCE_BATCH * features_slopes[chosen],
+                options.discrepancy_weight
+                / REFERENCE_BATCH
+                * derive_discrepancy(features, moments, self.alignment.source),
             )
             (pulled,) = yield Request(images[chosen], [tunables], slopes)
             assert pulled.gradients is not None
             next_state = self._add_gradients(next_state, pulled.gradients)
         if next_state.images >= options.update_images:
-            next_state = self._apply_update(next_state, strength)
+            lengths = {name: rate * strength for name, rate in self.rates.items()}
+            next_state = apply_update(next_state, lengths, options.momentum, options.anchor)
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "discrepancy": distance,
@@ -226,19 +196,6 @@ class BoundAlign(Binding[Align]):
         if self.norms is not None:
             changes["norms_gradient"] = state.norms_gradient + gradients[NORMS][self.norms.rows]
         return replace(state, **changes)
-
-    def _apply_update(self, state: AlignState, strength: float) -> AlignState:
-        """Take one step along the running average of the gradients, at most `strength · rate` long."""
-        options, updates = self.options, state.updates + 1
-        changes: dict[str, Any] = {}
-        for name, rate in self.rates.items():
-            values, gradient = getattr(state, name), getattr(state, f"{name}_gradient")
-            momentum = update_momentum(getattr(state, f"{name}_momentum"), gradient, options.momentum)
-            average = momentum / (1 - options.momentum**updates)
-            changes[name] = take_momentum_step(values, average, gradient, rate * strength, options.anchor)
-            changes[f"{name}_momentum"] = momentum
-            changes[f"{name}_gradient"] = np.zeros(gradient.shape)
-        return replace(state, images=0, updates=updates, **changes)
 
 
 def _round_up(count: float) -> int:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from ..errors import BundleError
-from ..interface.method import Binding, Prediction, State, Step, variable_length_array
+from ..interface.method import Binding, Prediction, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import (
@@ -27,8 +27,7 @@ from ..model import (
     Outputs,
     Tunables,
 )
-from ..search.gradient_steps import compute_rms, take_momentum_step, update_momentum
-from ..search.spsa import draw_uniform
+from ..search.gradient_steps import compute_rms
 from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
@@ -37,32 +36,13 @@ from ..statistics.objective import (
     entropy,
 )
 from ..statistics.source_alignment import ShiftTarget, SourceAlignment
-from ..statistics.window import compute_window_moments, create_empty_window, slide_window
+from ..statistics.window import compute_window_moments, slide_window
+from .momentum_descent import MomentumState, apply_update, create_state
 
 
 @dataclass(frozen=True)
-class PizoState(State):
-    """Tuned values and their gradients; prompts or norms that are not tuned are empty.
-
-    Attributes:
-        prompts: float32 `[P, D]`.
-        norms: float32 `[M, 2, D]`, addends to gain and bias of each tuned norm.
-        prompts_momentum, norms_momentum: running averages of the gradients, float64, of these shapes.
-        prompts_gradient, norms_gradient: sums over the images since the last update, float64.
-        window: features of the last images, float32 `[W, L, F]`, W at most the option `window`.
-        images: that the sums are over.
-        updates: made so far.
-    """
-
-    prompts: FloatArray
-    norms: FloatArray
-    prompts_momentum: FloatArray
-    norms_momentum: FloatArray
-    prompts_gradient: FloatArray
-    norms_gradient: FloatArray
-    window: FloatArray = variable_length_array()
-    images: int = 0
-    updates: int = 0
+class PizoState(MomentumState):
+    """Tuned values and their gradients."""
 
 
 @dataclass(frozen=True)
@@ -170,22 +150,9 @@ class BoundPizo(Binding[Pizo]):
 
     def init(self, seed: int) -> PizoState:
         """Return prompts drawn uniformly within the model's bound, and unchanged norms."""
-        options, model = self.options, self.model
-        prompts = np.zeros((0, model.width), np.float32)
-        if PROMPTS in self.rates:
-            prompts = draw_uniform(seed, model.prompt_bound, (options.prompts, model.width))
-        norms = np.zeros((self.rows.stop - self.rows.start, 2, model.width), np.float32)
-        return PizoState(
-            step=0,
-            seed=seed,
-            prompts=prompts,
-            norms=norms,
-            prompts_momentum=np.zeros(prompts.shape),
-            norms_momentum=np.zeros(norms.shape),
-            prompts_gradient=np.zeros(prompts.shape),
-            norms_gradient=np.zeros(norms.shape),
-            window=create_empty_window(model),
-        )
+        prompts = self.options.prompts if PROMPTS in self.rates else 0
+        norms = np.zeros((self.rows.stop - self.rows.start, 2, self.model.width))
+        return create_state(PizoState, seed, self.model, prompts, norms)
 
     def step(self, state: PizoState, images: ImageArray) -> Step[PizoState]:
         """Request pairs of forwards around the current values, every image along a direction of its own."""
@@ -208,7 +175,8 @@ class BoundPizo(Binding[Pizo]):
         if pairs:
             next_state = self._accumulate_gradients(next_state, pairs, features, moments, offset)
         if next_state.images >= options.update_images:
-            next_state = self._apply_update(next_state, strength)
+            lengths = {name: rate * strength for name, (_, rate) in self.rates.items()}
+            next_state = apply_update(next_state, lengths, options.momentum, options.anchor)
         logits = logits + offset
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
@@ -296,19 +264,6 @@ class BoundPizo(Binding[Pizo]):
                     gradient = np.tensordot(slopes / (2 * epsilon), direction, 1)
                     sums[field] = sums.get(field, getattr(state, field)) + gradient
         return replace(state, images=state.images + len(features), **sums)
-
-    def _apply_update(self, state: PizoState, strength: float) -> PizoState:
-        """Take one step along the running average of the gradients, at most `strength · rate` long."""
-        options, updates = self.options, state.updates + 1
-        changes: dict[str, Any] = {}
-        for name, (_, rate) in self.rates.items():
-            values, gradient = getattr(state, name), getattr(state, f"{name}_gradient")
-            momentum = update_momentum(getattr(state, f"{name}_momentum"), gradient, options.momentum)
-            average = momentum / (1 - options.momentum**updates)
-            changes[name] = take_momentum_step(values, average, gradient, rate * strength, options.anchor)
-            changes[f"{name}_momentum"] = momentum
-            changes[f"{name}_gradient"] = np.zeros(gradient.shape)
-        return replace(state, images=0, updates=updates, **changes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,12 +144,22 @@ def compute_discrepancy_slopes(
     """
     step = (plus - minus).astype(np.float64)
     total = np.einsum("nlf,lf->n", step, 2 * (moments.mean - source.mean))
-    std = moments.std
-    if std is not None:
-        scale = np.divide(2 * (std - source.std), std, out=np.zeros_like(std), where=std > 0)
-        scale *= moments.count / (moments.count - 1)
+    scale = scale_deviations(moments, source)
+    if scale is not None:
         total += np.einsum("nlf,nlf,lf->n", step, features - moments.mean, scale)
     return cast(FloatArray, total / REFERENCE_BATCH)
+
+
+def scale_deviations(moments: Moments, source: SourceStatistics) -> FloatArray | None:
+    """Return the factor of a feature's distance to the mean in `n ∂S/∂f`: `2 (σ − σ_S) n / ((n − 1) σ)`.
+
+    Float64 `[L, F]`, 0 where nothing varies; None for a single image, which has no standard deviation.
+    """
+    std = moments.std
+    if std is None:
+        return None
+    scale = np.divide(2 * (std - source.std), std, out=np.zeros_like(std), where=std > 0)
+    return cast(FloatArray, scale * (moments.count / (moments.count - 1)))
 
 
 def compute_diversity_slopes(plus: FloatArray, minus: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..model import FloatArray, SourceStatistics
 from .feature_statistics import Moments
-from .objective import log_softmax
+from .objective import log_softmax, scale_deviations
 
 
 def derive_entropy(logits: FloatArray) -> FloatArray:
@@ -60,9 +60,5 @@ def derive_discrepancy(features: FloatArray, moments: Moments, source: SourceSta
     [1. 1.]
     """
     slopes = np.broadcast_to(2 * (moments.mean - source.mean), features.shape)
-    std = moments.std
-    if std is None:
-        return slopes
-    scale = np.divide(2 * (std - source.std), std, out=np.zeros_like(std), where=std > 0)
-    scale *= moments.count / (moments.count - 1)
-    return slopes + scale * (features - moments.mean)
+    scale = scale_deviations(moments, source)
+    return slopes if scale is None else slopes + scale * (features - moments.mean)

@@ -12,6 +12,7 @@ import pytest
 from doubles import predict_on, step_on
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
+from fozo.engine.methods.momentum_descent import apply_update
 from fozo.engine.model import FloatArray, ImageArray, Outputs, SourceStatistics
 from fozo.engine.registry import Pizo, method
 from fozo.engine.runtime.network import Network
@@ -66,7 +67,12 @@ def test_no_step_is_longer_than_the_rate(network: Network) -> None:
     state, generator, lengths = configured.bind(network.info).init(0), np.random.default_rng(0), []
     for scale in (*[1.0] * 20, *[1e-9] * 20):
         gradient = scale * generator.standard_normal(state.norms.shape)
-        following = configured.bind(network.info)._apply_update(replace(state, norms_gradient=gradient), 1.0)
+        following = apply_update(
+            replace(state, norms_gradient=gradient),
+            {"norms": configured.rate},
+            configured.momentum,
+            configured.anchor,
+        )
         lengths.append(float(np.sqrt(np.mean(np.square(following.norms - state.norms)))))
         state = following
     assert max(lengths) <= 0.005 * (1 + 1e-5)
