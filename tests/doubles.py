@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fozo
@@ -114,6 +116,16 @@ def predict_on(network: Any, method: Any, state: Any, images: ImageArray) -> Pre
 
 
 # --- images and manifests ---
+
+
+def load_script(path: Path) -> ModuleType:
+    """Load a file that is no part of a package, such as a tool or an example."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
 
 
 def draw_images(count: int, seed: Any = 0) -> ImageArray:

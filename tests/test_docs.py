@@ -1,6 +1,5 @@
 """Documents that must follow the code."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
-from doubles import child_environment
+from doubles import child_environment, load_script
 from fozo.cli import cli
 from fozo.engine.registry import METHODS, parse_methods
 
@@ -17,11 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def load_tool(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / f"{name}.py")
 
 
 def test_method_tables_are_those_of_the_code() -> None:
@@ -92,12 +87,8 @@ def test_methods_in_the_documents_can_be_typed() -> None:
 def test_benches_can_be_loaded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are run by hand; an import that is gone would go unnoticed."""
     monkeypatch.syspath_prepend(path.parent)  # as `python bench/…` does
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module  # dataclasses look their module up
     try:
-        specification.loader.exec_module(module)
+        module = load_script(path)
     finally:
         del sys.modules[path.stem]
     is_script = "__main__" in path.read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import importlib.util
 import itertools
 import json
 import os
@@ -12,13 +11,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import fozo
 import numpy as np
 import pytest
-from doubles import WNIDS, child_environment, draw_picture, vit_manifest
+from doubles import WNIDS, child_environment, draw_picture, load_script, vit_manifest
 from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.methods import Outputs, Request, answer_with, drive
 from fozo.testing import StandInNetwork, check_method, draw_images
@@ -32,15 +31,6 @@ else:
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OWN_METHOD = EXAMPLES / "own_method"
 SCRIPTS = sorted(EXAMPLES.rglob("*.py"))
-
-
-def load(path: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
 
 
 def run_example(name: str, *arguments: object) -> str:
@@ -76,12 +66,12 @@ def test_every_example_is_listed() -> None:
 
 def test_own_method_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(OWN_METHOD)
-    load(OWN_METHOD / "test_fozo_one_plus_one.py").test_contract()
+    load_script(OWN_METHOD / "test_fozo_one_plus_one.py").test_contract()
 
 
 def test_own_method_learns() -> None:
     """A mutant that survives makes the state another one, and the step size follows the successes."""
-    method = load(OWN_METHOD / "fozo_one_plus_one.py").OnePlusOne()
+    method = load_script(OWN_METHOD / "fozo_one_plus_one.py").OnePlusOne()
     check_method(method)
     network = StandInNetwork()
     bound, images = method.bind(network.info), draw_images(16)
@@ -138,7 +128,7 @@ def test_camera_loop_reads_frames_of_opencv(monkeypatch: pytest.MonkeyPatch) -> 
         VideoCapture=lambda number: camera, cvtColor=lambda frame, code: frame[..., ::-1], COLOR_BGR2RGB=4
     )
     monkeypatch.setitem(sys.modules, "cv2", opencv)
-    images = list(load(EXAMPLES / "camera_loop.py").read_camera(0))
+    images = list(load_script(EXAMPLES / "camera_loop.py").read_camera(0))
     assert [np.asarray(image).tolist() for image in images] == [frame.tolist() for frame in frames]
     assert released == [True]
 
@@ -167,7 +157,7 @@ def test_foreign_runtime_answers_as_the_adapter(tmp_path: Path, bundle_path: Pat
 
 
 def test_awaited_answers_give_the_same_step() -> None:
-    drive_async = load(EXAMPLES / "foreign_runtime.py").drive_async
+    drive_async = load_script(EXAMPLES / "foreign_runtime.py").drive_async
     network, images = StandInNetwork(), draw_images(5)
     bound = fozo.method("fozo").bind(network.info)
     answer = answer_with(network)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from doubles import load_script
 from fozo.engine.errors import InputError
 
 pytest.importorskip("onnx", reason="graphs to damage are written with onnx")
@@ -32,12 +31,7 @@ TARGETS = [
 
 @pytest.fixture(scope="module")
 def fuzzer() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("fuzz", ROOT / "tools" / "fuzz.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["fuzz"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / "fuzz.py")
 
 
 def test_every_target_is_tested(fuzzer: ModuleType) -> None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from doubles import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def measure() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("measure", ROOT / "tools" / "measure.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["measure"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "tools" / "measure.py")
 
 
 def test_words_stay_within_the_limits(measure: ModuleType) -> None:
