@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, InputError
-from .files import hash_texts
+from .files import hash_texts, to_npz
 
 FloatArray = NDArray[np.floating[Any]]
 ImageArray = NDArray[np.uint8]
@@ -41,6 +42,33 @@ class SourceStatistics:
     fisher: FloatArray | None = None
 
 
+class ClassText(Protocol):
+    """Text side of a model that compares images with texts: the classes' names behind one context.
+
+    Attributes:
+        context: the vectors in front of every class name, float32 `[M, D]`, M ≥ 1, D the width of the text
+            tower.
+    """
+
+    context: FloatArray
+
+    def encode(self, contexts: FloatArray) -> FloatArray:
+        """Return the classifier that each context makes, float32 `[R, K, F]`, as `head_weight` is.
+
+        Results of recent calls are remembered, so a method may ask for the same ones in every step.
+
+        Args:
+            contexts: float32 `[R, M, D]`.
+
+        Raises:
+            BundleError: the text graph cannot be used.
+            ComputeError: ONNX Runtime fails.
+        """
+
+    def select(self, classes: Sequence[int]) -> ClassText:
+        """Return the same text restricted to some classes, in the order of `classes`."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts that a method may know of the model it adapts.
@@ -48,7 +76,8 @@ class ModelInfo:
     Attributes:
         name: the model's name, for messages.
         identity: hash of everything that shapes the outputs; a checkpoint belongs to one identity.
-        layers: number of blocks, or of stages in a residual network: L, hence of features per image.
+        layers: L, number of features per image: one per block, or per stage in a residual network, and a
+            last one for the image embedding where the classes come from texts.
         width: D, the width of a token and so of a prompt; in a residual network F.
         tokens: tokens per image without prompts; in a residual network the positions of the last stage.
         prompt_bound: prompts are initialised uniformly in `[-prompt_bound, prompt_bound]`; 0 where there
@@ -63,6 +92,12 @@ class ModelInfo:
             them.
         image_size: height and width of the images in pixels; None if only the graph says it.
         precision: name of the graph in its bundle; empty outside of bundles.
+        takes_classifier: whether `head_weight` is an input of the graph, made from texts, and the last
+            feature the image embedding of unit length.
+        logit_scale: τ; where `takes_classifier`, rows of `head_weight` have this length, and logits are
+            cosines times τ. 1 elsewhere.
+        text: what makes other classifiers for the same classes; None without texts, or where the classes
+            have no single context.
     """
 
     name: str
@@ -80,11 +115,19 @@ class ModelInfo:
     gradients: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
     precision: str = ""
+    takes_classifier: bool = False
+    logit_scale: float = 1.0
+    text: ClassText | None = None
 
     @property
     def classes(self) -> int:
         """Number of classes K that the logits cover."""
         return int(self.head_weight.shape[0])
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, or of stages in a residual network."""
+        return self.layers - self.takes_classifier
 
     @property
     def feature_width(self) -> int:
@@ -150,6 +193,37 @@ class ModelInfo:
             head_weight=self.head_weight[indices],
             head_bias=self.head_bias[indices],
             identity=hash_texts(self.identity, *map(str, indices)),
+            text=None if self.text is None else self.text.select(classes),
+        )
+
+    def with_classifier(self, weight: FloatArray, text: ClassText | None = None) -> ModelInfo:
+        """Return the same model with other classes.
+
+        Args:
+            weight: float32 `[K, F]`, its rows τ times the unit-length embedding of a class, padded with
+                zeros.
+            text: what makes other classifiers for these classes.
+
+        Raises:
+            InputError: the classifier of this model is part of its graph, or the weight does not fit.
+        """
+        if not self.takes_classifier:
+            raise InputError(
+                f"the classes of {self.name} are part of its graph; only models exported with --clip take "
+                "others"
+            )
+        fits = weight.dtype == np.float32 and weight.ndim == 2 and len(weight)
+        if not fits or weight.shape[1] != self.feature_width or not np.isfinite(weight).all():
+            raise InputError(
+                f"expected a classifier of finite float32 [K, {self.feature_width}] with K ≥ 1, found "
+                f"{weight.dtype} of shape {list(weight.shape)}"
+            )
+        return replace(
+            self,
+            head_weight=weight,
+            head_bias=np.zeros(len(weight), np.float32),
+            identity=hash_texts(self.identity, hashlib.sha256(to_npz(weight=weight)).hexdigest()),
+            text=text,
         )
 
 

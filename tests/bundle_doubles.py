@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
+from fozo.engine.bundle.head import Head
 from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
-from fozo.engine.files import to_npz
+from fozo.engine.bundle.text_entries import TextEntry
+from fozo.engine.files import hash_texts, to_npz
 from fozo.engine.model import SourceStatistics
 
 onnx = pytest.importorskip("onnx", reason="small graphs are written with onnx")
@@ -102,3 +105,52 @@ def statistics(seed: int = 0) -> SourceStatistics:
 
 def listing(bundle: Bundle) -> list[str]:
     return sorted(path.name for path in bundle.path.iterdir())
+
+
+TEXT = TextEntry("text.onnx", "vocabulary.txt.gz", 4, 77, 3, 10.0, 1, 2, 1e-6)
+
+
+def classes_of(*names: str, seed: int = 0, context: int | None = None) -> Head:
+    """Return classes with random weights of length 10, and perhaps a context of so many vectors."""
+    generator = np.random.default_rng(seed)
+    weight = generator.normal(size=(len(names), 3))
+    weight *= 10 / np.linalg.norm(weight, axis=1, keepdims=True)
+    vectors = None if context is None else generator.normal(size=(context, 4)).astype(np.float32)
+    templates = ("a photo of a {}.",) if context is None else ("{}.",)
+    return Head(weight.astype(np.float32), names, names, templates, vectors, {"note": "random"})
+
+
+def clip_graph(classifier: str = "float[K,3] classifier", logits: str = "float[N,K] logits") -> bytes:
+    """Return a graph whose two features are the mean colour and its direction, and whose head is an input."""
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    g (uint8[N,4,4,3] images, float[R,P,3] prompts, {classifier}) => ({logits}, float[N,2,3] features)
+    <int64[2] axes = {{1,2}}, int64[1] one = {{1}}>
+    {{
+        x = Cast<to=1>(images)
+        m = ReduceMean<keepdims=0>(x, axes)
+        u = LpNormalization<axis=-1, p=2>(m)
+        f = Unsqueeze(m, one)
+        g = Unsqueeze(u, one)
+        features = Concat<axis=1>(f, g)
+        logits = Gemm<transB=1>(u, classifier)
+    }}"""
+    content: bytes = onnx.parser.parse_model(text).SerializeToString()
+    return content
+
+
+def make_clip(folder: Path, content: bytes | None = None, **changes: Any) -> Bundle:
+    """Return a bundle whose classes are made from texts; its text graph is none, and is never opened."""
+    head, path = classes_of("cat", "dog"), folder / "clip"
+    files = {
+        "model.onnx": clip_graph() if content is None else content,
+        "head-animals.npz": head.to_npz(),
+        "text.onnx": b"text",
+        "vocabulary.txt.gz": b"words",
+    }
+    digest = hash_texts(
+        *(hashlib.sha256(files[name]).hexdigest() for name in ("text.onnx", "vocabulary.txt.gz"))
+    )
+    entry = head.describe("head-animals.npz", digest)
+    plain = manifest(text=TEXT, heads={"animals": entry}).use_head(entry)
+    writers = {name: partial(Path.write_bytes, data=data) for name, data in files.items()}
+    return create(path, replace(plain, **changes), writers)

@@ -20,7 +20,18 @@ from doubles import child_environment
 from fozo._version import __version__
 
 ROOT = Path(str(fozo.__file__)).parent
-HEAVY = ("torch", "timm", "onnx", "onnxscript", "PIL", "click", "sklearn", "matplotlib", "safetensors")
+HEAVY = (
+    "torch",
+    "timm",
+    "open_clip",
+    "onnx",
+    "onnxscript",
+    "PIL",
+    "click",
+    "sklearn",
+    "matplotlib",
+    "safetensors",
+)
 # Modules that the command line imports at once: they load neither NumPy nor ONNX Runtime.
 LIGHT_MODULES = {
     "data.reading",
@@ -42,7 +53,17 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "eval": ({"engine", "data"}, {"numpy", "PIL", "onnxruntime", "matplotlib", "ray"}),
     "export": (
         {"engine", "data"},
-        {"numpy", "torch", "timm", "huggingface_hub", "onnx", "onnxruntime", "safetensors", "click"},
+        {
+            "numpy",
+            "torch",
+            "timm",
+            "open_clip",
+            "huggingface_hub",
+            "onnx",
+            "onnxruntime",
+            "safetensors",
+            "click",
+        },
     ),
     "commands": ({"engine", "data", "eval", "export", "quant"}, {"click"}),
 }
@@ -58,6 +79,7 @@ LAYERS = {
         "model",
         "statistics",
         "bundle",
+        "text",
         "runtime",
         "search",
         "interface",

@@ -30,20 +30,24 @@ from ..files import (
     write_atomic,
 )
 from ..model import FloatArray, ModelInfo, SourceStatistics
+from .head import Head
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
 
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 1 << 26  # names of a million classes
 GRAPH_FILE = "model.onnx"
+TEXT_FILE = "text.onnx"
+VOCABULARY_FILE = "vocabulary.txt.gz"
 PULL_BACK_FILE = "pull-back.onnx"
 
-FIRST_FILES = (GRAPH_FILE, PULL_BACK_FILE, HEAD_FILE)  # of every new bundle
+FIRST_FILES = (GRAPH_FILE, PULL_BACK_FILE, HEAD_FILE, TEXT_FILE, VOCABULARY_FILE)  # of every new bundle
 
 # Files that are named by their content, which fozo adds to a bundle and may remove again.
 ADDED_FILE = re.compile(
-    r"source-[\w-]+-[0-9a-f]{8}\.npz|head-[0-9a-f]{8}\.npz|(model|pull-back)(-[\w-]+)?-[0-9a-f]{8}\.onnx"
+    r"source-[\w-]+-[0-9a-f]{8}\.npz|head(-[\w-]+)?-[0-9a-f]{8}\.npz"
+    r"|(model|pull-back|text)(-[\w-]+)?-[0-9a-f]{8}\.onnx|vocabulary\.txt-[0-9a-f]{8}\.gz"
 )
-_PRECISION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Bundle:
     Attributes:
         path: the folder.
         manifest: its content, parsed.
-        sha256: hash of the manifest, and through it of everything else.
+        sha256: hash of the manifest on disk, and through it of everything else.
+        selected_head: name of the head that `select_head` put in use; None: that of the manifest on disk.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
+    selected_head: str | None = None
 
     @staticmethod
     def open(path: str | Path) -> Bundle:
@@ -158,6 +164,8 @@ class Bundle:
             BundleError: a file is missing, changed, or of the wrong shape.
         """
         m = self.manifest
+        if m.head_name is not None:
+            self._check_head(m.head_name)
         shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
         head = _load_arrays(self.file(m.head), shapes)
         source = m.source[precision].file if precision in m.source else None
@@ -170,6 +178,102 @@ class Bundle:
             gradients=tuple(m.tunables) if gradients else (),
             precision=precision,
         )
+
+    @property
+    def text_sha256(self) -> str | None:
+        """Hash over text graph and vocabulary, as listed; None where the classes are part of the graphs."""
+        text, files = self.manifest.text, self.manifest.files
+        return None if text is None else hash_texts(files[text.file].sha256, files[text.vocabulary].sha256)
+
+    def select_head(self, name: str) -> Bundle:
+        """Return the bundle with another head in use: its classes are then those of the bundle.
+
+        Nothing is written.
+
+        Raises:
+            BundleError: there is no such head, or another text graph or vocabulary made it.
+        """
+        heads = self.manifest.heads
+        if self.manifest.text is None:
+            raise BundleError(
+                f"the classes of {self.path} are part of its graphs, so it has no heads to choose from; only "
+                "bundles exported with --clip have"
+            )
+        if name not in heads:
+            raise BundleError(
+                f"the bundle {self.path} has no head {name!r}, it has: {', '.join(heads)}; make one with: "
+                "fozo classes BUNDLE NAMES.txt --as NAME"
+            )
+        self._check_head(name)
+        return replace(self, manifest=self.manifest.use_head(heads[name]), selected_head=name)
+
+    def _check_head(self, name: str) -> None:
+        """Check that a head was made by the text graph and the vocabulary that the bundle has now."""
+        if self.manifest.heads[name].text_sha256 != self.text_sha256:
+            raise BundleError(
+                f"the head {name} of {self.path} was made by another text graph or vocabulary; make it again "
+                "with fozo classes"
+            )
+
+    def load_head(self, name: str) -> Head:
+        """Return a head with its arrays.
+
+        Raises:
+            BundleError: as `select_head`, or its file is missing, changed, or of the wrong shape.
+        """
+        m = self.select_head(name).manifest
+        entry = m.heads[name]
+        shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
+        if entry.context_vectors is not None and m.text is not None:
+            shapes["context"] = (entry.context_vectors, m.text.width)
+        arrays = _load_arrays(self.file(entry.file), shapes)
+        return Head(
+            weight=arrays["weight"],
+            class_ids=entry.class_ids,
+            class_names=entry.class_names,
+            templates=entry.templates,
+            context=arrays.get("context"),
+            record=entry.record,
+        )
+
+    def with_head(self, name: str, head: Head, *, default: bool = False) -> Bundle:
+        """Store classes made from texts, or replace those of this name, and return the changed bundle.
+
+        Args:
+            name: of the head; lower case letters, digits and hyphens.
+            head: the classes.
+            default: use this head where none is selected.
+
+        Raises:
+            BundleError: the classes of this bundle are part of its graphs, or the name is no such name, or
+                the manifest would contradict itself.
+            OutputError: the bundle's folder cannot be written; the bundle is then as it was.
+        """
+        text_sha256 = self.text_sha256
+        if text_sha256 is None:
+            raise BundleError(
+                f"the classes of {self.path} are part of its graphs; only bundles exported with --clip take "
+                "classes made from texts"
+            )
+        if not _NAME.fullmatch(name):
+            raise BundleError(
+                "expected the name of a head in lower case letters, digits and hyphens, like pets, found "
+                f"{name!r}"
+            )
+        content = head.to_npz()
+        digest = hashlib.sha256(content).hexdigest()
+        file = f"head-{name}-{digest[:8]}.npz"
+        entry, stored = head.describe(file, text_sha256), self._stored_manifest()
+        manifest = replace(stored, heads={**stored.heads, name: entry})
+        if default or stored.head_name == name:
+            manifest = manifest.use_head(entry)
+        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
+            write_atomic(self.path / file, content)
+            return self._commit(file, FileEntry(digest, len(content)), manifest)
+
+    def _stored_manifest(self) -> Manifest:
+        """Return the manifest on disk, in which no other head was selected."""
+        return self.manifest if self.selected_head is None else Bundle.open(self.path).manifest
 
     def source(self, precision: str) -> SourceStatistics | None:
         """Return the source statistics of a graph, or None if the bundle has none for it.
@@ -211,7 +315,8 @@ class Bundle:
         name = f"source-{precision}-{digest[:8]}.npz"
         pull_back = self._get_pull_back_sha256(precision) if fisher else None
         entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back)
-        manifest = replace(self.manifest, source={**self.manifest.source, precision: entry})
+        stored = self._stored_manifest()
+        manifest = replace(stored, source={**stored.source, precision: entry})
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             write_atomic(self.path / name, content)
             return self._commit(name, FileEntry(digest, len(content)), manifest)
@@ -230,17 +335,18 @@ class Bundle:
             BundleError: the precision is `fp32`, from which the others are made, or no such name.
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
-        if precision == "fp32" or not _PRECISION.fullmatch(precision):
+        if precision == "fp32" or not _NAME.fullmatch(precision):
             raise BundleError(
                 f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
                 "itself is made by fozo export"
             )
-        source = {key: value for key, value in self.manifest.source.items() if key != precision}
-        pull_backs = {key: value for key, value in self.manifest.pull_backs.items() if key != precision}
+        stored = self._stored_manifest()
+        source = {key: value for key, value in stored.source.items() if key != precision}
+        pull_backs = {key: value for key, value in stored.pull_backs.items() if key != precision}
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             file, name = self._move_in(graph, f"model-{precision}")
-            graphs = {**self.manifest.graphs, precision: replace(entry, file=name)}
-            manifest = replace(self.manifest, graphs=graphs, source=source, pull_backs=pull_backs)
+            graphs = {**stored.graphs, precision: replace(entry, file=name)}
+            manifest = replace(stored, graphs=graphs, source=source, pull_backs=pull_backs)
             return self._commit(name, file, manifest)
 
     def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
@@ -258,8 +364,9 @@ class Bundle:
         self._get_graph_entry(precision)
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             file, name = self._move_in(graph, f"pull-back-{precision}")
-            pull_backs = {**self.manifest.pull_backs, precision: replace(entry, file=name)}
-            return self._commit(name, file, replace(self.manifest, pull_backs=pull_backs))
+            stored = self._stored_manifest()
+            pull_backs = {**stored.pull_backs, precision: replace(entry, file=name)}
+            return self._commit(name, file, replace(stored, pull_backs=pull_backs))
 
     def _move_in(self, graph: Path, stem: str) -> tuple[FileEntry, str]:
         """Move an ONNX file into the bundle, named by its content; return its entry and name."""
@@ -287,6 +394,8 @@ class Bundle:
         used = {manifest.head} | {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
         used |= {entry.file for entry in manifest.pull_backs.values()}
+        used |= {entry.file for entry in manifest.heads.values()}
+        used |= {manifest.text.file, manifest.text.vocabulary} if manifest.text else set()
         # Only what this class has added itself is ever removed, whatever a changed manifest names.
         stale = {old for old in self.manifest.files if ADDED_FILE.fullmatch(old)} - used
         files = {key: value for key, value in self.manifest.files.items() if key not in stale}
@@ -295,10 +404,14 @@ class Bundle:
                 f"{self.path} was changed by another process in the meantime, and is left as that made it; "
                 "run the command again"
             )
-        write_atomic(self.path / MANIFEST, replace(manifest, files={**files, name: file}).to_json())
+        manifest = replace(manifest, files={**files, name: file})
+        if problem := manifest.find_contradiction():
+            raise BundleError(f"{self.path / MANIFEST} would contradict itself: {problem}")
+        write_atomic(self.path / MANIFEST, manifest.to_json())
         for old in stale:
             (self.path / old).unlink(missing_ok=True)
-        return Bundle.open(self.path)
+        bundle = Bundle.open(self.path)
+        return bundle if self.selected_head is None else bundle.select_head(self.selected_head)
 
 
 def explain_lock(path: Path) -> str:

@@ -10,7 +10,9 @@ def describe_bundle(bundle: Bundle) -> str:
     """Return the model, its preprocessing, and each graph with the origin of its source statistics."""
     m, origin = bundle.manifest, list_origin(bundle.manifest)
     blocks = f"{m.layers} blocks of width {m.width}"
-    if m.feature_widths:
+    if m.text is not None:
+        blocks = f"{m.layers - 1} blocks of width {m.width}, image embedding of {m.text.embedding_width}"
+    elif m.feature_widths:
         blocks = f"{m.layers} stages of width {', '.join(map(str, m.feature_widths))}"
     names = f" ({m.class_ids[0]}, {m.class_ids[1]}, …)" if m.class_ids and len(m.class_ids) > 1 else ""
     lines = [

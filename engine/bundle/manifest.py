@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from ..errors import BundleError, has_controls
 from ..model import PROMPTS, FloatArray, ModelInfo
 from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
+from .text_entries import HeadEntry, TextEntry, find_contradiction_of_head, find_contradiction_of_text
 
 SCHEMA = 2
+TEXT_SCHEMA = 3  # of bundles whose classes come from texts
 HEAD_FILE = "head.npz"
-READABLE = (1, 2)  # in 1 there were no norms to tune, and no widths of features
+READABLE = (1, 2, 3)  # in 1 there were no norms to tune, and no widths of features
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Manifest:
     Attributes:
         model: name of the model.
         preprocessing: how a file becomes the image that the graphs read.
-        layers: L, number of blocks, or of stages in a residual network.
+        layers: L, number of features per image: one per block, or per stage in a residual network, and a
+            last one for the image embedding where the classes come from texts.
         width: D, width of a token and of a prompt; in a residual network F.
         tokens: tokens per image without prompts; in a residual network the positions of the last stage.
         feature_width: F, width of one feature.
@@ -82,10 +85,12 @@ class Manifest:
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
         class_ids: K identifiers in the order of the logits (WordNet IDs for ImageNet), or None.
         class_names: K names for people, or None.
-        head: name of the `.npz` file with the linear head.
+        head: name of the `.npz` file with the linear head in use.
         graphs: by precision, `fp32` first.
         source: source statistics by precision.
         pull_backs: graphs of gradients, by precision of the graph whose derivative they are.
+        text: text side of the model; None where the classes are part of the graphs.
+        heads: classes made from texts, by name; `head` and the fields of classes are those of one of them.
         files: every file of the bundle but the manifest.
         provenance: versions and options of the export, for the record.
     """
@@ -107,6 +112,8 @@ class Manifest:
     graphs: Mapping[str, GraphEntry] = field(default_factory=dict)
     source: Mapping[str, SourceEntry] = field(default_factory=dict)
     pull_backs: Mapping[str, GraphEntry] = field(default_factory=dict)
+    text: TextEntry | None = None
+    heads: Mapping[str, HeadEntry] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,11 +137,36 @@ class Manifest:
             norms=self.norms,
             feature_widths=self.feature_widths,
             image_size=self.preprocessing.size,
+            takes_classifier=self.text is not None,
+            logit_scale=1.0 if self.text is None else self.text.logit_scale,
         )
+
+    @property
+    def head_name(self) -> str | None:
+        """Name of the head in use, if its classes come from texts."""
+        return next((name for name, head in self.heads.items() if head.file == self.head), None)
+
+    def use_head(self, entry: HeadEntry) -> Manifest:
+        """Return the manifest with another head in use."""
+        return replace(
+            self,
+            head=entry.file,
+            classes=len(entry.class_names),
+            class_ids=entry.class_ids,
+            class_names=entry.class_names,
+        )
+
+    def find_contradiction(self) -> str | None:
+        """Return the first contradiction between the fields, or None."""
+        return _find_contradiction(self)
 
     def to_json(self) -> bytes:
         """Return the manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
-        return (json.dumps({"schema": SCHEMA, **to_dict(self)}, indent=1, ensure_ascii=False) + "\n").encode()
+        data = to_dict(self)
+        if self.text is None:  # as versions before texts read it
+            del data["text"], data["heads"]
+        schema = SCHEMA if self.text is None else TEXT_SCHEMA
+        return (json.dumps({"schema": schema, **data}, indent=1, ensure_ascii=False) + "\n").encode()
 
     @staticmethod
     def from_json(content: bytes, where: Path) -> Manifest:
@@ -153,7 +185,7 @@ class Manifest:
         if schema not in READABLE:
             raise BundleError(
                 f"{where} has schema {schema}, this version of fozo reads schema "
-                f"{' and '.join(map(str, READABLE))}; "
+                f"{READABLE[0]} to {READABLE[-1]}; "
                 "export the model again, or install the version of fozo that wrote it"
             )
         try:
@@ -176,11 +208,13 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
         data |= {"norms": {}, "feature_widths": []}
     data.setdefault("pull_backs", {})  # bundles without gradients, and those of earlier versions
     data.setdefault("head", HEAD_FILE)  # and there it always had this name
+    if raw["schema"] < TEXT_SCHEMA:
+        data |= {"text": None, "heads": {}}
     for name in names:  # defaults are for the code that makes bundles, not for files
         if name not in data:
             raise RecordError(f"{where}: {name}: expected this field, found nothing")
     manifest = load_record(Manifest, data, where)
-    if problem := _find_contradiction(manifest):
+    if problem := manifest.find_contradiction():
         raise RecordError(f"{where}: {problem}")
     return manifest
 
@@ -196,7 +230,6 @@ def _find_controls(value: Any) -> str | None:
 
 
 def _find_contradiction(manifest: Manifest) -> str | None:
-    """Return the first contradiction in a manifest whose fields have the right types, or None."""
     for name, labels in (("class_ids", manifest.class_ids), ("class_names", manifest.class_names)):
         if labels is not None and len(labels) != manifest.classes:
             return f"{name}: expected {manifest.classes} entries, one per class, found {len(labels)}"
@@ -218,7 +251,20 @@ def _find_contradiction(manifest: Manifest) -> str | None:
     names += [source.file for source in manifest.source.values()]
     names += [graph.file for graph in manifest.pull_backs.values()]
     names += [manifest.head] if manifest.head != HEAD_FILE else []
+    names += [head.file for head in manifest.heads.values()]
+    names += [manifest.text.file, manifest.text.vocabulary] if manifest.text else []
     unlisted = [name for name in names if name not in manifest.files]
     if unlisted:
         return f"files: expected an entry for {unlisted[0]}, found none"
-    return None
+    if manifest.text is None:
+        return "heads: expected none without a text graph" if manifest.heads else None
+    if manifest.head_name is None:
+        return f"head: expected the file of one of the heads, found {manifest.head}"
+    return find_contradiction_of_text(manifest.text, manifest.feature_width) or next(
+        (
+            f"heads: {name}: {problem}"
+            for name, head in manifest.heads.items()
+            if (problem := find_contradiction_of_head(head))
+        ),
+        None,
+    )

@@ -66,11 +66,14 @@ def _rename_files(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
     def rename(graphs: Mapping[str, GraphEntry]) -> dict[str, GraphEntry]:
         return {key: replace(graph, file=names[graph.file]) for key, graph in graphs.items()}
 
+    text = manifest.text
     return replace(
         manifest,
         graphs=rename(manifest.graphs),
         pull_backs=rename(manifest.pull_backs),
         head=names[manifest.head],
+        heads={key: replace(head, file=names[head.file]) for key, head in manifest.heads.items()},
+        text=text and replace(text, file=names[text.file], vocabulary=names[text.vocabulary]),
         files={names[name]: entry for name, entry in manifest.files.items()},
     )
 

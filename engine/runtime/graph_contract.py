@@ -13,6 +13,7 @@ from ..errors import BundleError, InputError
 from ..model import BATCH_STATISTICS, NORMS, PROMPTS, FloatArray, ModelInfo, Tunables
 
 IMAGES = "images"
+CLASSIFIER = "classifier"  # of models whose classes are made from texts
 OUTPUTS = ("logits", "features", "embedding")
 # Further inputs of a graph with gradients.
 PULL_BACK = "pull_back"  # whether gradients are computed
@@ -82,7 +83,7 @@ def read_tunables(session: Any) -> dict[str, Tunable]:
             tuple(axis if isinstance(axis, int) else None for axis in node.shape[1:]),
         )
         for node in session.get_inputs()
-        if node.name not in (IMAGES, *SLOPE_TYPES)
+        if node.name not in (IMAGES, CLASSIFIER, *SLOPE_TYPES)
     }
 
 
@@ -122,6 +123,7 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
     types = {IMAGES: "tensor(uint8)", **dict.fromkeys(info.tunables, "tensor(float)")}
+    types |= {CLASSIFIER: "tensor(float)"} if info.takes_classifier else {}
     output_types = dict.fromkeys(OUTPUTS if "embedding" in outputs else OUTPUTS[:2], "tensor(float)")
     contract, remedy = "the graph contract", "fozo export"
     if info.gradients:
@@ -143,8 +145,8 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     height, width = (*inputs[IMAGES].shape[1:3], None, None)[:2]
     expected_axes = {
         IMAGES: [*(info.image_size or (height, width)), 3],
-        "logits": [info.classes],
         "features": [info.layers, info.feature_width],
+        **({CLASSIFIER: [info.feature_width]} if info.takes_classifier else {"logits": [info.classes]}),
     }
     if PROMPTS in inputs:
         expected_axes[PROMPTS] = [info.width]

@@ -28,6 +28,7 @@ from ..errors import BundleError, ComputeError, InputError, reason
 from ..model import (
     BATCH_STATISTICS,
     NORMS,
+    ClassText,
     FloatArray,
     ImageArray,
     ModelInfo,
@@ -39,6 +40,7 @@ from ..model import (
 from .arrangement import Arrangement, choose_micro_batch, load_arrangement
 from .cpu import count_cpus
 from .graph_contract import (
+    CLASSIFIER,
     IMAGES,
     OUTPUTS,
     PULL_BACK,
@@ -93,7 +95,6 @@ class Network:
         arrangement = Arrangement(count_cpus() if workers is None else workers, micro_batch)
         check_provider(provider)
         check_graph_file(graph)
-        self.info = info
         self.provider = provider
         # Where calls have several threads, these belong to a session: one for each number of workers in use.
         self._couples = BATCH_STATISTICS in info.tunables or bool(info.gradients)
@@ -105,8 +106,8 @@ class Network:
         self._outputs: dict[str, list[int]] = {
             node.name: node.shape[1:] for node in self._session.get_outputs() if node.name in OUTPUTS
         }
-        self._no_slopes = feed_no_slopes(self._outputs) if info.gradients else {}
-        self._classes: NDArray[np.int64] | None = None
+        self._classes: NDArray[np.int64] | None = None  # columns of the graph's logits; None: all
+        self._set_info(info)
         self._owns_threads = True
         self._arrange(arrangement)
 
@@ -159,22 +160,48 @@ class Network:
         Raises:
             InputError: the indices are not distinct or out of range.
         """
-        view = copy.copy(self)
-        view.info = self.info.select(classes)
-        indices = np.asarray(classes, dtype=np.int64)
-        view._classes = indices if self._classes is None else self._classes[indices]
-        view._owns_threads = False
+        view = self._view(self.info.select(classes))
+        if not self.info.takes_classifier:
+            indices = np.asarray(classes, dtype=np.int64)
+            view._classes = indices if self._classes is None else self._classes[indices]
         return view
+
+    def with_classifier(self, weight: FloatArray, text: ClassText | None = None) -> Network:
+        """Return a view of this network with other classes, made from texts.
+
+        The view shares session and threads with this network, as one made by `select` does.
+
+        Args:
+            weight: float32 `[K, F]`: τ times the unit-length embedding of each class, padded with zeros.
+            text: what makes other classifiers for these classes.
+
+        Raises:
+            InputError: the classes are part of the graph, or the weight does not fit.
+        """
+        return self._view(self.info.with_classifier(weight, text))
 
     def with_source(self, source: SourceStatistics) -> Network:
         """Return a view of this network whose model has these source statistics.
 
         The view shares session and threads with this network, as one made by `select` does.
         """
+        return self._view(replace(self.info, source=source))
+
+    def _view(self, info: ModelInfo) -> Network:
+        """Return a network of another model that shares session and threads with this one."""
         view = copy.copy(self)
-        view.info = replace(self.info, source=source)
+        view._set_info(info)
         view._owns_threads = False
         return view
+
+    def _set_info(self, info: ModelInfo) -> None:
+        """Take a model, and prepare what every call feeds beside images and tunables."""
+        self.info = info
+        self._constant_feed: dict[str, NDArray[Any]] = {}
+        if info.takes_classifier:
+            self._outputs = {**self._outputs, "logits": [info.classes]}
+            self._constant_feed[CLASSIFIER] = np.ascontiguousarray(info.head_weight)
+        self._no_slopes = feed_no_slopes(self._outputs) if info.gradients else {}
 
     def rearrange(self, workers: int, micro_batch: int) -> Network:
         """Return a view of this network that splits its work in another way.
@@ -319,7 +346,8 @@ class Network:
     def _run(self, feed: Mapping[str, NDArray[Any]], gradients: Iterable[str] = ()) -> dict[str, FloatArray]:
         names = [*self._outputs, *gradients]
         try:
-            return dict(zip(names, self._session.run(names, feed), strict=True))
+            outputs = self._session.run(names, {**feed, **self._constant_feed})
+            return dict(zip(names, outputs, strict=True))
         except Exception as error:  # the runtime raises many kinds, all of its own
             raise ComputeError(
                 f"ONNX Runtime cannot compute {len(feed[IMAGES])} images with {self.info.name}: "

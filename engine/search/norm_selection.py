@@ -27,7 +27,7 @@ def select_norms(info: ModelInfo, first: int, frozen_last: int, user: str) -> tu
     blocks = {name: match[1] or match[2] for name in info.norms if (match := _NORM.fullmatch(name))}
     order = list(dict.fromkeys(blocks.values()))
     if order and order[0].startswith("blocks."):  # those without tunable norms count as well
-        order = [f"blocks.{index}" for index in range(info.layers)]
+        order = [f"blocks.{index}" for index in range(info.blocks)]
     adapted = order[first : max(first + 1, len(order) - frozen_last)]
     names = tuple(name for name, block in blocks.items() if block in adapted)
     if not names:

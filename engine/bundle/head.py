@@ -1,0 +1,56 @@
+"""Classes made from texts, as they are stored in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..files import to_npz
+from ..model import FloatArray
+from .text_entries import HeadEntry
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Classes made from texts.
+
+    Attributes:
+        weight: float32 `[K, F]`: τ times the unit-length embedding of each class, padded with zeros.
+        class_ids: K identifiers, all different.
+        class_names: K names as they stand in the texts.
+        templates: texts with `{}` for the name; where there is a context, one that begins with the name.
+        context: learnt vectors in front of every name, float32 `[M, D]`, or None: the templates' words are.
+        record: how it was made, for people.
+    """
+
+    weight: FloatArray
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    context: FloatArray | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_npz(self) -> bytes:
+        """Return weight, bias and context as the content of a file."""
+        context = {} if self.context is None else {"context": self.context}
+        return to_npz(weight=self.weight, bias=np.zeros(len(self.weight), np.float32), **context)
+
+    def describe(self, file: str, text_sha256: str) -> HeadEntry:
+        """Return the entry of the manifest.
+
+        Args:
+            file: name of the file.
+            text_sha256: text graph and vocabulary that made it.
+        """
+        return HeadEntry(
+            file=file,
+            class_ids=self.class_ids,
+            class_names=self.class_names,
+            templates=self.templates,
+            context_vectors=None if self.context is None else len(self.context),
+            text_sha256=text_sha256,
+            record=dict(self.record),
+        )

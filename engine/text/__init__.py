@@ -1,0 +1,1 @@
+"""Texts of classes: tokenizer and templates."""
