@@ -34,6 +34,15 @@ class OnnxBuilder:
         inner._prefix, inner._initializers = prefix, self._initializers
         return inner
 
+    def scope(self, prefix: str) -> OnnxBuilder:
+        """Return a builder of the same graph that puts a prefix before the names of its nodes.
+
+        It writes the same weights under other nodes, so that one module can be computed twice.
+        """
+        inner = OnnxBuilder()
+        inner._prefix, inner._initializers, inner._nodes = prefix, self._initializers, self._nodes
+        return inner
+
     def choose(
         self, condition: str, branches: list[tuple[OnnxBuilder, list[str]]], outputs: list[str], name: str
     ) -> None:

@@ -17,7 +17,9 @@ from ..engine.model import NORMS, PROMPTS
 from ..engine.runtime.graph_contract import IMAGES
 from .onnx_builder import Axes, OnnxBuilder
 from .signature import OPSET, declare_inputs, declare_outputs
-from .vit_model import Block, Linear, Norm, Vit
+from .transformer_graph import write_attention, write_mlp, write_norm
+from .transformer_model import Block, Linear, Norm
+from .vit_model import Vit
 
 
 def select_vit_norms(vit: Vit, blocks: Iterable[int] | None = None) -> dict[str, int]:
@@ -62,7 +64,7 @@ def build_vit_graph(
         last = index == len(vit.blocks) - 1
         readout = vit.readout if last else None
         x = _write_block(b, block_norms, x, normed, block, f"blocks.{index}", readout)
-    final = _write_norm(b, x, vit.norm, "norm")
+    final = write_norm(b, x, vit.norm, "norm")
     features.append(_write_feature(b, final, vit, f"feature.{len(vit.blocks)}"))
     _write_outputs(b, features, vit)
     inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms))
@@ -97,7 +99,7 @@ class _BlockNorms:
     def write(self, x: str, norm: Norm, name: str) -> str:
         """Write a norm of a block, tunable or not."""
         if name not in self._parameters:
-            return _write_norm(self._builder, x, norm, name)
+            return write_norm(self._builder, x, norm, name)
         inputs = [x, *self._parameters[name]]
         return self._builder.node("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
 
@@ -116,9 +118,9 @@ def _write_tokens(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[
     prefix = b.node("Expand", [b.weight("prefix", vit.prefix[None]), shape], "tokens/prefix")
     prompts = b.node("Expand", [PROMPTS, shape], "tokens/prompts")
     if vit.norm_pre is not None:
-        _write_embedding_moments(b, _write_norm(b, x, vit.norm_pre, "embedding/norm_pre"), patches)
+        _write_embedding_moments(b, write_norm(b, x, vit.norm_pre, "embedding/norm_pre"), patches)
     x = b.node("Concat", [prefix, prompts, x], "tokens/concat", axis=1)
-    return x if vit.norm_pre is None else _write_norm(b, x, vit.norm_pre, "norm_pre")
+    return x if vit.norm_pre is None else write_norm(b, x, vit.norm_pre, "norm_pre")
 
 
 def _write_patches(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
@@ -139,7 +141,7 @@ def _write_patches(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple
         positions = b.weight("patch_embed.bias_and_positions", patch.bias + vit.positions)
     else:
         x = b.linear(x, patch.weight, patch.bias, "patch_embed.proj")
-        x = _write_norm(b, x, vit.patch_norm, "patch_embed.norm")
+        x = write_norm(b, x, vit.patch_norm, "patch_embed.norm")
         positions = b.weight("positions", vit.positions)
     return b.node("Add", [x, positions], "patch_embed/positions")
 
@@ -173,71 +175,10 @@ def _write_block(
             b.slice(tokens, 0, readout, 1, f"{name}/keep_{label}")
             for tokens, label in ((x, "x"), (normed, "queries"))
         )
-    attention = _write_attention(b, query_tokens, normed, block, f"{name}.attn")
+    attention = write_attention(b, query_tokens, normed, block, f"{name}.attn")
     x = b.node("Add", [x, attention], f"{name}/attn_residual")
     hidden = norms.write(x, block.norm2, f"{name}.norm2")
-    return b.node("Add", [x, _write_mlp(b, hidden, block, f"{name}.mlp")], f"{name}/mlp_residual")
-
-
-def _write_attention(b: OnnxBuilder, query_tokens: str, key_tokens: str, block: Block, name: str) -> str:
-    """Write the attention of the query tokens over the key tokens."""
-    width = len(block.query.weight) // block.heads
-    scale = width**-0.5
-    query, scale_after = block.query, block.query_norm is not None
-    if not scale_after:
-        query = Linear(query.weight * scale, None if query.bias is None else query.bias * scale)
-
-    def write_heads(x: str, linear: Linear, norm: Norm | None, label: str, perm: list[int]) -> str:
-        y = b.linear(x, linear.weight, linear.bias, f"{name}.{label}")
-        y = b.reshape(y, (0, 0, block.heads, width), f"{name}.{label}/heads")
-        if norm is not None:
-            y = _write_norm(b, y, norm, f"{name}.{label}_norm")
-        return b.node("Transpose", [y], f"{name}.{label}/transpose", perm=perm)
-
-    q = write_heads(query_tokens, query, block.query_norm, "query", [0, 2, 1, 3])
-    if scale_after:
-        q = b.node("Mul", [q, b.weight(f"{name}.scale", np.asarray(scale))], f"{name}/scale")
-    k = write_heads(key_tokens, block.key, block.key_norm, "key", [0, 2, 3, 1])
-    v = write_heads(key_tokens, block.value, None, "value", [0, 2, 1, 3])
-    weights = b.node("Softmax", [b.node("MatMul", [q, k], f"{name}/scores")], f"{name}/softmax", axis=-1)
-    y = b.node("MatMul", [weights, v], f"{name}/mix")
-    y = b.node("Transpose", [y], f"{name}/untranspose", perm=[0, 2, 1, 3])
-    y = b.reshape(y, (0, 0, block.heads * width), f"{name}/unheads")
-    if block.attention_norm is not None:
-        y = _write_norm(b, y, block.attention_norm, f"{name}.norm")
-    return b.linear(y, block.proj.weight, block.proj.bias, f"{name}.proj")
-
-
-def _write_mlp(b: OnnxBuilder, x: str, block: Block, name: str) -> str:
-    x = b.linear(x, block.fc1.weight, block.fc1.bias, f"{name}.fc1")
-    if block.gate is None:
-        x = _write_activation(b, x, block.activation, f"{name}/act")
-    else:
-        half = len(block.fc1.weight) // 2
-        halves = [b.slice(x, half * i, half * (i + 1), 2, f"{name}/half{i}") for i in range(2)]
-        active = 0 if block.gate == "first" else 1
-        halves[active] = _write_activation(b, halves[active], block.activation, f"{name}/act")
-        x = b.node("Mul", halves, f"{name}/gate")
-    if block.mlp_norm is not None:
-        x = _write_norm(b, x, block.mlp_norm, f"{name}.norm")
-    return b.linear(x, block.fc2.weight, block.fc2.bias, f"{name}.fc2")
-
-
-def _write_activation(b: OnnxBuilder, x: str, activation: str, name: str) -> str:
-    if activation in ("gelu", "gelu_tanh"):
-        return b.node("Gelu", [x], name, approximate="tanh" if activation == "gelu_tanh" else "none")
-    if activation == "relu":
-        return b.node("Relu", [x], name)
-    # SiLU and QuickGELU are x · sigmoid(c x), with c = 1 and 1.702.
-    scaled = x
-    if activation == "quick_gelu":
-        scaled = b.node("Mul", [x, b.weight("quick_gelu", np.asarray(1.702))], f"{name}/scale")
-    return b.node("Mul", [x, b.node("Sigmoid", [scaled], f"{name}/sigmoid")], name)
-
-
-def _write_norm(b: OnnxBuilder, x: str, norm: Norm, name: str) -> str:
-    weights = [b.weight(f"{name}.weight", norm.weight), b.weight(f"{name}.bias", norm.bias)]
-    return b.node("LayerNormalization", [x, *weights], name, axis=-1, epsilon=norm.epsilon)
+    return b.node("Add", [x, write_mlp(b, hidden, block, f"{name}.mlp")], f"{name}/mlp_residual")
 
 
 def _write_readout(b: OnnxBuilder, normed: str, vit: Vit, name: str) -> str:

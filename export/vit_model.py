@@ -18,59 +18,7 @@ from torch import nn
 from ..engine.errors import ExportError
 from ..engine.model import FloatArray
 from .parameters import read_array, read_array_or, read_pair
-
-
-@dataclass(frozen=True)
-class Norm:
-    """Layer norm over the last axis: `weight` and `bias` float32 `[width]`, and `epsilon`."""
-
-    weight: FloatArray
-    bias: FloatArray
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class Linear:
-    """`x @ weight.T + bias`: `weight` float32 `[out, in]`, `bias` `[out]` or None."""
-
-    weight: FloatArray
-    bias: FloatArray | None
-
-
-@dataclass(frozen=True)
-class Block:
-    """One pre-norm transformer block; layer scale is already part of `proj` and `fc2`.
-
-    Attributes:
-        norm1: before attention; at the class token, its output is the feature of the preceding block.
-        query, key, value: projections, `[heads · head width, D]`.
-        query_norm, key_norm: norms over the head width, or None.
-        heads: number of attention heads.
-        attention_norm: norm of the attention's output, or None.
-        proj: output projection of the attention.
-        norm2: before the MLP.
-        fc1: first layer of the MLP, twice as wide where it is gated.
-        activation: `gelu`, `gelu_tanh`, `quick_gelu`, `relu` or `silu`.
-        gate: None, or which half of `fc1` goes through the activation: `first` or `last`.
-        mlp_norm: norm before the second layer, or None.
-        fc2: second layer of the MLP.
-    """
-
-    norm1: Norm
-    query: Linear
-    key: Linear
-    value: Linear
-    query_norm: Norm | None
-    key_norm: Norm | None
-    heads: int
-    attention_norm: Norm | None
-    proj: Linear
-    norm2: Norm
-    fc1: Linear
-    activation: str
-    gate: str | None
-    mlp_norm: Norm | None
-    fc2: Linear
+from .transformer_model import Block, Linear, Norm, convert_linear, convert_norm, scale_outputs, split_qkv
 
 
 @dataclass(frozen=True)
@@ -162,7 +110,7 @@ def read_vit(model: nn.Module) -> Vit:
         norm_pre=_read_norm(model.norm_pre, "norm_pre"),
         blocks=tuple(_read_block(block, f"blocks.{index}") for index, block in enumerate(model.blocks)),
         norm=_read_required_norm(model.norm, "norm"),
-        head=_merge_heads(model) if distilled else _read_linear(model.head),
+        head=_merge_heads(model) if distilled else convert_linear(model.head),
         readout=2 if distilled else 1,
     )
 
@@ -202,24 +150,17 @@ def _read_tokens(model: Any, distilled: bool) -> dict[str, FloatArray]:
 
 def _merge_heads(model: Any) -> Linear:
     """Return both classifiers as one that reads both tokens and averages."""
-    heads = [_read_linear(model.head), _read_linear(model.head_dist)]
+    heads = [convert_linear(model.head), convert_linear(model.head_dist)]
     weight = np.concatenate([head.weight for head in heads], axis=1) / 2
     biases = [head.bias for head in heads if head.bias is not None]
     return Linear(weight, sum(biases, np.zeros(len(weight), np.float32)) / 2)
-
-
-def _read_linear(layer: Any) -> Linear:
-    return Linear(read_array(layer.weight), None if layer.bias is None else read_array(layer.bias))
 
 
 def _read_norm(layer: Any, where: str) -> Norm | None:
     if isinstance(layer, nn.Identity):
         return None
     _require(isinstance(layer, nn.LayerNorm), f"has a {type(layer).__name__} at {where}, not a LayerNorm")
-    width = layer.normalized_shape[-1]
-    weight = read_array_or(np.ones(width, np.float32), layer.weight)
-    bias = read_array_or(np.zeros(width, np.float32), layer.bias)
-    return Norm(weight, bias, float(layer.eps))
+    return convert_norm(layer)
 
 
 def _read_required_norm(layer: Any, where: str) -> Norm:
@@ -242,7 +183,7 @@ def _read_block(block: Any, name: str) -> Block:
         f"has attention of another kind at {name} ({type(attention).__name__})",
     )
     _require(type(mlp) in (layers.Mlp, layers.GluMlp), f"has a {type(mlp).__name__} at {name}, not an MLP")
-    query, key, value = _split_qkv(_read_linear(attention.qkv))
+    query, key, value = split_qkv(convert_linear(attention.qkv))
     gate = None if type(mlp) is layers.Mlp else "last" if mlp.gate_last else "first"
     return Block(
         norm1=_read_required_norm(block.norm1, f"{name}.norm1"),
@@ -253,19 +194,14 @@ def _read_block(block: Any, name: str) -> Block:
         key_norm=_read_norm(attention.k_norm, f"{name}.attn.k_norm"),
         heads=int(attention.num_heads),
         attention_norm=_read_norm(attention.norm, f"{name}.attn.norm"),
-        proj=_merge_layer_scale(_read_linear(attention.proj), block.ls1, f"{name}.ls1"),
+        proj=_merge_layer_scale(convert_linear(attention.proj), block.ls1, f"{name}.ls1"),
         norm2=_read_required_norm(block.norm2, f"{name}.norm2"),
-        fc1=_read_linear(mlp.fc1),
+        fc1=convert_linear(mlp.fc1),
         activation=_name_activation(mlp.act, name),
         gate=gate,
         mlp_norm=_read_norm(mlp.norm, f"{name}.mlp.norm"),
-        fc2=_merge_layer_scale(_read_linear(mlp.fc2), block.ls2, f"{name}.ls2"),
+        fc2=_merge_layer_scale(convert_linear(mlp.fc2), block.ls2, f"{name}.ls2"),
     )
-
-
-def _split_qkv(qkv: Linear) -> list[Linear]:
-    biases = [None] * 3 if qkv.bias is None else np.split(qkv.bias, 3)
-    return [Linear(weight, bias) for weight, bias in zip(np.split(qkv.weight, 3), biases, strict=True)]
 
 
 def _merge_layer_scale(linear: Linear, scale: Any, where: str) -> Linear:
@@ -273,8 +209,7 @@ def _merge_layer_scale(linear: Linear, scale: Any, where: str) -> Linear:
     if isinstance(scale, nn.Identity):
         return linear
     _require(type(scale) is vision_transformer.LayerScale, f"has a {type(scale).__name__} at {where}")
-    gamma = read_array(scale.gamma)
-    return Linear(linear.weight * gamma[:, None], None if linear.bias is None else linear.bias * gamma)
+    return scale_outputs(linear, read_array(scale.gamma))
 
 
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], str]] = {

@@ -15,6 +15,9 @@ from ..model import BATCH_STATISTICS, NORMS, PROMPTS, FloatArray, ModelInfo, Tun
 IMAGES = "images"
 CLASSIFIER = "classifier"  # of models whose classes are made from texts
 OUTPUTS = ("logits", "features", "embedding")
+# Inputs and outputs of a text graph.
+TOKENS, LENGTHS, CONTEXTS = "tokens", "lengths", "contexts"
+EMBEDDINGS, EMBEDDED = "embeddings", "embedded"
 # Further inputs of a graph with gradients.
 PULL_BACK = "pull_back"  # whether gradients are computed
 LOGITS_SLOPES = "logits_slopes"
