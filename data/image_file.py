@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ..engine.errors import InputError
+from ..engine.errors import InputError, reason
 from .reading import Reading
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
@@ -63,7 +63,7 @@ def decode_file(file: Path, reading: Reading) -> DecodedImage:
                 return _decode(image, file, reading)
     except OSError as error:
         raise InputError(
-            f"cannot read the image {file}: {error.strerror or error}; check the path and its permissions"
+            f"cannot read the image {file}: {reason(error)}; check the path and its permissions"
         ) from error
 
 

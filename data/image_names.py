@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..engine.ordinary_files import check_ordinary
+
 # The suffixes of FORMATS in images.py; JPEG files have many.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".pjpeg", ".pjp"),
@@ -92,8 +94,10 @@ def find_reason_to_leave_out(folder: str, name: str) -> str | None:
         return None
     if suffix:
         return suffix if suffix in OTHER_SUFFIXES else None
+    path = Path(folder, name)
     try:
-        with Path(folder, name).open("rb") as stream:
+        check_ordinary(path)
+        with path.open("rb") as stream:
             return _WITHOUT_SUFFIX if stream.read(4).startswith(_BEGINNINGS) else None
     except OSError:
         return None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from ..engine.errors import InputError, reason
+from ..engine.ordinary_files import read_limited
+
+_MAX_BYTES = 1 << 28
 
 
 def read_entries(path: Path, kind: str) -> list[tuple[int, str]]:
@@ -21,8 +25,9 @@ def read_entries(path: Path, kind: str) -> list[tuple[int, str]]:
         InputError: the file cannot be read, or is not text in UTF-8.
     """
     try:
-        with path.open(encoding="utf-8-sig") as stream:  # splits at ends of lines alone, unlike `splitlines`
-            lines = [(number, line.strip()) for number, line in enumerate(stream, 1)]
+        text = read_limited(path, _MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the {kind} {path}: {reason(error)}; expected text in UTF-8") from error
+    stream = io.StringIO(text, newline=None)  # splits at ends of lines alone, unlike `splitlines`
+    lines = [(number, line.strip()) for number, line in enumerate(stream, 1)]
     return [(number, line) for number, line in lines if line and line != "#" and not line.startswith("# ")]

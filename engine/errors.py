@@ -26,8 +26,12 @@ def has_controls(text: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, or its kind where it has none.
+
+    Errors of the system say what happened, without number and path: messages name the path themselves.
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 class FozoError(Exception):

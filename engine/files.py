@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import hashlib
 import io
@@ -12,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import sys
 import time
 import zipfile
@@ -23,7 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import OutputError, escape_controls
+from .errors import OutputError, escape_controls, reason
+from .ordinary_files import check_ordinary
 
 if sys.platform == "win32":
     import msvcrt
@@ -128,6 +127,8 @@ def _open_locked(path: Path, busy: str) -> IO[bytes] | None:
     """Return the open and locked file, or None where there are no locks."""
     while True:
         try:
+            if path.exists():
+                check_ordinary(path)
             stream = path.open("ab")
         except OSError:  # the writing that follows will say why
             return None
@@ -272,30 +273,6 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
-def check_ordinary(path: Path) -> None:
-    """Check that a path is an ordinary file: opening a pipe waits for a writer, and a device may never end.
-
-    Raises:
-        OSError: it is missing, or something else.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, expected a file", str(path))
-
-
-def read_limited(path: Path, limit: int) -> bytes:
-    """Return the content of an ordinary file.
-
-    Raises:
-        OSError: it cannot be read, is no ordinary file, or has more than `limit` bytes.
-    """
-    check_ordinary(path)
-    with path.open("rb") as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"expected at most {limit:,} bytes, found more", str(path))
-    return content
-
-
 def is_replaceable(path: Path) -> bool:
     """Return false for what is no place for a new file: devices, pipes, sockets."""
     return path.is_file() or path.is_dir() or not path.exists()
@@ -319,6 +296,5 @@ def _choose_temporary(path: Path) -> Path:
 
 def _create_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write {path}: {error.strerror or error}; "
-        "choose another place, or make room and allow writing there"
+        f"cannot write {path}: {reason(error)}; choose another place, or make room and allow writing there"
     )

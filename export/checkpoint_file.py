@@ -48,8 +48,6 @@ def read_states(path: Path) -> dict[str, State]:
     Raises:
         ExportError: the file cannot be read, or holds no state dict.
     """
-    if not path.is_file():
-        raise ExportError(f"there is no weights file {path}")
     program = _name_program(path)
     if program == _TORCHSCRIPT:  # PyTorch would run it before it refuses it
         raise ExportError(f"{path} cannot be read as a state dict; it is {program}")

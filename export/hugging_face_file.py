@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import ExportError, reason
+from ..engine.ordinary_files import read_json
 
 _MAX_BYTES = 1 << 20
 
@@ -20,11 +20,8 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise ValueError(f"expected at most {_MAX_BYTES} bytes, found {size}")
-        content = json.loads(path.read_bytes())
-    except Exception as error:  # damaged files fail in many ways
+        content = read_json(path, _MAX_BYTES)
+    except (OSError, ValueError) as error:
         raise ExportError(
             f"{path}, which lies beside the weights, cannot be used: {reason(error)}; mend it, or move "
             "it away"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from timm.models import load_model_config_from_hf, parse_model_name
 
 from ..engine.errors import ExportError, reason
+from ..engine.ordinary_files import read_json
 from .clip_models import check_activation, check_classifier, describe_activation
 from .demo_model import DEMO_MODEL, DEMO_WEIGHTS, create_demo_model
 from .families import takes_image_size
@@ -143,7 +143,7 @@ def _find_architecture(name: str) -> str:
         if source == "hf-hub":
             return str(load_model_config_from_hf(place)[1])
         if source == "local-dir":
-            return str(json.loads(Path(place, "config.json").read_bytes())["architecture"])
+            return str(read_json(Path(place, "config.json"))["architecture"])
         return str(place)
     except Exception as error:  # downloads and damaged files fail in many ways
         raise ExportError(

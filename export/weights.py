@@ -9,8 +9,9 @@ from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, reason
 from ..engine.files import hash_file
+from ..engine.ordinary_files import check_ordinary
 from .checkpoint_file import State, read_states
 from .foreign_names import name_foreign_format
 from .google_weights import load_google_weights
@@ -55,7 +56,11 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         ExportError: the file cannot be read, its keys or shapes are not those of the model, or several of its
             dictionaries fit.
     """
-    digest = hash_file(path) if path.is_file() else ""
+    try:
+        check_ordinary(path)
+    except OSError as error:
+        raise ExportError(f"cannot read the weights {path}: {reason(error)}; check the path") from error
+    digest = hash_file(path)
     if path.suffix == ".npz":
         if key is not None:
             raise ExportError(f"--weights-key is for checkpoints of PyTorch, and {path} is an .npz file")

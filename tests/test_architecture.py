@@ -73,6 +73,7 @@ LAYERS = {
     "engine": (
         "names",
         "errors",
+        "ordinary_files",
         "files",
         "records",
         "state",

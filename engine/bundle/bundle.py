@@ -15,21 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BundleError, OutputError
+from ..errors import BundleError, OutputError, reason
 from ..files import (
     FOLDER_LOCK,
-    check_ordinary,
     from_npz,
     hash_file,
     hash_texts,
     hold_lock,
-    read_limited,
     sync_file,
     sync_folder,
     to_npz,
     write_atomic,
 )
 from ..model import FloatArray, ModelInfo, SourceStatistics
+from ..ordinary_files import check_ordinary, read_limited
 from .head import Head
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
 
@@ -79,7 +78,7 @@ class Bundle:
             content = read_limited(manifest, MAX_MANIFEST_BYTES)
         except OSError as error:
             raise BundleError(
-                f"no bundle at {folder}: cannot read {manifest} ({error.strerror}); "
+                f"no bundle at {folder}: cannot read {manifest} ({reason(error)}); "
                 "make one with: fozo export --out " + str(folder)
             ) from error
         return Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
@@ -105,7 +104,7 @@ class Bundle:
             digest = hash_file(path) if size == entry.bytes else ""
         except OSError as error:
             raise BundleError(
-                f"cannot read {path} ({error.strerror}); the bundle is incomplete, export the model again"
+                f"cannot read {path} ({reason(error)}); the bundle is incomplete, export the model again"
             ) from error
         if (size, digest) != (entry.bytes, entry.sha256):
             raise BundleError(
@@ -377,7 +376,7 @@ class Bundle:
             graph.replace(self.path / name)
             sync_folder(self.path)
         except OSError as error:
-            raise OutputError(f"cannot write {self.path / name}: {error.strerror or error}") from error
+            raise OutputError(f"cannot write {self.path / name}: {reason(error)}") from error
         return file, name
 
     def _commit(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BundleError, OutputError
+from ..errors import BundleError, OutputError, reason
 from ..files import FOLDER_LOCK, hash_file, hold_lock, remove_dead_folder, sync_file, sync_folder
 from .bundle import FIRST_FILES, MANIFEST, Bundle
 from .manifest import FileEntry, Manifest
@@ -88,7 +88,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)  # while it is locked
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; choose another place, or make room there"
+            f"cannot write {path}: {reason(error)}; choose another place, or make room there"
         ) from error
 
 
@@ -107,7 +107,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         ).cleanup()
     except OSError as error:
         raise OutputError(
-            f"cannot create {path}: {error.strerror or error}; choose another place with --out"
+            f"cannot create {path}: {reason(error)}; choose another place with --out"
         ) from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import BundleError, has_controls
 from ..model import PROMPTS, FloatArray, ModelInfo
+from ..ordinary_files import parse_json
 from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
 from .text_entries import HeadEntry, TextEntry, find_contradiction_of_head, find_contradiction_of_text
@@ -176,9 +177,9 @@ class Manifest:
             BundleError: not JSON, another schema, or a field is missing or of the wrong kind.
         """
         try:
-            raw = json.loads(content)
+            raw = parse_json(content)
             schema = raw["schema"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{where} is not a bundle manifest ({error}); export the model again"
             ) from error

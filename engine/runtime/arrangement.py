@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from ..errors import InputError, OutputError
 from ..files import write_atomic
+from ..ordinary_files import read_json
 from ..records import RecordError, load_record, to_dict
 from .cpu import count_cpus, read_cpu_features
 
@@ -109,11 +110,11 @@ def _build_key(graph_sha256: str, provider: str) -> str:
 def _read(path: Path) -> dict[str, Arrangement]:
     """Return the usable entries of a file; none if it is missing or not one of ours."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         entries = content["arrangements"] if content["schema"] == SCHEMA else {}
         arrangements = {key: _parse_entry(entry) for key, entry in entries.items()}
         return {key: value for key, value in arrangements.items() if value is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BundleError, reason
-from ..files import check_ordinary
+from ..ordinary_files import check_ordinary
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 # Its content is a program for one device, which may lie in another file.
@@ -73,7 +73,7 @@ def check_graph_file(path: Path) -> None:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _Checker(path, content).check()
     except OSError as error:
-        raise BundleError(f"cannot read {path} ({error.strerror or error}); {_AGAIN}") from error
+        raise BundleError(f"cannot read {path} ({reason(error)}); {_AGAIN}") from error
     except ValueError as error:  # of an empty file, too
         raise BundleError(f"{path} is no ONNX model ({reason(error)}); {_AGAIN}") from error
 

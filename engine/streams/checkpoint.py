@@ -17,6 +17,7 @@ from ..errors import StateError
 from ..files import from_npz, to_npz, write_atomic
 from ..interface.method import iterate_values, list_fields
 from ..model import ModelInfo
+from ..ordinary_files import parse_json
 
 SCHEMA = 2
 RecordT = TypeVar("RecordT")
@@ -61,8 +62,8 @@ def load(path: Path, header: Mapping[str, Any], template: RecordT, model: ModelI
     """
     try:
         arrays = from_npz(path)
-        stored_header = json.loads(arrays.pop("header").tobytes())
-    except (ValueError, KeyError, RecursionError) as error:
+        stored_header = parse_json(arrays.pop("header").tobytes())
+    except (ValueError, KeyError) as error:
         raise StateError(
             f"{path} is not a readable checkpoint ({error}); start anew, or use another one"
         ) from error

@@ -21,7 +21,7 @@ from PIL import Image
 from ...data.image_reader import ImageReader
 from ...data.reading import Reading
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
-from ...engine.errors import InputError, OutputError
+from ...engine.errors import InputError, OutputError, reason
 from ...engine.files import hash_texts, write_atomic
 from ..corruptions.corruption_registry import FROST, corrupt
 from ..corruptions.weather import load_frost_textures
@@ -256,6 +256,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot make the folder {path}: {error.strerror or error}; choose another place, or make room "
+            f"cannot make the folder {path}: {reason(error)}; choose another place, or make room "
             "and allow writing there"
         ) from error

@@ -15,6 +15,7 @@ import PIL
 from ..._version import __version__
 from ...engine.errors import InputError
 from ...engine.files import write_atomic
+from ...engine.ordinary_files import read_json
 from ..corruptions.corruption_registry import NAMES, SEVERITIES
 
 RECORD = "generated.json"
@@ -95,10 +96,10 @@ def begin_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _build_error(path, error) from error
     if not isinstance(content, dict):
         raise _build_error(path, TypeError("no JSON object"))

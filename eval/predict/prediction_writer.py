@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from ...engine.errors import InputError, OutputError, escape_controls
+from ...engine.errors import InputError, OutputError, escape_controls, reason
 from ...engine.files import check_writable, is_replaceable
 from .image_paths import STANDARD
 from .prediction_row import Row
@@ -39,14 +39,15 @@ class PredictionWriter:
         self._stream: IO[bytes] | None = None
         if self._out is None:
             return
-        if is_replaceable(self._out):  # rows are written as they come: a device or a pipe may take them
+        is_file = is_replaceable(self._out)  # rows are written as they come: a device or a pipe may take them
+        if is_file:
             check_writable(self._out)
         if self._out.exists() and not overwrite:
             if not append:
                 raise InputError(
                     f"{out} exists; go on at its end with --append, or replace it with --overwrite"
                 )
-            if _has_rows(out, self._text[0] if self._csv else "{"):
+            if is_file and _has_rows(out, self._text[0] if self._csv else "{"):
                 self._text = []
 
     @property
@@ -81,7 +82,7 @@ class PredictionWriter:
             if isinstance(error, BrokenPipeError):
                 raise
             raise OutputError(
-                f"cannot write {self._out or 'standard output'}: {error.strerror or error}; make room, or "
+                f"cannot write {self._out or 'standard output'}: {reason(error)}; make room, or "
                 "choose another place"
             ) from error
         self._text = []
@@ -109,7 +110,7 @@ def _has_rows(out: Path, beginning: str) -> bool:
             stream.seek(-1, os.SEEK_END)
             ends_with_newline = stream.read() == b"\n"
     except OSError as error:
-        raise InputError(f"cannot read {out}: {error.strerror or error}; choose another --out") from error
+        raise InputError(f"cannot read {out}: {reason(error)}; choose another --out") from error
     if head != beginning.encode():
         raise InputError(
             f"{out} has other columns or another form; --append with the same --top and --format"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...engine.errors import InputError, reason
 from ...engine.files import write_atomic
+from ...engine.ordinary_files import read_json
 
 SCHEMA = 1
 SUFFIX = ".seen.json"
@@ -57,11 +58,11 @@ class SeenImages:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         names = content["seen"]
         if content["schema"] != SCHEMA or not all(isinstance(name, str) for name in names):
             raise ValueError("another schema")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"expected the names of images that were seen before in {path}, found something else "
             f"({reason(error)}); remove it, and all images in the folder are taken again"

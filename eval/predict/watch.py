@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...data.image_names import is_image_name, is_skipped_folder
-from ...engine.errors import InputError
+from ...engine.errors import InputError, reason
 
 PATIENCE = 10.0  # seconds without a change after which an unreadable file is given up
 TICK = 0.1  # longest time between two ticks, in seconds
@@ -163,8 +163,7 @@ def _list_image_files(root: str, strict: bool = False) -> Iterator[str]:
         except OSError as error:
             if folder == root or (strict and not isinstance(error, FileNotFoundError)):
                 raise InputError(
-                    f"cannot read the folder {folder}: {error.strerror or error}; check the path and its "
-                    "permissions"
+                    f"cannot read the folder {folder}: {reason(error)}; check the path and its permissions"
                 ) from error
             continue
         folders += [

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...engine.errors import StateError
 from ...engine.files import from_npz, to_npz, write_atomic
+from ...engine.ordinary_files import parse_json
 from ...engine.records import load_record, to_dict
 from ...engine.streams.adapter import Adapter
 from ...engine.streams.checkpoint import flatten, unflatten
@@ -75,10 +76,10 @@ def load(path: Path, key: Mapping[str, Any]) -> tuple[list[Run], Saved]:
     """
     try:
         arrays: dict[str, Any] = dict(from_npz(path))
-        header = load_record(_Header, json.loads(arrays.pop("header").tobytes()), "header")
+        header = load_record(_Header, parse_json(arrays.pop("header").tobytes()), "header")
         if header.schema != SCHEMA:
             raise ValueError(f"expected schema {SCHEMA}, found {header.schema}")
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise StateError(
             f"{path} is not readable progress of a run ({error}); remove it, and start without --resume"
         ) from error

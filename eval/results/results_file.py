@@ -11,6 +11,7 @@ from typing import Any
 
 from ...engine.errors import InputError, reason
 from ...engine.files import write_atomic
+from ...engine.ordinary_files import read_json
 from ...engine.records import RecordError, load_record, to_dict
 from ..protocol import Protocol
 from .average import MethodAverage, compute_averages
@@ -121,8 +122,8 @@ def read_results(path: Path) -> Results:
         InputError: the file cannot be read, or holds no results of this schema.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read results from {path}: {reason(error)}") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import InputError, reason
+from ...engine.ordinary_files import read_json
 from ...engine.records import RecordError, load_record, to_dict
 from ..results.outcome import DomainResult, MethodResult, Run
 from ..results.results_file import SCHEMA, Results, ResultsRecord
@@ -85,7 +85,7 @@ def read_cell_results(path: Path, cell: Cell) -> CellResults:
         InputError: the file cannot be read, or holds no complete results of this cell.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read it: {reason(error)}") from error
     return parse_cell_results(content, cell)

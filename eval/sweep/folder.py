@@ -18,6 +18,7 @@ from typing import Any, Literal
 from ..._version import __version__
 from ...engine.errors import FozoError, InputError, OutputError, reason
 from ...engine.files import write_atomic
+from ...engine.ordinary_files import read_json
 from ...engine.records import load_record, to_dict
 from .cell import Cell, Job
 from .cell_results import CellResults, parse_cell_results, read_cell_results
@@ -194,7 +195,7 @@ def _check_grid(path: Path, names: set[str]) -> None:
     if not path.exists():
         return
     try:
-        grid = load_record(Grid, json.loads(path.read_text(encoding="utf-8")), path.name)
+        grid = load_record(Grid, read_json(path), path.name)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is not the grid of a sweep ({reason(error)}); remove it, or name another folder"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....engine.errors import InputError
 from ....engine.files import hash_file
+from ....engine.ordinary_files import read_json
 from ...results.results_file import Results, read_results
 from ...sweep.folder import GRID_FILE, RESULTS_FOLDER
 from .check_results import check_results
@@ -78,8 +78,8 @@ def _list_folder(folder: Path, skipped: list[Path]) -> list[Path]:
 def _has_results(path: Path) -> bool:
     """Return true for results, and for damaged JSON, which is then reported instead of skipped."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except (OSError, ValueError):
         return True
     return isinstance(content, dict) and "protocol" in content
 
