@@ -17,6 +17,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .data.images import preprocess, read_image
+    from .data.views import views
     from .engine.bundle.bundle import Bundle
     from .engine.errors import (
         BundleError,
@@ -57,6 +58,7 @@ __all__ = [
     "read_image",
     "store_arrangement",
     "tune",
+    "views",
 ]
 
 # Modules load at first use: `fozo --help` answers without waiting for ONNX Runtime.
@@ -80,6 +82,7 @@ _MODULES = {
     "read_image": "data.images",
     "store_arrangement": "engine.runtime.arrangement",
     "tune": "engine.runtime.tuning",
+    "views": "data.views",
 }
 
 
