@@ -105,7 +105,8 @@ class PullBackWriter:
         first: far below zero, they leave classes out.
         """
         images, classes = logits.type.tensor_type.shape.dim
-        for name, axis in (("entropy_weights", images.dim_param), ("class_offsets", classes.dim_value)):
+        sizes = (("entropy_weights", images), ("class_offsets", classes))
+        for name, axis in ((name, size.dim_param or size.dim_value) for name, size in sizes):
             self._graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [axis]))
         self._scope = "entropy"
         log_p = self.node("LogSoftmax", [self.node("Add", [logits.name, "class_offsets"])], axis=-1)

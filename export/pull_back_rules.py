@@ -169,6 +169,15 @@ def pull_back_layer_norm(w: Writer, node: onnx.NodeProto, slopes: list[str]) -> 
         w.add_slope(x, w.node("Mul", [across, inverse_std]))
 
 
+def pull_back_normalisation(w: Writer, node: onnx.NodeProto, slopes: list[str]) -> None:
+    """Compute `(s − y Σ (s ∘ y)) / ‖x‖`, the derivative of `y = x / ‖x‖` over the last axis."""
+    x, y = node.input[0], node.output[0]
+    length = w.node("ReduceL2", [x, w.ints(-1)], keepdims=1)
+    along = w.node("ReduceSum", [w.node("Mul", [slopes[0], y]), w.ints(-1)], keepdims=1)
+    across = w.node("Sub", [slopes[0], w.node("Mul", [y, along])])
+    w.add_slope(x, w.node("Div", [across, length]))
+
+
 def _sum_tokens(w: Writer, values: str, x: str) -> str:
     """Return the sum of values over the tokens of each image, `[N, 1, D]` of `[N, T, D]`, the shape of x.
 
@@ -234,6 +243,7 @@ RULES: Mapping[str, Rule] = {
     "Gelu": pull_back_gelu,
     "Gemm": pull_back_gemm,
     "LayerNormalization": pull_back_layer_norm,
+    "LpNormalization": pull_back_normalisation,
     "MatMul": pull_back_matmul,
     "Mul": pull_back_mul,
     "Relu": pull_back_relu,

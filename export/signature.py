@@ -23,14 +23,14 @@ def declare_inputs(image_size: tuple[int, int], tunables: Mapping[str, Axes]) ->
     return {**inputs, **{name: (TensorProto.FLOAT, axes) for name, axes in tunables.items()}}
 
 
-def declare_outputs(classes: int, layers: int, feature_width: int, embedding_width: int) -> Values:
+def declare_outputs(classes: int | str, layers: int, feature_width: int, embedding_width: int) -> Values:
     """Return the outputs of a graph: logits, features, and moments of the embedding.
 
     Args:
-        classes: K.
+        classes: K, or its name where the classes are an input.
         layers: L.
         feature_width: F.
         embedding_width: channels of the embedding.
     """
-    axes = (("N", classes), ("N", layers, feature_width), ("N", 2, embedding_width))
+    axes: tuple[Axes, ...] = (("N", classes), ("N", layers, feature_width), ("N", 2, embedding_width))
     return {name: (TensorProto.FLOAT, lengths) for name, lengths in zip(OUTPUTS, axes, strict=True)}

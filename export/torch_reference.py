@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from ..engine.model import ImageArray
 from .image_format import ImageFormat
@@ -33,3 +35,24 @@ def replace_outputs(model: nn.Module, hooks: Mapping[str, Callable[..., Tensor]]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def make_norm_hooks(norms: Iterable[str], addends: Tensor | None) -> dict[str, Callable[..., Tensor]]:
+    """Return forward hooks of LayerNorms that add `[S, M, 2, D]` to gain and bias; none without addends."""
+
+    def make_hook(addend: Tensor) -> Callable[..., Tensor]:
+        gain, bias = addend[:, :, None].unbind(1)
+
+        def compute_output(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            normalised = F.layer_norm(inputs[0], norm.normalized_shape, None, None, norm.eps)
+            # Norms may lack gain or bias; a gain of 1 and a bias of 0 stand for these.
+            total_gain = gain + (1.0 if norm.weight is None else norm.weight)
+            total_bias = bias + (0.0 if norm.bias is None else norm.bias)
+            return normalised * total_gain + total_bias
+
+        return compute_output
+
+    if addends is None:
+        return {}
+    norm_addends = addends.unbind(1)
+    return {name: make_hook(addend) for name, addend in zip(norms, norm_addends, strict=True)}

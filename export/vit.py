@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
-from .torch_reference import normalise_pixels, replace_outputs
+from .torch_reference import make_norm_hooks, normalise_pixels, replace_outputs
 from .vit_graph import build_vit_graph, list_vit_tunables, select_vit_norms
-from .vit_model import read_vit
+from .vit_model import Vit, read_vit
 
 PROMPT_COUNTS = (0, 3)
 
@@ -36,7 +35,10 @@ class VitFamily:
             ExportError: it is not a class-token VisionTransformer, or has an unsupported part.
         """
         self._model, self._format = model, image_format
-        self._vit = read_vit(model)
+        self._vit = self._read(model)
+
+    def _read(self, model: Any) -> Vit:
+        return read_vit(model)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -129,7 +131,7 @@ class VitFamily:
         """Return logits, features and moments of the embedding."""
         model = self._model
         pixels = normalise_pixels(images, self._format)
-        with replace_outputs(model, _make_norm_hooks(norms, tunables.get(NORMS))):
+        with replace_outputs(model, make_norm_hooks(norms, tunables.get(NORMS))):
             tokens = model._pos_embed(model.patch_embed(pixels))
             prefix = model.num_prefix_tokens
             patches = model.norm_pre(tokens)[:, prefix:]
@@ -146,24 +148,3 @@ class VitFamily:
             logits = model.forward_head(model.norm(tokens))
         moments = torch.stack([patches.mean(1), patches.var(1, unbiased=False)], dim=1)
         return logits, torch.stack(features, dim=1), moments
-
-
-def _make_norm_hooks(norms: Iterable[str], addends: Tensor | None) -> dict[str, Callable[..., Tensor]]:
-    """Return forward hooks of LayerNorms that add `[S, M, 2, D]` to gain and bias; none without addends."""
-
-    def make_hook(addend: Tensor) -> Callable[..., Tensor]:
-        gain, bias = addend[:, :, None].unbind(1)
-
-        def compute_output(norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            normalised = F.layer_norm(inputs[0], norm.normalized_shape, None, None, norm.eps)
-            # timm builds norms without gain or bias too; a gain of 1 and a bias of 0 stand for these.
-            total_gain = gain + (1.0 if norm.weight is None else norm.weight)
-            total_bias = bias + (0.0 if norm.bias is None else norm.bias)
-            return normalised * total_gain + total_bias
-
-        return compute_output
-
-    if addends is None:
-        return {}
-    norm_addends = addends.unbind(1)
-    return {name: make_hook(addend) for name, addend in zip(norms, norm_addends, strict=True)}

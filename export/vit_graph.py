@@ -53,7 +53,28 @@ def build_vit_graph(
         norms: the norms, from `select_vit_norms`, whose gain and bias get a tunable addend.
     """
     b = OnnxBuilder()
-    norms = norms or {}
+    features = write_vit_features(b, vit, mean, std, norms or {})
+    _write_outputs(b, features, vit)
+    inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms or {}))
+    outputs = declare_outputs(len(vit.head.weight), len(vit.blocks), vit.readout * vit.width, vit.width)
+    return b.model(inputs, outputs, OPSET, "fozo")
+
+
+def write_vit_features(
+    b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: Mapping[str, int]
+) -> list[str]:
+    """Write everything before the classifier, the output `embedding` included.
+
+    Args:
+        b: the builder.
+        vit: the model.
+        mean: as in `build_vit_graph`.
+        std: as in `build_vit_graph`.
+        norms: as in `build_vit_graph`.
+
+    Returns:
+        The feature of each block, `[N, 1, F]`; the classifier reads the last one.
+    """
     block_norms = _BlockNorms(b, vit, norms)
     x = _write_tokens(b, vit, mean, std)
     features: list[str] = []
@@ -66,10 +87,7 @@ def build_vit_graph(
         x = _write_block(b, block_norms, x, normed, block, f"blocks.{index}", readout)
     final = write_norm(b, x, vit.norm, "norm")
     features.append(_write_feature(b, final, vit, f"feature.{len(vit.blocks)}"))
-    _write_outputs(b, features, vit)
-    inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms))
-    outputs = declare_outputs(len(vit.head.weight), len(vit.blocks), vit.readout * vit.width, vit.width)
-    return b.model(inputs, outputs, OPSET, "fozo")
+    return features
 
 
 class _BlockNorms:

@@ -104,7 +104,7 @@ def read_vit(model: nn.Module) -> Vit:
     return Vit(
         image_size=read_pair(embed.img_size),
         patch_size=read_pair(embed.patch_size),
-        patch=_read_patch(embed.proj),
+        patch=convert_patch(embed.proj),
         patch_norm=_read_norm(embed.norm, "patch_embed.norm"),
         **_read_tokens(model, distilled),
         norm_pre=_read_norm(model.norm_pre, "norm_pre"),
@@ -127,7 +127,7 @@ def _count_channels(embed: Any) -> int | str:
     return embed.proj.in_channels if hasattr(embed, "proj") else "?"
 
 
-def _read_patch(convolution: nn.Conv2d) -> Linear:
+def convert_patch(convolution: nn.Conv2d) -> Linear:
     """Return a convolution as a linear layer over patches laid out as rows, columns, channels."""
     weight = read_array(convolution.weight).transpose(0, 2, 3, 1)
     bias = read_array_or(np.zeros(len(weight), np.float32), convolution.bias)

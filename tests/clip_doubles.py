@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from fozo.engine.model import FloatArray
+from fozo.engine.model import FloatArray, ImageArray, ModelInfo
+from fozo.engine.runtime.network import Network
 from numpy.typing import NDArray
-from vit_doubles import randomise
+from vit_doubles import MEAN, STD, randomise
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 open_clip = pytest.importorskip("open_clip", reason="export of CLIP needs open_clip")
 
+from fozo.export.clip_family import ClipFamily  # noqa: E402
+from fozo.export.image_format import ImageFormat  # noqa: E402
 from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
 
 VOCABULARY = 100
@@ -41,6 +46,70 @@ def make_clip(
 
 def make_custom_clip(**options: Any) -> Any:
     return make_clip(kind=CustomTextCLIP, **options)
+
+
+def draw_classifier(generator: np.random.Generator, classes: int, width: int = EMBEDDING) -> FloatArray:
+    """Draw unit-length rows times a logit scale of 10."""
+    rows = generator.normal(size=(classes, width))
+    return (10 * rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def make_family(model: Any, classes: int = 5) -> ClipFamily:
+    """Return the family of a model, with a random classifier."""
+    image_format = ImageFormat((IMAGE["image_size"],) * 2, MEAN, STD)
+    width = model.visual.proj.shape[1]
+    return ClipFamily(model, image_format, draw_classifier(np.random.default_rng(7), classes, width))
+
+
+def describe_family(family: ClipFamily, norms: dict[str, int]) -> ModelInfo:
+    """Return the model of a family, without a bundle."""
+    fields = family.describe(norms)
+    weight, bias = family.head
+    names = ("layers", "width", "tokens", "prompt_bound", "feature_widths")
+    facts = {name: fields[name] for name in names}
+    tunables = tuple(fields["tunables"])
+    return ModelInfo(
+        "clip",
+        "",
+        **facts,
+        head_weight=weight,
+        head_bias=bias,
+        tunables=tunables,
+        norms=norms,
+        takes_classifier=True,
+        logit_scale=10.0,
+    )
+
+
+def save_image_graph(family: ClipFamily, folder: Path, norms: dict[str, int]) -> Path:
+    path = folder / "model.onnx"
+    onnx.save(family.build_graph(norms), path)
+    return path
+
+
+def open_clip_network(
+    family: ClipFamily, folder: Path, *, tunable_norms: bool = False, **options: Any
+) -> Network:
+    norms = family.select_norms(None) if tunable_norms else {}
+    return Network(save_image_graph(family, folder, norms), describe_family(family, norms), **options)
+
+
+def encode_images(model: Any, images: ImageArray, prompts: FloatArray | None = None) -> FloatArray:
+    """Return unit embeddings of images by the whole model; a hook inserts prompts before its first norm."""
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
+    pixels = (pixels - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+    def insert(_module: Any, inputs: tuple[Any]) -> tuple[Any]:
+        tokens = inputs[0]
+        added = torch.from_numpy(prompts).expand(len(tokens), -1, -1)
+        return (torch.cat([tokens[:, :1], added, tokens[:, 1:]], dim=1),)
+
+    hook = None if prompts is None else model.visual.ln_pre.register_forward_pre_hook(insert)
+    with torch.no_grad():
+        encoded: FloatArray = model.encode_image(pixels, normalize=True).numpy()
+    if hook is not None:
+        hook.remove()
+    return encoded
 
 
 def text_tower_of(model: Any) -> Any:
