@@ -44,6 +44,10 @@ class ClassFolders:
         present = set(self.classes)
         return tuple(name for name in names if name not in present)
 
+    def find_missing_from(self, other: ClassFolders) -> tuple[str, ...]:
+        """Return the class folders that another listing does not have."""
+        return other.find_missing(self.classes)
+
 
 @dataclass(frozen=True)
 class FolderEntries:
