@@ -83,6 +83,7 @@ LAYERS = {
         "text",
         "runtime",
         "search",
+        "tuning",
         "interface",
         "methods",
         "wrappers",

@@ -1,0 +1,1 @@
+"""Tuning of context vectors from a few labelled images."""

@@ -1,0 +1,22 @@
+"""Cross-entropy of labelled images under classifiers, from image features that are computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import FloatArray
+from ..statistics.objective import log_softmax
+
+
+def compute_losses(features: FloatArray, labels: NDArray[np.int64], classifiers: FloatArray) -> FloatArray:
+    """Return the mean cross-entropy of N images under each of C classifiers, in nats, float64 `[C]`.
+
+    Args:
+        features: of the images, `[N, F]`.
+        labels: their classes, `[N]`.
+        classifiers: float32 `[C, K, F]`, as `ModelInfo.head_weight`.
+    """
+    rows = np.arange(len(labels))
+    losses = [-log_softmax(features @ classifier.T)[rows, labels].mean() for classifier in classifiers]
+    return np.asarray(losses, np.float64)
