@@ -24,7 +24,7 @@ from .commands.report_command import report
 from .commands.source_command import source
 from .commands.standard_streams import lenient_streams
 from .commands.sweep_command import sweep
-from .engine.errors import FozoError, escape_controls
+from .engine.errors import FozoError, escape_controls, reason
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -98,6 +98,10 @@ def _run() -> None:
         sys.exit(130)
     except FozoError as error:
         click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # of a kind that the command does not foresee, such as a name that is too long
+        where = f" {escape_controls(error.filename)}" if error.filename is not None else ""
+        click.echo(f"Error: the system refuses{where}: {reason(error)}", err=True)
         sys.exit(1)
     except MemoryError:
         click.echo("Error: out of memory; use a smaller --batch-size, or the int8 graph", err=True)

@@ -29,6 +29,7 @@ _PICKLED = (
     "torch.save(WEIGHTS, 'weights.pt'), where WEIGHTS is .state_dict() or ['state_dict'] of "
     "torch.load(FILE, map_location='cpu', weights_only=False)"
 )
+_MAX_EXPANSION = 8
 _DEPTH = 3  # of dictionaries in dictionaries
 
 
@@ -67,6 +68,31 @@ def read_states(path: Path) -> dict[str, State]:
     return states
 
 
+def check_archive(path: Path) -> None:
+    """Refuse an archive that would fill the memory; weights do not shrink much when they are compressed.
+
+    Raises:
+        ExportError: it unpacks to many times its size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except Exception:  # damaged archives make zipfile raise nearly anything
+        return
+    size = path.stat().st_size
+    if unpacked > _MAX_EXPANSION * size:
+        raise ExportError(
+            f"{path} has {size:,} bytes and would unpack to {unpacked:,}, expected weights, which are stored "
+            "without compression; save them again"
+        )
+
+
+def holds_its_values(tensor: Any) -> bool:
+    """Return whether a tensor is as long in memory as it claims; a file can declare more than it holds."""
+    strided: bool = tensor.layout == torch.strided
+    return strided and tensor.untyped_storage().nbytes() >= tensor.nbytes
+
+
 def _load(path: Path) -> Any:
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -79,7 +105,7 @@ def _name_program(path: Path) -> str | None:
             names = {name.partition("/")[2] for name in archive.namelist()}
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             content = archive.read(pickles[0]) if pickles else b""
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except Exception:  # damaged archives make zipfile raise nearly anything
         return None
     if any(name.startswith("code/") for name in names):
         return _TORCHSCRIPT

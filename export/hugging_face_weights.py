@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..engine.errors import ExportError
-from .checkpoint_file import State
+from .checkpoint_file import State, holds_its_values
 from .hugging_face_file import read_settings
 
 _SETTINGS = "config.json"
@@ -140,10 +140,7 @@ def _are_alike(tensors: list[Any]) -> bool:
     """Return whether tensors can be joined: equal shapes and types, and as long in memory as they claim."""
     first = tensors[0]
     return first.ndim > 0 and all(
-        tensor.shape == first.shape
-        and tensor.dtype == first.dtype
-        and tensor.layout == torch.strided
-        and tensor.untyped_storage().nbytes() >= tensor.nbytes  # a file can declare more than it holds
+        tensor.shape == first.shape and tensor.dtype == first.dtype and holds_its_values(tensor)
         for tensor in tensors
     )
 

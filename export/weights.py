@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from ..engine.errors import ExportError, reason
 from ..engine.files import hash_file
 from ..engine.ordinary_files import check_ordinary
-from .checkpoint_file import State, read_states
+from .checkpoint_file import State, check_archive, read_states
 from .foreign_names import name_foreign_format
 from .google_weights import load_google_weights
 from .hugging_face_weights import lacks_second_classifier, map_names, take_settings
@@ -60,6 +60,7 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         check_ordinary(path)
     except OSError as error:
         raise ExportError(f"cannot read the weights {path}: {reason(error)}; check the path") from error
+    check_archive(path)
     digest = hash_file(path)
     if path.suffix == ".npz":
         if key is not None:

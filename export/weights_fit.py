@@ -11,7 +11,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import nn
 
-from .checkpoint_file import State
+from .checkpoint_file import State, holds_its_values
 
 _MAX_LISTED_KEYS = 8
 _POSITIONS = "pos_embed"
@@ -126,7 +126,7 @@ def _compare(expected: State, state: State, prefix: str, notes: tuple[str, ...] 
 def _convert(model: Any, fit: Fit, resample: bool) -> Fit | None:
     """Return what timm's loader makes of a state dict, if it then fits and nothing was dropped."""
     resized = fit.misshapen == (_POSITIONS,)
-    if resized and not resample:
+    if (resized and not resample) or not all(map(holds_its_values, fit.state.values())):
         return None
     try:
         converted = checkpoint_filter_fn(dict(fit.state), model, adapt_layer_scale=True)

@@ -195,7 +195,7 @@ def _read_images(path: Path, count: int, severities: Sequence[int]) -> NDArray[n
 def _read_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises a dozen kinds on damaged headers
         raise InputError(
             f"expected a NumPy array in {path}, found something else or a part of one ({reason(error)}); "
             "unpack the archive again"

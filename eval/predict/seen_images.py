@@ -31,7 +31,7 @@ class SeenImages:
         self.path, self._folder = path, os.fspath(folder)
         self.is_new = not path.exists()
         names = [] if self.is_new else _read_names(path)
-        self._names = dict.fromkeys(name for name in names if Path(self._folder, name).exists())
+        self._names = dict.fromkeys(name for name in names if os.path.exists(self._join(name)))  # noqa: PTH110
 
     def __len__(self) -> int:
         return len(self._names)
@@ -39,11 +39,14 @@ class SeenImages:
     @property
     def paths(self) -> list[str]:
         """The images as the watch spells them."""
-        return [os.path.join(self._folder, name) for name in self._names]  # noqa: PTH118 (as os.scandir)
+        return [self._join(name) for name in self._names]
 
     def add(self, paths: Iterable[str]) -> None:
         """Remember images, given as the watch spells them."""
         self._names.update(dict.fromkeys(os.path.relpath(path, self._folder) for path in paths))
+
+    def _join(self, name: str) -> str:
+        return os.path.join(self._folder, name)  # noqa: PTH118 (as os.scandir)
 
     def save(self) -> None:
         """Write the file, atomically.

@@ -190,16 +190,25 @@ class Sweep:
                 self.notes.append(f"{path} cannot be used and is computed again: {error}")
 
 
-def _check_grid(path: Path, names: set[str]) -> None:
-    """Raise if a grid file has cells that are not among these names."""
-    if not path.exists():
-        return
+def read_grid(path: Path) -> Grid:
+    """Read the file of a grid.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
     try:
-        grid = load_record(Grid, read_json(path), path.name)
+        return load_record(Grid, read_json(path), path.name)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is not the grid of a sweep ({reason(error)}); remove it, or name another folder"
         ) from error
+
+
+def _check_grid(path: Path, names: set[str]) -> None:
+    """Raise if a grid file has cells that are not among these names."""
+    if not path.exists():
+        return
+    grid = read_grid(path)
     missing = sorted(set(grid.cells) - names)
     if missing:
         other = f" (it was made by fozo {grid.fozo})" if grid.fozo != __version__ else ""

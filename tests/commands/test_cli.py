@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import click
 import fozo
@@ -13,6 +14,9 @@ from command_doubles import (
     succeeds,
 )
 from fozo.commands.option_types import Blocks
+from fozo.data.demo import DEMO_BUNDLE
+
+LONG = "x" * 300
 
 
 def test_version() -> None:
@@ -68,6 +72,19 @@ def test_methods() -> None:
     listed = json.loads(succeeds("methods", "fozo", "--json"))
     assert {option["name"] for option in listed["fozo"]} >= {"samples", "epsilon"}
     assert "nonsense" in fails("methods", "nonsense")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("source", DEMO_BUNDLE, LONG),
+        ("corrupt", LONG, "out"),
+        ("adapt", DEMO_BUNDLE, "--dataset", "imagefolder", "--data", LONG),
+        ("predict", DEMO_BUNDLE, "--watch", LONG),
+    ],
+)
+def test_a_name_that_is_too_long_is_one_line(command: tuple[object, ...], tmp_path: Path) -> None:
+    assert "x: File name too long" in fails(*command, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

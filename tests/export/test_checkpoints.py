@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from export_doubles import SMALL, save_weights
 from fozo.engine.errors import ExportError
-from numpy.typing import NDArray
 from vit_doubles import randomise
+from weights_doubles import State, in_google_layout
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
@@ -19,8 +20,6 @@ timm = pytest.importorskip("timm", reason="export needs timm")
 from fozo.export.weights import LoadedWeights, load_weights  # noqa: E402
 from timm.models.deit import VisionTransformerDistilled  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
-
-State = dict[str, Any]
 
 
 def make_model(**options: Any) -> Any:
@@ -218,40 +217,6 @@ def test_patches_of_another_size_are_never_resampled(tmp_path: Path) -> None:
 # --- other libraries ---
 
 
-def in_google_layout(model: Any) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of a timm model as Google's code saves them: kernels `[in, out]`, heads apart."""
-    state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    heads = model.blocks[0].attn.num_heads
-    arrays = {
-        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
-        "embedding/bias": state["patch_embed.proj.bias"],
-        "cls": state["cls_token"],
-        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
-        "Transformer/encoder_norm/scale": state["norm.weight"],
-        "Transformer/encoder_norm/bias": state["norm.bias"],
-        "head/kernel": state["head.weight"].T,
-        "head/bias": state["head.bias"],
-    }
-    for index in range(len(model.blocks)):
-        own, block = f"Transformer/encoderblock_{index}/", f"blocks.{index}."
-        attention = f"{own}MultiHeadDotProductAttention_1/"
-        weights = np.split(state[f"{block}attn.qkv.weight"], 3)
-        biases = np.split(state[f"{block}attn.qkv.bias"], 3)
-        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
-            arrays[f"{attention}{name}/kernel"] = weight.T.reshape(len(weight), heads, -1)
-            arrays[f"{attention}{name}/bias"] = bias.reshape(heads, -1)
-        proj = state[f"{block}attn.proj.weight"]
-        arrays[f"{attention}out/kernel"] = proj.T.reshape(heads, -1, len(proj))
-        arrays[f"{attention}out/bias"] = state[f"{block}attn.proj.bias"]
-        for theirs, ours in (("LayerNorm_0", "norm1"), ("LayerNorm_2", "norm2")):
-            arrays[f"{own}{theirs}/scale"] = state[f"{block}{ours}.weight"]
-            arrays[f"{own}{theirs}/bias"] = state[f"{block}{ours}.bias"]
-        for layer in (0, 1):
-            arrays[f"{own}MlpBlock_3/Dense_{layer}/kernel"] = state[f"{block}mlp.fc{layer + 1}.weight"].T
-            arrays[f"{own}MlpBlock_3/Dense_{layer}/bias"] = state[f"{block}mlp.fc{layer + 1}.bias"]
-    return arrays
-
-
 def save_google(folder: Path, model: Any, **more: Any) -> Path:
     path = folder / "ViT.npz"
     np.savez(path, **{**in_google_layout(model), **more})
@@ -299,6 +264,38 @@ def test_damaged_npz_files(content: bytes, tmp_path: Path) -> None:
     np.savez(path, weight=np.zeros(3))
     with pytest.raises(ExportError, match="embedding/kernel"):
         load_weights(make_model(), path)
+
+
+@pytest.mark.parametrize("name", ["w.npz", "w.pt"])
+def test_archives_that_would_fill_the_memory(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    np.savez_compressed(path.with_suffix(".npz"), **{"embedding/kernel": np.zeros(1 << 20)})
+    path.with_suffix(".npz").rename(path)
+    with pytest.raises(ExportError, match=r"would unpack to 8,38\d,\d{3}, expected weights"):
+        load_weights(make_model(), path)
+
+
+def test_compressed_arrays_of_weights_are_read(tmp_path: Path) -> None:
+    source, model = of_pixels(SMALL), make_model()
+    np.savez_compressed(tmp_path / "w.npz", **in_google_layout(source))
+    load_weights(model, tmp_path / "w.npz")
+    assert_equal(model.state_dict(), source.state_dict())
+
+
+def test_an_archive_with_damaged_names_is_refused(tmp_path: Path) -> None:
+    """A name that is not UTF-8 made zipfile raise an error that nobody caught."""
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/\u00e4", b"x")
+    path.write_bytes(path.read_bytes().replace("\u00e4".encode(), b"\xff\xff"))
+    with pytest.raises(ExportError, match="cannot be read as a state dict"):
+        load_weights(make_model(), path)
+
+
+def test_positions_that_claim_more_than_they_hold_are_not_resampled(tmp_path: Path) -> None:
+    """Resampling would need the memory that they claim: here 400 gigabytes."""
+    state = {**of_pixels(SMALL).state_dict(), "pos_embed": torch.zeros(1).expand(1, 1 + 10**5 * 10**4, 100)}
+    assert "pos_embed" in refuse(tmp_path, state, resample=True)
 
 
 FOREIGN: dict[str, tuple[list[str], str]] = {

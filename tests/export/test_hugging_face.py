@@ -14,6 +14,7 @@ from fozo.engine.bundle.description import describe_bundle
 from fozo.engine.bundle.origin import list_origin
 from fozo.engine.errors import ExportError
 from vit_doubles import randomise
+from weights_doubles import CLASSES, DEPTH, HEADS, LAYER, PATCH, WIDTH, State, make_state
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
@@ -26,57 +27,6 @@ from fozo.export.weights import LoadedWeights, load_weights  # noqa: E402
 from timm.models.deit import VisionTransformerDistilled  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
-
-State = dict[str, Any]
-WIDTH, DEPTH, HEADS, CLASSES, PATCH = 24, 2, 3, 5, 8
-
-# Names of one layer: in files of all versions, and in memory since version 5.
-LAYER = {
-    "files": (
-        "encoder.layer.{}.",
-        ["attention.attention.query", "attention.attention.key", "attention.attention.value"],
-        "attention.output.dense",
-        ["intermediate.dense", "output.dense"],
-    ),
-    "memory": (
-        "layers.{}.",
-        ["attention.q_proj", "attention.k_proj", "attention.v_proj"],
-        "attention.o_proj",
-        ["mlp.fc1", "mlp.fc2"],
-    ),
-}
-
-
-def make_state(kind: str = "vit", names: str = "files", side: int = SMALL, seed: int = 0) -> State:
-    """Make random weights of a classifier with the names and shapes of transformers."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Any:
-        return torch.randn(shape, generator=generator) * (0.3 if len(shape) == 1 else shape[-1] ** -0.5)
-
-    def add(name: str, *shape: int) -> None:
-        state[f"{name}.weight"], state[f"{name}.bias"] = draw(*shape), draw(shape[0])
-
-    state: State = {f"{kind}.embeddings.cls_token": draw(1, 1, WIDTH)}
-    prefix_tokens = 1
-    if kind == "deit":
-        prefix_tokens = 2
-        state["deit.embeddings.distillation_token"] = draw(1, 1, WIDTH)
-    state[f"{kind}.embeddings.position_embeddings"] = draw(1, (side // PATCH) ** 2 + prefix_tokens, WIDTH)
-    add(f"{kind}.embeddings.patch_embeddings.projection", WIDTH, 3, PATCH, PATCH)
-    start, projections, output, mlp = LAYER[names]
-    for layer in range(DEPTH):
-        own = f"{kind}.{start.format(layer)}"
-        for name in (*projections, output):
-            add(own + name, WIDTH, WIDTH)
-        add(f"{own}layernorm_before", WIDTH)
-        add(f"{own}layernorm_after", WIDTH)
-        add(own + mlp[0], 4 * WIDTH, WIDTH)
-        add(own + mlp[1], WIDTH, 4 * WIDTH)
-    add(f"{kind}.layernorm", WIDTH)
-    for name in ["cls_classifier", "distillation_classifier"] if kind == "deit" else ["classifier"]:
-        add(name, CLASSES, WIDTH)
-    return state
 
 
 def classify(state: State, pixels: Any, kind: str, names: str, epsilon: float) -> Any:

@@ -105,6 +105,7 @@ def pickled(path: Path) -> None:
         ("fog.npy", np.zeros((20, 32, 32, 3), np.float32), r"found float32"),
         ("fog.npy", b"", r"NumPy array in .*fog\.npy"),
         ("fog.npy", b"\x93NUMPY\x01\x00", r"NumPy array in .*fog\.npy"),
+        ("fog.npy", b"\x93NUMPY\x01\x00v\x00{'shape': (4, (" + b" " * 200, r"NumPy array in .*fog\.npy"),
         ("fog.npy", "half", r"NumPy array in .*fog\.npy"),
         ("fog.npy", "pickled", r"NumPy array in .*fog\.npy"),
         ("labels.npy", np.full(20, 10), r"from 0 to 9 .*labels\.npy.*to 10"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -354,6 +355,11 @@ def test_a_memory_that_is_something_else_is_refused(content: str, tmp_path: Path
     (tmp_path / "m.seen.json").write_text(content)
     with pytest.raises(InputError, match=r"seen before in .*m\.seen\.json, found something else"):
         SeenImages(tmp_path / "m.seen.json", tmp_path)
+
+
+def test_names_that_no_file_can_have_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "m.seen.json").write_text(json.dumps({"schema": 1, "seen": ["x" * 10**4, "a\0b"]}))
+    assert SeenImages(tmp_path / "m.seen.json", tmp_path).paths == []
 
 
 def test_a_memory_holds_any_names(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""Readers of an export that are fuzzed: weights, and the files of settings beside them."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from export_doubles import SMALL
+from fozo.export.hugging_face_images import read_preparation
+from fozo.export.hugging_face_weights import take_settings
+from fozo.export.image_format import ImageOptions
+from fozo.export.weights import load_weights
+from fuzz_targets import Target
+from safetensors.torch import save as save_safetensors
+from timm.models.vision_transformer import VisionTransformer
+from weights_doubles import CLASSES, DEPTH, HEADS, PATCH, WIDTH, in_google_layout, make_state
+
+torch.set_num_threads(1)
+warnings.filterwarnings("ignore", module="torch")
+
+
+def make_pytorch_target() -> Target:
+    """Load checkpoints: plain, of a training script, with the names of transformers, and of old versions."""
+    state = _make_model().state_dict()
+    training = {"state_dict": state, "state_dict_ema": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)}
+    seeds = []
+    for content, is_archive in ((state, True), (training, True), (make_state(), True), (state, False)):
+        stream = io.BytesIO()
+        torch.save(content, stream, _use_new_zipfile_serialization=is_archive)
+        seeds.append(stream.getvalue())
+    return _make_weights_target(seeds, "w.pt")
+
+
+def make_safetensors_target() -> Target:
+    """Load safetensors."""
+    state = _make_model().state_dict()
+    return _make_weights_target([save_safetensors(state), save_safetensors(make_state())], "w.safetensors")
+
+
+def make_google_target() -> Target:
+    """Load Google's .npz files."""
+    stream = io.BytesIO()
+    np.savez(stream, **in_google_layout(_make_model()))
+    return _make_weights_target([stream.getvalue()], "w.npz")
+
+
+def make_config_target() -> Target:
+    """Compare a model with a config.json of transformers."""
+    settings = {
+        "model_type": "vit",
+        "num_attention_heads": HEADS,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+    }
+    model = _make_model()
+    return Target(
+        [json.dumps(settings).encode()],
+        lambda path: take_settings(model, path.with_name("w.pt")),
+        "json",
+        "config.json",
+    )
+
+
+def make_preprocessor_target() -> Target:
+    """Read how images are prepared from a preprocessor_config.json of transformers."""
+    squash = {
+        "do_normalize": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "ViTImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 2,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 224, "width": 224},
+    }
+    crop = {"image_processor_type": "BitImageProcessor", "do_center_crop": True, "crop_size": 224}
+    seeds = [squash, {**squash, **crop, "size": {"shortest_edge": 256}}]
+    return Target(
+        [json.dumps(settings).encode() for settings in seeds],
+        lambda path: read_preparation(path.with_name("w.pt"), ImageOptions()),
+        "json",
+        "preprocessor_config.json",
+    )
+
+
+def _make_weights_target(seeds: list[bytes], name: str) -> Target:
+    model = _make_model()
+    form = "safetensors" if name.endswith("safetensors") else "zip"
+    return Target(seeds, lambda path: load_weights(model, path, resample=True), form, name)
+
+
+def _make_model() -> Any:
+    return VisionTransformer(
+        img_size=SMALL,
+        patch_size=PATCH,
+        embed_dim=WIDTH,
+        depth=DEPTH,
+        num_heads=HEADS,
+        num_classes=CLASSES,
+    )
