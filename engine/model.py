@@ -43,14 +43,15 @@ class SourceStatistics:
 
 
 class ClassText(Protocol):
-    """Text side of a model that compares images with texts: the classes' names behind one context.
+    """Text side of a model that compares images with texts: the classes' names behind one context."""
 
-    Attributes:
-        context: the vectors in front of every class name, float32 `[M, D]`, M ≥ 1, D the width of the text
-            tower.
-    """
+    @property
+    def context(self) -> FloatArray:
+        """The vectors in front of every class name, float32 `[M, D]`, M ≥ 1, D the width of the text tower.
 
-    context: FloatArray
+        Raises:
+            BundleError: the text graph cannot be used.
+        """
 
     def encode(self, contexts: FloatArray) -> FloatArray:
         """Return the classifier that each context makes, float32 `[R, K, F]`, as `head_weight` is.

@@ -1,13 +1,26 @@
-"""Vocabularies in CLIP's format: for the tests of texts."""
+"""Vocabularies in CLIP's format, and a bundle with a text graph in closed form: for the tests of texts."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from bundle_doubles import clip_graph, manifest
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.create import create
+from fozo.engine.bundle.text_entries import TextEntry
+from fozo.engine.files import hash_file, hash_texts
+from fozo.engine.model import FloatArray
+from fozo.engine.runtime.class_head import build_head
+from fozo.engine.runtime.text_encoder import TextEncoder
+from fozo.engine.text.tokenizer import Tokenizer
 from fozo.engine.text.vocabulary import PUBLISHED_START, list_byte_symbols
+
+onnx = pytest.importorskip("onnx", reason="small graphs are written with onnx")
 
 Merge = tuple[str, str]
 # Merges of the published vocabulary by rank, as far as the sentences of the published vectors need them.
@@ -52,3 +65,78 @@ def published_vocabulary() -> Path:
     """Return the published vocabulary of open_clip, or skip the test and say why."""
     open_clip = pytest.importorskip("open_clip", reason="the published tokenizer is open_clip's")
     return Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+
+
+# --- a text graph in closed form ---
+
+WIDTH, EMBEDDING, SCALE = 4, 3, 10.0
+MERGES: tuple[Merge, ...] = (("a", "t</w>"), ("c", "at</w>"), ("d", "o"), ("do", "g</w>"))
+START = 512 + len(MERGES)
+
+
+def draw_tower(seed: int = 0) -> tuple[FloatArray, FloatArray]:
+    """Return a table of token vectors `[V, WIDTH]` and a projection `[WIDTH, EMBEDDING]`."""
+    generator = np.random.default_rng(seed)
+    table = generator.normal(size=(START + 2, WIDTH)).astype(np.float32)
+    return table, generator.normal(size=(WIDTH, EMBEDDING)).astype(np.float32)
+
+
+def text_graph(embeddings: str = "float[R,T,3] embeddings", tokens: str = "int64[T,L] tokens") -> bytes:
+    """Return a text graph that projects the sum of a context and of the tokens of a text."""
+    table, projection = draw_tower()
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    g ({tokens}, int64[T] lengths, float[R,M,4] contexts) => ({embeddings}, float[T,L,4] embedded)
+    <float[{len(table)},4] table = {{{",".join(map(str, table.ravel()))}}},
+     float[4,3] projection = {{{",".join(map(str, projection.ravel()))}}}, int64[1] one = {{1}}>
+    {{
+        embedded = Gather(table, tokens)
+        words = ReduceSum<keepdims=0>(embedded, one)
+        front = ReduceSum<keepdims=1>(contexts, one)
+        sums = Add(front, words)
+        projected = MatMul(sums, projection)
+        embeddings = LpNormalization<axis=-1, p=2>(projected)
+    }}"""
+    content: bytes = onnx.parser.parse_model(text).SerializeToString()
+    return content
+
+
+def embed_by_hand(tokenizer: Tokenizer, sentence: str, context: FloatArray | None = None) -> FloatArray:
+    """Return the unit embedding that `text_graph` gives a sentence, in float64."""
+    table, projection = draw_tower()
+    total = table[[*tokenizer.encode(sentence), START + 1]].astype(np.float64).sum(0)
+    total += 0 if context is None else context.astype(np.float64).sum(0)
+    projected = total @ projection
+    return np.asarray(projected / np.linalg.norm(projected))
+
+
+def make_text_bundle(
+    folder: Path,
+    names: Sequence[str] = ("cat", "dog"),
+    templates: Sequence[str] = ("a photo of a {}.",),
+    graph: bytes | None = None,
+    merges: Sequence[Merge] = MERGES,
+) -> Bundle:
+    """Return a bundle for 4 x 4 images and texts, whose head `animals` was made from the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / "source.onnx", write_vocabulary(folder / "source.gz", merges)
+    paths[0].write_bytes(text_graph() if graph is None else graph)
+    entry = TextEntry(
+        "text.onnx",
+        "vocabulary.txt.gz",
+        WIDTH,
+        77,
+        EMBEDDING,
+        SCALE,
+        START,
+        START + 1,
+        1e-6,
+        {"tower": "sums"},
+    )
+    with TextEncoder(*paths, entry, workers=1) as encoder:
+        head = build_head(encoder, EMBEDDING, names, templates)
+    described = head.describe("head-animals.npz", hash_texts(*map(hash_file, paths)))
+    files = {"model.onnx": clip_graph(), "head-animals.npz": head.to_npz()}
+    files |= {"text.onnx": paths[0].read_bytes(), "vocabulary.txt.gz": paths[1].read_bytes()}
+    writers = {name: partial(Path.write_bytes, data=data) for name, data in files.items()}
+    described_bundle = manifest(text=entry, heads={"animals": described}).use_head(described)
+    return create(folder / "clip", described_bundle, writers)

@@ -38,6 +38,7 @@ from ..model import (
     Tunables,
 )
 from .arrangement import Arrangement, choose_micro_batch, load_arrangement
+from .class_text import open_class_text
 from .cpu import count_cpus
 from .graph_contract import (
     CLASSIFIER,
@@ -148,6 +149,9 @@ class Network:
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph = bundle.pull_back(precision) if gradients else bundle.graph(precision)
         info = bundle.info(precision, gradients=gradients)
+        if bundle.manifest.head_name is not None:
+            head = bundle.load_head(bundle.manifest.head_name)
+            info = replace(info, text=open_class_text(bundle, head, workers=workers))
         return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:

@@ -33,8 +33,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         InputError: there is none, or too many; or one is empty, or has control characters.
     """
     if isinstance(names, str) or not 0 < len(names) <= MAX_CLASSES:
-        found = f"the text {names[:40]!r}" if isinstance(names, str) else f"{len(names):,}"
-        raise InputError(f"expected a list of 1 to {MAX_CLASSES:,} names of classes, found {found}")
+        actual = f"the text {names[:40]!r}" if isinstance(names, str) else f"{len(names):,}"
+        raise InputError(f"expected a list of 1 to {MAX_CLASSES:,} names of classes, found {actual}")
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or has_controls(name):
             raise InputError(
@@ -65,8 +65,8 @@ def tokenize_classes(
     names, (words, ending) = check_names(names), split_template(template)
     if words and context_vectors is not None:
         raise InputError(
-            f"expected a template that begins with the name, like '{{}}.', as learnt vectors come in front of "
-            f"it, found {template!r}"
+            f"expected a template that begins with the name, as learnt vectors come in front of it, like "
+            f"'{{}}.', found {template!r}"
         )
     shared = tokenizer.encode(words)
     tokens = tuple(_tokenize(tokenizer, name, words, ending, shared) for name in names)
@@ -109,6 +109,6 @@ def describe_duplicates(names: Sequence[str], texts: ClassTexts) -> str | None:
     )
     more = ", …" if len(repeated) > SHOWN_DUPLICATES else ""
     return (
-        f"{len(repeated)} of {len(names)} classes have the text of an earlier class: {shown}{more}; the earlier "
-        "one is always predicted"
+        f"{len(repeated)} of {len(names)} classes have the text of an earlier class: {shown}{more}; their "
+        "logits are equal, and the first of them is predicted"
     )

@@ -33,9 +33,7 @@ def check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
     if not 0 < len(checked) <= MAX_TEMPLATES:
         raise InputError(f"expected 1 to {MAX_TEMPLATES:,} templates, found {len(checked):,}")
     if repeated := next((text for text in checked if checked.count(text) > 1), None):
-        raise InputError(
-            f"expected different templates, found {repeated!r} twice; its weight would be double"
-        )
+        raise InputError(f"expected different templates, found {repeated!r} twice")
     return checked
 
 

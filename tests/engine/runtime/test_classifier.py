@@ -18,7 +18,7 @@ def network(tmp_path: Path) -> Network:
 
 
 def images_of(count: int) -> np.ndarray:
-    return draw_images(count, size=(4, 4))
+    return draw_images(count)
 
 
 def test_logits_are_products_of_the_last_feature(network: Network) -> None:
@@ -44,7 +44,8 @@ def test_other_classes_without_another_session(network: Network) -> None:
 def test_some_of_the_classes(network: Network) -> None:
     view, images = network.with_classifier(classes_of(*"abcde").weight), images_of(3)
     chosen = view.select([4, 0, 2])
-    np.testing.assert_array_equal(chosen(images).logits, view(images).logits[:, [4, 0, 2]])
+    # The bits of a product may depend on the number of classes.
+    np.testing.assert_allclose(chosen(images).logits, view(images).logits[:, [4, 0, 2]], rtol=1e-6)
     np.testing.assert_array_equal(chosen.select([1]).info.head_weight, view.info.head_weight[[0]])
     assert chosen.select([1])(images).logits.shape == (3, 1)
 

@@ -38,13 +38,13 @@ def test_words_in_front_of_the_name(template: str, words: str, ending: str) -> N
     "template", ["", "a photo", "{} and {}", "a {0}", "a\n{}", "a \x1b[2J{}", "{}\u202e"]
 )
 def test_templates_that_are_refused(template: str) -> None:
-    with pytest.raises(InputError, match="with one {} for the name of the class"):
+    with pytest.raises(InputError, match=r"with one {} for the name of the class"):
         split_template(template)
 
 
 def test_lists_of_templates() -> None:
     assert check_templates((" {}.", "a {}. ")) == ("{}.", "a {}.")
-    with pytest.raises(InputError, match="expected different templates, found 'a {}' twice"):
+    with pytest.raises(InputError, match=r"expected different templates, found 'a {}' twice"):
         check_templates(("a {}", "{}", " a {}"))
     with pytest.raises(InputError, match="expected 1 to 1,000 templates, found 0"):
         check_templates(())
