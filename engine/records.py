@@ -208,7 +208,7 @@ def _load_scalar(kind: Any, value: object, at: _Location) -> Any:
             return number
     elif kind is Path and type(value) is str:
         return Path(value)
-    elif type(value) is kind:
+    elif type(value) is kind and (kind is not int or math.isfinite(_to_float(value))):
         return value
     raise at.mismatch(_describe(kind), value)
 

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 from doubles import child_environment, load_script
+from fozo._version import __version__
 from fozo.cli import cli
 from fozo.engine.registry import METHODS, parse_methods
 
@@ -50,6 +51,19 @@ def test_the_site_can_be_built(tmp_path: Path) -> None:
     for module in ("fozo", "methods", "testing", "evaluation"):
         assert (tmp_path / "api" / f"{module}.html").stat().st_size > 15_000
     assert (tmp_path / "repository" / "examples" / "camera_loop.py").is_file()
+
+
+def test_the_citation_names_version_and_licences() -> None:
+    """Its format joins several licences of one work by "or" alone, so the digits are a reference."""
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    package = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    expression = re.search(r'^license = "(.+)"', package, re.MULTILINE)
+    assert expression is not None
+    licences = re.findall(r"^\s*license: (\S+)", citation, re.MULTILINE)
+    assert licences == expression[1].split(" AND ")
+    assert "10.24432/C50P49" in citation
+    assert "10.24432/C50P49" in (ROOT / "data" / "demo_digits_license.txt").read_text(encoding="utf-8")
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -44,7 +44,7 @@ def describe_preparation(origin: Mapping[str, Any]) -> str:
     """Return in one line how a file becomes the numbers that the first layer reads."""
     try:
         return _describe_images(origin)
-    except (KeyError, TypeError, ValueError):  # results files can hold anything
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # files can hold anything
         return "unknown"
 
 

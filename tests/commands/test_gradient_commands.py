@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bundle_doubles import edit, replace_file
 from command_doubles import fails, read_json, run_command, succeeds
 from doubles import save_class_folders
 from fozo.engine.bundle.bundle import Bundle
@@ -54,3 +55,11 @@ def test_inspection_says_what_the_figures_are_of(int8_bundle_path: Path) -> None
     fp32, int8 = lines
     assert "of the largest gradient from PyTorch" in fp32
     assert "logits at most 0 from int8, cosine of the gradients to those of fp32 0.9" in int8
+
+
+def test_inspection_opens_graphs_of_gradients_as_methods_do(bundle_path: Path, tmp_path: Path) -> None:
+    """A graph without gradients has nothing forbidden in it; only opening it tells."""
+    bundle = Bundle.open(shutil.copytree(bundle_path, tmp_path / "bundle"))
+    replace_file(bundle, "pull-back.onnx", bundle.graph("fp32").read_bytes())
+    edit(bundle, lambda raw: raw.update(source={}))
+    assert "pull-back.onnx" in fails("inspect", bundle.path)

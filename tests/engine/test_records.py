@@ -56,6 +56,13 @@ def test_defaults_and_types() -> None:
     assert load(center={"x": 2}).center == Point(2.0)
 
 
+def test_integers_that_no_float_can_hold_are_refused() -> None:
+    """They would fail later, where a rate or a size is computed from them."""
+    assert load(size=[3, 2**63]).size == (3, 2**63)
+    with pytest.raises(RecordError, match=r"size\[1\]: expected an integer, found 1000"):
+        load(size=[3, 10**400])
+
+
 @pytest.mark.parametrize("notes", [None, 3, "text", [1, {"a": None}], {"nested": {"ü": True}}])
 def test_round_trip(notes: object) -> None:
     shape = load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ....engine.bundle.origin import describe_preparation
 from ...results.average import compute_gain
 from ...results.outcome import DomainResult
 from .sources import Source
@@ -25,6 +26,7 @@ def list_counts(source: Source) -> Iterator[dict[str, Any]]:
                     "precision": results.bundle.get("precision"),
                     "weights_sha256": results.bundle.get("weights_sha256"),
                     "timm_tag": results.bundle.get("timm_tag"),
+                    "preparation": describe_preparation(results.bundle),
                     "dataset": protocol.dataset,
                     "setting": protocol.setting,
                     "subset": protocol.subset,

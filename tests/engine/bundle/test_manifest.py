@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from bundle_doubles import HEAD, edit, make, manifest, statistics
 from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.description import describe_bundle
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.errors import BundleError
 from fozo.engine.runtime.network import Network
@@ -267,3 +268,9 @@ def test_a_bundle_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="control characters"):
         make(tmp_path, class_names=("a", "b", "c", "d", "e\n"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"mean": [10**400]}, {"options": [["mean"]]}, {"std": "half"}])
+def test_a_bundle_with_strange_provenance_can_be_described(change: dict[str, Any], tmp_path: Path) -> None:
+    provenance = {"mean": [0.5], "std": [0.5], "options": [], **change}
+    assert "images    unknown" in describe_bundle(make(tmp_path, provenance=provenance))

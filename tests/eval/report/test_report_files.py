@@ -113,6 +113,7 @@ def test_every_report_says_which_weights_and_which_preparation(tmp_path: Path) -
         "mean": [0.25] * 3,
         "std": [0.5] * 3,
         "options": ["mean"],
+        "image_settings": "preprocessor_config.json",
         "preprocessing": images,
         "classes": 12,
     }
@@ -123,6 +124,7 @@ def test_every_report_says_which_weights_and_which_preparation(tmp_path: Path) -
             assert word in text.replace("\\", "")
     (first, *_) = csv.DictReader(io.StringIO(csv_file.render(digest).decode()))
     assert (first["weights_sha256"], first["timm_tag"]) == ("ab" * 32, "in1k")
+    assert first["preparation"].endswith("std 0.5 0.5 0.5 (by --mean, preprocessor_config.json)")
     for foreign in ([], "a text", {"size": 3}, {**images, "size": ["a", "b", "c"]}):
         results.bundle["preprocessing"] = foreign
         again = digest_results([save_source(tmp_path / "again.json", results), source])
