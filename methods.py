@@ -10,6 +10,8 @@ from .engine.errors import BundleError, InputError
 from .engine.interface.method import Binding, BoundMethod, Method, Prediction, Step
 from .engine.interface.method_options import option, validate
 from .engine.interface.request import Request, Requests, answer_with, drive
+from .engine.interface.view_batch import ViewBatch, get_plain_images
+from .engine.interface.view_recipe import ViewRecipe
 from .engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, SourceStatistics, Tunables
 from .engine.search.gradient_steps import take_velocity_step
 from .engine.search.norm_selection import select_norms
@@ -57,6 +59,8 @@ __all__ = [
     "State",
     "Step",
     "Tunables",
+    "ViewBatch",
+    "ViewRecipe",
     "answer_with",
     "compute_alignment_loss",
     "compute_directional_slope",
@@ -72,6 +76,7 @@ __all__ = [
     "draw_uniform",
     "drive",
     "entropy",
+    "get_plain_images",
     "log_softmax",
     "option",
     "optional_array",

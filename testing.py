@@ -14,28 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from ._stand_in import StandInNetwork, StandInText, add_views, draw_images, sum_logits_slopes
 from .engine.errors import BundleError, FozoError
-from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction, count_pull_backs
+from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction, count_pull_backs, count_views
 from .engine.interface.method_options import describe
 from .engine.interface.request import Request, Requests, answer_with, drive
-from .engine.model import (
-    BATCH_STATISTICS,
-    NORMS,
-    PROMPTS,
-    FloatArray,
-    Forward,
-    ImageArray,
-    ModelInfo,
-    Outputs,
-    Slopes,
-    SourceStatistics,
-    Tunables,
-)
+from .engine.model import Forward, ImageArray, ModelInfo, Outputs, Tunables
 from .engine.state import State, iterate_values
-from .engine.statistics.output_slopes import derive_entropy
 from .engine.streams.adapter import Adapter
 
-__all__ = ["MethodError", "StandInNetwork", "check_method", "check_options", "draw_images"]
+__all__ = [
+    "MethodError",
+    "StandInNetwork",
+    "StandInText",
+    "add_views",
+    "check_method",
+    "check_options",
+    "draw_images",
+    "sum_logits_slopes",
+]
 
 BATCH_SIZES = (7, 1, 2, 7, 7, 3)  # ragged, with a single image in the middle
 SEED = 5
@@ -43,114 +40,6 @@ SEED = 5
 
 class MethodError(FozoError, AssertionError):
     """A method does not keep its contract."""
-
-
-class StandInNetwork:
-    """A deterministic network of two blocks in NumPy, for images `[N, 4, 4, 3]`.
-
-    Attributes:
-        info: the description that methods are bound to.
-    """
-
-    def __init__(self, *, batch_norms: bool = False, classes: int = 6, width: int = 8) -> None:
-        """Create the network.
-
-        Args:
-            batch_norms: describe a residual network, with the tunable `batch_statistics` and no prompts.
-            classes: number of classes.
-            width: number of channels of a token and of a norm.
-        """
-        generator = np.random.default_rng(0)
-        names = ("layer1.0.bn1", "layer1.0.bn2", "layer2.0.bn1", "layer2.0.bn2")
-        if not batch_norms:
-            names = ("blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2")
-        norms = dict.fromkeys(names, width)
-
-        def draw(*shape: int) -> FloatArray:
-            return generator.normal(size=shape).astype(np.float32)
-
-        self._images, self._prompts = draw(48, 2 * width) / 4, draw(width, 2 * width)
-        self._norms = draw(2 * len(norms) * width, 2 * width)
-        source = SourceStatistics(
-            0.3 * draw(2, width),
-            generator.uniform(0.2, 0.8, (2, width)),
-            100,
-            fisher=None if batch_norms else np.full((len(norms), 2, width), 0.01, np.float32),
-        )
-        self.info = ModelInfo(
-            name="stand-in",
-            identity="stand-in",
-            layers=2,
-            width=width,
-            tokens=5,
-            prompt_bound=0.1,
-            head_weight=draw(classes, width),
-            head_bias=draw(classes),
-            source=source,
-            tunables=(NORMS, BATCH_STATISTICS) if batch_norms else (PROMPTS, NORMS),
-            norms=norms,
-            gradients=() if batch_norms else (PROMPTS, NORMS),
-        )
-
-    def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
-        """Compute one forward."""
-        pixels = images.reshape(len(images), -1, 3).astype(np.float32) / 255
-        hidden = pixels.reshape(len(images), -1) @ self._images
-        if PROMPTS in tunables:
-            positions = np.arange(1, tunables[PROMPTS].shape[1] + 1, dtype=np.float32)[:, None]
-            hidden = hidden + np.sin(positions * tunables[PROMPTS]).sum(axis=1) @ self._prompts
-        if NORMS in tunables:
-            hidden = hidden + tunables[NORMS].reshape(len(tunables[NORMS]), -1) @ self._norms
-        if BATCH_STATISTICS in tunables:
-            hidden = hidden - tunables[BATCH_STATISTICS] * hidden.mean(axis=0)
-        features = np.tanh(hidden).reshape(len(images), 2, -1).astype(np.float32)
-        logits = features[:, -1] @ self.info.head_weight.T + self.info.head_bias
-        return Outputs(logits, features, np.stack([pixels.mean(axis=1), pixels.var(axis=1)], axis=1))
-
-    def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
-        """Compute one forward and the gradients of a loss with these slopes."""
-        outputs = self(images, **tunables)
-        features = np.zeros(outputs.features.shape) if slopes.features is None else slopes.features.copy()
-        features[:, -1] += sum_logits_slopes(slopes, outputs.logits) @ self.info.head_weight
-        hidden = (features * (1 - np.square(outputs.features))).reshape(len(images), -1)
-        gradients: dict[str, FloatArray] = {}
-        if "norms" in self.info.gradients:
-            shape = (len(self.info.norms), 2, self.info.width)
-            gradients["norms"] = (hidden @ self._norms.T).sum(axis=0).reshape(shape)
-        if "prompts" in tunables and "prompts" in self.info.gradients:
-            prompts = tunables["prompts"][0]
-            positions = np.arange(1, len(prompts) + 1, dtype=np.float32)[:, None]
-            slope = (hidden @ self._prompts.T).sum(axis=0)
-            gradients["prompts"] = positions * np.cos(positions * prompts) * slope
-        return replace(outputs, gradients=gradients)
-
-    def candidates(self, images: ImageArray, tunables: Sequence[Tunables]) -> list[Outputs]:
-        """Compute one forward for each set of tunables."""
-        return [self(images, **candidate) for candidate in tunables]
-
-    def select(self, classes: Sequence[int]) -> StandInNetwork:
-        """Return the same network restricted to some classes."""
-        view = object.__new__(StandInNetwork)
-        view.__dict__.update(self.__dict__)
-        view.info = self.info.select(classes)
-        return view
-
-
-def sum_logits_slopes(slopes: Slopes, logits: FloatArray) -> FloatArray:
-    """Return the slopes of a loss at the logits `[N, K]`, those of its entropies included."""
-    total = np.zeros(logits.shape) if slopes.logits is None else slopes.logits
-    if slopes.entropy_weights is not None:
-        total = total + slopes.entropy_weights[:, None] * derive_entropy(logits)
-    return total
-
-
-def draw_images(count: int, seed: int = 0) -> ImageArray:
-    """Return read-only random images for `StandInNetwork`, uint8 `[count, 4, 4, 3]`."""
-    images: ImageArray = np.random.default_rng([seed, count]).integers(
-        0, 256, (count, 4, 4, 3), dtype=np.uint8
-    )
-    images.setflags(write=False)
-    return images
 
 
 def check_method(
@@ -161,7 +50,8 @@ def check_method(
     Args:
         method: an instance, with the options to be checked.
         network: the network to run it on; default: a small stand-in.
-        images: `images(count, seed)` returns a batch that the network can read.
+        images: `images(count, seed)` returns a batch that the network can read. For a method that looks at
+            several views of each image, the others are shifted and mirrored copies.
 
     Raises:
         MethodError: it does not; the message says what was expected and what was found.
@@ -170,6 +60,8 @@ def check_method(
     check_options(method)
     network = network or _choose_network(method)
     stream = [images(size, index) for index, size in enumerate(BATCH_SIZES)]
+    if count_views(method) > 1:
+        stream = [add_views(batch, count_views(method)) for batch in stream]
     _Check(method, network, stream).run()
 
 
@@ -212,13 +104,15 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _choose_network(method: AnyMethod) -> StandInNetwork:
-    """Return the stand-in that the method can be bound to; a method may refuse one of the two kinds."""
-    network = StandInNetwork()
-    try:
-        method.bind(network.info)
-    except BundleError:
-        network = StandInNetwork(batch_norms=True)
-        method.bind(network.info)
+    """Return the stand-in that the method can be bound to; a method may refuse two of the three kinds."""
+    for network in (StandInNetwork(), StandInNetwork(texts=True)):
+        try:
+            method.bind(network.info)
+        except BundleError:
+            continue
+        return network
+    network = StandInNetwork(batch_norms=True)
+    method.bind(network.info)
     return network
 
 
@@ -229,7 +123,7 @@ class _Check:
     Attributes:
         method: the method.
         network: runs the forwards.
-        stream: ragged batches.
+        stream: ragged batches, uint8 `[N, H, W, 3]`, or `[N, V, H, W, 3]` for methods with views.
     """
 
     method: AnyMethod
@@ -245,6 +139,8 @@ class _Check:
         self._check_repeatability()
         self._check_checkpoints()
         self._check_classes()
+        if count_views(self.method) > 1:
+            self._check_lazy_views()
 
     def _check_start(self, bound: AnyBoundMethod) -> None:
         state = bound.init(SEED)
@@ -265,7 +161,7 @@ class _Check:
         """Step through the stream with read-only images, states and outputs."""
         state = _lock(bound.init(SEED))
         for index, images in enumerate(self.stream):
-            counter = _Counter(self.network, self._name)
+            counter = _Counter(self.network, self._name, len(images) if count_views(self.method) > 1 else 0)
             pixels, bits = images.tobytes(), _list_bits(state)
             prediction, next_state = self._drive(bound.step(state, images), counter)
             _require(pixels == images.tobytes(), f"{self._name}: a step changed its images")
@@ -349,6 +245,15 @@ class _Check:
         for images in self.stream:
             self._require_prediction(adapter.step(images), len(images), network.info)
 
+    def _check_lazy_views(self) -> None:
+        """Give the views one slice at a time, as a run does."""
+        adapter = Adapter(self.network, self.method, SEED)
+        _require(
+            [_list_bits(adapter.step(_LazyBatch(images))) for images in self.stream]
+            == self._run(Adapter(self.network, self.method, SEED)),
+            f"{self._name}: views that are made on demand give other predictions than views in an array",
+        )
+
     def _run(self, adapter: Adapter) -> list[Any]:
         return [_list_bits(adapter.step(images)) for images in self.stream]
 
@@ -397,18 +302,23 @@ class _Check:
 
 
 class _Counter:
-    """Answers requests with read-only outputs, counts forwards and checks tunables."""
+    """Answers requests with read-only outputs, counts forwards and checks tunables.
 
-    def __init__(self, network: Forward, name: str) -> None:
-        self._network, self._name = network, name
-        self.forwards = self.pulled_images = 0
+    With the number of images of a batch of views, a forward counts by its share of that number.
+    """
+
+    def __init__(self, network: Forward, name: str, images: int = 0) -> None:
+        self._network, self._name, self._images = network, name, images
+        self.forwards: float = 0
+        self.pulled_images = 0
 
     def __call__(self, request: Request) -> list[Outputs]:
         _require(isinstance(request, Request), f"{self._name}: a step must yield Request, found {request!r}")
         for tunables in request.tunables:
             self._check_tunables(tunables, len(request.images))
         if request.slopes is None:
-            self.forwards += len(request.tunables)
+            share = len(request.images) / self._images if self._images else 1
+            self.forwards += share * len(request.tunables)
         else:
             self.pulled_images += len(request.images)
         answers = answer_with(self._network)(request)
@@ -431,6 +341,35 @@ class _Counter:
                 f"{self._name}: expected {name} as float32 with 1 or {images} rows, found {array.dtype} of "
                 f"shape {list(array.shape)}",
             )
+
+
+class _LazyBatch:
+    """Views that can be sliced, and nothing else."""
+
+    def __init__(self, images: ImageArray) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> _LazyImage:
+        return _LazyImage(self._images[index])
+
+
+class _LazyImage:
+    """The views of one image."""
+
+    def __init__(self, views: ImageArray) -> None:
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __getitem__(self, numbers: slice) -> ImageArray:
+        if not isinstance(numbers, slice):
+            raise MethodError("views are taken by slices, such as images[i][0:16]")
+        views: ImageArray = self._views[numbers].copy()
+        return views
 
 
 def _lock(state: Any) -> Any:

@@ -51,10 +51,12 @@ def list_methods(name: str | None, form: str | None) -> None:
 
 
 def _describe_cost(method: AnyMethod) -> str:
-    """Return the forwards of a step, and its gradients if it is not forward-only."""
-    from ..engine.registry import count_pull_backs
+    """Return the forwards of a step, views, and its gradients if it is not forward-only."""
+    from ..engine.registry import count_pull_backs, count_views
 
     forwards, pull_backs = f"{method.forwards} forward(s)", count_pull_backs(method)
+    if count_views(method) > 1:
+        return f"{forwards}, one for each view of an image,"
     if not pull_backs:
         return forwards
     both = f"{forwards} and {pull_backs:g}" if method.forwards else f"{pull_backs:g}"

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from .errors import InputError, has_controls
-from .interface.method import AnyMethod, Method, Prediction, State, count_pull_backs
+from .interface.method import (
+    AnyMethod,
+    Method,
+    Prediction,
+    State,
+    count_pull_backs,
+    count_views,
+    get_view_recipe,
+)
 from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
 from .methods.align import Align
@@ -24,6 +32,7 @@ from .methods.sar import Sar
 from .methods.shift import Shift
 from .methods.t3a import T3a
 from .methods.tent import Tent
+from .methods.zero import Zero
 from .methods.zoa import Zoa
 from .wrappers.common import list_common_options, wrap_method
 from .wrappers.domain_states import Domains
@@ -50,6 +59,7 @@ _methods: dict[str, AnyMethod] = {
     "sar": Sar(),
     "deyo": Deyo(),
     "foa_bp": FoaBp(),
+    "zero": Zero(),
 }
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
@@ -128,11 +138,14 @@ __all__ = [
     "State",
     "T3a",
     "Tent",
+    "Zero",
     "Zoa",
     "configure",
     "count_pull_backs",
+    "count_views",
     "describe",
     "get_options",
+    "get_view_recipe",
     "list_common_options",
     "method",
     "parse_method",

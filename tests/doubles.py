@@ -29,6 +29,7 @@ from fozo.engine.model import (
     SourceStatistics,
     Tunables,
 )
+from fozo.engine.registry import METHODS, count_views
 from fozo.engine.wrappers.fallback import step_with_fallback
 from fozo.testing import sum_logits_slopes
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from PIL import Image
 
 PROMPT_BOUND = 0.0625
 WNIDS = ("n01440764", "n01443537", "n02007558", "n04254680")
+# Methods for vision transformers (no batch norms) that take images as they are (one view of each).
+VIT_METHODS = [name for name, each in METHODS.items() if name != "bn_adapt" and count_views(each) == 1]
 
 # --- real data ---
 

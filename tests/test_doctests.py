@@ -13,8 +13,10 @@ import fozo.methods
 import pytest
 
 MODULES = [
+    "data.views",
     "engine.interface.method_options",
     "engine.interface.request",
+    "engine.interface.view_batch",
     "engine.search.gradient_steps",
     "engine.search.norm_selection",
     "engine.search.spsa",
@@ -23,6 +25,7 @@ MODULES = [
     "engine.statistics.feature_statistics",
     "engine.statistics.objective",
     "engine.statistics.output_slopes",
+    "engine.statistics.voting",
     "engine.statistics.window",
     "engine.streams.adapter",
 ]

@@ -17,6 +17,7 @@ from ..state import state_list as state_list
 from ..state import variable_length_array as variable_length_array
 from ..statistics.objective import softmax
 from .request import Requests
+from .view_recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Prediction:
 
     Attributes:
         logits: float32 `[N, K]`.
-        forwards: forwards over the batch that were used for it, beside those of gradients.
+        forwards: forwards over the batch that were used for it, beside those of gradients. A method that
+            looks at many views of an image counts them: it is the mean number of views per image.
         pull_backs: computations of exact gradients over the batch, each with a forward of its own that
             `forwards` does not count; 0.25 if a quarter of its images had one, 0 for methods that need
             forwards only.
@@ -36,7 +38,7 @@ class Prediction:
     """
 
     logits: FloatArray
-    forwards: int
+    forwards: float
     loss: float | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     fallback: bool = False
@@ -81,7 +83,7 @@ class BoundMethod(Protocol[StateT]):
 
         Args:
             state: from `init` or the previous `step`.
-            images: uint8 `[N, H, W, 3]`, N ≥ 1.
+            images: uint8 `[N, H, W, 3]`, N ≥ 1; for methods with views a `ViewBatch`.
         """
 
     def predict(self, state: StateT, images: ImageArray) -> Requests[Prediction]:
@@ -89,7 +91,7 @@ class BoundMethod(Protocol[StateT]):
 
         Args:
             state: from `init` or a `step`.
-            images: uint8 `[N, H, W, 3]`, N ≥ 1.
+            images: as for `step`.
         """
 
 
@@ -118,6 +120,20 @@ def count_pull_backs(method: Method[Any]) -> float:
     A method that is not forward-only says so by a property `pull_backs`.
     """
     return float(getattr(method, "pull_backs", 0))
+
+
+def count_views(method: Method[Any]) -> int:
+    """Return the views of each image that a method looks at: 1 for a method that takes images as they are.
+
+    A method that looks at more says so by a property or an option `views`. Its images are then a `ViewBatch`.
+    """
+    return int(getattr(method, "views", 1))
+
+
+def get_view_recipe(method: Method[Any]) -> ViewRecipe:
+    """Return the recipe of a method's views: its property `view_recipe`, or else crops of the usual size."""
+    recipe: ViewRecipe | None = getattr(method, "view_recipe", None)
+    return ViewRecipe(count_views(method)) if recipe is None else recipe
 
 
 AnyMethod = Method[Any]

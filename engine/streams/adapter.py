@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..errors import InputError
 from ..interface.method import AnyBoundMethod, AnyMethod, Prediction, State
 from ..interface.request import answer_with, drive
+from ..interface.view_batch import ViewBatch, check_views
 from ..model import Forward, ImageArray
 from ..names import DEFAULT_SEED
-from ..registry import count_pull_backs, get_options
+from ..registry import count_pull_backs, count_views, get_options
 from ..registry import method as configured_method
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
@@ -136,19 +137,37 @@ class Adapter:
         )
         return cls(network if classes is None else network.select(classes), configured, seed)
 
-    def step(self, images: ImageArray) -> Prediction:
+    def step(self, images: ImageArray | ViewBatch | Sequence[ImageArray]) -> Prediction:
         """Predict a batch and adapt to it.
 
         Args:
-            images: uint8 `[N, H, W, 3]`, RGB, resized and cropped as the bundle's preprocessing says.
+            images: uint8 `[N, H, W, 3]`, RGB, resized and cropped as the bundle's preprocessing says. Methods
+                that look at several views of each image take those: `[N, V, H, W, 3]`, a list of arrays
+                `[V, H, W, 3]` from `fozo.views`, or another `ViewBatch`.
 
         Raises:
             InputError: images of another type or shape. The state is as it was.
         """
-        step = step_with_fallback(self.bound, self.state, images)
+        step = step_with_fallback(self.bound, self.state, self.check_batch(images))
         prediction, method_state = drive(step, answer_with(self.network))
         self._state = self._state.advance(prediction, method_state)
         return prediction
+
+    def check_batch(self, images: Any) -> ImageArray:
+        """Return a batch as the method takes it, after checking that there are as many views as it looks at.
+
+        Raises:
+            InputError: it is no array of images, or does not have the views that the method looks at.
+        """
+        views = count_views(self.method)
+        if views > 1:
+            return cast(ImageArray, check_views(images, views, self.method.name))
+        if not isinstance(images, np.ndarray):
+            raise InputError(
+                f"expected images as an array of uint8 and shape [N, H, W, 3], found "
+                f"{type(images).__name__}; {self.method.name} looks at one view of each image"
+            )
+        return images
 
     def reset(self) -> None:
         """Forget everything that was learnt: the state is again the initial one, bit for bit."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from ..errors import FozoError, InputError
 from ..interface.method import AnyMethod, Prediction, State, Step
 from ..interface.request import Request
+from ..interface.view_batch import ViewBatch, get_plain_images
 from ..model import ImageArray, Outputs
 from ..names import DEFAULT_SEED
+from ..registry import count_views
 from ..registry import method as configured_method
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
@@ -81,13 +83,15 @@ class Pool:
             self._get_stream(key)
             del self._streams[key]
 
-    def step(self, batches: Mapping[Key, ImageArray]) -> dict[Key, Prediction]:
+    def step(
+        self, batches: Mapping[Key, ImageArray | ViewBatch | Sequence[ImageArray]]
+    ) -> dict[Key, Prediction]:
         """Predict one batch for each of some streams, and adapt each stream to its own batch.
 
         Either all of these streams advance or, where anything is raised, none.
 
         Args:
-            batches: by key of the stream, uint8 `[N, H, W, 3]` as for `Adapter.step`; N may differ.
+            batches: by key of the stream, as for `Adapter.step`; N may differ.
 
         Raises:
             InputError: no batch, no stream of a key, or images of another type or shape. Nothing has run.
@@ -105,17 +109,20 @@ class Pool:
             _advance(steps)
             return {key: step.outcome[0] for key, step in zip(batches, steps, strict=True)}
 
-    def _begin_steps(self, batches: Mapping[Key, ImageArray]) -> list[_StreamStep]:
+    def _begin_steps(self, batches: Mapping[Key, Any]) -> list[_StreamStep]:
         if not batches:
             raise InputError("expected a batch of images for at least one stream, found none")
         streams = {key: self._get_stream(key) for key in batches}
-        for key, images in batches.items():
+        checked: dict[Hashable, ImageArray] = {}
+        for key, stream in streams.items():
             try:
-                self.network.check_images(images)
+                checked[key] = stream.check_batch(batches[key])
+                is_plain = count_views(stream.method) == 1
+                self.network.check_images(checked[key] if is_plain else get_plain_images(checked[key]))
             except InputError as error:
                 _raise_for([key], error)
         return [
-            _StreamStep(key, stream, step_with_fallback(stream.bound, stream.state, batches[key]))
+            _StreamStep(key, stream, step_with_fallback(stream.bound, stream.state, checked[key]))
             for key, stream in streams.items()
         ]
 
@@ -133,7 +140,7 @@ class _Stream(Adapter):
         super().__init__(network, method, seed)
         self._turn = turn
 
-    def step(self, images: ImageArray) -> Prediction:
+    def step(self, images: ImageArray | ViewBatch | Sequence[ImageArray]) -> Prediction:
         with self._turn:
             return super().step(images)
 

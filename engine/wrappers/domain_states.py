@@ -90,7 +90,9 @@ class BoundDomains(BoundWrapper[Domains]):
         recorder = RequestRecorder(images)
         prediction, inner = yield from recorder.record(step_with_fallback(self.inner, state.inner, images))
         rules = DomainRules(self.options.domains_threshold, IMAGES, "accumulate", DECAY)
-        observation = observe(state.domain, self._get_embedding(recorder), rules)
+        embedding = yield from self._request_embedding(recorder)
+        prediction = replace(prediction, forwards=prediction.forwards + recorder.extra_forwards)
+        observation = observe(state.domain, embedding, rules)
         next_state = replace(state, step=state.step + 1, inner=inner, domain=observation.domain)
         if observation.changed:
             next_state = self._switch_domain(state, next_state)
@@ -130,13 +132,14 @@ class BoundDomains(BoundWrapper[Domains]):
             earlier=(*(state.earlier[index] for index in remaining), state.checked),
         )
 
-    def _get_embedding(self, recorder: RequestRecorder) -> FloatArray:
-        if recorder.embedding is None:
+    def _request_embedding(self, recorder: RequestRecorder) -> Requests[FloatArray]:
+        embedding = yield from recorder.request_embedding()
+        if embedding is None:
             raise BundleError(
                 f"domains are told apart by the output embedding, and the graph of {self.model.name} has "
                 "none; export the model again, or set domains to 0"
             )
-        return recorder.embedding
+        return embedding
 
 
 def find_nearest(candidates: FloatArray, statistics: FloatArray, threshold: float) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..interface.method import AnyBoundMethod, Prediction, State, Step, list_fields
 from ..interface.request import Request
+from ..interface.view_batch import get_plain_images
 from ..model import ImageArray
 
 
@@ -22,12 +23,12 @@ def step_with_fallback(method: AnyBoundMethod, state: State, images: ImageArray)
     Args:
         method: any bound method.
         state: from `method.init` or an earlier step.
-        images: uint8 `[N, H, W, 3]`.
+        images: uint8 `[N, H, W, 3]`, or a `ViewBatch`, of which the frozen network sees view 0.
     """
     prediction, next_state = yield from method.step(state, images)
     if _is_finite(prediction) and _is_finite(next_state, state):
         return prediction, next_state
-    (outputs,) = yield Request(images)
+    (outputs,) = yield Request(get_plain_images(images))
     finite_images = np.isfinite(outputs.logits).all(axis=1, keepdims=True)
     frozen: Prediction = replace(
         prediction,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..interface.method import Prediction, State, Step, replace_step_counts
 from ..interface.method_options import option
 from ..interface.request import Request, Requests
+from ..interface.view_batch import get_plain_images
 from ..model import FloatArray, ImageArray, ModelInfo
 from ..statistics.monitor import Alarm, PredictionPool, compute_agreement, estimate_loss, has_jumped
 from ..statistics.objective import softmax
@@ -166,7 +167,7 @@ class BoundGuard(BoundWrapper[Guarded]):
         if not state.pause:
             prediction = yield from self.inner.predict(state.inner, images)
             return prediction
-        (outputs,) = yield Request(images)
+        (outputs,) = yield Request(get_plain_images(images))
         return Prediction(outputs.logits, 1, diagnostics={"paused": 1.0}, guarded=True)
 
     def _update_averages(

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..interface.method import Prediction, State, Step, variable_length_array
+from ..interface.method import Prediction, State, Step, count_views, variable_length_array
 from ..interface.method_options import option
 from ..interface.request import Requests
+from ..interface.view_batch import stack_views
 from ..model import ImageArray, ModelInfo
 from .fallback import step_with_fallback
 from .wrapper import BoundWrapper, Wrapper
@@ -25,11 +26,11 @@ class IntervalState(State):
 
     Attributes:
         inner: state of the method.
-        images: images since its last step, uint8 `[W, H, W, 3]`.
+        images: images since its last step, uint8 `[W, H, W, 3]`, or `[W, V, H, W, 3]` with V views of each.
     """
 
     inner: State
-    images: ImageArray = variable_length_array(axes=4)
+    images: ImageArray = variable_length_array(axes=5)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class BoundInterval(BoundWrapper[Interval]):
 
     def init(self, seed: int) -> IntervalState:
         """Return the method's initial state, and no images."""
-        return IntervalState(0, seed, self.inner.init(seed), np.zeros((0, 0, 0, 0), np.uint8))
+        axes = 4 if count_views(self.options) == 1 else 5
+        return IntervalState(0, seed, self.inner.init(seed), np.zeros((0,) * axes, np.uint8))
 
     def step(self, state: IntervalState, images: ImageArray) -> Step[IntervalState]:
         """Predict, store the images, and adapt to them once there are enough.
@@ -75,11 +77,13 @@ class BoundInterval(BoundWrapper[Interval]):
         interval is full.
         """
         prediction = yield from self.inner.predict(state.inner, images)
-        stored = np.concatenate([state.images, images]) if len(state.images) else images
+        views = count_views(self.options)
+        arrived = images if views == 1 else stack_views(images, views)
+        stored = np.concatenate([state.images, arrived]) if len(state.images) else arrived
         diagnostics = {**prediction.diagnostics, "updated": 0.0}
         if len(stored) < self.options.interval:
             # A copy, because the caller may fill the array of this batch again.
-            stored = stored.copy() if stored is images else stored
+            stored = stored.copy() if stored is arrived else stored
             next_state = replace(state, step=state.step + 1, images=stored)
             return replace(prediction, diagnostics=diagnostics), next_state
         # The step has a fallback of its own: images that broke it must not come back with the next ones.

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..interface.method import AnyBoundMethod, AnyMethod, Binding, count_pull_backs
+from ..interface.method import (
+    AnyBoundMethod,
+    AnyMethod,
+    Binding,
+    count_pull_backs,
+    count_views,
+    get_view_recipe,
+)
 from ..interface.method_options import validate
+from ..interface.view_recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,16 @@ class Wrapper:
     def pull_backs(self) -> float:
         """Computations of exact gradients in a step of the method."""
         return count_pull_backs(self.method)
+
+    @property
+    def views(self) -> int:
+        """Views of each image that the method looks at."""
+        return count_views(self.method)
+
+    @property
+    def view_recipe(self) -> ViewRecipe:
+        """Recipe of these views."""
+        return get_view_recipe(self.method)
 
     @property
     def forwards(self) -> int:

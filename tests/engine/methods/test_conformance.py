@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import VIT_METHODS, state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.align import Align
@@ -42,8 +42,8 @@ from fozo.testing import check_method
 
 MakeImages = Callable[..., ImageArray]
 
-# Vision transformers have no batch norms to adapt: test_bn_adapt.py.
-METHODS = {name: each for name, each in ALL_METHODS.items() if name != "bn_adapt"}
+# Vision transformers have no batch norms to adapt: test_bn_adapt.py. Views: test_view_methods.py.
+METHODS = {name: ALL_METHODS[name] for name in VIT_METHODS}
 
 # Methods inside other methods: their forwards and predictions are partly the frozen network's.
 WRAPPED: dict[str, AnyMethod] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import state_bits
+from doubles import VIT_METHODS, state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, ComputeError, InputError, StateError
 from fozo.engine.interface.method import Step
@@ -18,14 +18,12 @@ from fozo.engine.interface.request import Request
 from fozo.engine.methods.no_adapt import BoundNoAdapt
 from fozo.engine.methods.shift import BoundShift
 from fozo.engine.model import ImageArray, Outputs, Tunables
-from fozo.engine.registry import METHODS as ALL_METHODS
-from fozo.engine.registry import Fozo, State, count_pull_backs, method
+from fozo.engine.registry import METHODS, Fozo, State, count_pull_backs, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
 from pool_doubles import Watched, assert_unchanged_and_usable, one_of_three, streams_running
 
-METHODS = [name for name in ALL_METHODS if name != "bn_adapt"]  # that needs batch norms
 MakeImages = Callable[..., ImageArray]
 Batches = dict[Any, ImageArray]
 
@@ -85,11 +83,11 @@ class Pair:
 # --- the same bits
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VIT_METHODS)
 def test_streams_of_one_method(
     open_either: Callable[..., Network], random_images: MakeImages, name: str
 ) -> None:
-    with open_either(gradients=count_pull_backs(ALL_METHODS[name]) > 0) as network:
+    with open_either(gradients=count_pull_backs(METHODS[name]) > 0) as network:
         pair = Pair(network)
         for seed in range(4):
             pair.open(seed, name, seed)
@@ -106,8 +104,8 @@ def test_everything_mixed(bundle_path: Path, random_images: MakeImages, gradient
 def mix_everything(network: Network, random_images: MakeImages) -> None:
     """Methods, options, batch sizes and progress differ, and streams come and go."""
     pair, generator = Pair(network), np.random.default_rng(0)
-    for name in METHODS:
-        if network.info.gradients or not count_pull_backs(ALL_METHODS[name]):
+    for name in VIT_METHODS:
+        if network.info.gradients or not count_pull_backs(METHODS[name]):
             pair.open(name, name)
     pair.open(("fozo", 1), "fozo", 7, prompts=1, output="clean")
     pair.open(("fozo", 3), "fozo", 8, samples=2, window=6)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import predict_on, state_bits, step_on
+from doubles import VIT_METHODS, predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
-from fozo.engine.registry import METHODS, Fozo, Interval, Shift, get_options, method
+from fozo.engine.registry import Fozo, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 
@@ -122,7 +122,7 @@ def network(bundle_path: Path) -> Iterator[Network]:
         yield opened
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "bn_adapt"])  # it has no batch norms
+@pytest.mark.parametrize("name", VIT_METHODS)
 @pytest.mark.parametrize("size", [1, 3])
 def test_every_method_resumes_within_an_interval(
     network: Network, random_images: Callable[..., ImageArray], tmp_path: Path, name: str, size: int
