@@ -9,8 +9,15 @@ import click
 
 from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS
 from ..engine.errors import InputError
+from ..engine.names import ACTIVATIONS
 from ..quant.settings import Options
 from .bundles import add_int8_graph, add_source
+from .export_requests import (
+    check_clip_options,
+    explain_missing_package,
+    export_clip_model,
+    export_timm_model,
+)
 from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .option_types import Blocks, Channels
 from .options import (
@@ -30,8 +37,6 @@ if TYPE_CHECKING:
     from ..data.image_reader import ImageReader
     from ..engine.bundle.bundle import Bundle
 
-IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
-
 
 @click.command()
 @click.option(
@@ -40,6 +45,25 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
     show_default=True,
     help="A class-token ViT, DeiT or DINOv2 of timm, a ResNet with batch norms, or fozo_demo_vit, which ships"
     " with fozo.",
+)
+@click.option(
+    "--clip",
+    metavar="NAME",
+    help="Export a CLIP model of open_clip instead, such as ViT-B-16: image and text graphs, and classes made"
+    " from names; needs --weights. See docs/clip.md.",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(ACTIVATIONS),
+    help="With --clip: activation that the weights were trained with, where the file does not tell it.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help="With --clip: text of a class, with {} for its name; several are averaged. Default: 'a photo of a"
+    " {}.'.",
 )
 @click.option(
     "--weights",
@@ -71,7 +95,7 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
     type=FILE,
     metavar="FILE|imagenet",
     help="File with the identifiers of the classes, one per line, or imagenet for ImageNet's; default:"
-    " ImageNet's for timm's own weights, else none.",
+    " ImageNet's for timm's own weights, else none. With --clip: names of the classes; default: ImageNet's.",
 )
 @click.option(
     "--num-classes", type=click.IntRange(1), help="Number of classes of the weights; default: the model's."
@@ -126,6 +150,9 @@ IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
 @QUIET
 def export(
     model: str,
+    clip: str | None,
+    activation: str | None,
+    templates: tuple[str, ...],
     weights: Path | None,
     origin: str,
     source: Path | None,
@@ -144,7 +171,7 @@ def export(
     quiet: bool,
     **images: Any,
 ) -> None:
-    """Export a timm model to a bundle: ONNX graphs, head, preprocessing, source statistics.
+    """Export a timm model, or a CLIP model of open_clip, to a bundle: ONNX graphs, head, preprocessing.
 
     The fp32 graph is compared with PyTorch before anything is written, the int8 graph with the fp32 graph
     before it is added.
@@ -154,40 +181,37 @@ def export(
     try:
         from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
-        from ..export.download import announce_download
-        from ..export.exporter import export_model
         from ..export.image_format import ImageOptions
-        from ..export.model_request import Request
     except ImportError as error:
-        raise InputError(
-            f'export needs PyTorch and timm ({error}); install them with: pip install "fozo[export]"'
-        ) from error
+        raise explain_missing_package(error, "export") from error
     reader, skip = ImageReader(take_reading(images)), on_error == "skip"
+    check_clip_options(click.get_current_context())
     if source is not None:  # fails before the export, not after it
         choose_images(source, source_images, seed, reader, skip=skip)
-    click.echo(f"Exporting {model} to {out} …")
-    named = class_list is None or str(class_list) == IMAGENET
-    request = Request(
-        model,
-        weights,
-        origin == "random",
-        None if named else class_list,
-        num_classes,
-        image_size,
-        norms,
-        gradients,
-        imagenet_classes=named and class_list is not None,
-        weights_key=weights_key,
-        images=ImageOptions(**images),
-    )
-    if announcement := announce_download(request):
-        click.echo(announcement)
-    result = export_model(request, out, overwrite=overwrite)
+    click.echo(f"Exporting {clip or model} to {out} …")
+    common = {
+        "weights": weights,
+        "random": origin == "random",
+        "norms": norms,
+        "gradients": gradients,
+        "weights_key": weights_key,
+        "images": ImageOptions(**images),
+    }
+    if clip is not None:
+        result = export_clip_model(clip, activation, templates, class_list, common, out, overwrite=overwrite)
+    else:
+        sizes = {"num_classes": num_classes, "image_size": image_size}
+        result = export_timm_model(model, class_list, {**common, **sizes}, out, overwrite=overwrite)
     parity = result.parity
     click.echo(
         f"Verified against PyTorch at {result.case_summary}: largest absolute difference "
         f"{parity.logits:.2g} in logits, {parity.features:.2g} in features."
     )
+    if result.text is not None:
+        click.echo(
+            "Verified against open_clip: embeddings of texts differ by at most "
+            f"{result.text.difference:.2g}, and {result.text.texts} texts have the same tokens."
+        )
     for note in result.notes:
         click.echo(f"Note: {note}.")
     if result.gradient_difference is not None:

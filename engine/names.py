@@ -10,3 +10,4 @@ PROVIDERS = {
 }
 
 DEFAULT_SEED = 2000  # that of FOZO's official runs
+ACTIVATIONS = ("gelu", "quick_gelu")  # of CLIP models

@@ -93,6 +93,11 @@ def holds_its_values(tensor: Any) -> bool:
     return strided and tensor.untyped_storage().nbytes() >= tensor.nbytes
 
 
+def is_torchscript(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive, a program with weights."""
+    return _name_program(path) == _TORCHSCRIPT
+
+
 def _load(path: Path) -> Any:
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -32,8 +32,9 @@ def check_classifier(name: str, model: Any) -> None:
     if _is_clip(config) and (embeds or (bias is not None and not bias.any())):
         raise ExportError(
             f"{name} with these weights is an image tower of CLIP: its {model.num_classes} outputs are an "
-            "embedding to compare with texts, not classes; choose weights with a classifier, such as timm's "
-            "that end in _ft_in1k, or name the classes with --classes FILE if they are some after all"
+            "embedding to compare with texts, not classes; export the whole model with --clip NAME "
+            "--weights FILE, choose weights with a classifier, such as timm's that end in _ft_in1k, or name "
+            "the classes with --classes FILE if they are some after all"
         )
 
 

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-import onnxruntime
-import timm
-import torch
-
-from .._version import __version__
 from ..data.class_names import read_class_names
 from ..data.demo import DEMO_CLASSES
-from ..engine.bundle import bundle as bundles
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import check_writable, create, folder_beside
-from ..engine.bundle.manifest import GraphEntry, Manifest
+from ..engine.bundle.manifest import Manifest
 from ..engine.errors import ExportError
 from ..engine.files import to_npz
 from .classes import find_imagenet_classes, read_own_labels
 from .demo_model import DEMO_MODEL
-from .families import Family, read_family
+from .families import read_family
 from .hugging_face_images import FilePreparation, read_preparation
 from .image_format import read_image_format, read_preprocessing, resolve_images
+from .image_graphs import MAX_GRAPH_BYTES, Writers, choose_norms, list_versions, write_image_graphs
 from .model_request import Request, create_model
-from .pull_back import build_pull_back
-from .signature import OPSET
-from .verify import BATCHES, Parity, verify, verify_gradients
+from .verify import Parity
 from .weights import LoadedWeights
 
-MAX_GRAPH_BYTES = 2**31 - 1  # one ONNX file without external data
+
+@dataclass(frozen=True)
+class TextParity:
+    """Agreement of the text side with open_clip.
+
+    Attributes:
+        difference: largest absolute difference of an entry of a unit-length embedding.
+        texts: number of texts whose tokens are the same.
+    """
+
+    difference: float
+    texts: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ExportResult:
             tunable; None without a pull-back graph.
         case_summary: the batches and tunables that were compared, in words.
         notes: what a reader should check, in sentences.
+        text: agreement of the text side; None where the classes are part of the graph.
     """
 
     bundle: Bundle
@@ -54,6 +56,7 @@ class ExportResult:
     case_summary: str
     gradient_difference: float | None = None
     notes: tuple[str, ...] = ()
+    text: TextParity | None = None
 
 
 def export_model(request: Request, out: Path, *, overwrite: bool = False) -> ExportResult:
@@ -75,7 +78,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     family = read_family(model, read_image_format(config, side))
     if prepared is not None and request.image_size is None:
         prepared.check_side(family.image_size)
-    norms = _select_norms(request, family)
+    norms = choose_norms(family, request.norms, request.model)
     weight, bias = family.head
     manifest = Manifest(
         model=_name_model(request, model),
@@ -86,31 +89,16 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         **_list_classes(request, model, weights, len(weight)),
     )
     with folder_beside(out) as folder:
-        graph = folder / bundles.GRAPH_FILE
-        built = family.build_graph(norms)
-        pull_back = build_pull_back(built, tuple(manifest.tunables)) if request.gradients else None
-        _save_graph(built, graph)
-        parity = verify(family, graph, manifest.info(weight, bias))
-        manifest = replace(
-            manifest,
-            graphs={"fp32": GraphEntry(graph.name, OPSET, max(astuple(parity)))},
-            provenance=_record_provenance(request, model, config, weights, parity, prepared),
-        )
-        files: dict[str, Callable[[Path], object]] = {
-            graph.name: graph.rename,
+        graphs = write_image_graphs(family, manifest, folder, gradients=request.gradients)
+        provenance = _record_provenance(request, model, config, weights, graphs.parity, prepared)
+        files: Writers = {
+            **graphs.files,
             "head.npz": lambda path: path.write_bytes(to_npz(weight=weight, bias=bias)),
         }
-        difference = None
-        if pull_back is not None:
-            path = folder / bundles.PULL_BACK_FILE
-            _save_graph(pull_back, path)
-            entry = GraphEntry(path.name, OPSET, 0.0, record={"difference": "relative"})
-            difference = verify_gradients(family, path, manifest.info(weight, bias))
-            manifest = replace(manifest, pull_backs={"fp32": replace(entry, max_abs_difference=difference)})
-            files[path.name] = path.rename
+        manifest = replace(graphs.manifest, provenance=provenance)
         bundle = create(out, manifest, files, overwrite=overwrite)
-    cases = f"N = {', '.join(map(str, BATCHES))} and {family.case_summary}"
-    return ExportResult(bundle, parity, cases, difference, _list_notes(request, weights, manifest, prepared))
+    notes = _list_notes(request, weights, manifest, prepared)
+    return ExportResult(bundle, graphs.parity, graphs.case_summary, graphs.gradient_difference, notes)
 
 
 def _list_classes(request: Request, model: Any, weights: LoadedWeights, classes: int) -> dict[str, Any]:
@@ -144,21 +132,6 @@ def _check_size(model: Any) -> None:
         )
 
 
-def _select_norms(request: Request, family: Family) -> dict[str, int]:
-    unknown = [block for block in request.norms or () if not 0 <= block < family.blocks]
-    if unknown:
-        raise ExportError(
-            f"{request.model} has blocks 0..{family.blocks - 1}, so the norms of block {unknown[0]} cannot "
-            "be made tunable; give --norms as all, none, or blocks like 1-8"
-        )
-    return family.select_norms(request.norms)
-
-
-def _save_graph(model: onnx.ModelProto, path: Path) -> None:
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-
-
 def _name_model(request: Request, model: Any) -> str:
     """Return the name of the model for tables; a folder on this machine is none."""
     return (
@@ -188,14 +161,7 @@ def _record_provenance(
         "image_settings_sha256": prepared.sha256 if prepared else "",
         "notes": list(weights.notes),
         "max_abs_difference": asdict(parity),
-        "versions": {
-            "fozo": __version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": list_versions(),
     }
 
 

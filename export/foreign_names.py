@@ -9,7 +9,7 @@ _FORMATS = (
     (
         r"(^|\.)(text_projection|logit_scale|visual\.(proj|class_embedding|trunk\..*))$",
         "a CLIP model, whose image tower answers with an embedding to compare with texts, not with classes; "
-        "train a classifier on it, or take one of timm's that end in _ft_in1k",
+        "export it with --clip NAME, such as --clip ViT-B-16, or train a classifier on it",
     ),
     (
         r"(^|\.)dinov2(_with_registers)?\.(embeddings|encoder)\.",

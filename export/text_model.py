@@ -56,17 +56,19 @@ def read_text_tower(model: Any, start: int, end: int) -> TextTower:
         ExportError: the tower has an unsupported part.
     """
     require(type(model) in (CLIP, CustomTextCLIP), f"is a {type(model).__name__}")
-    tower, pooling, mask = model, getattr(model, "text_pool_type", None), getattr(model, "attn_mask", None)
+    tower, pooling = get_text_module(model), getattr(model, "text_pool_type", None)
     if type(model) is CustomTextCLIP:
-        tower = model.text
         require(
             type(tower) is TextTransformer,
             f"has a {type(tower).__name__} as text tower, not open_clip's TextTransformer",
         )
-        pooling, mask = tower.pool_type, tower.attn_mask
+        pooling = tower.pool_type
         require(tower.cls_emb is None, "reads texts from a class token of its own (embed_cls)")
     require(pooling == "argmax", f"reads texts by pooling {pooling!r}, not from the end token")
-    require(mask is not None, "has a text tower without causal mask, so that contexts depend on the classes")
+    require(
+        tower.attn_mask is not None,
+        "has a text tower without causal mask, so that contexts depend on the classes",
+    )
     vocabulary = int(tower.token_embedding.num_embeddings)
     require(
         0 <= start < vocabulary and 0 <= end < vocabulary,
@@ -82,6 +84,11 @@ def read_text_tower(model: Any, start: int, end: int) -> TextTower:
         norm=read_norm(tower.ln_final, "final norm of its text tower"),
         projection=_read_projection(tower.text_projection),
     )
+
+
+def get_text_module(model: Any) -> Any:
+    """Return the module that holds the parts of the text tower: the model itself, or its text tower."""
+    return model.text if type(model) is CustomTextCLIP else model
 
 
 def _read_projection(projection: Any) -> Linear:

@@ -69,11 +69,11 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         return LoadedWeights(f"{path.name}, SHA-256 {digest}", digest, notes=notes)
     states = read_states(path)
     if key is not None:
-        states = _select(states, key, path)
+        states = select_states(states, key, path)
     mapped = _map_states(states, model)
     fits = {name: fit_state(model, state, resample=resample) for name, state in {**states, **mapped}.items()}
     name, notes = _choose(fits, path, model, states, mapped)
-    _refuse_integers(fits[name].state, model, path)
+    refuse_integers(fits[name].state, model, path)
     model.load_state_dict(fits[name].state)
     if name in mapped:
         notes = (*notes, *take_settings(model, path))
@@ -90,7 +90,7 @@ def _map_states(states: Mapping[str, State], model: Any) -> dict[str, State]:
     return {name: state for name, state in named.items() if state is not None}
 
 
-def _refuse_integers(state: State, model: Any, path: Path) -> None:
+def refuse_integers(state: State, model: Any, path: Path) -> None:
     """Refuse quantised weights: without their scales they would be taken for the numbers themselves."""
     for name, expected in model.state_dict().items():
         if expected.is_floating_point() and not state[name].is_floating_point():
@@ -101,7 +101,7 @@ def _refuse_integers(state: State, model: Any, path: Path) -> None:
             )
 
 
-def _select(states: Mapping[str, State], key: str, path: Path) -> dict[str, State]:
+def select_states(states: Mapping[str, State], key: str, path: Path) -> dict[str, State]:
     """Return the dictionary of this name, or the tensors of one whose names begin with it."""
     if key in states:
         return {key: states[key]}
@@ -110,7 +110,7 @@ def _select(states: Mapping[str, State], key: str, path: Path) -> dict[str, Stat
         if selected := {tensor: value for tensor, value in state.items() if tensor.startswith(start)}:
             return {name: selected}
     raise ExportError(
-        f"{path} has no {key!r}; --weights-key names one of its dictionaries, {_join(states)}, or the "
+        f"{path} has no {key!r}; --weights-key names one of its dictionaries, {join_names(states)}, or the "
         "beginning of some of their names"
     )
 
@@ -136,7 +136,7 @@ def _choose(
             f"the average was taken, as timm does. For the others, give --weights-key {plain}",
         )
     raise ExportError(
-        f"{path} holds weights of this model under several names: {_join(fitting)}; choose with "
+        f"{path} holds weights of this model under several names: {join_names(fitting)}; choose with "
         "--weights-key NAME"
     )
 
@@ -170,5 +170,6 @@ def _explain_misfit(
     return f"{where} does not hold the weights of this model: {fit.describe(model)}; {advice}"
 
 
-def _join(names: Mapping[str, State] | list[str]) -> str:
+def join_names(names: Mapping[str, State] | list[str]) -> str:
+    """Return the names of dictionaries of a file, for messages."""
     return ", ".join(name or "the file itself" for name in names)

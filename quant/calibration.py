@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from ..engine.errors import InputError
 from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray
-from ..engine.runtime.graph_contract import IMAGES
+from ..engine.runtime.graph_contract import CLASSIFIER, IMAGES
 from .settings import CALIBRATORS
 
 PERCENTILE = 90.0
@@ -102,11 +102,13 @@ def calibrate(
     session = _open_session(model, names, threads)
     generator = np.random.default_rng(seed)
     collected = [_Extremes() for _ in CASES]
+    no_classes = _feed_no_classes(model)
     count = 0
     for index, images in enumerate(batches):
         count += 1
         case = index % len(CASES)
-        feed = {IMAGES: images, PROMPTS: _draw_prompts(CASES[case], prompts, width, prompt_bound, generator)}
+        feed = {IMAGES: images, **no_classes}
+        feed[PROMPTS] = _draw_prompts(CASES[case], prompts, width, prompt_bound, generator)
         if norms:
             feed[NORMS] = _draw_norms(CASES[case], (1, norms, 2, width), generator)
         for name, values in zip(names, session.run(names, feed), strict=True):
@@ -159,6 +161,14 @@ def _open_session(model: onnx.ModelProto, names: list[str], threads: int) -> ort
     content = observed.SerializeToString()
     del observed
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _feed_no_classes(model: onnx.ModelProto) -> dict[str, FloatArray]:
+    """Return a classifier of one class, if the graph asks for one: no product is calibrated that reads it."""
+    axes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
+    if CLASSIFIER not in axes:
+        return {}
+    return {CLASSIFIER: np.zeros((1, axes[CLASSIFIER][1].dim_value), np.float32)}
 
 
 def _draw_norms(

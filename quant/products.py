@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
+from ..engine.runtime.graph_contract import CLASSIFIER
+
 # Operators that only move values: on bytes, they move a quarter of the memory.
 MOVES = ("Reshape", "Transpose")
 
@@ -60,7 +62,8 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
 
     The classifier is a Gemm and stays in float, so that shifted logits are exact. So does the product of
     attention probabilities and values: most probabilities are smaller than the 1/255 that a byte resolves.
-    Means, products with a constant on the left, are too small to matter.
+    Means, products with a constant on the left, are too small to matter. A classifier that is an input stands
+    on the left, and stays in float like one that is a weight.
     """
     search = _Search(model.graph)
     return [
@@ -68,7 +71,7 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
         for node in model.graph.node
         if node.op_type == "MatMul"
         and not search.is_output_of(node.input[0], "Softmax")
-        and node.input[0] not in search.weights
+        and node.input[0] not in {*search.weights, CLASSIFIER}
     ]
 
 

@@ -1,0 +1,55 @@
+"""First classes of a CLIP bundle: ImageNet's, or those of a list."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+from ..data.text_lists import read_entries
+from ..engine.errors import InputError
+from .classes import find_imagenet_classes
+
+IMAGENET = "imagenet"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Classes before their texts are encoded.
+
+    Attributes:
+        label: name of the head.
+        class_ids: identifiers, all different.
+        class_names: names as they stand in the texts.
+        origin: where they come from, for the record.
+    """
+
+    label: str
+    class_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    origin: str
+
+
+def list_imagenet() -> ClassList:
+    """Return ImageNet's classes in the order of their identifiers, with the names of CLIP's authors."""
+    labels = find_imagenet_classes(len(IMAGENET_CLASSNAMES))
+    assert labels is not None
+    return ClassList(IMAGENET, labels[0], tuple(IMAGENET_CLASSNAMES), "ImageNet's, with open_clip's names")
+
+
+def read_class_list(path: Path) -> ClassList:
+    """Read classes from a text file, one per line: the name, or an identifier, a tab and the name.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or has an identifier twice.
+    """
+    entries = [line.partition("\t") for _, line in read_entries(path, "list of classes")]
+    ids = tuple(first.strip() for first, _, _ in entries)
+    names = tuple((name or first).strip() for first, _, name in entries)
+    if not ids or len(set(ids)) < len(ids):
+        repeated = next((name for name in ids if ids.count(name) > 1), "nothing")
+        raise InputError(f"expected different classes, one per line, in {path}, found {repeated!r} twice")
+    label = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "classes"
+    return ClassList(label, ids, names, path.name)
