@@ -24,6 +24,7 @@ from .commands.report_command import report
 from .commands.source_command import source
 from .commands.standard_streams import lenient_streams
 from .commands.sweep_command import sweep
+from .commands.tune_command import tune
 from .engine.errors import FozoError, escape_controls, reason
 
 
@@ -49,6 +50,7 @@ for _command in (
     source,
     quantize,
     corrupt,
+    tune,
     predict,
     adapt,
     sweep,

@@ -92,3 +92,18 @@ def _expand(text: str) -> list[int]:
             raise ValueError(item)
         numbers += range(ends[0], ends[-1] + 1)
     return numbers
+
+
+class Batch(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number of images above 0, or `all`, which becomes `Batch.ALL`."""
+
+    name = "N|all"
+    ALL = 0
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if value == "all" or isinstance(value, int):
+            return self.ALL if value == "all" else int(value)
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"expected a number of images above 0, or all, found {value!r}", param, ctx)
+        return int(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F  # noqa: N812
 from ..engine.errors import ExportError
 from ..engine.model import FloatArray
 from ..engine.runtime.graph_contract import CONTEXTS, EMBEDDINGS, LENGTHS, TOKENS
+from ..engine.runtime.text_encoder import TextEncoder
+from ..engine.text.class_texts import ClassTexts
 from .torch_graph import TorchGraph
 
 TOLERANCE = 1e-4  # of embeddings of length 1
@@ -93,3 +96,26 @@ class TextGradient:
                 f"{difference:.2g}, expected at most {TOLERANCE:g}; export the model again"
             )
         return difference
+
+
+def ask_slopes(
+    graph: Path, texts: ClassTexts, encoder: TextEncoder, context: FloatArray
+) -> Callable[[FloatArray, NDArray[np.int64]], Any]:
+    """Return the question of methods with gradients, after comparing PyTorch with ONNX Runtime.
+
+    Args:
+        graph: the verified text graph of a bundle.
+        texts: of the classes.
+        encoder: the same graph in ONNX Runtime.
+        context: where they are compared, float32 `[M, D]`.
+
+    Raises:
+        ExportError: the graph has operators that are not known, or the two compute different embeddings.
+    """
+    gradient = TextGradient(graph, texts.tokens, encoder.entry.logit_scale)
+    gradient.verify(context, encoder.encode(texts.tokens, context[None])[0])
+
+    def ask(features: FloatArray, labels: NDArray[np.int64]) -> Any:
+        return lambda values: gradient.compute_slope(values, features, labels)
+
+    return ask

@@ -20,6 +20,8 @@ from ..engine.errors import ExportError
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[list[Tensor], Attributes], Tensor]
+# What computes a node, the names of its inputs and of its output, and its attributes.
+_Node = tuple[Operator, list[str], str, Attributes]
 
 
 class TorchGraph:
@@ -65,14 +67,15 @@ class TorchGraph:
             values[result] = operator([values[name] for name in names if name], attributes)
         return values[output]
 
-    def _find_needed(self, output: str) -> Iterable[tuple[Operator, list[str], str, Attributes]]:
+    def _find_needed(self, output: str) -> Iterable[_Node]:
         """Return the nodes that an output depends on, in the order of the graph."""
-        needed, nodes = {output}, []
+        needed: set[str] = {output}
+        nodes: list[_Node] = []
         for node in reversed(self._nodes):
             if node[2] in needed:
                 needed.update(node[1])
-                nodes.append(node)
-        return reversed(nodes)
+                nodes.insert(0, node)
+        return nodes
 
 
 def _read_attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -109,9 +112,9 @@ def _expand(inputs: list[Tensor], attributes: Attributes) -> Tensor:
 
 
 def _layer_norm(inputs: list[Tensor], attributes: Attributes) -> Tensor:
-    x, weight, *bias = inputs
+    x, weight, bias = (*inputs, None)[:3]
     shape = x.shape[attributes.get("axis", -1) % x.ndim :]
-    return F.layer_norm(x, shape, weight, *bias, eps=attributes.get("epsilon", 1e-5))
+    return F.layer_norm(x, shape, weight, bias, attributes.get("epsilon", 1e-5))
 
 
 def _unsqueeze(inputs: list[Tensor], attributes: Attributes) -> Tensor:
@@ -129,6 +132,12 @@ def _squeeze(inputs: list[Tensor], attributes: Attributes) -> Tensor:
 def _shape(inputs: list[Tensor], attributes: Attributes) -> Tensor:
     return torch.tensor(inputs[0].shape)[attributes.get("start", 0) : attributes.get("end")]
 
+
+_TYPES: dict[int, Any] = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.INT64: torch.int64,
+}
 
 _OPERATORS: dict[str, Operator] = {
     "Add": lambda inputs, _: inputs[0] + inputs[1],
@@ -153,9 +162,4 @@ _OPERATORS: dict[str, Operator] = {
     "Squeeze": _squeeze,
     "Transpose": lambda inputs, attributes: inputs[0].permute(attributes["perm"]),
     "Unsqueeze": _unsqueeze,
-}
-_TYPES = {
-    onnx.TensorProto.FLOAT: torch.float32,
-    onnx.TensorProto.FLOAT16: torch.float16,
-    onnx.TensorProto.INT64: torch.int64,
 }

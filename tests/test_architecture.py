@@ -96,6 +96,7 @@ LAYERS = {
         "corruptions",
         "datasets",
         "results",
+        "tuning",
         "streaming",
         "sweep",
         "predict",

@@ -254,11 +254,7 @@ class Bundle:
                 f"the classes of {self.path} are part of its graphs; only bundles exported with --clip take "
                 "classes made from texts"
             )
-        if not _NAME.fullmatch(name):
-            raise BundleError(
-                "expected the name of a head in lower case letters, digits and hyphens, like pets, found "
-                f"{name!r}"
-            )
+        check_head_name(name)
         content = head.to_npz()
         digest = hashlib.sha256(content).hexdigest()
         file = f"head-{name}-{digest[:8]}.npz"
@@ -411,6 +407,19 @@ class Bundle:
             (self.path / old).unlink(missing_ok=True)
         bundle = Bundle.open(self.path)
         return bundle if self.selected_head is None else bundle.select_head(self.selected_head)
+
+
+def check_head_name(name: str) -> None:
+    """Check that a head may have a name.
+
+    Raises:
+        BundleError: it has other characters than lower case letters, digits and hyphens.
+    """
+    if not _NAME.fullmatch(name):
+        raise BundleError(
+            "expected the name of a head in lower case letters, digits and hyphens, like pets, found "
+            f"{name!r}"
+        )
 
 
 def explain_lock(path: Path) -> str:

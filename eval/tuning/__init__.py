@@ -1,0 +1,1 @@
+"""Learning the context of a prompt from a few labelled images."""

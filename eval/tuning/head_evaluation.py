@@ -1,0 +1,54 @@
+"""Accuracy of several classifiers on the same images, whose features are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+
+import numpy as np
+
+from ...data.image_reader import ImageReader
+from ...data.loader import load_batches
+from ...engine.bundle.preprocessing import Preprocessing
+from ...engine.model import FloatArray, Forward
+from ..datasets.split_data import LabelledImage, SplitData
+from ..results.metrics import Tally
+from .image_features import BATCH
+
+
+def evaluate_classifiers(
+    network: Forward,
+    data: SplitData,
+    images: Sequence[LabelledImage],
+    classifiers: Mapping[str, FloatArray],
+    preprocessing: Preprocessing,
+    reader: ImageReader,
+    on_images: Callable[[int], None] = lambda count: None,
+) -> dict[str, Tally]:
+    """Return the counts of each classifier.
+
+    Args:
+        network: the image graph.
+        data: the images' data set.
+        images: the images to classify.
+        classifiers: float32 `[K, F]` by name.
+        preprocessing: of the bundle.
+        reader: reads the images.
+        on_images: is called with the number of images of every batch.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    prepare, folder = reader.prepare(preprocessing), str(data.folder)
+    labels = np.asarray([image.label for image in images], np.int64)
+    tallies, start = {name: Tally() for name in classifiers}, 0
+    loading = load_batches(lambda index: prepare(f"{folder}/{images[index].path}"), range(len(images)), BATCH)
+    with closing(loading) as batches:
+        for batch in batches:
+            features = network(batch).features[:, -1]
+            targets = labels[start : start + len(batch)]
+            for name, weight in classifiers.items():
+                tallies[name].add(features @ weight.T, targets)
+            start += len(batch)
+            on_images(len(batch))
+    return tallies

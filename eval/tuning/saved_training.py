@@ -1,0 +1,77 @@
+"""Where a tuning run begins: at its first step, or where an interrupted one was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...engine.errors import InputError
+from ...engine.ordinary_files import read_json
+from .context_training import TrainingState
+from .tuning_run import TuningRun
+
+
+def get_progress_path(out: Path) -> Path:
+    """Return the path for the progress of a run, given the path of its results."""
+    return out.with_suffix(".progress.npz")
+
+
+def begin_training(
+    run: TuningRun, out: Path, name: str, *, resume: bool, overwrite: bool
+) -> TrainingState | None:
+    """Return the state to begin with, or refuse to lose what an earlier run has saved.
+
+    There is none where an earlier run has done everything.
+
+    Args:
+        run: the run.
+        out: its results file.
+        name: name of the head that it will store.
+        resume: continue an interrupted run, if there is one.
+        overwrite: discard an interrupted run, or existing results.
+
+    Raises:
+        InputError: there are results, an interrupted run or a head of this name, and they are not to be
+            replaced.
+        StateError: the saved progress is damaged, or of another run.
+    """
+    progress, seed = get_progress_path(out), run.spec.seed
+    if progress.exists() and resume:
+        return run.training.load(progress, run.initial, seed)
+    if resume and out.exists() and _is_complete(run, out, name):
+        return None
+    if name in run.bundle.manifest.heads and not overwrite:
+        raise InputError(
+            f"{run.bundle.path} has a head {name} already; give another name with --as, or replace it with "
+            "--overwrite"
+        )
+    if progress.exists() and not overwrite:
+        raise InputError(
+            f"{progress} is of an interrupted run: continue it with --resume, or give --overwrite"
+        )
+    if out.exists() and not overwrite:
+        raise InputError(
+            f"{out} exists, perhaps with results of another run: name another file with --out, or replace it "
+            "with --overwrite"
+        )
+    progress.unlink(missing_ok=True)
+    return run.training.init(run.initial, seed)
+
+
+def _is_complete(run: TuningRun, out: Path, name: str) -> bool:
+    """Return whether a results file is of this very run, and its head is in the bundle.
+
+    Raises:
+        InputError: the file is of another run, or cannot be read.
+    """
+    try:
+        content = read_json(out)
+        tuning = content["tuning"]
+        same = all(tuning[key] == value for key, value in run.training.key.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same or not content.get("complete") or content.get("head") != name:
+        raise InputError(
+            f"{out} is not of this run, and there is no {get_progress_path(out)} to continue; leave out "
+            "--resume"
+        )
+    return name in run.bundle.manifest.heads

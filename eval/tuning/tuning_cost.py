@@ -1,0 +1,49 @@
+"""The cost of a tuning run, counted before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .tuning_spec import TuningSpec
+
+
+@dataclass(frozen=True)
+class TuningCost:
+    """Counts of a run.
+
+    Attributes:
+        steps: steps of the method.
+        calls: losses of one batch under one context, as publications count queries.
+        text_encodes: texts through the text tower: classes times contexts.
+        image_encodes: images through the image tower.
+        gradients: whether calls compute gradients, which costs about three times as much.
+    """
+
+    steps: int
+    calls: int
+    text_encodes: int
+    image_encodes: int
+    gradients: bool
+
+    def describe(self) -> str:
+        """Return the counts in one line."""
+        kind = "forwards and backwards" if self.gradients else "forwards"
+        return (
+            f"{self.steps:,} steps, {self.calls:,} calls of a batch under one context; {self.text_encodes:,} "
+            f"texts through the text tower ({kind}), {self.image_encodes:,} images through the image tower"
+        )
+
+
+def count_cost(spec: TuningSpec, steps: int, calls_per_step: int, images: int, classes: int) -> TuningCost:
+    """Count what a run will need.
+
+    Args:
+        spec: the run.
+        steps: its number of steps.
+        calls_per_step: losses of a batch in each of them.
+        images: number of training images.
+        classes: number of classes that are learnt.
+    """
+    calls = steps * calls_per_step
+    crops = min(max(1, spec.crops), spec.epochs)
+    return TuningCost(steps, calls, calls * classes, crops * images, spec.method == "sapt")

@@ -1,0 +1,92 @@
+"""The results of a tuning run as a JSON file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...engine.bundle.origin import list_origin
+from ...engine.files import write_atomic
+from ...engine.tuning.sapt import StepRecord
+from .context_training import TrainingState
+from .tuning_evaluation import Evaluation
+from .tuning_run import TuningRun
+
+SCHEMA = 1
+KIND = "tuning"
+
+
+def describe_run(
+    run: TuningRun, state: TrainingState, evaluations: Sequence[Evaluation], head: str
+) -> dict[str, Any]:
+    """Return the JSON data of a results file.
+
+    Args:
+        run: the run.
+        state: its last state.
+        evaluations: on test images.
+        head: name of the head that was stored.
+    """
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "complete": state.step == run.training.steps,
+        "bundle": {
+            "path": str(run.bundle.path),
+            "sha256": run.bundle.sha256,
+            "model": run.bundle.manifest.model,
+            **list_origin(run.bundle.manifest),
+        },
+        "head": head,
+        "tuning": run.describe(state),
+        "cost": asdict(run.cost),
+        "images": [image.path for image in run.task.shots],
+        "class_ids": list(run.task.data.class_ids),
+        "class_names": list(run.task.data.class_names),
+        "curve": {name: state.curve[:, column].tolist() for column, name in enumerate(StepRecord._fields)},
+        "evaluations": [_describe_evaluation(evaluation) for evaluation in evaluations],
+    }
+
+
+def save_run(path: Path, content: dict[str, Any]) -> None:
+    """Write a results file, atomically.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Return a table of the prompts: accuracy, calibration error and likelihood."""
+    width = max(map(len, evaluation.tallies)) + 2
+    images = next(iter(evaluation.tallies.values())).images
+    title = f"{evaluation.images}: {images:,} images of {evaluation.classes:,} classes"
+    lines = [title, f"{'prompt'.ljust(width)}accuracy %     ECE %       NLL"]
+    for prompt, tally in evaluation.tallies.items():
+        rates = f"{100 * tally.accuracy:10.2f}{100 * tally.ece:10.2f}{tally.mean_nll:10.3f}"
+        lines.append(f"{prompt.ljust(width)}{rates}")
+    return "\n".join(lines)
+
+
+def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "images": evaluation.images,
+        "classes": evaluation.classes,
+        "prompts": {
+            prompt: {
+                "images": tally.images,
+                "correct": tally.top1,
+                "accuracy": tally.accuracy,
+                "top5_accuracy": tally.top5_accuracy,
+                "ece": tally.ece,
+                "nll": tally.mean_nll,
+            }
+            for prompt, tally in evaluation.tallies.items()
+        },
+    }

@@ -1,0 +1,149 @@
+"""`fozo tune` as a process: with and without gradients, killed and continued, and with bad input."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from command_doubles import fails, read_json, start_process, succeeds
+from doubles import fozo_command
+from fozo.cli import cli
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import FozoError
+from text_doubles import EMBEDDING, START, WIDTH, make_text_bundle
+from tune_doubles import make_colours, make_tuning_bundle
+
+ZO = ("--method", "zo-sapt", "--shots", "4", "--vectors", "2", "--rate", "0.1", "--pairs", "2")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_colours(tmp_path / "data")
+    make_tuning_bundle(tmp_path)
+    return tmp_path
+
+
+def strip(content: dict[str, Any]) -> dict[str, Any]:
+    """Return results without what differs between equal runs."""
+    return {name: value for name, value in content.items() if name not in ("created", "bundle")}
+
+
+def test_tuning_without_gradients(folder: Path) -> None:
+    output = succeeds(
+        *("tune", "clip", "--data", "data", "--as", "mine", *ZO, "--epochs", "20", "--evaluate", "test"),
+        cwd=folder,
+    )
+    assert "zo-sapt on 12 images of 3 classes of data, seed 1" in output
+    assert "2 vectors, from 2 random vectors, of length" in output
+    assert "Cost: 20 steps, 160 calls" in output
+    assert "480 texts through the text tower (forwards), 12 images" in output
+    assert "step 20 of 20: loss" in output and "at the perturbed context" in output
+    assert "a photo of a {}." in output and "Head mine is in clip" in output
+    content = read_json(folder / "tuning.json")
+    assert (content["kind"], content["head"], content["complete"]) == ("tuning", "mine", True)
+    assert [len(values) for values in content["curve"].values()] == [20, 20, 20]
+    assert (folder / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "tuning.progress.npz").exists()
+    head = Bundle.open(folder / "clip").load_head("mine")
+    assert head.context is not None and head.context.shape == (2, 4)
+    adapted = succeeds(
+        *("tune", "clip", "--data", "data", "--as", "mine", *ZO, "--epochs", "20", "--resume"), cwd=folder
+    )
+    assert adapted == "tuning.json is complete already.\n"
+
+
+def test_a_killed_run_is_continued_with_the_same_result(folder: Path) -> None:
+    options = ("--data", "data", *ZO, "--epochs", "400", "--batch", "5", "--crops", "2", "--save-every", "0")
+    succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
+    progress = folder / "killed.progress.npz"
+    command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
+    with start_process([*command, "--out", str(folder / "killed.json")]) as process:
+        while not progress.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (folder / "killed.json").exists()
+    assert "killed" not in Bundle.open(folder / "clip").manifest.heads
+    message = fails("tune", "clip", *options, "--as", "killed", "--out", "killed.json", cwd=folder)
+    assert "killed.progress.npz is of an interrupted run: continue it with --resume" in message
+    output = succeeds(
+        *("tune", "clip", *options, "--as", "killed", "--out", "killed.json", "--resume"), cwd=folder
+    )
+    assert "Continuing after" in output
+    whole, killed = (strip(read_json(folder / f"{name}.json")) for name in ("whole", "killed"))
+    assert (whole.pop("head"), killed.pop("head")) == ("whole", "killed")
+    assert whole == killed
+    bundle = Bundle.open(folder / "clip")
+    np.testing.assert_array_equal(bundle.load_head("whole").context, bundle.load_head("killed").context)
+
+
+def test_tuning_with_gradients(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="gradients need PyTorch")
+    from clip_doubles import make_clip
+    from fozo.export.text_graph import build_text_graph
+    from fozo.export.text_model import read_text_tower
+
+    tower = make_clip(
+        text={"width": WIDTH, "heads": 1, "layers": 2, "vocab_size": START + 2}, embed_dim=EMBEDDING
+    )
+    graph = build_text_graph(read_text_tower(tower, START, START + 1)).SerializeToString()
+    make_text_bundle(tmp_path, graph=graph)
+    make_colours(tmp_path / "data")
+    options = (
+        "--data",
+        "data",
+        "--words",
+        "a photo of a",
+        "--batch",
+        "6",
+        "--rate",
+        "0.05",
+        "--epochs",
+        "30",
+    )
+    output = succeeds("tune", "clip", *options, "--as", "sapt", "--shots", "4", cwd=tmp_path)
+    assert "from the words 'a photo of a'" in output
+    assert "Cost: 60 steps, 120 calls" in output and "(forwards and backwards)" in output
+    content = read_json(tmp_path / "tuning.json")
+    losses = content["curve"]["loss"]
+    assert np.mean(losses[-6:]) < np.mean(losses[:6])
+    assert content["tuning"]["norm"] != content["tuning"]["initial_norm"]
+    succeeds("tune", "clip", *options, "--as", "again", "--shots", "4", "--out", "again.json", cwd=tmp_path)
+    bundle = Bundle.open(tmp_path / "clip")
+    np.testing.assert_array_equal(bundle.load_head("sapt").context, bundle.load_head("again").context)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--batch", "0"], "expected a number of images above 0, or all"),
+        (["--ending", "a {}"], "begins with {}"),
+        (["--evaluate", "nowhere"], "nowhere"),
+        (["--words", "a\x1bb"], "control"),
+        (["--split", "missing.json"], "missing.json"),
+        (["--dataset", "flowers"], "oxford_flowers"),
+        (["--head", "pets"], "has no head 'pets'"),
+        (["--precision", "int8"], "int8"),
+        (["--out", "results.txt"], ".json"),
+        (["--as", "Pets"], "lower case"),
+        (["--as", "animals"], "has a head animals already"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    options: list[str], word: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = [] if "--words" in options else ["--vectors", "2"]
+    monkeypatch.chdir(folder)
+    arguments = ["tune", "clip", "--data", "data", "--as", "mine", "--method", "zo-sapt", *vectors, *options]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code in (1, 2) and isinstance(result.exception, (FozoError, SystemExit))
+    assert word in (result.stderr or str(result.exception))
+    assert "Cost" not in result.stdout  # before the work begins
+    assert not Path("tuning.json").exists() and not Path("tuning.progress.npz").exists()
+    assert set(Bundle.open(folder / "clip").manifest.heads) == {"animals"}

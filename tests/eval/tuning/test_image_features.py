@@ -1,0 +1,78 @@
+"""Features of training images: which crops are encoded, and how often."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fozo.data.image_reader import ImageReader
+from fozo.data.training_crops import make_training_crop
+from fozo.engine.bundle.preprocessing import Preprocessing
+from fozo.engine.runtime.network import Network
+from fozo.eval.datasets.open_split import open_split_data
+from fozo.eval.tuning.image_features import CropFeatures
+from PIL import Image
+from tune_doubles import make_colours, make_tuning_bundle
+
+PREPROCESSING = Preprocessing((4, 4), 5, "bilinear")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Network:
+    return Network.open(make_tuning_bundle(tmp_path), workers=1)
+
+
+def make_features(network: Network, folder: Path, crops: int, epochs: int) -> tuple[CropFeatures, list[int]]:
+    data = open_split_data(folder if folder.exists() else make_colours(folder))
+    counts: list[int] = []
+    features = CropFeatures(
+        network, data, data.train[:5], PREPROCESSING, ImageReader(), crops, epochs, 7, counts.append
+    )
+    return features, counts
+
+
+def test_the_ordinary_crop_is_encoded_once(network: Network, tmp_path: Path) -> None:
+    features, counts = make_features(network, tmp_path / "data", crops=0, epochs=3)
+    first = features.get(0)
+    assert (first.shape, first.dtype) == ((5, 3), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-6)
+    assert features.get(2) is first
+    assert sum(counts) == 5
+
+
+def test_random_crops_are_used_in_turn(network: Network, tmp_path: Path) -> None:
+    features, counts = make_features(network, tmp_path / "data", crops=2, epochs=5)
+    epochs = [features.get(epoch) for epoch in range(5)]
+    assert sum(counts) == 10
+    assert epochs[2] is epochs[0] and epochs[3] is epochs[1]
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_fresh_crops_are_not_kept(network: Network, tmp_path: Path) -> None:
+    features, counts = make_features(network, tmp_path / "data", crops=3, epochs=3)
+    epochs = [features.get(epoch) for epoch in (0, 0, 1, 2, 0)]
+    assert sum(counts) == 20
+    assert epochs[0] is epochs[1]
+    np.testing.assert_array_equal(epochs[0], epochs[4])
+    again, _ = make_features(network, tmp_path / "data", crops=5, epochs=9)
+    np.testing.assert_array_equal(again.get(2), epochs[3])
+
+
+def test_training_crops_are_parts_of_the_image_enlarged_with_a_bicubic_filter() -> None:
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(60) * 4, np.arange(40)[:, None] * 6
+    image = Image.fromarray(pixels)
+    crops = [make_training_crop(image, (8, 10), 1, "a", number) for number in range(40)]
+    assert {crop.shape for crop in crops} == {(8, 10, 3)}
+    flipped = [crop[4, 0, 0] > crop[4, -1, 0] for crop in crops]
+    assert 8 < sum(flipped) < 32
+    for crop in crops:  # colours run evenly, as they do in every part of the image
+        steps = np.diff(crop[4, 1:-1, 0].astype(int))
+        assert (steps >= 0).all() or (steps <= 0).all()
+    np.testing.assert_array_equal(crops[3], make_training_crop(image, (8, 10), 1, "a", 3))
+    for other in (
+        make_training_crop(image, (8, 10), 2, "a", 3),
+        make_training_crop(image, (8, 10), 1, "b", 3),
+    ):
+        assert not np.array_equal(crops[3], other)
