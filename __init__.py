@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .engine.interface.method import Prediction
     from .engine.registry import METHODS, method
     from .engine.runtime.arrangement import store_arrangement
+    from .engine.runtime.class_head import make_head
+    from .engine.runtime.class_text import open_class_text
     from .engine.runtime.cpu import count_cpus
     from .engine.runtime.network import Network
     from .engine.runtime.tuning import tune
@@ -53,7 +55,9 @@ __all__ = [
     "StateError",
     "__version__",
     "count_cpus",
+    "make_head",
     "method",
+    "open_class_text",
     "preprocess",
     "read_image",
     "store_arrangement",
@@ -77,7 +81,9 @@ _MODULES = {
     "Prediction": "engine.interface.method",
     "StateError": "engine.errors",
     "count_cpus": "engine.runtime.cpu",
+    "make_head": "engine.runtime.class_head",
     "method": "engine.registry",
+    "open_class_text": "engine.runtime.class_text",
     "preprocess": "data.images",
     "read_image": "data.images",
     "store_arrangement": "engine.runtime.arrangement",

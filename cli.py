@@ -12,6 +12,7 @@ import click
 from ._version import __version__
 from .commands.adapt_command import adapt
 from .commands.bench_command import bench
+from .commands.classes_command import classes
 from .commands.console import degrade_characters
 from .commands.corrupt_command import corrupt
 from .commands.demo_command import demo
@@ -47,6 +48,7 @@ def cli() -> None:
 for _command in (
     demo,
     export,
+    classes,
     source,
     quantize,
     corrupt,

@@ -10,6 +10,7 @@ import click
 
 from ..engine.errors import InputError
 from ..eval.protocol import SETTINGS
+from .head_options import HEAD
 from .image_options import print_notes
 from .options import (
     BUNDLE,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 )
 @stream_options
 @seeds_option(1)
+@HEAD
 @PRECISION
 @WORKERS
 @MICRO_BATCH

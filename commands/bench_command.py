@@ -10,6 +10,7 @@ import click
 from ..engine.errors import InputError
 from ..engine.names import PROVIDERS
 from .console import echo_json
+from .head_options import HEAD
 from .options import BUNDLE, QUIET, json_option, method_option, out_option
 from .progress import Progress
 
@@ -17,6 +18,7 @@ from .progress import Progress
 @click.command()
 @BUNDLE
 @method_option(("no_adapt", "fozo"), "Methods to measure")
+@HEAD
 @click.option(
     "--precision",
     "precisions",

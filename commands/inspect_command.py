@@ -22,6 +22,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     from ..engine.bundle.bundle import Bundle
     from ..engine.bundle.description import describe_bundle
     from ..engine.runtime.network import Network
+    from ..engine.runtime.text_encoder import TextEncoder
 
     opened = Bundle.open(bundle)
     for name in opened.manifest.files:
@@ -30,6 +31,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         Network.open(opened, precision, workers=1).close()
     for precision in opened.manifest.pull_backs:
         Network.open(opened, precision, gradients=True, workers=1).close()
+    if opened.manifest.text is not None:
+        TextEncoder.open(opened, workers=1).close()
     if as_json:
         echo_json(opened.manifest.to_json().decode().rstrip())
     else:

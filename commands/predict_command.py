@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..engine.errors import BundleError, InputError
+from .head_options import HEAD, make_named_classes, template_options
 from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .options import (
     BATCH_SIZE,
@@ -18,6 +19,7 @@ from .options import (
     FOLDER,
     METHOD_FORM,
     MICRO_BATCH,
+    PATH,
     PRECISION,
     PROVIDER,
     QUIET,
@@ -35,19 +37,32 @@ if TYPE_CHECKING:
     from ..eval.predict.seen_images import SeenImages
 
 STANDARD = "-"  # standard input or output
+DEFAULT_METHOD, ZERO_SHOT = "pizo:domains=16", "no_adapt"
 
 
 @click.command()
 @BUNDLE
 @click.argument("inputs", nargs=-1, metavar="[INPUTS]...")
 @click.option(
+    "--bundle",
+    "named_bundle",
+    type=PATH,
+    help="The BUNDLE, in place of the first argument: all arguments are then INPUTS.",
+)
+@click.option(
     "-m",
     "--method",
-    default="pizo:domains=16",
-    show_default=True,
     metavar=METHOD_FORM,
-    help="How to adapt; no_adapt does not adapt. See: fozo methods.",
+    help=f"How to adapt; {ZERO_SHOT} does not adapt. See: fozo methods. Default: {DEFAULT_METHOD}; with"
+    f" --names {ZERO_SHOT}.",
 )
+@HEAD
+@click.option(
+    "--names",
+    metavar="NAME,…",
+    help="Predict among classes of these names, made for this run, for bundles exported with --clip.",
+)
+@template_options
 @PRECISION
 @BATCH_SIZE
 @out_option(
@@ -114,8 +129,13 @@ STANDARD = "-"  # standard input or output
 @QUIET
 def predict(
     bundle: Path,
+    named_bundle: Path | None,
     inputs: tuple[str, ...],
-    method: str,
+    method: str | None,
+    head: str | None,
+    names: str | None,
+    templates: tuple[str, ...],
+    template_list: str | None,
     classes: Path | None,
     seed: int,
     out: Path,
@@ -145,12 +165,14 @@ def predict(
       fozo predict bundle photos/ --out predictions.csv
       fozo predict bundle 'cam1/**/*.jpg' --top 5 --out predictions.jsonl --state cam1.npz
       find photos -name '*.jpg' -mtime -1 | fozo predict bundle - -m no_adapt | head
+      fozo predict photos/ --bundle clip --names 'cat, dog, empty street'
       fozo predict --watch /srv/cam1 --batch-size 8 --state cam1.npz --out cam1.csv --append
     """
     from ..data.image_reader import ImageReader, describe_files
     from ..engine.bundle.bundle import Bundle
     from ..engine.files import claim_file
     from ..engine.registry import count_pull_backs, parse_method
+    from ..engine.runtime.class_text import open_class_text
     from ..engine.runtime.network import Network
     from ..eval.predict.class_list import read_class_list
     from ..eval.predict.image_paths import resolve_inputs, watch_folder
@@ -158,10 +180,15 @@ def predict(
     from ..eval.predict.prediction_run import PredictionRun
     from ..eval.predict.prediction_writer import PredictionWriter
 
+    bundle, inputs = _choose_bundle(bundle, named_bundle, inputs)
     _check_together(inputs, watch, out, state)
-    _, configured = parse_method(method)
-    opened = Bundle.open(bundle)
-    class_indices = None if classes is None else read_class_list(classes, opened.manifest)
+    if head is not None and names is not None:
+        raise InputError("expected --head or --names, found both; choose one")
+    _, configured = parse_method(method or (DEFAULT_METHOD if names is None else ZERO_SHOT))
+    opened = Bundle.open(bundle, head)
+    made = make_named_classes(opened, names, templates, template_list, engine["workers"])
+    manifest = opened.manifest if made is None else opened.manifest.use_head(made.describe("", ""))
+    class_indices = None if classes is None else read_class_list(classes, manifest)
     reader = ImageReader(take_reading(engine))
     writer = PredictionWriter(out, form, top, append=append, overwrite=overwrite)
     memory = _open_memory(watch, state, out if append else None, quiet)
@@ -177,13 +204,16 @@ def predict(
         claim_file(claimed),
         Network.open(opened, gradients=gradients, **engine) as network,
     ):
+        if made is not None:
+            text = open_class_text(opened, made, workers=engine["workers"])
+            network = network.with_classifier(made.weight, text)
         selected = network if class_indices is None else network.select(class_indices)
         adapter = _open_adapter(selected, configured, seed)
         run = PredictionRun(adapter, writer, state, memory)
         rows = predict_images(
             adapter,
             images.paths,
-            opened.manifest,
+            manifest,
             classes=class_indices,
             batch_size=batch_size,
             top=top,
@@ -200,6 +230,16 @@ def predict(
         run.write(rows, progress, lambda summary: None if quiet else click.echo(summary, err=True))
     if not quiet:
         print_notes(describe_files([reader]))
+
+
+def _choose_bundle(
+    bundle: Path, named_bundle: Path | None, inputs: tuple[str, ...]
+) -> tuple[Path, tuple[str, ...]]:
+    """Return bundle and inputs: with --bundle, the first argument is an input as well."""
+    if named_bundle is None:
+        return bundle, inputs
+    source = click.get_current_context().get_parameter_source("bundle")
+    return named_bundle, inputs if source is ParameterSource.DEFAULT else (str(bundle), *inputs)
 
 
 def _open_memory(

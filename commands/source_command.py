@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .bundles import add_source
+from .head_options import HEAD
 from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .options import BUNDLE, FOLDER, QUIET, SOURCE_IMAGES, seed_option
 
@@ -17,6 +18,7 @@ from .options import BUNDLE, FOLDER, QUIET, SOURCE_IMAGES, seed_option
 @click.argument("folder", type=FOLDER, required=False)
 @SOURCE_IMAGES
 @seed_option("Seed of the choice of images.")
+@HEAD
 @reading_options
 @on_error_option(": left out of the choice, and counted.")
 @QUIET
@@ -25,6 +27,7 @@ def source(
     folder: Path | None,
     source_images: int,
     seed: int,
+    head: str | None,
     on_error: str,
     quiet: bool,
     **reading: Any,
@@ -37,7 +40,8 @@ def source(
     from ..engine.bundle.bundle import Bundle
     from ..engine.bundle.description import describe_bundle
 
-    reader, skip, opened = ImageReader(take_reading(reading)), on_error == "skip", Bundle.open(bundle)
+    opened = Bundle.open(bundle, head)
+    reader, skip = ImageReader(take_reading(reading)), on_error == "skip"
     changed = add_source(opened, folder, source_images, seed, quiet=quiet, reader=reader, skip=skip)
     print_notes(describe_files([reader]))
     click.echo(describe_bundle(changed))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import echo_json
+from .head_options import HEAD
 from .options import FOLDER, PATH, QUIET, json_option, method_option, out_option, seeds_option
 from .progress import Progress
 from .stream_options import DEFAULT_METHODS, stream_options
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Graphs of the bundles to run, such as int8; repeat it.",
 )
+@HEAD
 @stream_options
 @seeds_option(3)
 @out_option("sweep", "Folder of the sweep; cells that are finished there are not run again.", FOLDER)

@@ -66,11 +66,15 @@ class Bundle:
     selected_head: str | None = None
 
     @staticmethod
-    def open(path: str | Path) -> Bundle:
+    def open(path: str | Path, head: str | None = None) -> Bundle:
         """Read a bundle's manifest; other files are read, and their hashes checked, when they are used.
 
+        Args:
+            path: the folder.
+            head: name of the head to use, as for `select_head`; None: that of the manifest.
+
         Raises:
-            BundleError: there is no bundle at `path`, or its manifest cannot be used.
+            BundleError: there is no bundle at `path`, or its manifest cannot be used, or it has no such head.
         """
         folder = Path(path)
         manifest = folder / MANIFEST
@@ -81,7 +85,8 @@ class Bundle:
                 f"no bundle at {folder}: cannot read {manifest} ({reason(error)}); "
                 "make one with: fozo export --out " + str(folder)
             ) from error
-        return Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
+        bundle = Bundle(folder, Manifest.from_json(content, manifest), hashlib.sha256(content).hexdigest())
+        return bundle if head is None else bundle.select_head(head)
 
     def list_files(self) -> list[str]:
         """Return the names of all files, the manifest included."""
@@ -179,6 +184,11 @@ class Bundle:
         )
 
     @property
+    def _head_sha256(self) -> str | None:
+        """Hash of the head in use; None where the classes are part of the graphs."""
+        return None if self.manifest.text is None else self.manifest.files[self.manifest.head].sha256
+
+    @property
     def text_sha256(self) -> str | None:
         """Hash over text graph and vocabulary, as listed; None where the classes are part of the graphs."""
         text, files = self.manifest.text, self.manifest.files
@@ -273,6 +283,8 @@ class Bundle:
     def source(self, precision: str) -> SourceStatistics | None:
         """Return the source statistics of a graph, or None if the bundle has none for it.
 
+        Fisher information belongs to the classes that it was computed with, and is left out for other heads.
+
         Raises:
             BundleError: they were computed with another graph, or their file is damaged.
         """
@@ -283,7 +295,7 @@ class Bundle:
         self._check_graph("graph", precision, entry.graph_sha256, self.graph_sha256(precision))
         shape: tuple[int, ...] = (m.layers, m.feature_width)
         shapes = {"mean": shape, "std": shape}
-        if entry.pull_back_sha256 is not None:
+        if entry.pull_back_sha256 is not None and entry.head_sha256 == self._head_sha256:
             pull_back = self._get_pull_back_sha256(precision)
             self._check_graph("pull-back graph", precision, entry.pull_back_sha256, pull_back)
             shapes["fisher"] = (len(m.norms), 2, max(m.norms.values(), default=0))
@@ -309,7 +321,8 @@ class Bundle:
         digest = hashlib.sha256(content).hexdigest()
         name = f"source-{precision}-{digest[:8]}.npz"
         pull_back = self._get_pull_back_sha256(precision) if fisher else None
-        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back)
+        head = self._head_sha256 if fisher else None
+        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back, head)
         stored = self._stored_manifest()
         manifest = replace(stored, source={**stored.source, precision: entry})
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):

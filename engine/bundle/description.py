@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .bundle import Bundle
+from .head_description import describe_heads
 from .origin import describe_preparation, describe_weights, list_origin
 
 
@@ -23,7 +24,19 @@ def describe_bundle(bundle: Bundle) -> str:
     for precision in m.graphs:
         lines += _describe_graph(bundle, precision)
     lines += [_describe_pull_back(bundle, precision) for precision in m.pull_backs]
+    if m.text is not None:
+        lines += [_describe_text(bundle), *(f"  head      {line}" for line in describe_heads(m))]
     return "\n".join(lines)
+
+
+def _describe_text(bundle: Bundle) -> str:
+    text = bundle.manifest.text
+    assert text is not None
+    size = bundle.manifest.files[text.file].bytes / 1e6
+    return (
+        f"  text      {text.file}, {size:.1f} MB, at most {text.max_abs_difference:.2g} from PyTorch, up to "
+        f"{text.context_length} tokens, logit scale {text.logit_scale:.4g}; heads (* in use):"
+    )
 
 
 def _describe_pull_back(bundle: Bundle, precision: str) -> str:

@@ -58,6 +58,7 @@ class SourceEntry:
         images: how many images they were computed from.
         origin: where the images came from and how they were chosen.
         pull_back_sha256: the pull-back graph that computed `fisher`; None if the file has no such array.
+        head_sha256: the head whose predictions `fisher` is of, where classes come from texts; else None.
     """
 
     file: str
@@ -65,6 +66,7 @@ class SourceEntry:
     images: int
     origin: str
     pull_back_sha256: str | None = None
+    head_sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from .head_description import describe_head_facts, list_head_facts
 from .manifest import Manifest
 
 _HASH_LENGTH = 12
@@ -23,11 +24,15 @@ _SHARED = (
 
 
 def list_origin(manifest: Manifest) -> dict[str, Any]:
-    """Return weights, timm's tag and the preparation of images by name; values of old bundles are missing."""
+    """Return weights, timm's tag, preparation of images, and the head where classes come from texts, by name.
+
+    Values of old bundles are missing.
+    """
     provenance = manifest.provenance
     facts = {name: provenance[name] for name in _SHARED if provenance.get(name)}
     images = {**asdict(manifest.preprocessing), "size": list(manifest.preprocessing.size)}  # as JSON has it
-    return {**facts, "preprocessing": images}
+    head = list_head_facts(manifest)
+    return {**facts, "preprocessing": images, **({} if head is None else {"head": head})}
 
 
 def describe_weights(origin: Mapping[str, Any]) -> str:
@@ -64,8 +69,19 @@ def _describe_images(origin: Mapping[str, Any]) -> str:
 
 
 def describe_origin(origin: Mapping[str, Any]) -> str:
-    """Return the lines below a table that say which weights and which preparation of images it is of."""
-    return f"weights: {describe_weights(origin)}\nimages: {describe_preparation(origin)}"
+    """Return the lines below a table that say which weights, preparation of images and texts it is of."""
+    lines = [f"weights: {describe_weights(origin)}", f"images: {describe_preparation(origin)}"]
+    if "head" in origin:
+        lines.append(f"classes: {describe_classes(origin)}")
+    return "\n".join(lines)
+
+
+def describe_classes(origin: Mapping[str, Any]) -> str:
+    """Return in one line which head was used, and from which texts it was made."""
+    try:
+        return describe_head_facts(origin["head"])
+    except (KeyError, TypeError, ValueError, IndexError):  # results files can hold anything
+        return "unknown"
 
 
 def _join(values: Any) -> str:

@@ -66,8 +66,8 @@ class Eata(NormDescent):
         if model.source is None or model.source.fisher is None:
             raise BundleError(
                 f"{self.name} needs the Fisher information of clean images, and the bundle of {model.name} "
-                "has none for this graph; compute it with: fozo source BUNDLE DIR, or leave the term out "
-                "with fisher_weight=0, which is ETA"
+                "has none for this graph and these classes; compute it with: fozo source BUNDLE DIR, or "
+                "leave the term out with fisher_weight=0, which is ETA"
             )
         return BoundEata(self, model, norms, model.source.fisher[norms.rows].astype(np.float64))
 

@@ -118,6 +118,7 @@ class Network:
         bundle: Bundle | str | Path,
         precision: str = "fp32",
         *,
+        head: str | None = None,
         gradients: bool = False,
         workers: int | None = None,
         micro_batch: int | None = None,
@@ -131,6 +132,7 @@ class Network:
         Args:
             bundle: the bundle, or its folder.
             precision: of the graph.
+            head: name of the classes to use, where the bundle makes classes from texts; default: its own.
             gradients: load the pull-back graph of this precision instead. It computes the same forwards, and
                 gradients where they are asked for.
             workers: threads.
@@ -143,6 +145,7 @@ class Network:
         """
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
+        bundle = bundle if head is None else bundle.select_head(head)
         tuned = load_arrangement(bundle.graph_sha256(precision), provider)
         if tuned is not None and not gradients:
             workers = min(tuned.workers, count_cpus()) if workers is None else workers
@@ -150,8 +153,8 @@ class Network:
         graph = bundle.pull_back(precision) if gradients else bundle.graph(precision)
         info = bundle.info(precision, gradients=gradients)
         if bundle.manifest.head_name is not None:
-            head = bundle.load_head(bundle.manifest.head_name)
-            info = replace(info, text=open_class_text(bundle, head, workers=workers))
+            loaded = bundle.load_head(bundle.manifest.head_name)
+            info = replace(info, text=open_class_text(bundle, loaded, workers=workers))
         return cls(graph, info, workers=workers, micro_batch=micro_batch, provider=provider)
 
     def select(self, classes: Sequence[int]) -> Network:

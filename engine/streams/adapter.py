@@ -101,6 +101,7 @@ class Adapter:
         bundle: str | Path,
         *,
         precision: str = "fp32",
+        head: str | None = None,
         method: str = DEFAULT_METHOD,
         seed: int = DEFAULT_SEED,
         classes: Sequence[int] | None = None,
@@ -114,6 +115,7 @@ class Adapter:
         Args:
             bundle: folder made by `fozo export`.
             precision: name of the graph, `fp32` by default.
+            head: name of the classes to use, where the bundle makes classes from texts; default: its own.
             method: a name of `fozo.METHODS`; the default is for vision transformers.
             seed: seed of the method's random draws.
             classes: indices of the classes to predict, for streams that hold only some of them.
@@ -130,6 +132,7 @@ class Adapter:
         network = Network.open(
             bundle,
             precision,
+            head=head,
             gradients=count_pull_backs(configured) > 0,
             workers=workers,
             micro_batch=micro_batch,

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..._version import __version__
+from ...engine.bundle.head_description import list_head_facts
 from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from .backends import TORCH
 from .benchmark import BASELINE, Benchmark
@@ -63,6 +64,7 @@ def package_versions() -> dict[str, str]:
 def describe_bundle(benchmark: Benchmark) -> dict[str, Any]:
     """Return the bundle and the sizes of its measured graphs."""
     m = benchmark.bundle.manifest
+    head = list_head_facts(m)
     used = {c.precision for c in benchmark.backends if c.provider != TORCH}
     return {
         "path": str(benchmark.bundle.path),
@@ -73,6 +75,7 @@ def describe_bundle(benchmark: Benchmark) -> dict[str, Any]:
             for name, entry in m.graphs.items()
             if name in used
         },
+        **({} if head is None else {"head": head}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from ...engine.bundle.head_description import describe_head_facts
 from ...engine.runtime.cpu import count_cpus, read_cpu_features
 from .backends import describe_threads
 from .bench_document import describe_bundle, package_versions
@@ -42,12 +43,14 @@ def _measure_widths(benchmark: Benchmark) -> tuple[int, int]:
 
 
 def _format_heading(benchmark: Benchmark) -> list[str]:
-    cpu, (before, after), sizes = read_cpu_features(), benchmark.load, describe_bundle(benchmark)["graphs"]
+    cpu, (before, after), bundle = read_cpu_features(), benchmark.load, describe_bundle(benchmark)
+    classes = [f"classes: {describe_head_facts(bundle['head'])}"] if "head" in bundle else []
     cpus, first = count_cpus(), benchmark.backends[0].label
     busy = "; the machine was busy before, do not trust these times" if (before or 0) > cpus / 2 else ""
     return [
         f"{benchmark.bundle.manifest.model}: "
-        + ", ".join(f"{name} {entry['mb']:.1f} MB" for name, entry in sizes.items()),
+        + ", ".join(f"{name} {entry['mb']:.1f} MB" for name, entry in bundle["graphs"].items()),
+        *classes,
         f"{cpu.model}, {cpu.architecture}, {cpus} usable processors; "
         f"for int8: {' '.join(cpu.features) or 'nothing known'}",
         ", ".join(f"{name} {number}" for name, number in package_versions().items()),

@@ -102,6 +102,7 @@ class Benchmark:
 def prepare(
     bundle: Path,
     *,
+    head: str | None = None,
     methods: Sequence[str],
     precisions: Sequence[str],
     batch_sizes: Sequence[int],
@@ -115,6 +116,7 @@ def prepare(
 
     Args:
         bundle: path of the bundle.
+        head: name of the classes to use, where the bundle makes classes from texts; None: its own.
         methods: each as for `parse_method`.
         precisions: graphs of the bundle; empty means all of them.
         batch_sizes: images per step.
@@ -125,10 +127,10 @@ def prepare(
         min_seconds: minimal total time of the steps of a sample.
 
     Raises:
-        BundleError: the bundle cannot be used, or has no such graph.
+        BundleError: the bundle cannot be used, or has no such graph or head.
         InputError: a method does not exist, or PyTorch is needed and not installed.
     """
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, head)
     graphs = _distinct(precisions) or list(opened.manifest.graphs)
     for precision in graphs:
         opened.graph(precision)

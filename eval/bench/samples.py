@@ -76,6 +76,7 @@ def take_sample(bundle: Bundle, cell: Cell, min_seconds: float) -> Sample:
     """
     request = {
         "bundle": str(bundle.path),
+        "head": bundle.selected_head,
         **asdict(cell.backend),
         "method": cell.method,
         "batch_size": cell.batch_size,

@@ -32,9 +32,10 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load a backend, make one step, and time the following steps.
 
     Args:
-        request: `bundle` (path), `provider`, `precision`, `chunk_size` (PyTorch: images per forward,
-            or None), `method`, `batch_size`, `threads`, `min_seconds` (of timed steps; at least one is made),
-            and `started` (`time.perf_counter()`, which all processes share, at the start of this process).
+        request: `bundle` (path), `head` (name or None), `provider`, `precision`, `chunk_size` (PyTorch:
+            images per forward, or None), `method`, `batch_size`, `threads`, `min_seconds` (of timed steps;
+            at least one is made), and `started` (`time.perf_counter()`, which all processes share, at the
+            start of this process).
 
     Returns:
         `seconds` per step (median), `steps`, `micro_batch`, `peak_mb` of the whole process, `load_seconds`
@@ -43,7 +44,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FozoError: the bundle cannot be used, or the method or provider does not exist.
     """
-    bundle = Bundle.open(request["bundle"])
+    bundle = Bundle.open(request["bundle"], request["head"])
     images = random_images(request["batch_size"], bundle.manifest.preprocessing.size)
     load = load_torch if request["provider"] == TORCH else load_adapter
     step, micro_batch = load(request, bundle, images)

@@ -143,6 +143,7 @@ class Experiment:
         return {
             "versions": read_versions(),
             "bundle": self.bundle.sha256,
+            "head": self.bundle.manifest.head_name,
             "precision": self.precision,
             "provider": self.network.provider,
             "protocol": asdict(self.protocol),
@@ -168,7 +169,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
     Raises:
         FozoError: something cannot be used; the message says what to do about it.
     """
-    methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle)
+    methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle, spec.head)
     label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
 
     def choose_domains(seed: int) -> list[Domain]:

@@ -31,6 +31,7 @@ class EvaluationSpec:
         classes: classes to predict among: of the data set (`auto`), all of the bundle, or `present` ones.
         seed: the first seed.
         seeds: number of seeds, counting up.
+        head: name of the classes to use, where the bundle makes classes from texts; None: its own.
         precision, provider, workers, micro_batch: as for `Network.open`.
         on_error: at an unreadable image, `stop`, or `skip` it and count it.
     """
@@ -47,6 +48,7 @@ class EvaluationSpec:
     seeds: int = 1
     rounds: int | None = None
     concentration: float | None = None
+    head: str | None = None
     precision: str = "fp32"
     provider: str = "cpu"
     workers: int | None = None

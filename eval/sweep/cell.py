@@ -50,6 +50,7 @@ class Cell:
         batch_size: images per batch.
         fozo: version of fozo.
         exif_orientation: as in `Protocol`.
+        head: name of the head in use, where classes come from texts.
     """
 
     bundle: str
@@ -70,6 +71,7 @@ class Cell:
     batch_size: int
     fozo: str
     exif_orientation: str = "ignore"
+    head: str | None = None
 
     @property
     def key(self) -> str:

@@ -118,6 +118,7 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         batch_size=spec.batch_size,
         fozo=__version__,
         exif_orientation=spec.dataset.reading.exif_orientation,
+        head=graph.bundle.manifest.head_name,
     )
     narrow = _narrow(spec, domain)
     return Job(cell, replace(narrow, bundle=graph.bundle.path, precision=graph.precision))

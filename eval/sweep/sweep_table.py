@@ -37,6 +37,7 @@ def _format_row(cell: Cell, results: CellResults) -> dict[str, Any]:
         "model": cell.model,
         "bundle_sha256": cell.bundle,
         "precision": cell.precision,
+        "head": cell.head or "",
         "method": cell.label,
         "domain": cell.domain,
         "severity": cell.severity,

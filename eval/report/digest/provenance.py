@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ....engine.bundle.origin import describe_preparation, describe_weights
+from ....engine.bundle.origin import describe_classes, describe_preparation, describe_weights
 from ....engine.registry import METHODS, get_options, list_common_options
 from ...results.results_file import MethodEntry
 from .explanations import explain_protocol
@@ -153,6 +153,8 @@ def _describe_model(source: Source) -> list[Fact]:
     if "preprocessing" in bundle:
         facts.append(Fact("weights", describe_weights(bundle)))
         facts.append(Fact("preparation of images", describe_preparation(bundle)))
+    if "head" in bundle:
+        facts.append(Fact("classes", describe_classes(bundle)))
     if isinstance(statistics, dict):
         images, origin = statistics.get("images", NONE), statistics.get("origin", NONE)
         facts.append(Fact("source statistics", f"{images} images: {origin}"))
