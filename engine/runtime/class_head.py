@@ -78,7 +78,7 @@ def build_head(
     """
     names, templates = check_names(names), check_templates(tuple(templates))
     class_ids = _check_ids(names, class_ids)
-    _check_context(context, templates)
+    _check_context(context, templates, encoder.entry.width)
     units, longest, warning = _encode_templates(encoder, names, templates, context)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
@@ -149,16 +149,19 @@ def _check_ids(names: tuple[str, ...], class_ids: Sequence[str] | None) -> tuple
     return identifiers
 
 
-def _check_context(context: FloatArray | None, templates: tuple[str, ...]) -> None:
+def _check_context(context: FloatArray | None, templates: tuple[str, ...], width: int) -> None:
     """Check what can be checked without the text tower.
 
     Raises:
-        InputError: there is no vector, or there are several templates.
+        InputError: there is no vector, or they are of another width, or there are several templates.
     """
     if context is None:
         return
-    if context.ndim != 2 or not len(context):
-        raise InputError(f"expected a context [M, D] with M ≥ 1, found shape {list(context.shape)}")
+    if context.ndim != 2 or not len(context) or context.shape[1] != width:
+        raise InputError(
+            f"expected a context [M, {width}] with M ≥ 1 for this text tower, found shape "
+            f"{list(context.shape)}; it was learnt for another model"
+        )
     if len(templates) != 1:
         raise InputError(
             f"expected one template beside learnt vectors, like '{{}}.', found {len(templates)}; they were "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from bundle_doubles import classes_of, edit, listing, make, make_clip, replace_file, statistics
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
+from fozo.engine.bundle.manifest import GraphEntry
 from fozo.engine.errors import BundleError
 from fozo.engine.runtime.network import Network
 
@@ -36,6 +38,12 @@ def test_a_context_is_stored_with_its_head(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.context, learnt.context)
 
 
+def test_a_bundle_is_opened_with_a_head(tmp_path: Path) -> None:
+    bundle = make_clip(tmp_path).with_head("pets", classes_of("pug", seed=1))
+    assert Bundle.open(bundle.path, "pets") == bundle.select_head("pets")
+    assert Bundle.open(bundle.path, None) == bundle
+
+
 def test_a_head_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     bundle = make_clip(tmp_path).with_head("pets", classes_of("pug", "beagle", seed=1))
     changed = bundle.with_head("pets", classes_of("pug", "poodle", seed=3))
@@ -59,6 +67,20 @@ def test_what_is_added_to_a_bundle_with_a_selected_head_leaves_the_default(tmp_p
     stored = Bundle.open(bundle.path)
     assert (stored.manifest.head_name, stored.manifest.classes) == ("animals", 2)
     assert set(stored.manifest.heads) == {"animals", "pets"}
+
+
+def test_fisher_information_belongs_to_its_head(tmp_path: Path) -> None:
+    pull_backs = {"fp32": GraphEntry("model.onnx", 20, 0.0)}
+    bundle = make_clip(tmp_path, norms={"blocks.0.norm1": 3}, pull_backs=pull_backs)
+    bundle = bundle.with_head("pets", classes_of("pug", "beagle", "poodle", seed=1))
+    fisher = np.ones((1, 2, 3), np.float32)
+    changed = bundle.select_head("pets").with_source("fp32", replace(statistics(), fisher=fisher), "tests")
+    source = changed.source("fp32")
+    assert source is not None and source.fisher is not None
+    np.testing.assert_array_equal(source.fisher, fisher)
+    other = Bundle.open(bundle.path).source("fp32")
+    assert other is not None and other.fisher is None
+    np.testing.assert_array_equal(other.mean, source.mean)
 
 
 def test_an_export_in_place_of_a_bundle_with_heads(tmp_path: Path) -> None:

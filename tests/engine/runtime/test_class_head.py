@@ -124,7 +124,7 @@ def _all_tokens(bundle: Bundle, head: Head) -> list[tuple[int, ...]]:
         ({"context": np.zeros((2, WIDTH), np.float32)}, "begins with the name"),
         (
             {"context": np.zeros((2, WIDTH + 1), np.float32), "templates": ["{}."]},
-            "expected contexts of finite",
+            "another model",
         ),
         ({"context": np.zeros((2, WIDTH), np.float32), "templates": ["{}.", "{}"]}, "expected one template"),
         ({"context": np.zeros((74, WIDTH), np.float32), "templates": ["{}."]}, "at most 77 tokens"),

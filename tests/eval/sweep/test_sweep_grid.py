@@ -32,7 +32,12 @@ def test_a_key_is_the_hash_of_all_that_decides() -> None:
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Cell)])
 def test_anything_else_is_another_cell(name: str) -> None:
-    other_values: dict[type, Any] = {str: "other", int: 99, dict: {"rate": 0.2, "shift": "origin"}}
+    other_values: dict[type, Any] = {
+        str: "other",
+        type(None): "other",
+        int: 99,
+        dict: {"rate": 0.2, "shift": "origin"},
+    }
     other = replace(CELL, **{name: other_values[type(getattr(CELL, name))]})
     assert other.key != CELL.key
     assert other.name != CELL.name

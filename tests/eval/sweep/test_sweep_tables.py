@@ -266,6 +266,7 @@ def test_the_table_for_machines(finished: dict[Cell, CellResults]) -> None:
         "model": "a model/ü",
         "bundle_sha256": "b" * 64,
         "precision": "fp32",
+        "head": "",
         "method": "m",
         "domain": "fog",
         "severity": "5",
