@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +195,7 @@ def predict(
     images = (
         resolve_inputs(inputs, reader)
         if watch is None
-        else watch_folder(watch, poll, new_only, idle_exit, memory)
+        else watch_folder(watch, poll, new_only, idle_exit, memory, _make_suffix_note(quiet))
     )
     claimed = None if str(out) == STANDARD else out
     gradients = count_pull_backs(configured) > 0
@@ -240,6 +240,16 @@ def _choose_bundle(
         return bundle, inputs
     source = click.get_current_context().get_parameter_source("bundle")
     return named_bundle, inputs if source is ParameterSource.DEFAULT else (str(bundle), *inputs)
+
+
+def _make_suffix_note(quiet: bool) -> Callable[[str], None]:
+    """Return the function that says, once for each suffix, that a watch leaves such files out."""
+
+    def print_note(suffix: str) -> None:
+        if not quiet:
+            print_notes([f"files that end in {suffix} are left out; convert them to PNG or JPEG"])
+
+    return print_note
 
 
 def _open_memory(

@@ -37,19 +37,31 @@ class ImagePaths:
 
 
 def watch_folder(
-    folder: Path, poll: float, new_only: bool, idle_exit: float | None, memory: SeenImages | None = None
+    folder: Path,
+    poll: float,
+    new_only: bool,
+    idle_exit: float | None,
+    memory: SeenImages | None = None,
+    on_left_out: Callable[[str], None] = lambda suffix: None,
 ) -> ImagePaths:
     """Return the images that are written into a folder.
 
     Args:
-        folder, poll, idle_exit: as for `Watch`.
+        folder, poll, idle_exit, on_left_out: as for `Watch`.
         new_only: ignore images that exist now; if a memory exists, those that it holds.
         memory: images that earlier runs have taken, which are not taken again. A new one is saved at once, so
             that it holds the ignored images however this run ends.
     """
     fresh = memory is None or memory.is_new
     seen = () if memory is None else memory.paths
-    watch = Watch(folder, poll=poll, new_only=new_only and fresh, seen=seen, idle_exit=idle_exit)
+    watch = Watch(
+        folder,
+        poll=poll,
+        new_only=new_only and fresh,
+        seen=seen,
+        idle_exit=idle_exit,
+        on_left_out=on_left_out,
+    )
     if memory is not None and fresh:
         memory.add(watch.ignored)
         memory.save()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...data.image_names import is_image_name, is_skipped_folder
+from ...data.image_names import OTHER_SUFFIXES, is_image_name, is_skipped_folder
 from ...engine.errors import InputError, reason
 
 PATIENCE = 10.0  # seconds without a change after which an unreadable file is given up
@@ -53,6 +53,7 @@ class Watch:
         new_only: bool = False,
         seen: Iterable[str] = (),
         idle_exit: float | None = None,
+        on_left_out: Callable[[str], None] = lambda suffix: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -64,6 +65,7 @@ class Watch:
             new_only: ignore files that exist now.
             seen: paths that an earlier watch has yielded.
             idle_exit: seconds without a new or changed file after which to end; None is never.
+            on_left_out: is called once with each suffix of images that are not read, when one appears.
             clock: returns the time in seconds.
             sleep: waits for a number of seconds.
 
@@ -72,7 +74,8 @@ class Watch:
         """
         self._folder = os.fspath(folder)
         self._poll, self._idle_exit, self._clock, self._sleep = poll, idle_exit, clock, sleep
-        existing = list(_list_image_files(self._folder, strict=True))
+        self._on_left_out, self._left_out = on_left_out, set[str]()
+        existing = list(self._list_images(strict=True))
         yielded = existing if new_only else set(existing) & set(seen)
         self._files: dict[str, _Pending | None] = dict.fromkeys(yielded)  # None: yielded
         self._last_yielded: dict[str, _Pending] = {}  # by the last scan
@@ -118,7 +121,7 @@ class Watch:
         """Update `_files`; return whether a file is new or has changed."""
         before, self._files = self._files, {}
         changed = False
-        for path in _list_image_files(self._folder):
+        for path in self._list_images():
             file = before.get(path)
             if file is not None or path not in before:  # not yielded yet
                 signature = _read_signature(path)
@@ -131,6 +134,16 @@ class Watch:
             if not _is_gone(path):  # its folder could not be read this time
                 self._files[path] = before[path]
         return changed
+
+    def _list_images(self, *, strict: bool = False) -> Iterator[str]:
+        """Yield the image files, and tell of suffixes that are left out."""
+        for path in _list_files(self._folder, strict=strict):
+            suffix = Path(path).suffix.lower()
+            if is_image_name(Path(path).name):
+                yield path
+            elif suffix in OTHER_SUFFIXES and suffix not in self._left_out:
+                self._left_out.add(suffix)
+                self._on_left_out(suffix)
 
     def _take(self, until: float) -> list[str]:
         """Return the files that are due by then, in order, and mark them as yielded."""
@@ -148,8 +161,8 @@ class Watch:
             yield None
 
 
-def _list_image_files(root: str, strict: bool = False) -> Iterator[str]:
-    """Yield the image files below a folder, in no order; skip what vanishes meanwhile.
+def _list_files(root: str, *, strict: bool) -> Iterator[str]:
+    """Yield the files below a folder that are not hidden, in no order; skip what vanishes meanwhile.
 
     Raises:
         InputError: the folder cannot be read, or when `strict`, a folder in it.
@@ -171,7 +184,7 @@ def _list_image_files(root: str, strict: bool = False) -> Iterator[str]:
             for entry in listed
             if entry.is_dir(follow_symlinks=False) and not is_skipped_folder(entry.name)
         ]
-        yield from (entry.path for entry in listed if is_image_name(entry.name))
+        yield from (entry.path for entry in listed if not entry.is_dir(follow_symlinks=False))
 
 
 def _read_signature(path: str) -> tuple[int, int] | None:

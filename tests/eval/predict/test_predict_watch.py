@@ -12,6 +12,8 @@ from typing import Any
 
 import fozo
 import pytest
+from click.testing import CliRunner
+from fozo.cli import cli
 from fozo.engine.errors import InputError
 from fozo.eval.predict import watch as watching
 from fozo.eval.predict.predict import predict
@@ -150,6 +152,18 @@ def test_names_count(script: Script, tmp_path: Path) -> None:
     script.at(2.1, path.unlink)
     script.at(2.9, lambda: write(path, 3))  # a look at 2.5 found it gone
     assert script.taken(script.watch(tmp_path, idle_exit=3)) == [(0.5, "a.png"), (3.5, "a.png")]
+
+
+def test_suffixes_that_are_left_out_are_told_once(script: Script, tmp_path: Path) -> None:
+    told: list[str] = []
+    for name in ("a.png", "b.heic", "c.HEIC", "d.txt", ".e.gif", "@eaDir/f.tif"):
+        write(tmp_path / name)
+    watch = script.watch(tmp_path, idle_exit=3, on_left_out=told.append)
+    assert told == [".heic"]
+    script.at(1.1, lambda: write(tmp_path / "g.tif"))
+    script.at(1.2, lambda: write(tmp_path / "without_suffix"))  # of a file that is still being written
+    assert script.taken(watch) == [(0.5, "a.png")]
+    assert told == [".heic", ".tif"]
 
 
 def test_a_folder_that_cannot_be_read_for_a_moment(
@@ -296,6 +310,13 @@ def test_watching_until_nothing_comes(
     with pytest.raises(InputError, match=r"bad\.png"):
         run(bundle_path, "--watch", tmp_path / "camera", *options, "--on-error", "stop")
     assert table(run(bundle_path, "--watch", tmp_path / "camera", *options, "--new-only")) == []
+
+
+def test_a_watch_says_what_it_leaves_out(bundle_path: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.heic")
+    arguments = ["predict", bundle_path, "--watch", tmp_path, "--idle-exit", "0.1"]
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert result.stderr.count("Note: files that end in .heic are left out; convert") == 1
 
 
 # --- restarts ---
