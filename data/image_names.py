@@ -103,12 +103,12 @@ def find_reason_to_leave_out(folder: str, name: str) -> str | None:
         return None
 
 
-def describe_left_out(counts: Mapping[str, int]) -> str:
-    """Return a sentence about images that were left out, with the number of each suffix; empty for none."""
+def describe_left_out(counts: Mapping[str, int], where: str = "") -> str:
+    """Return a sentence about images that were left out somewhere, by suffix; empty for none."""
     total = sum(counts.values())
     if not total:
         return ""
     kinds = ", ".join(f"{count:,} with {kind}" for kind, count in Counter(counts).most_common())
     files = "file that looks like an image was" if total == 1 else "files that look like images were"
     advice = "convert them to PNG or JPEG, with a suffix of those, to have them read"
-    return f"{total:,} {files} left out ({kinds}); {advice}"
+    return f"{total:,} {files} left out{where} ({kinds}); {advice}"

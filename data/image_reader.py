@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine.bundle.preprocessing import Preprocessing
-from ..engine.errors import InputError
+from ..engine.errors import InputError, escape_controls
 from .image_file import Remark, decode_file
 from .image_names import describe_left_out
 from .images import preprocess
 from .reading import Reading
 
-_SENTENCES: dict[Remark, str] = {
+_SENTENCES: dict[str, str] = {
     "orientation": "{} turned by EXIF data, which timm and torchvision ignore and so does fozo; "
     "--exif-orientation apply turns them",
     "transparency": "{} transparent in places; transparency was dropped",
@@ -47,7 +48,7 @@ class ImageReader:
         self.remarks: dict[Remark, set[str]] = {}
         self.unreadable: dict[str, str] = {}
         self.left_out: dict[str, Mapping[str, int]] = {}
-        self._lock = Lock()
+        self._lock, self._thread = Lock(), local()
 
     def read(self, path: str | os.PathLike[str]) -> Image.Image:
         """Return an image as RGB.
@@ -57,10 +58,20 @@ class ImageReader:
         """
         decoded = decode_file(Path(path), self.reading)
         if decoded.remarks:
+            getattr(self._thread, "remarks", set[Remark]()).update(decoded.remarks)
             with self._lock:
                 for remark in decoded.remarks:
                     self.remarks.setdefault(remark, set()).add(os.fspath(path))
         return decoded.image
+
+    @contextmanager
+    def collect_remarks(self) -> Iterator[set[Remark]]:
+        """Collect the remarks on all files that this thread reads while the block runs."""
+        self._thread.remarks = remarks = set[Remark]()
+        try:
+            yield remarks
+        finally:
+            del self._thread.remarks
 
     def read_or_skip(self, path: str | os.PathLike[str]) -> Image.Image | None:
         """Return an image as RGB, or None if it cannot be read."""
@@ -90,7 +101,7 @@ def describe_files(readers: Iterable[ImageReader]) -> list[str]:
     return [
         *filter(None, [describe_left_out(sum(counts.values(), Counter[str]()))]),
         *([describe_unreadable(len(unreadable), next(iter(unreadable.values())))] if unreadable else []),
-        *(_describe_remark(remark, len(remarks[remark])) for remark in _SENTENCES if remark in remarks),
+        *(describe_remark(remark, len(paths)) for remark, paths in sorted(remarks.items(), key=_rank)),
     ]
 
 
@@ -99,5 +110,11 @@ def describe_unreadable(count: int, first: str) -> str:
     return f"{count:,} unreadable {'image was' if count == 1 else 'images were'} skipped, the first: {first}"
 
 
-def _describe_remark(remark: Remark, count: int) -> str:
-    return _SENTENCES[remark].format(f"{count:,} {'image is' if count == 1 else 'images are'}")
+def describe_remark(remark: str, count: int, where: str = "") -> str:
+    """Return a sentence about a remark on so many images; `where` follows their number."""
+    images = f"{count:,} image{where} is" if count == 1 else f"{count:,} images{where} are"
+    return _SENTENCES.get(remark, f"{{}} remarked as {escape_controls(remark)!r}").format(images)
+
+
+def _rank(item: tuple[str, object]) -> int:
+    return list(_SENTENCES).index(item[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ...data.image_listing import describe_lack_of_images
 from ...data.image_names import find_reason_to_leave_out, is_image_name, is_skipped_folder
-from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from .nearby_folders import advise_folders
@@ -29,11 +28,13 @@ class ClassFolders:
         folder: folder that holds the class folders.
         ids: `<class>/<image>` of every image, ordered. Paths are not kept: ImageNet-C has 750,000 images.
         classes: names of the class folders, ordered.
+        left_out: number of other files by suffix that show images, but are not read.
     """
 
     folder: Path
     ids: tuple[str, ...]
     classes: tuple[str, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def label_images(self, index: Mapping[str, int]) -> NDArray[np.int64]:
         """Return the class of each image, int64 `[N]`, given the index of each class folder."""
@@ -64,7 +65,7 @@ class FolderEntries:
     left_out: Counter[str]
 
 
-def list_class_folders(folder: Path, reader: ImageReader | None = None) -> ClassFolders:
+def list_class_folders(folder: Path) -> ClassFolders:
     """List `<folder>/<class>/<image>`.
 
     A file counts as an image by its suffix. Hidden files and folders are skipped, and folders that systems
@@ -72,7 +73,6 @@ def list_class_folders(folder: Path, reader: ImageReader | None = None) -> Class
 
     Args:
         folder: folder that holds the class folders.
-        reader: is told of files that show images, but are not read.
 
     Raises:
         InputError: the folder is missing, cannot be read or has no image; an image lies higher or lower than
@@ -104,9 +104,7 @@ def list_class_folders(folder: Path, reader: ImageReader | None = None) -> Class
             "or move it elsewhere"
         )
     ids = tuple(sorted(f"{name}/{image}" for name, listed in entries.items() for image in listed.images))
-    if reader is not None:
-        reader.left_out[str(folder)] = left_out
-    return ClassFolders(folder, ids, tuple(top.folders))
+    return ClassFolders(folder, ids, tuple(top.folders), left_out)
 
 
 def list_entries(folder: Path) -> FolderEntries:

@@ -146,7 +146,8 @@ def prepare(
         OutputError: the folder cannot be written.
     """
     reader = reader or ImageReader(recipe.reading)
-    listing = list_class_folders(clean, reader)
+    listing = list_class_folders(clean)
+    reader.left_out[str(clean)] = listing.left_out
     if skip:
         listing = _keep_readable(listing, reader)
     if out.resolve().is_relative_to(clean.resolve()):

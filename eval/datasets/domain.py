@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.image_reader import ImageReader, describe_files
+from ...data.image_file import Remark
+from ...data.image_reader import ImageReader
 from ...engine.errors import InputError, escape_controls
 from ...engine.files import hash_texts
 
@@ -36,6 +38,7 @@ class Domain:
         official_class_count: number of classes of the official data set; None if that is not checked.
         missing_folders: class folders of the official data set that do not exist here.
         reader: reads the files, and remembers what is remarkable about them; None if there are no files.
+        left_out: number of other files by suffix that show images, but are not read.
         notes: sentences on how the data were understood.
     """
 
@@ -52,6 +55,7 @@ class Domain:
     official_class_count: int | None = None
     missing_folders: tuple[str, ...] = ()
     reader: ImageReader | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -105,6 +109,10 @@ class Domain:
         folders = "folders" if len(self.missing_folders) > 1 else "folder"
         return f", without class {folders} {', '.join(self.missing_folders[:_NAMED_FOLDERS])}{more}"
 
+    def collect_remarks(self) -> AbstractContextManager[set[Remark]]:
+        """Collect the remarks on the files that this thread reads while the block runs."""
+        return nullcontext(set()) if self.reader is None else self.reader.collect_remarks()
+
     def hash_ids(self) -> str:
         """Return the hash of the image identifiers in order, which tells subsets apart."""
         return hash_texts(*self.ids)
@@ -117,13 +125,6 @@ def describe_deviations(domains: Sequence[Domain]) -> list[str]:
         for template in domain.describe_deviations("\0"):
             names.setdefault(template, {})[escape_controls(domain.name)] = None
     return [template.replace("\0", join_names(list(group))) for template, group in names.items()]
-
-
-def describe_data(domains: Sequence[Domain]) -> list[str]:
-    """Describe how data were understood, and what is remarkable about the files read so far."""
-    readers = {id(domain.reader): domain.reader for domain in domains if domain.reader is not None}
-    notes = dict.fromkeys(note for domain in domains for note in domain.notes)
-    return [*notes, *describe_files(readers.values())]
 
 
 def join_names(names: Sequence[str]) -> str:

@@ -51,4 +51,6 @@ def _corrupt_domain(clean: Domain, name: str, severity: int, seed: int, textures
         generated=True,
         severity=severity,
         reader=clean.reader,
+        left_out=clean.left_out,
+        notes=clean.notes,
     )

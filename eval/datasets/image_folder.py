@@ -40,7 +40,7 @@ def load_image_folder(
             the order of the folders decides and none was given.
     """
     reader = reader or ImageReader()
-    listing = list_class_folders(folder, reader)
+    listing = list_class_folders(folder)
     labels = listing.label_images(index_classes(listing.classes, manifest, folder, class_order))
     return Domain(
         name or folder.resolve().name,
@@ -49,6 +49,7 @@ def load_image_folder(
         make_loader(listing, reader.prepare(manifest.preprocessing)),
         missing_folders=listing.find_missing(list_official_classes(manifest)),
         reader=reader,
+        left_out=listing.left_out,
     )
 
 

@@ -86,7 +86,7 @@ def load_relative(name: str, folder: Path, manifest: Manifest, reader: ImageRead
     count = len(facts.classes)
     advice = f"{facts.origin}/<wnid>/<image>, and --data names that folder"
     try:
-        listing = list_class_folders(folder, reader)
+        listing = list_class_folders(folder)
         index = index_classes(listing.classes, manifest, folder)
     except InputError as error:
         raise InputError(f"{error}. {advice}") from error
@@ -105,6 +105,7 @@ def load_relative(name: str, folder: Path, manifest: Manifest, reader: ImageRead
         official_class_count=count if count < manifest.classes else None,
         missing_folders=listing.find_missing(_list_official_wnids(facts, manifest)),
         reader=reader,
+        left_out=listing.left_out,
     )
 
 
@@ -159,8 +160,7 @@ def load_validation(
         if names[0].isdecimal()
         else index_classes(names, manifest, labels or folder, class_order)
     )
-    reader.left_out[str(folder)] = entries.left_out
-    return _load_flat(folder, pairs, index, manifest, reader)
+    return replace(_load_flat(folder, pairs, index, manifest, reader), left_out=entries.left_out)
 
 
 def load_imagenet(
@@ -195,7 +195,7 @@ def _load_variant(
         f"--data names one of them, or the folder that holds them{_suggest_variant(folder)}"
     )
     try:
-        listing = list_class_folders(folder, reader)
+        listing = list_class_folders(folder)
         by_wnid = all(map(_WNID.fullmatch, listing.classes))
         index = index_classes(listing.classes, manifest, folder) if by_wnid else numbers
     except InputError as error:
@@ -214,6 +214,7 @@ def _load_variant(
         official_images=V2_IMAGES,
         missing_folders=listing.find_missing(index),
         reader=reader,
+        left_out=listing.left_out,
     )
 
 

@@ -200,7 +200,7 @@ def _load_domains(
         return center_crop(reader.read(path), size)
 
     def domain(name: str, severity: int) -> Domain:
-        listing = list_class_folders(_find_folder(root, name) / str(severity), reader)
+        listing = list_class_folders(_find_folder(root, name) / str(severity))
         index = index_classes(listing.classes, manifest, listing.folder, class_order)
         ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.label_images(index)))
         missing = listing.find_missing(list_official_classes(manifest))
@@ -213,6 +213,7 @@ def _load_domains(
             severity=severity,
             missing_folders=missing,
             reader=reader,
+            left_out=listing.left_out,
         )
 
     return [domain(name, severity) for severity in severities for name in corruptions]

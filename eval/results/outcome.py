@@ -111,6 +111,9 @@ class DomainResult:
         complete: every image was processed, or skipped as unreadable.
         seconds: wall time, loading included.
         unreadable: identifiers of the images that were skipped, in the order of the stream.
+        remarks: number of processed images by what was ignored in reading them, such as `orientation`.
+        left_out: number of files by suffix that show images, but are not read.
+        notes: sentences on how the data were understood.
     """
 
     name: str
@@ -127,6 +130,9 @@ class DomainResult:
     complete: bool = False
     seconds: float = 0.0
     unreadable: list[str] = field(default_factory=list)
+    remarks: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def count_deviation(self) -> str:

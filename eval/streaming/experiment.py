@@ -19,10 +19,11 @@ from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.class_order import describe_order
 from ..datasets.dataset_registry import open_dataset
-from ..datasets.domain import Domain, describe_data, describe_deviations
+from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import Protocol
 from ..results import partial_results as progress
+from ..results.data_notes import describe_notes
 from ..results.outcome import Run, Trace
 from ..results.results_file import Results
 from ..results.run_facts import describe_environment, describe_methods, read_versions
@@ -61,12 +62,10 @@ class Experiment:
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
-    _opened: list[Domain] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Open the data of the first seed and every method, so that errors occur before the work."""
         self._first = self.domains(self.protocol.seeds[0])
-        self._opened = list(self._first)
         self.adapters = self._adapters(self.protocol.seeds[0])
 
     @property
@@ -80,10 +79,10 @@ class Experiment:
         return sum(run.images + run.skipped for run in self.runs)
 
     def describe_data(self) -> list[str]:
-        """Describe how the data were understood, and what is remarkable about the images read so far."""
+        """Describe how the data were understood, and what is remarkable about the images so far."""
         skipped = [name for run in self.runs for domain in run.domains for name in domain.unreadable]
         notes = [describe_unreadable(len(skipped), skipped[0])] if skipped else []
-        return [*describe_data(self._opened), *notes]
+        return [*describe_notes(self.runs), *notes]
 
     @property
     def results(self) -> Results:
@@ -100,7 +99,6 @@ class Experiment:
         """Run from the current position to the end; yield the number of images after every batch."""
         for number, seed in enumerate(self.protocol.seeds):
             domains = self._first if not number else self.domains(seed)
-            self._opened += domains if number else []
             if number >= len(self.runs):
                 self.adapters, self._saved = self._adapters(seed), None
                 self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))

@@ -139,6 +139,8 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
                 available_images=domain.available_images,
                 official_images=domain.official_images,
                 ids_sha256=domain.hash_ids(),
+                left_out=dict(domain.left_out),
+                notes=list(domain.notes),
             )
         )
 
@@ -166,6 +168,8 @@ def _step(
     run.consistent = False
     for index, identifier, _ in batch.unreadable:
         current[index].unreadable.append(identifier)
+    for index, remark in batch.remarks:
+        current[index].remarks[remark] = current[index].remarks.get(remark, 0) + 1
     for label, (prediction, seconds, peak) in stepped.items():
         results = [domain.methods[label] for domain in current]
         is_first = not any(result.tally.images for result in results)

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.image_file import Remark
 from ...data.loader import load_batches
 from ...engine.errors import InputError
 from ..datasets.corruption_names import CLEAN
@@ -29,12 +30,14 @@ class Batch:
         labels: `[N]`, indices into the classes of the bundle.
         members: `[N]`, index of each image's domain in the segment.
         unreadable: images that were skipped: index of the domain, identifier, and error.
+        remarks: remarks on images, each with the index of the domain.
     """
 
     images: NDArray[np.uint8]
     labels: Integers
     members: Integers
     unreadable: tuple[tuple[int, str, str], ...] = ()
+    remarks: tuple[tuple[int, Remark], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class Segment:
         for index, domain in enumerate(self.domains):
             labels[members == index] = domain.labels[within[members == index]]
         errors: dict[int, str] = {}
+        remarks: dict[int, set[Remark]] = {}
 
         def load(position: int) -> NDArray[np.uint8] | None:
             domain = self.domains[int(members[position])]
             try:
-                return domain.load(int(within[position]))
+                with domain.collect_remarks() as remarks[position]:
+                    return domain.load(int(within[position]))
             except InputError as error:
                 if not skip:
                     raise InputError(f"{error}; --on-error skip goes on without such images") from error
@@ -93,7 +98,10 @@ class Segment:
                     for at in positions
                     if at in errors
                 )
-                yield Batch(images, labels[rows], members[rows], unreadable)
+                remarked = tuple(
+                    (int(members[at]), remark) for at in rows for remark in sorted(remarks.pop(at))
+                )
+                yield Batch(images, labels[rows], members[rows], unreadable, remarked)
 
 
 def plan_segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:

@@ -11,6 +11,7 @@ from typing import Any
 from ...engine.bundle.origin import describe_origin
 from ..results.average import MethodAverage, compute_averages, get_rate
 from ..results.csv_text import protect_cell
+from ..results.data_notes import describe_notes
 from ..results.label_check import describe_chance
 from ..results.outcome import Run
 from ..results.results_file import Results
@@ -138,10 +139,11 @@ def format_tables(graphs: Sequence[GraphResults]) -> str:
 
 
 def _describe_bundle(results: Results) -> list[str]:
-    """Return weights and preparation of images, and the suspicion that labels are wrong."""
+    """Return weights, preparation of images, notes on these, and the suspicion that labels are wrong."""
     classes = results.bundle.get("classes")
     suspicion = describe_chance(results.runs, classes) if isinstance(classes, int) else None
     lines = [describe_origin(results.bundle)] if "preprocessing" in results.bundle else []
+    lines += [f"Note: {note}" for note in describe_notes(results.runs)]
     return lines + ([f"Warning: {suspicion}"] if suspicion else [])
 
 

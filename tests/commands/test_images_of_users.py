@@ -61,6 +61,7 @@ def test_adapt_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp_
         assert continued.stderr.count(note) == 1
     (domain,) = read_json(out)["runs"][0]["domains"]
     assert domain["unreadable"] == ["3/013.png"]
+    assert (domain["remarks"], domain["left_out"]) == ({"orientation": 1}, {".heic": 1})
     assert {method["images"] for method in domain["methods"].values()} == {39}
 
 

@@ -46,6 +46,7 @@ def _describe_domain(domain: DomainResult) -> dict[str, Any]:
         "domain_images": domain.images,
         "official_images": domain.official_images,
         "unreadable": len(domain.unreadable),
+        "remarks": " ".join(f"{remark}:{count}" for remark, count in domain.remarks.items()),
         "ids_sha256": domain.ids_sha256,
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...datasets.domain import join_names
 from ...results.average import MethodAverage, compare_pair
+from ...results.data_notes import describe_notes
 from ...results.label_check import describe_chance
 from .groups import average_overall, count_images, list_processed_domains
 from .sources import Source
@@ -19,6 +20,7 @@ def list_warnings(source: Source) -> list[str]:
         *_list_deviating_counts(source),
         *_list_suspicions(source),
         *_list_unreadable(source),
+        *_list_data_notes(source),
     ]
 
 
@@ -75,6 +77,10 @@ def _list_unreadable(source: Source) -> list[str]:
         f"Images that could not be read were skipped, by all methods alike: {named}. The results file has "
         "their names. Compare the numbers only with runs that skipped the same."
     ]
+
+
+def _list_data_notes(source: Source) -> list[str]:
+    return [f"{note[0].upper()}{note[1:]}." for note in describe_notes(source.results.runs)]
 
 
 def _list_suspicions(source: Source) -> list[str]:

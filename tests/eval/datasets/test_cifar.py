@@ -14,7 +14,6 @@ from dataset_doubles import (
     refused,
 )
 from fozo.eval.datasets.cifar import CIFAR10_CLASSES
-from fozo.eval.datasets.domain import describe_data
 from PIL import Image
 
 
@@ -141,7 +140,7 @@ def test_an_array_of_one_severity_is_not_cut_into_five(tmp_path: Path) -> None:
     (fog,) = opened("cifar10-c", of_cifar(), folder, severities=(3,), corruptions=["fog"])
     assert fog.labels.tolist() == [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     assert [int(fog.load(index).max()) for index in range(10)] == list(range(10))
-    assert describe_data([fog]) == ["arrays of one severity were taken as severity 3, as --severities says"]
+    assert fog.notes == ("arrays of one severity were taken as severity 3, as --severities says",)
     refused(
         "10 images, as many as one severity",
         "cifar10-c",
@@ -159,7 +158,7 @@ def test_labels_may_be_given_once_or_for_each_severity(repeats: int, tmp_path: P
     (snow,) = opened("cifar10-c", of_cifar(), folder, severities=(4,), corruptions=["snow"])
     assert snow.labels.tolist() == [0, 7, 4, 1]
     assert [int(snow.load(index).max()) for index in range(4)] == [40, 41, 42, 43]
-    assert describe_data([snow]) == []
+    assert snow.notes == ()
 
 
 def test_the_folder_of_cifar_one_level_deeper_is_named(tmp_path: Path) -> None:

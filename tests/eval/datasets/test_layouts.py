@@ -9,7 +9,6 @@ from dataset_doubles import opened, put, refused, thousand
 from doubles import WNIDS, draw_picture, vit_manifest
 from fozo.engine.errors import InputError
 from fozo.eval.datasets.class_folders import list_class_folders
-from fozo.eval.datasets.domain import describe_data
 from fozo.eval.datasets.subset import choose_subset
 
 SOME = ("n00001000", "n00001003", "n00001999")  # numbers 0, 3 and 999
@@ -111,9 +110,8 @@ def test_images_that_are_left_out_are_counted(tmp_path: Path) -> None:
     put(tmp_path / WNIDS[0] / "x.png")
     (tmp_path / WNIDS[0] / "y.tif").write_bytes(b"")
     (tmp_path / WNIDS[0] / "notes.txt").write_bytes(b"")
-    domains = opened("imagefolder", vit_manifest(), tmp_path)
-    (note,) = describe_data(domains)
-    assert note.startswith("1 file that looks like an image was left out (1 with .tif)")
+    (domain,) = opened("imagefolder", vit_manifest(), tmp_path)
+    assert domain.left_out == {".tif": 1}
     put(tmp_path / WNIDS[1] / "x.png").rename(tmp_path / WNIDS[1] / "x.gif")
     refused(r"no image in the class folder .*1 with \.gif", "imagefolder", vit_manifest(), tmp_path)
 

@@ -102,6 +102,16 @@ def test_the_table_for_people(finished: dict[Cell, CellResults]) -> None:
     ]
 
 
+def test_tables_and_merged_results_have_the_notes_of_cells(finished: dict[Cell, CellResults]) -> None:
+    for results in finished.values():
+        if results.domain.name == "rain":
+            results.domain.remarks["cmyk"] = 3
+    graphs = merge_cells(list(finished), finished)
+    assert table.format_tables(graphs).splitlines()[-1].startswith("Note: 3 images in rain 5 are in CMYK")
+    domains = [domain for run in runs_of(graphs[0]) for domain in run.domains]
+    assert [domain.remarks for domain in domains if domain.name == "rain"] == [{"cmyk": 3}] * 2
+
+
 def runs_of(graph: GraphResults) -> list[Run]:
     assert graph.results is not None
     return graph.results.runs
