@@ -15,6 +15,7 @@ from .image_options import print_notes
 from .options import (
     BUNDLE,
     MICRO_BATCH,
+    ORDERS,
     PRECISION,
     QUIET,
     WORKERS,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 )
 @stream_options
 @seeds_option(1)
+@ORDERS
 @HEAD
 @PRECISION
 @WORKERS
@@ -95,6 +97,7 @@ def adapt(
       fozo adapt --dataset imagenet-c --data IMAGENET_C --subset 5k --setting continual
       fozo adapt --dataset imagenet-r --data IMAGENET_R --seeds 3
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m fozo:shift=origin,samples=2
+      fozo adapt --dataset imagefolder --data DIR -m no_adapt -m t3a --orders 20
     """
     from ..engine.files import check_writable
     from ..eval.streaming.experiment import prepare

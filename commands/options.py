@@ -106,6 +106,14 @@ def seed_option(help: str) -> Decorator:
     return click.option("--seed", type=click.IntRange(0), default=DEFAULT_SEED, show_default=True, help=help)
 
 
+ORDERS = click.option(
+    "--orders",
+    type=click.IntRange(2),
+    help="Run over so many orders of the same images, one for each seed from --seed on. Tables show mean ±"
+    " standard deviation and, from ten orders on, the mean of the worst tenth of the runs.",
+)
+
+
 def seeds_option(default: int) -> Decorator:
     """Return the option for the number of seeds."""
     return click.option(

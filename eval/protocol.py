@@ -32,6 +32,7 @@ class Protocol:
         class_order: order in which class folders were numbered, if it was asked for: `timm`, `torchvision`,
             or `list` and the hash of a list; None if the bundle names its classes, or all orders agree.
         exif_orientation: `apply` if images were turned as their EXIF data say, else `ignore`.
+        orders: the seeds decide order and methods alone; subset and corruptions are those of the first.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Protocol:
     concentration: float | None = None
     class_order: str | None = None
     exif_orientation: Orientation = "ignore"
+    orders: bool = False
 
     def describe(self) -> str:
         """Return the protocol in one line for people."""
@@ -59,6 +61,8 @@ class Protocol:
         if self.setting == "label_shift":
             setting += " (sorted)" if self.concentration is None else f" (Dirichlet {self.concentration:g})"
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {_join_numbers(self.seeds)}"
+        if self.orders:
+            seeds = f"{len(self.seeds)} orders (seeds {self.seeds[0]} to {self.seeds[-1]})"
         phrases += [setting, f"subset {self.subset}", f"batch {self.batch_size}", seeds]
         phrases.append(f"classes {self.classes}")
         if self.class_order is not None:

@@ -23,6 +23,7 @@ ALEXNET = dict(
     )
 )
 RATES = ("accuracy", "top5_accuracy", "nll", "ece")
+TENTH = 10  # fewer runs have no worst tenth
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class MethodAverage:
         mce: mean corruption error in %, or None where `compute_mean_corruption_error` is not defined.
         forwards_per_batch, images_per_second, peak_bytes, guarded, pull_backs_per_batch: cost over all
             processed images.
+        worst_accuracy: mean accuracy of the worst tenth of the runs; None for fewer than ten.
     """
 
     accuracy: float
@@ -57,6 +59,7 @@ class MethodAverage:
     peak_bytes: int
     guarded: float
     pull_backs_per_batch: float = 0
+    worst_accuracy: float | None = None
 
     def get_value(self, name: str) -> float | None:
         """Return a value by its name."""
@@ -192,6 +195,7 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         peak_bytes=max(result.peak_bytes for result in results),
         guarded=sum(result.guarded for result in results),
         pull_backs_per_batch=sum(result.pull_backs for result in results) / _count_batches(results),
+        worst_accuracy=average_worst_tenth(rates["accuracy"]),
     )
 
 
@@ -216,6 +220,17 @@ def _average_gain(runs: Sequence[Run], label: str) -> tuple[float, float]:
     by_seeds = (compute_spread(gains) or 0.0) / math.sqrt(len(gains))
     by_seeds *= STUDENT[min(len(gains) - 2, len(STUDENT) - 1)] / CONFIDENCE if by_seeds else 1
     return float(np.mean(gains)), max(by_images, by_seeds)
+
+
+def average_worst_tenth(values: Sequence[float]) -> float | None:
+    """Return the mean of the smallest tenth of some values, rounded up; None for fewer than ten.
+
+    >>> average_worst_tenth([float(value) for value in range(20)])
+    0.5
+    """
+    if len(values) < TENTH:
+        return None
+    return float(np.mean(sorted(values)[: math.ceil(len(values) / TENTH)]))
 
 
 def compute_spread(values: Sequence[float]) -> float | None:

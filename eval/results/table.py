@@ -13,6 +13,7 @@ _NAME = 20
 # Heading, key of the averages, factor, format; those with a spread over seeds show it.
 _COLUMNS = (
     ("accuracy %", "accuracy", 100, ".2f"),
+    ("worst tenth", "worst_accuracy", 100, ".2f"),
     ("gain", "gain", 100, "+.2f"),
     ("top-5 %", "top5_accuracy", 100, ".2f"),
     ("ECE %", "ece", 100, ".2f"),

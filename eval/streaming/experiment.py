@@ -171,6 +171,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
     label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
 
     def choose_domains(seed: int) -> list[Domain]:
+        seed = spec.seed if spec.orders else seed
         same = seed == spec.seed
         domains = all_domains if same else open_dataset(spec.dataset, bundle.manifest, seed)[1]
         return choose_subset(domains, spec.subset, seed, spec.subset_list)[0]
@@ -182,13 +183,14 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         setting=spec.setting,
         severities=tuple(severities),
         subset=choose_subset(all_domains, spec.subset, spec.seed, spec.subset_list)[1],
-        seeds=tuple(range(spec.seed, spec.seed + spec.seeds)),
+        seeds=tuple(range(spec.seed, spec.seed + (spec.orders or spec.seeds))),
         batch_size=spec.batch_size,
         classes=classes,
         rounds=(spec.rounds or DEFAULT_ROUNDS) if spec.setting == "rounds" else 1,
         concentration=spec.concentration,
         class_order=describe_order(spec.dataset),
         exif_orientation=spec.dataset.reading.exif_orientation,
+        orders=spec.orders is not None,
     )
     network = Network.open(
         bundle,

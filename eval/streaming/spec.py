@@ -31,6 +31,8 @@ class EvaluationSpec:
         classes: classes to predict among: of the data set (`auto`), all of the bundle, or `present` ones.
         seed: the first seed.
         seeds: number of seeds, counting up.
+        orders: number of orders of the same images, one for each of so many seeds; None: the seeds choose
+            images and corruptions, too.
         head: name of the classes to use, where the bundle makes classes from texts; None: its own.
         precision, provider, workers, micro_batch: as for `Network.open`.
         on_error: at an unreadable image, `stop`, or `skip` it and count it.
@@ -46,6 +48,7 @@ class EvaluationSpec:
     batch_size: int = 64
     seed: int = DEFAULT_SEED
     seeds: int = 1
+    orders: int | None = None
     rounds: int | None = None
     concentration: float | None = None
     head: str | None = None
@@ -56,11 +59,13 @@ class EvaluationSpec:
     on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        """Refuse options that have no effect in this setting.
+        """Refuse options that have no effect in this setting, or contradict each other.
 
         Raises:
-            InputError: `rounds` or `concentration` is given with another setting.
+            InputError: `rounds` or `concentration` is given with another setting, or seeds beside orders.
         """
+        if self.orders is not None and self.seeds != 1:
+            raise InputError("expected --seeds or --orders, found both; orders count the seeds up, too")
         if self.rounds is not None and self.setting != "rounds":
             raise InputError("--rounds goes with --setting rounds")
         if self.concentration is not None and self.setting != "label_shift":

@@ -51,6 +51,8 @@ def explain_protocol(protocol: Protocol) -> list[str]:
     if protocol.concentration is not None:
         order = f"ordered by class with a Dirichlet distribution of concentration {protocol.concentration:g}"
     seeds = "There is a run for each of the seeds" if len(protocol.seeds) > 1 else "The seed is"
+    if protocol.orders:
+        seeds = "Every run has the same images in another order, for each of the seeds"
     return [
         f"Data: {protocol.dataset}{graded if severities else ''}.",
         _SETTINGS[protocol.setting].format(rounds=protocol.rounds, order=order),

@@ -73,6 +73,7 @@ class _Column:
 
 _SUMMARY = (
     _Column("accuracy, %", "accuracy", 100, best=1),
+    _Column("worst tenth, %", "worst_accuracy", 100, best=1, optional=True),
     _Column("gain ± error", "gain", 100, "+.2f"),
     _Column("top-5, %", "top5_accuracy", 100, best=1),
     _Column("ECE, %", "ece", 100, best=-1),

@@ -66,6 +66,17 @@ def test_averages_over_seeds() -> None:
     assert found["a"].gain is None
 
 
+@pytest.mark.parametrize(("runs", "worst"), [(9, None), (10, 0.50), (11, 0.505), (20, 0.505), (21, 0.51)])
+def test_the_worst_tenth_of_the_runs(runs: int, worst: float | None) -> None:
+    """The mean of the ⌈runs / 10⌉ smallest accuracies, which here are 0.50, 0.51 and on."""
+    counts = list(range(50, 50 + runs))
+    reordered = [*counts[1::2], *counts[::2]]
+    found = compute_averages([run_of(result(a=count), seed=count) for count in reordered])["a"]
+    assert found.worst_accuracy == (None if worst is None else pytest.approx(worst))
+    summary = table.format_summary([run_of(result(a=count), seed=count) for count in counts])
+    assert ("worst tenth" in summary) == (worst is not None)
+
+
 def compared(gained: int, lost: int, images: int = 100, **facts: Any) -> DomainResult:
     """Two methods, of which b got so many images right that a did not, and the other way round."""
     each = replace(result(images=images, a=lost, b=gained), **facts)

@@ -67,3 +67,9 @@ def test_paths() -> None:
 def test_options_that_do_nothing_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="goes with --setting"):
         replace(SPEC, **changes)
+
+
+def test_seeds_and_orders_exclude_each_other() -> None:
+    assert replace(SPEC, orders=5).orders == 5
+    with pytest.raises(InputError, match="--seeds or --orders, found both"):
+        replace(SPEC, orders=5, seeds=2)
