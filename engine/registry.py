@@ -24,6 +24,7 @@ from .methods.eata import Eata
 from .methods.foa import Foa
 from .methods.foa_bp import FoaBp
 from .methods.fozo import Fozo
+from .methods.gauss import Gauss
 from .methods.lame import Lame
 from .methods.moments import MomentMatching
 from .methods.no_adapt import NoAdapt
@@ -31,6 +32,7 @@ from .methods.pizo import Pizo
 from .methods.sar import Sar
 from .methods.shift import Shift
 from .methods.t3a import T3a
+from .methods.tda import Tda
 from .methods.tent import Tent
 from .methods.zero import Zero
 from .methods.zoa import Zoa
@@ -60,6 +62,8 @@ _methods: dict[str, AnyMethod] = {
     "deyo": Deyo(),
     "foa_bp": FoaBp(),
     "zero": Zero(),
+    "tda": Tda(),
+    "gauss": Gauss(),
 }
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
@@ -124,6 +128,7 @@ __all__ = [
     "Foa",
     "FoaBp",
     "Fozo",
+    "Gauss",
     "Guarded",
     "Interval",
     "Lame",
@@ -137,6 +142,7 @@ __all__ = [
     "Shift",
     "State",
     "T3a",
+    "Tda",
     "Tent",
     "Zero",
     "Zoa",

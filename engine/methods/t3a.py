@@ -43,7 +43,8 @@ class T3a:
 
     The current batch joins the supports before it is predicted. All but the supports of lowest entropy are
     discarded for good. Logits are products with the image's feature as it is, so they grow with its length,
-    and probabilities are overconfident. A class without supports has the logit 0.
+    and probabilities are overconfident. Where classes come from texts, they are cosines times the model's
+    logit scale. A class without supports has the logit 0.
 
     Batches may have any size. Memory is up to `supports` times that of the head.
     """
@@ -72,7 +73,7 @@ class BoundT3a(Binding[T3a]):
     def init(self, seed: int) -> T3aState:
         """Return the rows of the head as first supports, each of the class that the head predicts."""
         weight = self.model.head_weight
-        labels, entropies = _classify_rows(weight, self.model.head_bias)
+        labels, entropies = _classify_rows(weight, self.model.head_bias, self.model.logit_scale)
         mask = select_lowest_entropy(entropies, labels, self.options.supports)
         labels, supports = labels[mask], _normalise_rows(weight[mask])
         prototypes = np.zeros(weight.shape, np.float32)
@@ -117,9 +118,9 @@ class BoundT3a(Binding[T3a]):
         prototypes[classes] = sums
         return T3aState(state.step + 1, state.seed, prototypes, supports, labels, entropies[mask])
 
-    @staticmethod
-    def _predict(state: T3aState, outputs: Outputs) -> Prediction:
-        logits = (outputs.features[:, -1] @ state.prototypes.T).astype(np.float32, copy=False)
+    def _predict(self, state: T3aState, outputs: Outputs) -> Prediction:
+        products = outputs.features[:, -1] @ state.prototypes.T
+        logits = (self.model.logit_scale * products).astype(np.float32, copy=False)
         return Prediction(
             logits,
             1,
@@ -160,10 +161,16 @@ def compute_prototypes(
     return classes, _normalise_rows(np.add.reduceat(supports[among], starts, axis=0, dtype=np.float64))
 
 
-def _classify_rows(weight: FloatArray, bias: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-    """Return labels and entropies `[K]` of the head's prediction for its own rows."""
+def _classify_rows(
+    weight: FloatArray, bias: FloatArray, scale: float
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Return labels and entropies `[K]` of the head's prediction for its own rows, divided by `scale`.
+
+    Rows made from texts have the length of the logit scale; features of images have length 1.
+    """
     logits = [
-        weight[start : start + HEAD_ROWS] @ weight.T + bias for start in range(0, len(weight), HEAD_ROWS)
+        weight[start : start + HEAD_ROWS] / scale @ weight.T + bias
+        for start in range(0, len(weight), HEAD_ROWS)
     ]
     return (
         np.concatenate([block.argmax(axis=1) for block in logits]).astype(np.int64, copy=False),

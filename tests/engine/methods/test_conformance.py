@@ -18,11 +18,13 @@ from fozo.engine.methods.align import Align
 from fozo.engine.methods.deyo import Deyo
 from fozo.engine.methods.eata import Eata
 from fozo.engine.methods.foa import Foa
+from fozo.engine.methods.gauss import Gauss
 from fozo.engine.methods.lame import Lame
 from fozo.engine.methods.moments import MomentMatching
 from fozo.engine.methods.pizo import Pizo
 from fozo.engine.methods.sar import Sar
 from fozo.engine.methods.t3a import T3a
+from fozo.engine.methods.tda import Tda
 from fozo.engine.methods.zoa import Zoa
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
@@ -78,6 +80,10 @@ VARIANTS: dict[str, AnyMethod] = {
     "lame-rbf": Lame(affinity="rbf", window=4),
     "lame-linear": Lame(affinity="linear"),
     "t3a-1": T3a(supports=1),
+    "tda-wide": Tda(positive=1, entropy_low=0.0, entropy_high=1.0, negative_weight=1.0),
+    "gauss-slots": Gauss(slots=2, weight=0.5, mean="slots"),
+    "gauss-soft": Gauss(labels="soft"),
+    "gauss-classes": Gauss(labels="soft", covariance="classes"),
     "foa-diagonal": Foa(population=4, covariance="diagonal", loss_norm="mean_squared", window=9),
     "foa-full": Foa(population=3, prompts=1, covariance="full", shift_update="inclusive", output="clean"),
     "foa-shifted": Foa(population=2, entropy_on="shifted", loss_norm="l2_per_layer", loss_scale="per_image"),
@@ -278,7 +284,7 @@ def test_methods_that_need_source_statistics_say_so(
 ) -> None:
     bundle = make_bundle(tmp_path / "plain", source=False)
     for name in METHODS:
-        if name in ("no_adapt", "shift_origin", "neo", "lame", "t3a", "tent", "sar", "deyo"):
+        if name in ("no_adapt", "shift_origin", "neo", "lame", "t3a", "tent", "sar", "deyo", "tda", "gauss"):
             run(Adapter.open(bundle.path, method=name, workers=1), stream)
         else:
             with pytest.raises(BundleError, match="fozo source"):
@@ -331,9 +337,11 @@ def test_selecting_all_classes_changes_nothing(network: Network, stream: list[Im
     assert state_bits(left.state) == state_bits(right.state)
 
 
-# Without a loss, the classes do not influence the state; in these two, they influence each other.
+# Without a loss, the classes do not influence the state; in these four, they influence each other.
 INDEPENDENT = [
-    name for name, each in VARIANTS.items() if each.forwards <= 1 and not isinstance(each, (Lame, T3a))
+    name
+    for name, each in VARIANTS.items()
+    if each.forwards <= 1 and not isinstance(each, (Lame, T3a, Tda, Gauss))
 ]
 
 

@@ -16,6 +16,7 @@ from fozo.engine.methods.t3a import T3a, T3aState, select_lowest_entropy
 from fozo.engine.model import FloatArray
 from fozo.engine.registry import METHODS
 from fozo.engine.streams.adapter import Adapter
+from fozo.testing import StandInNetwork, draw_images
 
 StandIn = Callable[..., Any]
 MANY = 10**6
@@ -280,3 +281,27 @@ def test_a_broken_image_becomes_no_support() -> None:
     prediction, following = fallback_step_on(network, method, state, numbered_images(3, 4))
     assert prediction.fallback
     assert following == replace(state, step=2)
+
+
+def test_classes_from_texts_are_scaled_as_the_network_scales_them() -> None:
+    """Supports are texts and images of length 1, and logits cosines times τ: τ for both, as CLIP's."""
+    network = StandInNetwork(texts=True)
+    scale = network.info.logit_scale
+    texts = network.info.head_weight / scale
+    adapter = Adapter(network, T3a(supports=2))
+    images = draw_images(3)
+    outputs = network(images)
+    features = outputs.features[:, -1]
+    rows, labels = np.concatenate([texts, features]), [*range(6), *outputs.logits.argmax(axis=1)]
+    logits = scale * rows @ texts.T
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    entropies = -(p * np.log(p)).sum(axis=1)
+    prototypes = np.zeros((6, 8))
+    for label in range(6):
+        kept = sorted((i for i in range(9) if labels[i] == label), key=lambda i: entropies[i])[:2]
+        total = sum(rows[i] for i in kept)
+        prototypes[label] = total / np.linalg.norm(total)
+    np.testing.assert_allclose(
+        adapter.step(images).logits, scale * features @ prototypes.T, rtol=1e-4, atol=1e-4
+    )
