@@ -78,7 +78,7 @@ def test_names_with_and_without_identifiers(
         ("cat\ndog\ncat\n", None, "different names in .* found 'cat' 2 times"),
         ("a\tcat\na\tdog\n", None, "different identifiers in .* found 'a' 2 times"),
         ("a\tcat\ndog\n", None, "in all lines of .* or in none, found 'dog' in line 2"),
-        ("7 cat\n8 dog\n", None, "found '7 cat' in line 1; say which with --ids or --no-ids"),
+        ("7 cat\n8 dog\n", None, "found '7 cat' in line 1; put a tab behind"),
         ("cat\n", True, "an identifier and a name in line 1"),
         ("n01440764\n", None, "an identifier and a name in line 1"),
     ],
