@@ -26,13 +26,13 @@ def find_configuration(name: str) -> dict[str, Any]:
     Raises:
         ExportError: open_clip has no such model, or one that cannot be exported.
     """
-    configuration = open_clip.get_model_config(name)
-    if configuration is None:
+    if name not in open_clip.list_models():  # names of places would be looked up in the network
         similar = difflib.get_close_matches(name, open_clip.list_models(), 5)
         hint = f"did you mean {', '.join(similar)}?" if similar else "open_clip.list_models() lists all"
         raise ExportError(f"open_clip {open_clip.__version__} has no model {name!r}; {hint}")
+    configuration: dict[str, Any] = open_clip.get_model_config(name)
     check_configuration(configuration)
-    return dict(configuration)
+    return configuration
 
 
 def check_configuration(configuration: Mapping[str, Any]) -> None:
@@ -117,6 +117,10 @@ def read_clip_settings(weights: Path | None, configuration: Mapping[str, Any]) -
         raise ExportError(
             f"{path}, which lies beside the weights, describes another model than --clip; name the model of "
             "the weights, or move the file away"
+        )
+    if type(described.get("quick_gelu", False)) is not bool:
+        raise ExportError(
+            f"{path}: expected true or false as quick_gelu, found {described['quick_gelu']!r}; mend it"
         )
     return settings
 

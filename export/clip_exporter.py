@@ -28,6 +28,7 @@ from .clip_family import ClipFamily
 from .clip_head import ClassList, list_imagenet, read_class_list
 from .clip_source import ClipRequest, ClipSource, prepare_clip
 from .exporter import ExportResult, TextParity
+from .half_storage import store_as_half
 from .image_format import read_image_format, read_preprocessing
 from .image_graphs import Writers, choose_norms, list_versions, save_graph, write_image_graphs
 from .open_clip_blocks import require
@@ -116,7 +117,7 @@ def write_clip_bundle(
 
 def _write_text_graph(source: ClipSource, tower: TextTower, path: Path) -> TextEntry:
     """Write and verify the text graph, and return its entry."""
-    save_graph(build_text_graph(tower), path)
+    save_graph(store_as_half(build_text_graph(tower)), path)
     return TextEntry(
         file=TEXT_FILE,
         vocabulary=VOCABULARY_FILE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,8 @@ from .clip_weights import load_clip_weights, read_clip_weights
 from .image_format import ImageOptions
 from .open_clip_blocks import require
 from .weights import LoadedWeights
+
+_LARGE = 1e6  # beyond any mean of pixels between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def prepare_clip(request: ClipRequest) -> ClipSource:
         vocabulary=Path(default_bpe()),
         start=int(tokenizer.sot_token_id),
         activation=activation,
-        images=_resolve_images(model, settings, request.images),
+        images=resolve_images(model, settings, request.images),
         weights=weights,
         options=tuple(sorted(request.images.given)),
         **_describe_settings(request.weights if settings is not None else None),
@@ -159,9 +160,12 @@ def _find_tokenizer(name: str) -> SimpleTokenizer:
     return tokenizer
 
 
-def _resolve_images(model: Any, settings: Mapping[str, Any] | None, options: ImageOptions) -> dict[str, Any]:
+def resolve_images(model: Any, settings: Mapping[str, Any] | None, options: ImageOptions) -> dict[str, Any]:
     """Return the preparation of images: the options, then the file of settings, then open_clip's default."""
-    prepared = merge_preprocess_dict(PreprocessCfg(), (settings or {}).get("preprocess_cfg") or {})
+    described = (settings or {}).get("preprocess_cfg") or {}
+    if not isinstance(described, dict):
+        raise ExportError(f"{SETTINGS_FILE}: expected an object as preprocess_cfg, found {described!r}")
+    prepared = merge_preprocess_dict(PreprocessCfg(), described)
     if prepared["resize_mode"] != "shortest":
         raise ExportError(
             f"images of this model are resized by open_clip's mode {prepared['resize_mode']!r}; fozo knows "
@@ -186,9 +190,12 @@ def _resolve_images(model: Any, settings: Mapping[str, Any] | None, options: Ima
 def _read_channels(prepared: Mapping[str, Any], name: str) -> tuple[float, ...]:
     """Return mean or standard deviation of a configuration, a number for each channel."""
     values = prepared[name]
-    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-    if not numbers or len(values) != 3 or not all(map(math.isfinite, values)):
-        raise ExportError(f"{SETTINGS_FILE}: expected three finite numbers as {name}, found {values!r}")
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_ordinary, values)):
+        raise ExportError(f"{SETTINGS_FILE}: expected three ordinary numbers as {name}, found {values!r}")
     if name == "std" and min(values) <= 0:
         raise ExportError(f"{SETTINGS_FILE}: expected numbers above 0 as std, found {values!r}")
     return tuple(map(float, values))
+
+
+def _is_ordinary(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGE < value < _LARGE

@@ -16,6 +16,7 @@ from fuzz_targets import TARGETS, Target
 
 pytest.importorskip("onnx", reason="graphs to damage are written with onnx")
 pytest.importorskip("timm", reason="weights to damage are those of a model of timm")
+pytest.importorskip("open_clip", reason="weights to damage are those of a model of open_clip")
 pytest.importorskip("resource", reason="measures memory as POSIX systems do")
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = 300

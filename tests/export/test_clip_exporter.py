@@ -214,6 +214,9 @@ def test_settings_beside_the_weights_are_read(quick_gelu: bool | None, model: An
         ({"model_cfg": CONFIGURATION, "preprocess_cfg": {"mean": [0.5]}}, "three"),
         ({"model_cfg": CONFIGURATION, "preprocess_cfg": {"std": "0.5"}}, "three"),
         ({"model_cfg": CONFIGURATION, "preprocess_cfg": {"std": [1, 0, 1]}}, "above 0"),
+        ({"model_cfg": CONFIGURATION, "preprocess_cfg": {"mean": [1, 10**400, 1]}}, "three ordinary"),
+        ({"model_cfg": CONFIGURATION, "preprocess_cfg": [1]}, "an object as preprocess_cfg"),
+        ({"model_cfg": {**CONFIGURATION, "quick_gelu": "no"}}, "true or false"),
     ],
 )
 def test_settings_that_contradict_are_refused(
@@ -286,6 +289,9 @@ def test_requests_that_say_too_little_or_too_much(tmp_path: Path) -> None:
         export_clip(ClipRequest(name, random=True, weights_key="a"), tmp_path / "bundle")
     with pytest.raises(ExportError, match=r"has no model 'ViT-B-17'; did you mean .*ViT-B-16"):
         export_clip(ClipRequest("ViT-B-17", random=True), tmp_path / "bundle")
+    for place in ("hf-hub:owner/name", "local-dir:folder", "hf-hub:"):
+        with pytest.raises(ExportError, match="has no model"):
+            export_clip(ClipRequest(place, random=True), tmp_path / "bundle")
     with pytest.raises(ExportError, match="norms of block 7"):
         export_clip(ClipRequest(name, random=True, norms=(7,)), tmp_path / "bundle")
 

@@ -25,6 +25,7 @@ from fozo.engine.model import FloatArray
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 
+from fozo.export.half_storage import store_as_half  # noqa: E402
 from fozo.export.text_graph import build_text_graph  # noqa: E402
 from fozo.export.text_model import read_text_tower  # noqa: E402
 
@@ -168,6 +169,42 @@ def test_prefix_is_computed_once_per_context() -> None:
     assert queries.dim[0].dim_param == "R"
     last = [node for node in graph.graph.node if node.name.startswith("prefix/blocks.2")]
     assert not [node for node in last if "mlp" in node.name or "query" in node.name]
+
+
+def run(graph: onnx.ModelProto) -> FloatArray:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    contexts = np.random.default_rng(0).normal(0, 1, (2, 3, WIDTH)).astype(np.float32)
+    texts = pad_texts([[3, 4, END], [5, 6, 7, 8, END]])
+    (embeddings,) = session.run(["embeddings"], {**texts, "contexts": contexts})
+    return np.asarray(embeddings)
+
+
+def test_half_precision_is_stored_where_nothing_is_lost() -> None:
+    model = make_clip()
+    for name, parameter in model.named_parameters():
+        if name != "transformer.resblocks.1.mlp.c_fc.weight":
+            parameter.data = parameter.data.half().float()
+    graph = build_text_graph(read_text_tower(model, START, END))
+    smaller = store_as_half(graph)
+    onnx.checker.check_model(smaller, full_check=True)
+    assert smaller.ByteSize() < 0.65 * graph.ByteSize()
+    np.testing.assert_array_equal(run(smaller), run(graph))
+    kinds = {tensor.name: tensor.data_type for tensor in smaller.graph.initializer}
+    assert kinds["blocks.1.mlp.fc1.weight"] == onnx.TensorProto.FLOAT
+    assert kinds["blocks.0.mlp.fc1.weight/half"] == onnx.TensorProto.FLOAT16
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in smaller.graph.initializer}
+    for tensor in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        kept = stored.get(tensor.name, stored.get(f"{tensor.name}/half"))
+        assert kept is not None
+        np.testing.assert_array_equal(kept.astype(values.dtype), values)
+    large = make_clip()
+    large.token_embedding.weight.data[0, 0] = 1e6
+    untouched = build_text_graph(read_text_tower(large, START, END))
+    assert {t.data_type for t in store_as_half(untouched).graph.initializer if len(t.dims) > 1} == {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,  # the mask, of zeros and -∞
+    }
 
 
 def make_refused(**text: Any) -> Any:
