@@ -8,8 +8,7 @@ from pathlib import Path
 
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
-from ..data.text_lists import read_entries
-from ..engine.errors import InputError
+from ..data.class_names import read_names
 from .classes import find_imagenet_classes
 
 IMAGENET = "imagenet"
@@ -40,16 +39,11 @@ def list_imagenet() -> ClassList:
 
 
 def read_class_list(path: Path) -> ClassList:
-    """Read classes from a text file, one per line: the name, or an identifier, a tab and the name.
+    """Read classes from a text file, as `read_names` does; the head is called after the file.
 
     Raises:
-        InputError: the file cannot be read, is empty, or has an identifier twice.
+        InputError: the file cannot be read or is empty, or it is unclear which class a line means.
     """
-    entries = [line.partition("\t") for _, line in read_entries(path, "list of classes")]
-    ids = tuple(first.strip() for first, _, _ in entries)
-    names = tuple((name or first).strip() for first, _, name in entries)
-    if not ids or len(set(ids)) < len(ids):
-        repeated = next((name for name in ids if ids.count(name) > 1), "nothing")
-        raise InputError(f"expected different classes, one per line, in {path}, found {repeated!r} twice")
+    ids, names = read_names(path)
     label = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "classes"
     return ClassList(label, ids, names, path.name)
