@@ -18,6 +18,7 @@ from .export_requests import (
     export_clip_model,
     export_timm_model,
 )
+from .head_options import resolve_templates, template_options
 from .image_options import on_error_option, print_notes, reading_options, take_reading
 from .option_types import Blocks, Channels
 from .options import (
@@ -57,14 +58,7 @@ if TYPE_CHECKING:
     type=click.Choice(ACTIVATIONS),
     help="With --clip: activation that the weights were trained with, where the file does not tell it.",
 )
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT",
-    help="With --clip: text of a class, with {} for its name; several are averaged. Default: 'a photo of a"
-    " {}.'.",
-)
+@template_options
 @click.option(
     "--weights",
     type=FILE,
@@ -153,6 +147,7 @@ def export(
     clip: str | None,
     activation: str | None,
     templates: tuple[str, ...],
+    template_list: str | None,
     weights: Path | None,
     origin: str,
     source: Path | None,
@@ -198,7 +193,8 @@ def export(
         "images": ImageOptions(**images),
     }
     if clip is not None:
-        result = export_clip_model(clip, activation, templates, class_list, common, out, overwrite=overwrite)
+        texts = resolve_templates(templates, template_list)
+        result = export_clip_model(clip, activation, texts, class_list, common, out, overwrite=overwrite)
     else:
         sizes = {"num_classes": num_classes, "image_size": image_size}
         result = export_timm_model(model, class_list, {**common, **sizes}, out, overwrite=overwrite)

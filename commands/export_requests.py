@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IMAGENET = "imagenet"  # stands for ImageNet's classes where a file is expected
 _ONLY_TIMM = ("model", "num_classes", "image_size")
-_ONLY_CLIP = ("activation", "templates")
+_ONLY_CLIP = ("activation", "templates", "template_list")
 
 
 def check_clip_options(context: click.Context) -> None:

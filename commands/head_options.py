@@ -46,8 +46,10 @@ def template_options(command: Decorator) -> Decorator:
     return command
 
 
-def resolve_templates(templates: tuple[str, ...], template_list: str | None, default: str) -> tuple[str, ...]:
-    """Return the templates of both options.
+def resolve_templates(
+    templates: tuple[str, ...], template_list: str | None, default: str | None = None
+) -> tuple[str, ...]:
+    """Return the templates of both options, or the default one; none of them gives none.
 
     Raises:
         InputError: both are given, or the file cannot be read.
@@ -58,7 +60,7 @@ def resolve_templates(templates: tuple[str, ...], template_list: str | None, def
     if templates and template_list is not None:
         raise InputError("expected --template or --templates, found both; choose one")
     if template_list is None:
-        return templates or (default,)
+        return templates or (() if default is None else (default,))
     if template_list in PRESETS:
         return PRESETS[template_list]
     return tuple(line for _, line in read_entries(Path(template_list), "list of templates"))

@@ -44,6 +44,15 @@ def test_a_clip_model_is_exported(tmp_path: Path) -> None:
     )
 
 
+def test_published_templates_can_be_chosen(tmp_path: Path) -> None:
+    given = ("--clip", register(tmp_path), "--random-weights", "--classes", write_names(tmp_path))
+    result = export(*given, "--templates", "imagenet-7", "--out", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    templates = Bundle.open(tmp_path / "bundle").manifest.heads["animals"].templates
+    assert len(templates) == 7
+    assert "itap of a {}." in templates
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -52,6 +61,7 @@ def test_a_clip_model_is_exported(tmp_path: Path) -> None:
         (("--clip", "ViT-B-16", "--image-size", 32), "--image-size is for models of timm"),
         (("--activation", "gelu"), "--activation goes with --clip"),
         (("--template", "{}"), "--template goes with --clip"),
+        (("--templates", "imagenet-7"), "--templates goes with --clip"),
         (("--clip", "ViT-B-16"), "--clip needs --weights FILE"),
         (("--clip", "ViT-B-17", "--random-weights"), "did you mean"),
     ],

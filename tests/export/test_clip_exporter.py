@@ -299,7 +299,7 @@ def test_requests_that_say_too_little_or_too_much(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "templates", "reason"),
     [
-        ((), (DEFAULT,), "classes"),
+        ((), (DEFAULT,), "names of classes"),
         (("cat", "dog", "cat"), (DEFAULT,), "'cat'"),
         (("cat",), ("a photo",), "template"),
         (("cat",), ("{} and {}",), "template"),
