@@ -18,7 +18,7 @@ from fozo.export.weights import load_weights
 from fuzz_targets import Target
 from safetensors.torch import save as save_safetensors
 from timm.models.vision_transformer import VisionTransformer
-from weights_doubles import CLASSES, DEPTH, HEADS, PATCH, WIDTH, in_google_layout, make_state
+from weights_doubles import CLASSES, DEPTH, HEADS, PATCH, VIT, WIDTH, in_google_layout, make_state
 
 torch.set_num_threads(1)
 warnings.filterwarnings("ignore", module="torch")
@@ -68,18 +68,8 @@ def make_config_target() -> Target:
 
 def make_preprocessor_target() -> Target:
     """Read how images are prepared from a preprocessor_config.json of transformers."""
-    squash = {
-        "do_normalize": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": "ViTImageProcessor",
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": 2,
-        "rescale_factor": 0.00392156862745098,
-        "size": {"height": 224, "width": 224},
-    }
     crop = {"image_processor_type": "BitImageProcessor", "do_center_crop": True, "crop_size": 224}
-    seeds = [squash, {**squash, **crop, "size": {"shortest_edge": 256}}]
+    seeds = [VIT, {**VIT, **crop, "size": {"shortest_edge": 256}}]
     return Target(
         [json.dumps(settings).encode() for settings in seeds],
         lambda path: read_preparation(path.with_name("w.pt"), ImageOptions()),

@@ -28,6 +28,19 @@ LAYER = {
     ),
 }
 
+# Content of preprocessor_config.json.
+VIT = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.25, 0.125],
+    "image_processor_type": "ViTImageProcessor",
+    "image_std": [0.5, 0.5, 0.25],
+    "resample": 2,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 224, "width": 224},
+}
+
 
 def make_state(kind: str = "vit", names: str = "files", side: int = SMALL, seed: int = 0) -> State:
     """Make random weights of a classifier with the names and shapes of transformers."""

@@ -16,6 +16,10 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(cli, list(map(str, arguments)))
 
 
+def adapt(bundle: Path, images: Path, *options: object) -> Result:
+    return run("adapt", bundle, "--dataset", "imagefolder", "--data", images, "-m", "no_adapt", *options)
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Save forty images in ten class folders: one is damaged, one is turned, others are of other kinds."""
@@ -38,22 +42,11 @@ NOTES = (
 
 def test_adapt_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    arguments = (
-        "adapt",
-        bundle,
-        "--dataset",
-        "imagefolder",
-        "--data",
-        images,
-        "--batch-size",
-        "8",
-        "--out",
-        out,
-    )
-    stopped = run(*arguments, "-m", "no_adapt", "-m", "shift")
+    arguments = ("--batch-size", "8", "--out", out, "-m", "shift")
+    stopped = adapt(bundle, images, *arguments)
     assert "013.png" in str(stopped.exception)
     assert str(stopped.exception).endswith("; --on-error skip goes on without such images")
-    continued = run(*arguments, "-m", "no_adapt", "-m", "shift", "--resume", "--on-error", "skip")
+    continued = adapt(bundle, images, *arguments, "--resume", "--on-error", "skip")
     assert continued.exit_code == 0, continued.output
     assert "(1 unreadable)" in continued.stdout
     assert "Note: 1 unreadable image was skipped, the first: 3/013.png" in continued.stderr
@@ -68,19 +61,7 @@ def test_adapt_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp_
 def test_turned_images_are_another_protocol(bundle: Path, images: Path, tmp_path: Path) -> None:
     (images / "3" / "013.png").unlink()
     out = tmp_path / "r.json"
-    arguments = (
-        "adapt",
-        bundle,
-        "--dataset",
-        "imagefolder",
-        "--data",
-        images,
-        "-m",
-        "no_adapt",
-        "--out",
-        out,
-    )
-    turned = run(*arguments, "--exif-orientation", "apply")
+    turned = adapt(bundle, images, "--out", out, "--exif-orientation", "apply")
     assert "EXIF orientation applied" in turned.stdout
     assert "turned by EXIF data" not in turned.stderr
     assert read_json(out)["protocol"]["exif_orientation"] == "apply"
@@ -97,17 +78,8 @@ def test_source_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp
 
 
 def test_corrupt_skips_and_counts_a_damaged_image(images: Path, tmp_path: Path) -> None:
-    arguments = (
-        "corrupt",
-        images,
-        tmp_path / "out",
-        "--corruptions",
-        "contrast",
-        "--processes",
-        "1",
-        "--size",
-        "32",
-    )
+    options = ("--corruptions", "contrast", "--processes", "1", "--size", "32")
+    arguments = ("corrupt", images, tmp_path / "out", *options)
     assert "013.png" in str(run(*arguments).exception)
     shutil.rmtree(tmp_path / "out")
     for _ in range(2):  # repeated, it finds its work done

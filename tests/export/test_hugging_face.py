@@ -14,7 +14,7 @@ from fozo.engine.bundle.description import describe_bundle
 from fozo.engine.bundle.origin import list_origin
 from fozo.engine.errors import ExportError
 from vit_doubles import randomise
-from weights_doubles import CLASSES, DEPTH, HEADS, LAYER, PATCH, WIDTH, State, make_state
+from weights_doubles import CLASSES, DEPTH, HEADS, LAYER, PATCH, VIT, WIDTH, State, make_state
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
@@ -279,17 +279,6 @@ def test_damaged_settings(content: str, tmp_path: Path) -> None:
 
 # --- preprocessor_config.json ---
 
-VIT = {
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": [0.5, 0.25, 0.125],
-    "image_processor_type": "ViTImageProcessor",
-    "image_std": [0.5, 0.5, 0.25],
-    "resample": 2,
-    "rescale_factor": 0.00392156862745098,
-    "size": {"height": 224, "width": 224},
-}
 DEIT = {
     **VIT,
     "image_processor_type": "DeiTImageProcessor",
