@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..data.reading import MAX_PIXELS, ORIENTATIONS, Reading
+from ..data.reading import LARGE_JPEGS, MAX_PIXELS, ORIENTATIONS, Reading
 from .options import Decorator
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -26,6 +26,14 @@ _READING: tuple[Callable[[Any], Any], ...] = (
         default="ignore",
         show_default=True,
         help="What to do with photographs that EXIF data turn; timm and torchvision ignore it.",
+    ),
+    click.option(
+        "--large-jpegs",
+        type=click.Choice(LARGE_JPEGS),
+        default="refuse",
+        show_default=True,
+        help="What to do with JPEG files above --max-pixels: reduce decodes them at a half, a quarter or an"
+        " eighth of their size.",
     ),
 )
 
@@ -50,7 +58,7 @@ def on_error_option(help: str, default: str | None = "stop") -> Decorator:
 
 def take_reading(options: dict[str, Any]) -> Reading:
     """Remove the options of `reading_options` from others, and return them as a value."""
-    return Reading(options.pop("max_pixels"), options.pop("exif_orientation"))
+    return Reading(options.pop("max_pixels"), options.pop("exif_orientation"), options.pop("large_jpegs"))
 
 
 def print_notes(sentences: Iterable[str]) -> None:

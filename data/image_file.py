@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -9,6 +11,7 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ..engine.errors import InputError, reason
 from .reading import Reading
@@ -30,7 +33,11 @@ _TRANSPOSE = {
 _WITH_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _SRGB_NAMES = (b"sRGB", "sRGB".encode("utf-16-be"), b"c2ci")  # the last one is of a minimal profile
 
-Remark = Literal["orientation", "transparency", "cmyk", "profile", "frames", "dark"]
+_PIXELS_OF_JPEG = 0xFFFF**2  # at most
+_START_OF_SCAN = b"\xff\xda"
+_SCALES = (2, 4, 8)  # by which libjpeg can divide while it decodes
+
+Remark = Literal["orientation", "transparency", "cmyk", "profile", "frames", "dark", "reduced"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def decode_file(file: Path, reading: Reading) -> DecodedImage:
         with file.open("rb") as stream:
             if not stream.read(1):
                 raise InputError(f"expected an image, found an empty file: {file}; replace or remove it")
-            with _open(stream, file, reading.max_pixels) as image:
+            with _open(stream, file, reading) as image:
                 return _decode(image, file, reading)
     except OSError as error:
         raise InputError(
@@ -67,12 +74,13 @@ def decode_file(file: Path, reading: Reading) -> DecodedImage:
         ) from error
 
 
-def _open(stream: IO[bytes], path: Path, max_pixels: int) -> Image.Image:
-    """Read only the header, and refuse an image that is too large."""
+def _open(stream: IO[bytes], path: Path, reading: Reading) -> Image.Image:
+    """Read only the header, and refuse an image that is too large, or prepare to reduce it."""
+    max_pixels = reading.max_pixels
     try:
-        image = _open_header(stream, max_pixels)
+        image = _open_header(stream, max_pixels if reading.reduced_above is None else _PIXELS_OF_JPEG)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(_describe_size(path, "far more pixels", max_pixels)) from error
+        raise InputError(_describe_size(stream, path, "far more pixels", reading)) from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"expected an image in one of {', '.join(FORMATS)}, found something else or a damaged "
@@ -81,9 +89,38 @@ def _open(stream: IO[bytes], path: Path, max_pixels: int) -> Image.Image:
     except Exception as error:  # Pillow's readers raise nearly anything on damaged headers
         raise InputError(_describe_damage(path, error)) from error
     if image.width * image.height > max_pixels:
-        image.close()
-        raise InputError(_describe_size(path, f"{image.width}x{image.height}", max_pixels))
+        is_reduced = reading.reduced_above is not None and _reduce(image, stream, max_pixels)
+        if not is_reduced:
+            raise InputError(_describe_size(stream, path, f"{image.width}x{image.height}", reading))
     return image
+
+
+def _reduce(image: Image.Image, stream: IO[bytes], max_pixels: int) -> bool:
+    """Let a JPEG file be decoded at a fraction of its size that fits; return whether that can be done.
+
+    Progressive files, and others with several scans, take the memory of the whole image in any case.
+    """
+    if not isinstance(image, JpegImageFile) or "progressive" in image.info:
+        return False
+    if _count_components_of_first_scan(stream) != image.layers:
+        return False
+    width, height = image.size
+    for scale in _SCALES:
+        if math.ceil(width / scale) * math.ceil(height / scale) <= max_pixels:
+            image.draft(None, (max(1, width // scale), max(1, height // scale)))
+            return image.width * image.height <= max_pixels
+    return False
+
+
+def _count_components_of_first_scan(stream: IO[bytes]) -> int:
+    """Return how many colour components of a JPEG file come together; 0 for damaged ones."""
+    stream.seek(2)
+    while (marker := stream.read(2))[:1] == b"\xff":
+        length = int.from_bytes(stream.read(2), "big")
+        if marker == _START_OF_SCAN:
+            return int.from_bytes(stream.read(1), "big")
+        stream.seek(max(0, length - 2), io.SEEK_CUR)
+    return 0
 
 
 def _open_header(stream: IO[bytes], max_pixels: int) -> Image.Image:
@@ -104,9 +141,11 @@ def _open_header(stream: IO[bytes], max_pixels: int) -> Image.Image:
 def _decode(image: Image.Image, path: Path, reading: Reading) -> DecodedImage:
     try:
         is_deep = _has_16_bits(image)
+        is_reduced = isinstance(image, JpegImageFile) and bool(image.decoderconfig)
         image.load()
         rgb = _to_rgb(image)
         remarks = _list_remarks(image)
+        remarks += ["reduced"] if is_reduced else []
         orientation = _read_orientation(image)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         raise InputError(_describe_damage(path, error)) from error
@@ -202,11 +241,15 @@ def _read_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _describe_size(path: Path, actual: str, max_pixels: int) -> str:
-    return (
-        f"expected at most {max_pixels:,} pixels, found {actual} in the header of {path}; "
-        "scale the image down, or raise the limit if you trust the file (--max-pixels)"
-    )
+def _describe_size(stream: IO[bytes], path: Path, actual: str, reading: Reading) -> str:
+    stream.seek(0)
+    is_jpeg = stream.read(3) == b"\xff\xd8\xff"
+    advice = "scale the image down, or raise the limit if you trust the file (--max-pixels)"
+    if is_jpeg and reading.reduced_above is None:
+        advice += ", or have it decoded at a fraction of its size (--large-jpegs reduce)"
+    elif is_jpeg:
+        advice = f"it is progressive, or an eighth of it is still too large, so it is not reduced: {advice}"
+    return f"expected at most {reading.max_pixels:,} pixels, found {actual} in the header of {path}; {advice}"
 
 
 def _describe_damage(path: Path, error: Exception) -> str:

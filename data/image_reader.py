@@ -29,6 +29,7 @@ _SENTENCES: dict[str, str] = {
     "frames": "{} animated; only the first picture was read",
     "dark": "{} of 16 bits, of which the upper two are never used; if the camera has fewer bits than 16, "
     "scale the values to the whole range",
+    "reduced": "{} larger than --max-pixels, decoded at a half, a quarter or an eighth of the size",
 }
 
 

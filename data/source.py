@@ -78,6 +78,8 @@ def choose_images(
         origin += f", without {len(selected) - len(readable)} unreadable"
     if reader.reading.exif_orientation == "apply":
         origin += ", turned by EXIF data"
+    if (limit := reader.reading.reduced_above) is not None:
+        origin += f", JPEG files above {limit:,} pixels reduced"
     return readable, origin
 
 

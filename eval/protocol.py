@@ -32,6 +32,8 @@ class Protocol:
         class_order: order in which class folders were numbered, if it was asked for: `timm`, `torchvision`,
             or `list` and the hash of a list; None if the bundle names its classes, or all orders agree.
         exif_orientation: `apply` if images were turned as their EXIF data say, else `ignore`.
+        reduced_above: number of pixels above which JPEG files were decoded at a fraction of their size; None
+            if none were.
         orders: the seeds decide order and methods alone; subset and corruptions are those of the first.
     """
 
@@ -46,6 +48,7 @@ class Protocol:
     concentration: float | None = None
     class_order: str | None = None
     exif_orientation: Orientation = "ignore"
+    reduced_above: int | None = None
     orders: bool = False
 
     def describe(self) -> str:
@@ -69,6 +72,8 @@ class Protocol:
             phrases.append(f"class order {self.class_order}")
         if self.exif_orientation == "apply":
             phrases.append("EXIF orientation applied")
+        if self.reduced_above is not None:
+            phrases.append(f"JPEG files above {self.reduced_above:,} pixels reduced")
         return ", ".join(phrases)
 
 

@@ -238,6 +238,7 @@ def _describe_recipe(recipe: Recipe, clean: ClassFolders) -> dict[str, Any]:
         "quality": recipe.quality if recipe.format == "jpeg" else None,
         "frost_textures_sha256": _hash_textures(recipe),
         "exif_orientation": recipe.reading.exif_orientation,
+        "reduced_above": recipe.reading.reduced_above,
         "images": len(clean.ids),
         "ids_sha256": hash_texts(*clean.ids),
     }

@@ -190,6 +190,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         concentration=spec.concentration,
         class_order=describe_order(spec.dataset),
         exif_orientation=spec.dataset.reading.exif_orientation,
+        reduced_above=spec.dataset.reading.reduced_above,
         orders=spec.orders is not None,
     )
     network = Network.open(

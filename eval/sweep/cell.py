@@ -49,7 +49,7 @@ class Cell:
         classes: classes to predict among, as in `EvaluationSpec`, and their order if one was asked for.
         batch_size: images per batch.
         fozo: version of fozo.
-        exif_orientation: as in `Protocol`.
+        exif_orientation, reduced_above: as in `Protocol`.
         head: name of the head in use, where classes come from texts.
     """
 
@@ -71,6 +71,7 @@ class Cell:
     batch_size: int
     fozo: str
     exif_orientation: str = "ignore"
+    reduced_above: int | None = None
     head: str | None = None
 
     @property

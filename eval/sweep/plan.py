@@ -118,6 +118,7 @@ def _make_job(graph: _Graph, spec: EvaluationSpec, domain: Domain, images: str) 
         batch_size=spec.batch_size,
         fozo=__version__,
         exif_orientation=spec.dataset.reading.exif_orientation,
+        reduced_above=spec.dataset.reading.reduced_above,
         head=graph.bundle.manifest.head_name,
     )
     narrow = _narrow(spec, domain)

@@ -212,6 +212,7 @@ def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, A
     return {
         **options,
         "exif_orientation": spec.reading.exif_orientation,
+        "reduced_above": spec.reading.reduced_above,
         "text_sha256": bundle.text_sha256,
         "graph_sha256": bundle.graph_sha256(spec.precision),
         "images_sha256": task.sha256,

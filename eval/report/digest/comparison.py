@@ -161,6 +161,7 @@ def _describe(source: Source) -> dict[str, str]:
         "classes": protocol.classes,
         "class order": protocol.class_order or NONE,
         "EXIF orientation": protocol.exif_orientation,
+        "reduced above": NONE if protocol.reduced_above is None else f"{protocol.reduced_above:,} pixels",
         "seeds": ", ".join(map(str, protocol.seeds)),
         "hash of the images": hash_texts(*sorted(hashes))[:12],
         "complete": "yes" if results.complete else "NO",

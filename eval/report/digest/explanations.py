@@ -63,6 +63,15 @@ def explain_protocol(protocol: Protocol) -> list[str]:
         f"The methods predict {_describe_classes(protocol.classes)}.",
         *_describe_class_order(protocol.class_order),
         *(["Images were turned as their EXIF data say."] if protocol.exif_orientation == "apply" else []),
+        *_describe_reduction(protocol.reduced_above),
+    ]
+
+
+def _describe_reduction(limit: int | None) -> list[str]:
+    if limit is None:
+        return []
+    return [
+        f"JPEG files above {limit:,} pixels were decoded at a half, a quarter or an eighth of their size."
     ]
 
 
