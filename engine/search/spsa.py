@@ -5,7 +5,7 @@ Directions are a pure function of (seed, step, sample): there is no generator to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -68,6 +68,35 @@ def compute_quotients(difference: float, direction: FloatArray, distance: float)
     if not distance:
         return np.zeros(direction.shape)
     return cast(FloatArray, difference / (distance * direction.astype(np.float64)))
+
+
+def estimate_gradient(
+    values: FloatArray,
+    directions: FloatArray,
+    size: float,
+    losses: Callable[[FloatArray], FloatArray],
+) -> tuple[float, FloatArray]:
+    """Return the mean loss, and the mean of two-sided estimates of the gradient, float64 of `values`' shape.
+
+    >>> loss, gradient = estimate_gradient(np.ones(1), np.ones((1, 1)), 0.5, lambda points: points[:, 0] ** 2)
+    >>> print(loss, gradient)
+    1.25 [2.]
+
+    Args:
+        values: the point, any shape.
+        directions: q of them without zeros, `[q, …]`.
+        size: how many times a direction the candidates are away from the point, above 0.
+        losses: returns the loss `[2 q]` of each candidate `[2 q, …]`; called once, first with the
+            candidates along the directions, then with those against them.
+    """
+    moves = size * directions.astype(np.float64)
+    results = np.asarray(losses(np.concatenate([values + moves, values - moves])), np.float64)
+    pairs = len(directions)
+    estimates = [
+        compute_quotients(plus - minus, direction, 2 * size)
+        for plus, minus, direction in zip(results[:pairs], results[pairs:], directions, strict=True)
+    ]
+    return float(results.mean()), np.mean(estimates, axis=0)
 
 
 def descend(

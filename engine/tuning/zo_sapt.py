@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..model import FloatArray
 from ..search.gradient_steps import TINY
-from ..search.spsa import compute_quotients, draw_segmented_direction
+from ..search.spsa import draw_segmented_direction, estimate_gradient
 from ..search.spsa_gains import PowerGains, clip_norm
 from ..state import State
 from .sapt import StepRecord, check_sharpness, mix_gradients, perturb
@@ -98,18 +98,15 @@ class ZoSapt:
             losses: of candidates.
             first: number of the first direction of this round.
         """
-        size = self.gains.get_size(state.step + 1)
         directions = np.stack(
             [
                 draw_segmented_direction(state.seed, state.step, first + pair, values.size)
                 for pair in range(self.pairs)
             ]
         ).reshape(self.pairs, *values.shape)
-        candidates = np.concatenate([values + size * directions, values - size * directions])
-        results = np.asarray(losses(candidates.astype(np.float32)), np.float64)
-        differences = results[: self.pairs] - results[self.pairs :]
-        estimates = [
-            compute_quotients(difference, direction, 2 * size)
-            for difference, direction in zip(differences, directions, strict=True)
-        ]
-        return float(results.mean()), np.mean(estimates, axis=0)
+        return estimate_gradient(
+            values,
+            directions,
+            self.gains.get_size(state.step + 1),
+            lambda candidates: losses(candidates.astype(np.float32)),
+        )

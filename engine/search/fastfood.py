@@ -1,0 +1,85 @@
+"""Fastfood (Le, Sarlós and Smola, ICML 2013): random projections from few values to many, as matrices.
+
+L is the smallest power of two that is not below the number of outputs D. A projection takes x, padded with
+zeros to L, to `H G Π H B x`, cut to D entries and divided by `√(D · Σ g²)`. H is the Walsh-Hadamard matrix
+with entries ±1, B and G are diagonals of signs and of normal numbers g, and Π is a permutation. As all of it
+is linear and fixed, the projection of q inputs is one matrix `[D, q]`, computed once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..model import FloatArray
+
+
+@dataclass(frozen=True)
+class Fastfood:
+    """The random numbers of a projection of width L.
+
+    Attributes:
+        signs: b, +1 or -1, `[L]`.
+        order: π, a permutation: entry i comes from entry `order[i]`, `[L]`.
+        gains: g, normal numbers, float64 `[L]`.
+    """
+
+    signs: FloatArray
+    order: NDArray[np.int64]
+    gains: FloatArray
+
+
+def count_width(outputs: int) -> int:
+    """Return L, the smallest power of two that is not below the number of outputs.
+
+    >>> count_width(512), count_width(6)
+    (512, 8)
+    """
+    return 1 << (outputs - 1).bit_length()
+
+
+def draw_fastfood(generator: np.random.Generator, outputs: int) -> Fastfood:
+    """Draw a projection to so many outputs."""
+    width = count_width(outputs)
+    signs = 1.0 - 2.0 * generator.integers(0, 2, width)
+    order = generator.permutation(width)
+    return Fastfood(signs, order, generator.standard_normal(width))
+
+
+def transform_hadamard(rows: FloatArray) -> FloatArray:
+    """Return the Walsh-Hadamard transform of each row, without a factor, in natural order.
+
+    >>> print(transform_hadamard(np.array([[1.0, 2.0, 3.0, 4.0]])))
+    [[10. -2. -4.  0.]]
+
+    Args:
+        rows: `[…, L]`, L a power of two.
+    """
+    half, result = rows.shape[-1] // 2, rows
+    while half:
+        pairs = result.reshape(*rows.shape[:-1], -1, 2, half)
+        first, second = pairs[..., 0, :], pairs[..., 1, :]
+        result = np.stack([first + second, first - second], axis=-2).reshape(rows.shape)
+        half //= 2
+    return result
+
+
+def compute_projection(fastfood: Fastfood, inputs: int, outputs: int) -> FloatArray:
+    """Return the projection as a matrix, float64 `[outputs, inputs]`.
+
+    Raises:
+        InputError: there are more inputs than the width of the projection, or none.
+    """
+    width = len(fastfood.signs)
+    if not 1 <= inputs <= width or outputs > width:
+        raise InputError(
+            f"expected a projection of 1 to {width} values to at most {width}, found {inputs} to {outputs}"
+        )
+    columns = transform_hadamard(np.diag(fastfood.signs)[:inputs])
+    columns = transform_hadamard(columns[:, fastfood.order] * fastfood.gains)
+    norm = np.sqrt(outputs * np.square(fastfood.gains).sum())
+    matrix: FloatArray = columns[:, :outputs].T / norm
+    return matrix
