@@ -67,6 +67,7 @@ _DATA = (
         help="For imagenet-c: clean images by class folder, corrupted while streaming (not the official"
         " ImageNet-C, and labelled so).",
     ),
+    click.option("--split", type=FILE, help="For split: the split file, if the folder has several."),
     FROST_TEXTURES,
     CORRUPTIONS,
     SEVERITIES,

@@ -67,8 +67,8 @@ def read_names(path: Path, ids: bool | None = None) -> tuple[Labels, Labels]:
     for (number, line), words in zip(entries, fields, strict=True):
         if len(words) != 2 or not words[1].strip():
             raise InputError(
-                f"expected an identifier and a name in line {number} of {path}, found {line!r}; without "
-                "identifiers pass --no-ids"
+                f"expected an identifier and a name in line {number} of {path}, found {line!r}; put a tab "
+                "between them, or leave identifiers out everywhere"
             )
     identifiers = tuple(words[0].strip() for words in fields)
     (most_frequent, count), *_ = Counter(identifiers).most_common(1)
@@ -92,6 +92,6 @@ def _guess_ids(path: Path, entries: list[tuple[int, str]]) -> bool:
         return all(marked)
     number, line = entries[0] if numbered else entries[marked.index(not marked[0])]
     raise InputError(
-        f"expected identifiers in all lines of {path} or in none, found {line!r} in line {number}; say which "
-        "with --ids or --no-ids"
+        f"expected identifiers in all lines of {path} or in none, found {line!r} in line {number}; put a tab "
+        "behind each identifier, or pass --ids or --no-ids to fozo classes"
     )

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine.bundle.bundle import MANIFEST, Bundle
+from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import create
-from ..engine.errors import InputError
+from ..engine.bundle.manifest import Manifest
+from ..engine.errors import BundleError, InputError
 
 DEMO_BUNDLE = Path(__file__).with_name("demo_bundle")
 DEMO_DIGITS = Path(__file__).with_name("demo_digits.npz")
@@ -59,12 +60,17 @@ def copy_demo_bundle(path: Path, *, overwrite: bool = False) -> Bundle:
         OutputError: something else is at `path`, or the folder cannot be written.
     """
     shipped = Bundle.open(DEMO_BUNDLE)
-    if (path / MANIFEST).is_file() and (path / MANIFEST).read_bytes() == (
-        DEMO_BUNDLE / MANIFEST
-    ).read_bytes():
+    if _holds(path, shipped.manifest):
         return Bundle.open(path)
     writers = {name: partial(shutil.copyfile, shipped.file(name)) for name in shipped.manifest.files}
     return create(path, shipped.manifest, writers, overwrite=overwrite)
+
+
+def _holds(path: Path, manifest: Manifest) -> bool:
+    try:
+        return Bundle.open(path).manifest == manifest
+    except BundleError:
+        return False
 
 
 def _load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

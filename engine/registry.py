@@ -31,6 +31,7 @@ from .methods.no_adapt import NoAdapt
 from .methods.pizo import Pizo
 from .methods.sar import Sar
 from .methods.shift import Shift
+from .methods.stss import Stss
 from .methods.t3a import T3a
 from .methods.tda import Tda
 from .methods.tent import Tent
@@ -62,6 +63,7 @@ _methods: dict[str, AnyMethod] = {
     "deyo": Deyo(),
     "foa_bp": FoaBp(),
     "zero": Zero(),
+    "stss": Stss(),
     "tda": Tda(),
     "gauss": Gauss(),
 }
@@ -141,6 +143,7 @@ __all__ = [
     "Sar",
     "Shift",
     "State",
+    "Stss",
     "T3a",
     "Tda",
     "Tent",

@@ -39,10 +39,10 @@ def list_imagenet() -> ClassList:
 
 
 def read_class_list(path: Path) -> ClassList:
-    """Read classes from a text file, as `fozo classes` does.
+    """Read classes from a text file, as `read_names` does; the head is called after the file.
 
     Raises:
-        InputError: the file cannot be read, is empty, or has an identifier twice.
+        InputError: the file cannot be read or is empty, or it is unclear which class a line means.
     """
     identifiers, names = read_names(path)
     label = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "classes"

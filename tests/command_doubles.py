@@ -26,7 +26,7 @@ def run_command(*arguments: object, cwd: Path | None = None) -> subprocess.Compl
 
 
 @contextmanager
-def start_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def start_process(command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start a process in a session of its own, as in a terminal; kill it at the end, or after 100 seconds."""
     with subprocess.Popen(
         command,
@@ -35,6 +35,7 @@ def start_process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        cwd=cwd,
         preexec_fn=accept_interrupts,
     ) as process:
         watchdog = threading.Timer(100, process.kill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fozo.data.class_names import read_class_names
+from fozo.data.class_names import read_class_names, read_names
+from fozo.data.context_file import read_context
 from fozo.data.demo import DEMO_BUNDLE
 from fozo.data.images import preprocess, read_image
 from fozo.engine.bundle.bundle import MANIFEST, Bundle
@@ -29,6 +31,9 @@ from fozo.engine.registry import method, parse_methods
 from fozo.engine.runtime.arrangement import CACHE_FILE, SCHEMA, load_arrangement
 from fozo.engine.runtime.onnx_file import check_graph_file
 from fozo.engine.streams import checkpoint
+from fozo.engine.text.class_texts import tokenize_classes
+from fozo.engine.text.tokenizer import Tokenizer
+from fozo.engine.text.vocabulary import WORD_END, Vocabulary, list_byte_symbols, read_vocabulary
 from fozo.eval.datasets.cifar import load_cifar_c
 from fozo.eval.datasets.corrupted_folder import RECORD, read_record
 from fozo.eval.datasets.domain import make_array_domain
@@ -50,6 +55,8 @@ from fozo.eval.sweep.cell_results import CellResults, read_cell_results
 from fozo.eval.sweep.folder import GRID_FILE, Grid, read_grid
 from fuzz_changes import Form
 from PIL import Image
+
+_SYMBOLS = [symbol + end for symbol in list_byte_symbols().values() for end in ("", WORD_END)]
 
 
 @dataclass(frozen=True)
@@ -232,6 +239,34 @@ def make_names_target() -> Target:
     return Target([b"a\tA b\nb\tB\nc c\tC", b"n01 cat\nn02 dog\n\nn03"], partial(read_class_names, classes=3))
 
 
+def make_class_texts_target() -> Target:
+    """Read names and templates of classes, and split their texts into tokens."""
+    seeds = [b"n01440764 tench\nn01443537 a {}\n", b"a\tcr\xc3\xa8me br\xc3\xbbl\xc3\xa9e\nb\tA&amp;B {}.\n"]
+    tokenizer = Tokenizer(Vocabulary(dict.fromkeys(_SYMBOLS, 0), {}, 512, 513))
+
+    def read(path: Path) -> None:
+        _, names = read_names(path)
+        tokenize_classes(tokenizer, names, names[-1], 77)
+
+    return Target(seeds, read)
+
+
+def make_vocabulary_target() -> Target:
+    """Read a vocabulary, compressed after it was changed."""
+
+    def read(path: Path) -> None:
+        packed = path.with_name("packed.gz")
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        read_vocabulary(packed, start=514)
+
+    return Target([b"#version: 0.2\na b\nab c</w>\n"], read)
+
+
+def make_context_target() -> Target:
+    """Read a context that was learnt elsewhere."""
+    return Target([to_npz(ctx=np.ones((2, 3), np.float16), other=np.zeros(3))], read_context, "zip")
+
+
 def make_images_list_target() -> Target:
     """Choose the images of a list."""
     images = np.zeros((3, 2, 2, 3), np.uint8)
@@ -346,6 +381,9 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "labels": make_labels_target,
     "classes": make_classes_target,
     "names": make_names_target,
+    "class-texts": make_class_texts_target,
+    "vocabulary": make_vocabulary_target,
+    "context": make_context_target,
     "images-list": make_images_list_target,
     "methods": make_methods_target,
     "images": make_images_target,

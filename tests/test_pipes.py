@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from doubles import vit_manifest
-from fozo.data.class_names import read_class_names
+from fozo.data.class_names import read_class_names, read_names
+from fozo.data.context_file import read_context
 from fozo.data.image_listing import list_images
 from fozo.engine.errors import FozoError
 from fozo.engine.runtime.arrangement import CACHE_FILE, load_arrangement
+from fozo.engine.text.vocabulary import read_vocabulary
 from fozo.eval.datasets.corrupted_folder import RECORD, read_record
 from fozo.eval.datasets.validation_labels import read_labels
 from fozo.eval.predict.class_list import read_class_list
@@ -33,6 +35,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "results.json": read_results,
     "report.json": lambda path: collect_results([path]),
     "labels.txt": read_labels,
+    "names.txt": read_names,
+    "vocabulary.txt.gz": read_vocabulary,
+    "context.npz": read_context,
     "classes.txt": lambda path: read_class_names(path, 3),
     "class-list.txt": lambda path: read_class_list(path, replace(vit_manifest(), classes=3)),
     "seen.json": lambda path: SeenImages(path, path.parent),

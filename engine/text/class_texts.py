@@ -38,7 +38,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip() or has_controls(name):
             raise InputError(
-                f"expected a name in one line of plain text for every class, found {name!r} for class {index}"
+                f"expected names without control characters for all classes, found {name!r} for class {index}"
             )
     return tuple(name.strip() for name in names)
 

@@ -15,7 +15,7 @@ from ..errors import InputError
 
 MAX_CHARACTERS = 2000  # the longest token of the published vocabulary has 32, and a sentence 77 tokens
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,24};")
-_QUOTES = {**dict.fromkeys(map(ord, "\u02bc\u2018\u2019\u201a\u201b"), "'")}
+_QUOTES = dict.fromkeys(map(ord, "\u02bc\u2018\u2019\u201a\u201b"), "'")
 _QUOTES |= dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"')
 _LIGATURES = (0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), 0x1F1, 0x1F2, 0x1F3, *range(0xFB00, 0xFB07))
 _FULL_WIDTH = (0x3000, *range(0xFF01, 0xFFF0))

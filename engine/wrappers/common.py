@@ -11,15 +11,17 @@ from ..interface.method_options import Option, configure, describe
 from .domain_states import Domains
 from .guard import Guarded
 from .interval import Interval
+from .temperature import Temperature
 
 # Wrappers from the inside out, by the option that switches each on.
 _WRAPPERS: Mapping[str, Callable[[AnyMethod], AnyMethod]] = {
     "interval": Interval,
     "domains": Domains,
     "guard": Guarded,
+    "temperature": Temperature,
 }
 # Values of these options that wrap nothing.
-OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off"}
+OFF: Mapping[str, object] = {"interval": 0, "domains": 0, "guard": "off", "temperature": 1.0}
 
 
 def list_common_options() -> list[Option]:
@@ -32,7 +34,7 @@ def list_common_options() -> list[Option]:
 
 
 def wrap_method(method: AnyMethod, options: Mapping[str, object]) -> AnyMethod:
-    """Return the method wrapped as some of the common options say: interval, domains, and outside the guard.
+    """Return the method wrapped as some of the common options say, `interval` inside, `temperature` outside.
 
     Raises:
         InputError: a value cannot be used, or is for something that is not switched on.

@@ -51,6 +51,7 @@ DATASETS = {
     "cifar10-c": Dataset("cifar", "open_cifar10_c", ("data", "corruptions")),
     "cifar100-c": Dataset("cifar", "open_cifar100_c", ("data", "corruptions")),
     "imagefolder": Dataset("image_folder", "open_image_folder", ("data", *_NAMES)),
+    "split": Dataset("split_dataset", "open_split_dataset", ("data", "split")),
     "demo": Dataset("digits", "open_digits", ("frost_textures", "corruptions"), generates=True),
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ClassOrder = Literal["timm", "torchvision"]
 CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
-PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures", "class_ids")
+PATH_FIELDS = ("data", "clean", "labels", "generate_from", "frost_textures", "class_ids", "split")
 # Fields that only some data sets take; all take the name and severities.
 OPTION_FIELDS = (*PATH_FIELDS, "corruptions", "class_order")
 
@@ -35,6 +35,7 @@ class DatasetRequest:
         class_ids: file with the names of the class folders in the order of the model's outputs; None takes
             those of the bundle.
         class_order: how to number class folders if nothing names them; None where all orders agree.
+        split: split file of few-shot data; None where the folder has only one, or none.
         reading: how image files are read.
     """
 
@@ -48,6 +49,7 @@ class DatasetRequest:
     corruptions: tuple[str, ...] | None = None
     class_ids: Path | None = None
     class_order: ClassOrder | None = None
+    split: Path | None = None
     reading: Reading = field(default_factory=Reading)
 
     @property

@@ -51,7 +51,8 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
         overwrite: discard an interrupted run, or existing results.
 
     Returns:
-        The starting point. There is nothing left to do for a complete run.
+        The starting point. There is nothing left to do for a complete run. An incomplete one whose progress
+        is gone starts anew.
 
     Raises:
         InputError: an interrupted run is neither to be continued nor discarded, existing results are not to
@@ -74,12 +75,14 @@ def start_run(experiment: Experiment, out: Path, *, resume: bool, overwrite: boo
     progress.unlink(missing_ok=True)
     if resume and out.exists():
         results = read_results(out)
-        if not results.complete or results.key_sha256 != experiment.key_sha256:
+        if results.key_sha256 != experiment.key_sha256:
             raise InputError(
-                f"{out} is not of this run, and there is no {progress} to continue; leave out --resume"
+                f"{out} is not of this run, and there is no {progress} to continue; name another file with "
+                "--out, or replace it with --overwrite"
             )
-        experiment.runs = results.runs
-        return Start.COMPLETE
+        if results.complete:
+            experiment.runs = results.runs
+            return Start.COMPLETE
     return Start.NOTHING_SAVED if resume else Start.BEGINNING
 
 
@@ -94,8 +97,8 @@ def run_and_save(
 ) -> None:
     """Run an experiment to its end, and save its results and its progress.
 
-    Results are written after every domain, progress every `save_every` seconds, and both where the run is
-    interrupted by any error or by Ctrl-C. Progress is removed when the run is complete.
+    Results are written after every domain, progress then and every `save_every` seconds, and both where the
+    run is interrupted by any error or by Ctrl-C. Progress is removed when the run is complete.
 
     Args:
         experiment: the experiment to run, after `start_run`.
@@ -117,11 +120,12 @@ def run_and_save(
         on_images(experiment.processed_images)
         for images in experiment.run():
             on_images(images)
-            if announce.report_complete():
-                experiment.results.save(out)
-            if time.monotonic() - last_save >= save_every:
+            finished = announce.report_complete()
+            if finished or time.monotonic() - last_save >= save_every:
                 experiment.save_progress(progress)
                 last_save = time.monotonic()
+            if finished:  # after the progress: a killed run never leaves results that cannot be continued
+                experiment.results.save(out)
     except BaseException:
         if experiment.processed_images:
             experiment.save_progress(progress)

@@ -130,7 +130,7 @@ def test_what_is_refused(bundle: Bundle, names: Path, tmp_path: Path) -> None:
         ([tmp_path / "numbers", "--as", "x"], "--ids or --no-ids"),
         ([tmp_path / "mixed", "--as", "x"], "'goldfish' in line 2"),
         ([tmp_path / "long", "--as", "x"], "at most 2,000 characters"),
-        ([tmp_path / "escape", "--as", "x"], "plain text"),
+        ([tmp_path / "escape", "--as", "x"], "control characters"),
         ([names, "--as", "../x"], "lower case letters, digits and hyphens"),
         ([names, "--as", "x", "--template", "a photo"], r"with one \{\}"),
         ([names, "--as", "x", "--template", "{}", "--templates", "imagenet-7"], "found both"),

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from command_doubles import fails, read_json, succeeds
+from click.testing import CliRunner
+from command_doubles import ENVIRONMENT, extract_counts, fails, read_json, start_process, succeeds
 from doubles import child_environment, fozo_command
+from fozo.cli import cli
 from fozo.data.demo import DEMO_BUNDLE
 from fozo.engine.bundle.bundle import Bundle
+from fozo.eval.datasets import digits
 from fozo.eval.datasets.digits import DEMO_CORRUPTIONS
 from PIL import Image
 
@@ -56,7 +63,7 @@ def test_the_demonstration_gains_what_the_readme_says(demonstrated: tuple[Path, 
 def test_the_demonstration_leaves_a_bundle_and_a_picture(demonstrated: tuple[Path, str]) -> None:
     folder, text = demonstrated
     assert sorted(path.name for path in folder.iterdir()) == ["bundle", "results.json", "results.png"]
-    assert Bundle.open(folder / "bundle").sha256 == Bundle.open(DEMO_BUNDLE).sha256
+    assert Bundle.open(folder / "bundle").manifest == Bundle.open(DEMO_BUNDLE).manifest
     with Image.open(folder / "results.png") as image:
         assert image.format == "PNG" and image.width > 600 and image.height > 400
     assert (folder / "results.png").stat().st_size < 100_000
@@ -100,6 +107,52 @@ def test_a_demonstration_fits_a_narrow_plain_terminal(demonstrated: tuple[Path, 
     assert max(map(len, bars)) <= 40
 
 
+# --- a shorter demonstration ---
+
+SHORT = ("contrast", "clean")
+RUN_SHORT = f"""
+from fozo.eval.datasets import digits
+digits.DEMO_CORRUPTIONS = {SHORT}
+from fozo.cli import main
+main()
+"""
+
+
+def demonstrate_shortly(folder: Path) -> str:
+    command = [sys.executable, "-c", RUN_SHORT, "demo", "--quiet"]
+    result = subprocess.run(command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """Return the counts and the output of a short demonstration that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("short")
+    text = demonstrate_shortly(folder)
+    return extract_counts(read_json(folder / "demo" / "results.json")), text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_demonstration_that_was_stopped_goes_on(
+    number: signal.Signals, short: tuple[dict[str, Any], str], tmp_path: Path
+) -> None:
+    with start_process([sys.executable, "-c", RUN_SHORT, "demo", "--quiet"], cwd=tmp_path) as process:
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).startswith("contrast"):
+            assert line, "it ended before its first bar"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert (process.returncode, errors.split()) == (130, ["Interrupted."])
+    assert process.returncode != 0
+    assert demonstrate_shortly(tmp_path) == short[1]
+    folder = tmp_path / "demo"
+    assert extract_counts(read_json(folder / "results.json")) == short[0]
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle", "results.json", "results.png"]
+
+
 def test_results_of_another_precision_are_not_replaced_unasked(
     demonstrated: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -110,11 +163,15 @@ def test_results_of_another_precision_are_not_replaced_unasked(
     assert results.read_bytes() == before
 
 
-def test_overwrite_runs_again(demonstrated: tuple[Path, str], tmp_path: Path) -> None:
+def test_overwrite_runs_again(
+    demonstrated: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy(demonstrated, tmp_path)
     (folder / "results.json").write_text("something else")
     assert "holds another run" in fails("demo", cwd=tmp_path)
-    succeeds("demo", "--precision", "int8", "--overwrite", cwd=tmp_path)
+    monkeypatch.setattr(digits, "DEMO_CORRUPTIONS", ("clean",))
+    arguments = ["demo", "--precision", "int8", "--overwrite", "--out", str(folder)]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
     assert read_json(folder / "results.json")["bundle"]["precision"] == "int8"
 
 

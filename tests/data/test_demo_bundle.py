@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fozo.engine.bundle.manifest import SCHEMA
 from fozo.engine.errors import BundleError, OutputError
 from fozo.engine.files import hash_file
 from fozo.engine.runtime.network import Network
+from kill_doubles import iterate_kills
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,11 +84,24 @@ def test_every_shipped_file_is_installed() -> None:
 
 def test_a_copy_is_the_shipped_bundle_and_stays(tmp_path: Path) -> None:
     copy = copy_demo_bundle(tmp_path / "bundle")
-    assert copy.sha256 == Bundle.open(DEMO_BUNDLE).sha256
+    assert copy.manifest == Bundle.open(DEMO_BUNDLE).manifest
     graph = copy.graph("int8")
     before = graph.stat().st_mtime_ns
     assert copy_demo_bundle(tmp_path / "bundle") == copy
     assert graph.stat().st_mtime_ns == before
+
+
+def test_a_copy_that_was_killed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "demo" / "bundle"
+
+    def prepare() -> None:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+
+    for _ in iterate_kills(prepare, lambda: copy_demo_bundle(path)):
+        bundle = copy_demo_bundle(path)
+        for name in bundle.manifest.files:
+            bundle.file(name)
 
 
 def test_a_copy_never_replaces_something_else_unasked(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ WRAPPED: dict[str, AnyMethod] = {
     "fozo-guard": method("fozo", guard="rollback", guard_diversity=0.01),
     "zoa-guard": method("zoa", guard="warn"),
     "t3a-interval-guard": method("t3a", interval=8, guard="reset", guard_diversity=0.01),
+    "shift-temperature": method("shift", temperature=1.5),
     "fozo-domains": method("fozo", domains=1, domains_threshold=0.0),
     "shift-guard": method(
         "shift",

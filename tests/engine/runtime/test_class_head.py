@@ -119,7 +119,7 @@ def _all_tokens(bundle: Bundle, head: Head) -> list[tuple[int, ...]]:
         ({"templates": ["x" * 75 + " {}"]}, "at most 77 tokens"),
         ({"class_ids": ["a"]}, "2 different identifiers, one per class, found 1 different ones of 1"),
         ({"class_ids": ["a", "a"]}, "2 different identifiers"),
-        ({"class_ids": ["a", "b\n"]}, "plain text"),
+        ({"class_ids": ["a", "b\n"]}, "control characters"),
         ({"context": np.zeros((0, WIDTH), np.float32)}, "M ≥ 1"),
         ({"context": np.zeros((2, WIDTH), np.float32)}, "begins with the name"),
         (

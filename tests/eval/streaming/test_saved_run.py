@@ -15,6 +15,7 @@ from fozo.engine.errors import InputError, OutputError
 from fozo.eval.results import partial_results
 from fozo.eval.results.outcome import DomainResult
 from fozo.eval.streaming.saved_run import Start, claim_results, run_and_save, start_run
+from report_doubles import domain, results_of, run_of
 
 
 class StandIn:
@@ -102,6 +103,27 @@ def test_where_a_run_starts(tmp_path: Path) -> None:
     assert stand_in.processed_images == 15
     assert start_run(stand_in, out, resume=False, overwrite=True) is Start.BEGINNING
     assert not progress.exists()
+
+
+def test_results_of_this_run_without_their_progress_are_replaced(tmp_path: Path) -> None:
+    """Runs of earlier versions left these when they were killed."""
+    out, stand_in = tmp_path / "out.json", StandIn()
+    results = results_of([run_of([domain("fog", 5, 6, complete=False)])])
+    results.key_sha256 = "key"
+    results.save(out)
+    assert start_run(stand_in, out, resume=True, overwrite=False) is Start.NOTHING_SAVED  # type: ignore[arg-type]
+    results.key_sha256 = "another"
+    results.save(out)
+    with pytest.raises(InputError, match=r"is not of this run, and .*--out.*--overwrite"):
+        start_run(stand_in, out, resume=True, overwrite=False)  # type: ignore[arg-type]
+
+
+def test_progress_is_saved_before_results_so_that_a_kill_between_them_loses_nothing(tmp_path: Path) -> None:
+    stand_in, calls = StandIn(), []
+    stand_in.results.save = lambda path: calls.append("results")
+    stand_in.save_progress = lambda path: calls.append("progress")  # type: ignore[method-assign]
+    run(stand_in, tmp_path / "out.json")
+    assert calls == ["progress", "results", "progress", "results", "results"]
 
 
 def test_existing_results_are_not_replaced_without_a_word(tmp_path: Path) -> None:
