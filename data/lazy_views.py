@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine.errors import InputError
+from ..engine.interface.method import AnyMethod, count_views, get_view_recipe
 from ..engine.interface.view_recipe import ViewRecipe
 from .views import make_view
 
 THREADS = 2
 
 Pixels = NDArray[np.uint8]
-OpenImage = Callable[[int], Image.Image]
+# Returns the decoded file of an image, given its place in the batch; None if there is no file.
+OpenImage = Callable[[int], Image.Image | None]
+
+
+@contextmanager
+def open_images(
+    method: AnyMethod, plain: Pixels, seed: int, ids: Sequence[str], open_image: OpenImage | None = None
+) -> Iterator[Any]:
+    """Give a batch in the form that a method takes: as it is, or `LazyViews` while the block runs.
+
+    Args:
+        method: the method.
+        plain, seed, ids, open_image: as for `LazyViews`.
+    """
+    if count_views(method) == 1:
+        yield plain
+        return
+    with LazyViews(plain, get_view_recipe(method), seed, ids, open_image) as views:
+        yield views
 
 
 class LazyViews:
@@ -51,13 +71,13 @@ class LazyViews:
             recipe: number and kind of the views.
             seed: of the random crops.
             ids: N names of the images; with the seed, they decide what is drawn.
-            open_image: returns the decoded file of an image, given its place in the batch; called from the
-                threads. None: the views are parts of the plain images.
+            open_image: opens the files, in the threads. Without it, and for images without a file, views are
+                parts of the plain image.
             threads: number of threads.
         """
         self.plain, self.recipe = plain, recipe
         self._seed, self._ids = seed, tuple(ids)
-        self._open_image = open_image or self._get_plain_image
+        self._open_image = open_image
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fozo-views")
         self._images: dict[int, _PendingImage] = {}
         self._closed = False
@@ -125,11 +145,12 @@ class LazyViews:
         return pending
 
     def _make(self, index: int, number: int, pending: _PendingImage) -> Pixels:
-        image = pending.decode(lambda: self._open_image(index))
+        image = pending.decode(lambda: self._decode(index))
         return make_view(image, number, self.plain.shape[1:3], self.recipe, self._seed, self._ids[index])
 
-    def _get_plain_image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.plain[index])
+    def _decode(self, index: int) -> Image.Image:
+        image = None if self._open_image is None else self._open_image(index)
+        return Image.fromarray(self.plain[index]) if image is None else image
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -79,7 +80,7 @@ def time_steps(step: Callable[[], object], min_seconds: float) -> list[float]:
 
 def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:
     """Load a method on a network of ONNX Runtime."""
-    from ...engine.registry import count_pull_backs, parse_method
+    from ...engine.registry import count_pull_backs, count_views, parse_method
     from ...engine.runtime.network import Network
     from ...engine.streams.adapter import Adapter
 
@@ -94,7 +95,21 @@ def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray)
     if network.info.source is None:
         network = network.with_source(_compute_random_statistics(network))
     adapter = Adapter(network, method)
-    return lambda: adapter.step(images), network.micro_batch
+    step = partial(adapter.step, images) if count_views(method) == 1 else _make_view_step(adapter, images)
+    return step, network.micro_batch
+
+
+def _make_view_step(adapter: Any, images: ImageArray) -> Callable[[], object]:
+    """Return a step of a method that looks at views, which are parts of the images and made in the step."""
+    from ...data.lazy_views import open_images  # Pillow would count in other methods' memory
+
+    ids = [str(index) for index in range(len(images))]
+
+    def step() -> object:
+        with open_images(adapter.method, images, adapter.seed, ids) as batch:
+            return adapter.step(batch)
+
+    return step
 
 
 def load_torch(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:

@@ -137,10 +137,20 @@ def _make_domain(
     first = 0 if alone else (severity - 1) * len(labels)
     domain = make_array_domain(name, images[first : first + len(labels)], labels, ids)
     load = partial(_prepare_image, domain.load, manifest)
+    open_image = partial(_open_image, domain.load)
     note = f"arrays of one severity were taken as severity {severity}, as --severities says"
     return replace(
-        domain, load=load, severity=severity, official_images=IMAGES, notes=(note,) if alone else ()
+        domain,
+        load=load,
+        open_image=open_image,
+        severity=severity,
+        official_images=IMAGES,
+        notes=(note,) if alone else (),
     )
+
+
+def _open_image(load: Any, index: int) -> Image.Image:
+    return Image.fromarray(load(index))
 
 
 def _prepare_image(load: Any, manifest: Manifest, index: int) -> Pixels:

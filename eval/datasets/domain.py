@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...data.image_file import Remark
 from ...data.image_reader import ImageReader
@@ -29,6 +30,8 @@ class Domain:
         ids: texts that identify the images, such as paths relative to the domain's folder.
         labels: int64 `[N]`, indices into the classes of the bundle.
         load: returns image i, uint8 `[H, W, 3]`; safe to call from several threads.
+        open_image: returns image i decoded, RGB, before it is resized and cropped: what views are parts of.
+            None where there is only what `load` returns, as for corruptions computed while streaming.
         generated: the corruption was computed by fozo and is not the official data.
         severity: severity of the corruption, 1 to 5, or None.
         classes: ascending indices of the classes of the data set; None is all classes of the bundle.
@@ -46,6 +49,7 @@ class Domain:
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     load: Callable[[int], Pixels]
+    open_image: Callable[[int], Image.Image] | None = None
     generated: bool = False
     severity: int | None = None
     classes: tuple[int, ...] | None = None
@@ -68,12 +72,13 @@ class Domain:
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Domain:
         """Return the domain restricted to some images, in the given order."""
-        positions = [int(index) for index in indices]
+        positions, open_image = [int(index) for index in indices], self.open_image
         return replace(
             self,
             ids=tuple(self.ids[i] for i in positions),
             labels=self.labels[positions],
             load=lambda index: self.load(positions[index]),
+            open_image=None if open_image is None else lambda index: open_image(positions[index]),
             subset_of=self.available_images,
         )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ...data.image_reader import ImageReader
 from ...engine.bundle.manifest import Manifest
 from .class_folders import ClassFolders, list_class_folders, list_official_classes
 from .class_order import index_classes
 from .dataset_request import ClassOrder, DatasetRequest
-from .domain import Domain, Pixels
+from .domain import Domain
+
+ImageT = TypeVar("ImageT")
 
 
 def open_image_folder(request: DatasetRequest, manifest: Manifest, seed: int) -> tuple[str, list[Domain]]:
@@ -47,13 +50,14 @@ def load_image_folder(
         listing.ids,
         labels,
         make_loader(listing, reader.prepare(manifest.preprocessing)),
+        make_loader(listing, reader.read),
         missing_folders=listing.find_missing(list_official_classes(manifest)),
         reader=reader,
         left_out=listing.left_out,
     )
 
 
-def make_loader(listing: ClassFolders, read: Callable[[str], Pixels]) -> Callable[[int], Pixels]:
-    """Return `Domain.load` of images in class folders, given the function that reads one file."""
+def make_loader(listing: ClassFolders, read: Callable[[str], ImageT]) -> Callable[[int], ImageT]:
+    """Return `load` or `open_image` of a domain of class folders, given the function that reads one file."""
     folder, ids = str(listing.folder), listing.ids
     return lambda index: read(f"{folder}/{ids[index]}")

@@ -100,6 +100,7 @@ def load_relative(name: str, folder: Path, manifest: Manifest, reader: ImageRead
         listing.ids,
         listing.label_images(index),
         make_loader(listing, reader.prepare(manifest.preprocessing)),
+        make_loader(listing, reader.read),
         classes=classes if count < manifest.classes else None,
         official_images=facts.images,
         official_class_count=count if count < manifest.classes else None,
@@ -211,6 +212,7 @@ def _load_variant(
         listing.ids,
         labels,
         make_loader(listing, reader.prepare(manifest.preprocessing)),
+        make_loader(listing, reader.read),
         official_images=V2_IMAGES,
         missing_folders=listing.find_missing(index),
         reader=reader,
@@ -292,5 +294,6 @@ def _load_flat(
         tuple(identifier for identifier, _, _ in rows),
         np.array([label for _, _, label in rows], np.int64),
         lambda position: read(f"{directory}/{files[position]}"),
+        lambda position: reader.read(f"{directory}/{files[position]}"),
         reader=reader,
     )

@@ -204,12 +204,13 @@ def _load_domains(
         index = index_classes(listing.classes, manifest, listing.folder, class_order)
         ids, labels = shared.setdefault(listing.ids, (listing.ids, listing.label_images(index)))
         missing = listing.find_missing(list_official_classes(manifest))
-        load = make_loader(replace(listing, ids=ids), read)
+        stored = replace(listing, ids=ids)
         return Domain(
             name,
             ids,
             labels,
-            load,
+            make_loader(stored, read),
+            make_loader(stored, reader.read),
             severity=severity,
             missing_folders=missing,
             reader=reader,

@@ -60,6 +60,7 @@ def make_test_domain(
         tuple(image.path for image in data.test),
         np.asarray(index, np.int64)[[image.label for image in data.test]],
         lambda position: prepare(f"{folder}/{data.test[position].path}"),
+        lambda position: reader.read(f"{folder}/{data.test[position].path}"),
         classes=tuple(sorted(index)),
         official_images=facts.test_images if facts is not None and whole else None,
         reader=reader,

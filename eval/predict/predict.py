@@ -8,13 +8,15 @@ from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from ...data.image_reader import ImageReader
+from ...data.lazy_views import open_images
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ...engine.registry import Prediction
 from ...engine.streams.adapter import Adapter
-from .image_batches import ImageBatch, Paths, group_into_batches, read_images
+from .image_batches import ImageBatch, Paths, Pixels, group_into_batches, read_images
 from .prediction_row import Guess, Row, list_guesses
 
 NOT_FINITE = "the model's output for this image is not finite"
@@ -66,16 +68,18 @@ def predict(
             f"expected batches and images of at least 1, and 1 to {len(guesses)} guesses (as many as there "
             f"are classes), found {batch_size}, {max_images} and {top}; choose other numbers"
         )
-    load = (reader or ImageReader()).prepare(manifest.preprocessing)
+    reader = reader or ImageReader()
+    load = reader.prepare(manifest.preprocessing)
     limit = math.inf if max_images is None else max_images
     images = read_images(paths, load, batch_size, limit, retry)
     batches = group_into_batches(images, batch_size, max_wait, skip_unreadable)
-    return _predict_batches(adapter, batches, guesses, top, on_batch)
+    return _predict_batches(adapter, batches, reader, guesses, top, on_batch)
 
 
 def _predict_batches(
     adapter: Adapter,
     batches: Generator[ImageBatch, None, None],
+    reader: ImageReader,
     guesses: Sequence[Guess],
     top: int,
     on_batch: Callable[[int], None],
@@ -85,7 +89,8 @@ def _predict_batches(
             images, pixels = batch.images, batch.pixels
             tops: Iterator[tuple[Guess, ...]] = iter(())
             if pixels is not None:
-                tops = _rank_classes(adapter.step(pixels), guesses, top)
+                paths = [path for path, error in images if error is None]
+                tops = _rank_classes(_step(adapter, pixels, paths, reader), guesses, top)
             del batch, pixels  # free the memory before the next batch is assembled
             for path, error in images:
                 if error is not None:
@@ -94,6 +99,16 @@ def _predict_batches(
                     best = next(tops)
                     yield Row(path, best, adapter.state.step, None if best else NOT_FINITE)
             on_batch(len(images))
+
+
+def _step(adapter: Adapter, pixels: Pixels, paths: Sequence[str], reader: ImageReader) -> Prediction:
+    """Make a step on images; a method that looks at views gets them from the files, while it runs."""
+
+    def open_image(row: int) -> Image.Image:
+        return reader.read(paths[row])
+
+    with open_images(adapter.method, pixels, adapter.seed, paths, open_image) as images:
+        return adapter.step(images)
 
 
 def _rank_classes(prediction: Prediction, guesses: Sequence[Guess], top: int) -> Iterator[tuple[Guess, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.lazy_views import open_images
 from ...engine.errors import InputError
 from ...engine.files import hash_texts
 from ...engine.model import ImageArray
@@ -35,9 +36,9 @@ def advance(
 ) -> Iterator[int]:
     """Continue a run to its end; yield the number of images after every batch, skipped ones included.
 
-    Every batch is loaded once and given to each method in turn. A method is not affected by the others. After
-    any batch, another process can continue with the run and the states of the adapters, and get the same
-    results.
+    Every batch is loaded once and given to each method in turn. Methods that look at views of an image get
+    them made while they run, from its file. A method is not affected by the others. After any batch, another
+    process can continue with the run and the states of the adapters, and get the same results.
 
     Args:
         run: the run so far, filled in place. Its last domains are those of the current segment.
@@ -81,7 +82,8 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
 
     Args:
         adapters: one per label, all on networks with the same classes.
-        batches: images uint8 `[N, H, W, 3]` with their labels `[N]`, columns of the logits.
+        batches: images uint8 `[N, H, W, 3]` with their labels `[N]`, columns of the logits. Views are parts
+            of these images; an image's name is its number in the stream.
 
     Returns:
         A run with one domain, named `stream`, and the seed of the first adapter. As its images have no
@@ -96,7 +98,8 @@ def evaluate(adapters: Mapping[str, Adapter], batches: Iterable[tuple[ImageArray
     pixels, targets = hashlib.sha256(), hashlib.sha256()
     for images, batch_labels in batches:
         labels = _check_labels(batch_labels, images, first)
-        _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64)), [domain], 1)
+        ids = tuple(str(domain.images + row) for row in range(len(labels)))
+        _step(run, adapters, Batch(images, labels, np.zeros(len(labels), np.int64), ids), [domain], 1)
         domain.images += len(labels)
         pixels.update(np.ascontiguousarray(images).data)
         targets.update(labels.data)
@@ -164,7 +167,7 @@ def _step(
 
     A batch of which nothing is readable changes no method.
     """
-    stepped = _predict(adapters, batch.images, run.batch) if len(batch.images) else {}
+    stepped = _predict(adapters, batch, run.batch) if len(batch.images) else {}
     run.consistent = False
     for index, identifier, _ in batch.unreadable:
         current[index].unreadable.append(identifier)
@@ -180,12 +183,12 @@ def _step(
 
 
 def _predict(
-    adapters: Mapping[str, Adapter], images: ImageArray, index: int
+    adapters: Mapping[str, Adapter], batch: Batch, index: int
 ) -> dict[str, tuple[Prediction, float, int]]:
     """Make all steps, or none if one is interrupted; return prediction, seconds and peak memory of each."""
     before = {label: adapter.snapshot() for label, adapter in adapters.items()}
     try:
-        return {label: _time_step(adapters[label], images) for label in _rotate_labels(list(adapters), index)}
+        return {label: _time_step(adapters[label], batch) for label in _rotate_labels(list(adapters), index)}
     except BaseException:
         for label, adapter in adapters.items():
             adapter.restore(before[label])
@@ -198,12 +201,14 @@ def _rotate_labels(labels: list[str], index: int) -> list[str]:
     return labels[start:] + labels[:start]
 
 
-def _time_step(adapter: Adapter, images: ImageArray) -> tuple[Prediction, float, int]:
-    """Make a step; return the prediction, its seconds, and the peak of resident memory."""
+def _time_step(adapter: Adapter, batch: Batch) -> tuple[Prediction, float, int]:
+    """Make a step; return the prediction, its seconds, views included, and the peak of resident memory."""
     reset_peak()
     begin = time.perf_counter()
-    prediction = adapter.step(images)
-    return prediction, time.perf_counter() - begin, peak_bytes()
+    with open_images(adapter.method, batch.images, adapter.seed, batch.ids, batch.open_image) as images:
+        prediction = adapter.step(images)
+        seconds = time.perf_counter() - begin
+    return prediction, seconds, peak_bytes()
 
 
 def _count(

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...data.image_file import Remark
 from ...data.loader import load_batches
@@ -29,15 +30,20 @@ class Batch:
         images: uint8 `[N, H, W, 3]`.
         labels: `[N]`, indices into the classes of the bundle.
         members: `[N]`, index of each image's domain in the segment.
+        ids: `[N]`, identifiers of the images in their data set.
         unreadable: images that were skipped: index of the domain, identifier, and error.
         remarks: remarks on images, each with the index of the domain.
+        open_image: returns the decoded file of an image, given its place in the batch; None where there is no
+            file, or for all images without files.
     """
 
     images: NDArray[np.uint8]
     labels: Integers
     members: Integers
+    ids: tuple[str, ...]
     unreadable: tuple[tuple[int, str, str], ...] = ()
     remarks: tuple[tuple[int, Remark], ...] = ()
+    open_image: Callable[[int], Image.Image | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,17 @@ class Segment:
                 remarked = tuple(
                     (int(members[at]), remark) for at in rows for remark in sorted(remarks.pop(at))
                 )
-                yield Batch(images, labels[rows], members[rows], unreadable, remarked)
+                ids = tuple(self.domains[members[at]].ids[within[at]] for at in rows)
+                open_image = partial(_open_image, self.domains, members[rows], within[rows])
+                yield Batch(images, labels[rows], members[rows], ids, unreadable, remarked, open_image)
+
+
+def _open_image(
+    domains: Sequence[Domain], members: Integers, within: Integers, row: int
+) -> Image.Image | None:
+    """Return the decoded file of an image of a batch, or None if it has none."""
+    open_image = domains[members[row]].open_image
+    return None if open_image is None else open_image(int(within[row]))
 
 
 def plan_segments(domains: Sequence[Domain], protocol: Protocol, seed: int) -> list[Segment]:

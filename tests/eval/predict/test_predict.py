@@ -237,7 +237,9 @@ def test_an_image_whose_output_is_not_finite_has_an_error_and_no_class(
     logits = np.eye(CLASSES, dtype=np.float32)[:3]
     logits[1] = 0  # as the fallback leaves such an image
     answer = Prediction(logits, 1, fallback=True)
-    adapter: Any = SimpleNamespace(step=lambda images: answer, state=SimpleNamespace(step=1))
+    adapter: Any = SimpleNamespace(
+        step=lambda images: answer, state=SimpleNamespace(step=1), method=None, seed=0
+    )
     rows = list(predict(adapter, save(random_images(3), tmp_path), manifest))
     assert [(row.error, bool(row.top), row.batch) for row in rows] == [
         (None, True, 1),

@@ -54,6 +54,7 @@ class Counting:
     state: int = 0
     seed: int = 7
     frozen_batches: int = 0
+    method: Any = None  # it looks at one view
     network: Any = field(default_factory=lambda: SimpleNamespace(info=SimpleNamespace(classes=10)))
 
     def step(self, images: ImageArray) -> Prediction:
