@@ -25,6 +25,7 @@ from .commands.report_command import report
 from .commands.source_command import source
 from .commands.standard_streams import lenient_streams
 from .commands.sweep_command import sweep
+from .commands.transfer_command import transfer
 from .commands.tune_command import tune
 from .engine.errors import FozoError, escape_controls, reason
 
@@ -53,6 +54,7 @@ for _command in (
     quantize,
     corrupt,
     tune,
+    transfer,
     predict,
     adapt,
     sweep,

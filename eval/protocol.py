@@ -10,6 +10,7 @@ from ..data.reading import Orientation
 
 Setting = Literal["reset", "continual", "rounds", "mixed", "label_shift"]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
+OWN_CLASSES = "those of each data set"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Protocol:
         subset: chosen images: `all`, `50k`, `5k-list:…`, or `N-seeded`.
         seeds: seeds of subset, order, generated corruptions and methods; one run for each.
         batch_size: images per batch; the last batch of a domain may be smaller.
-        classes: classes to predict among: `all` of the bundle, `200 of the data set`, or `17 present`.
+        classes: classes to predict among: `all` of the bundle, `200 of the data set`, `17 present`, or
+            `OWN_CLASSES`.
         rounds: number of passes over the domains.
         concentration: concentration of the Dirichlet distribution that orders the classes under
             `label_shift`: the smaller, the purer the batches; None is one class after the other.

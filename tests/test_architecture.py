@@ -98,6 +98,7 @@ LAYERS = {
         "results",
         "tuning",
         "streaming",
+        "transfer",
         "sweep",
         "predict",
         "bench",

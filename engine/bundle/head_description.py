@@ -32,6 +32,22 @@ def describe_head_facts(facts: Mapping[str, Any]) -> str:
     return f"{facts['classes']:,} of the head {facts['name']}, from {prompts}"
 
 
+def describe_transfer_facts(facts: Mapping[str, Any]) -> str:
+    """Return in one line the prompt that many data sets got, each with its own class names.
+
+    Args:
+        facts: `context`, name of the head whose context it is, or None; `context_vectors` and
+            `context_templates` of it; `templates` of the texts without it.
+    """
+    plain = "the template that is published for each data set"
+    if list(facts["templates"]) != ["published"]:
+        plain = describe_prompts(facts["templates"], None)
+    if facts["context"] is None:
+        return f"{plain} for every data set" if plain.startswith(("'", '"')) else plain
+    prompts = describe_prompts(facts["context_templates"], facts["context_vectors"])
+    return f"context of the head {facts['context']}, {prompts}; zero-shot is {plain}"
+
+
 def count_classes(count: int) -> str:
     """Return a number of classes in words."""
     return "1 class" if count == 1 else f"{count:,} classes"

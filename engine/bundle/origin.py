@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from .head_description import describe_head_facts, list_head_facts
+from .head_description import describe_head_facts, describe_transfer_facts, list_head_facts
 from .manifest import Manifest
 
 _HASH_LENGTH = 12
@@ -71,14 +71,16 @@ def _describe_images(origin: Mapping[str, Any]) -> str:
 def describe_origin(origin: Mapping[str, Any]) -> str:
     """Return the lines below a table that say which weights, preparation of images and texts it is of."""
     lines = [f"weights: {describe_weights(origin)}", f"images: {describe_preparation(origin)}"]
-    if "head" in origin:
+    if "head" in origin or "transfer" in origin:
         lines.append(f"classes: {describe_classes(origin)}")
     return "\n".join(lines)
 
 
 def describe_classes(origin: Mapping[str, Any]) -> str:
-    """Return in one line which head was used, and from which texts it was made."""
+    """Return in one line which head was used and the texts it was made from, or the texts of a transfer."""
     try:
+        if "transfer" in origin:
+            return f"those of each data set, from {describe_transfer_facts(origin['transfer'])}"
         return describe_head_facts(origin["head"])
     except (KeyError, TypeError, ValueError, IndexError):  # results files can hold anything
         return "unknown"

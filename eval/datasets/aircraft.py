@@ -26,14 +26,14 @@ def read_aircraft(folder: Path) -> SplitData:
     if not names or len(set(names)) != len(names):
         raise InputError(f"expected different variants, one per line, in {folder / VARIANTS}")
     labels = {name: label for label, name in enumerate(names)}
-    parts = {part: _read_list(folder / file, labels) for part, file in _LISTS.items()}
+    sections = {section: _read_list(folder / file, labels) for section, file in _LISTS.items()}
     data = SplitData(
         name="fgvc_aircraft",
         folder=folder / "images",
         class_ids=names,
         class_names=names,
-        train=parts["train"],
-        validation=parts["validation"],
+        train=sections["train"],
+        validation=sections["validation"],
         test=_read_list(folder / _TEST_LIST, labels),
         published="fgvc_aircraft",
         origin=f"{_LISTS['train']} and {_TEST_LIST}",

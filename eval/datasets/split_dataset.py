@@ -54,7 +54,7 @@ def make_test_domain(
     data.check_files(data.test)
     prepare, folder = reader.prepare(preprocessing), str(data.folder)
     facts = None if data.published is None else PUBLISHED_SETS[data.published]
-    whole = facts is not None and facts.classes == data.classes
+    is_complete = facts is not None and facts.classes == data.classes
     return Domain(
         data.name,
         tuple(image.path for image in data.test),
@@ -62,7 +62,7 @@ def make_test_domain(
         lambda position: prepare(f"{folder}/{data.test[position].path}"),
         lambda position: reader.read(f"{folder}/{data.test[position].path}"),
         classes=tuple(sorted(index)),
-        official_images=facts.test_images if facts is not None and whole else None,
+        official_images=facts.test_images if facts is not None and is_complete else None,
         reader=reader,
     )
 

@@ -13,7 +13,7 @@ from .class_wording import word_class
 from .published_sets import PUBLISHED_SETS, find_published_set
 from .split_data import LabelledImage, SplitData
 
-_PARTS = ("train", "val", "test")
+_SECTIONS = ("train", "val", "test")
 _FORM = '{"train": [[path, label, class name], …], "val": …, "test": …}'
 
 
@@ -32,25 +32,27 @@ def read_split_file(path: Path, folder: Path) -> SplitData:
     """
     rows = _read_rows(path)
     names = _collect_names(rows, path)
-    parts = {part: [LabelledImage(image, label) for image, label, _ in rows[part]] for part in rows}
+    sections = {
+        section: [LabelledImage(image, label) for image, label, _ in rows[section]] for section in rows
+    }
     published = find_published_set(path.name)
-    images = _find_images(folder, path, [image.path for image in parts["train"]], published)
-    if "test" not in parts:
+    images = _find_images(folder, path, [image.path for image in sections["train"]], published)
+    if "test" not in sections:
         prefix = images.name
-        parts = {
-            part: [LabelledImage(f"{prefix}/{image.path}", image.label) for image in listed]
-            for part, listed in parts.items()
+        sections = {
+            section: [LabelledImage(f"{prefix}/{image.path}", image.label) for image in listed]
+            for section, listed in sections.items()
         }
         images = images.parent
-        parts["test"] = _list_test_folder(images, names, path)
+        sections["test"] = _list_test_folder(images, names, path)
     data = SplitData(
         name=published or folder.resolve().name,
         folder=images,
         class_ids=names if len(set(names)) == len(names) else tuple(map(str, range(len(names)))),
         class_names=tuple(map(word_class, names)),
-        train=tuple(parts["train"]),
-        validation=tuple(parts.get("val", ())),
-        test=tuple(parts["test"]),
+        train=tuple(sections["train"]),
+        validation=tuple(sections.get("val", ())),
+        test=tuple(sections["test"]),
         published=published,
         origin=path.name,
     )
@@ -59,7 +61,7 @@ def read_split_file(path: Path, folder: Path) -> SplitData:
 
 
 def _read_rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
-    """Return path, label and class name of every image, by part."""
+    """Return path, label and class name of every image, by section."""
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
@@ -69,10 +71,12 @@ def _read_rows(path: Path) -> dict[str, list[tuple[str, int, str]]]:
             f"expected a split file {_FORM} with training images in {path}, found something else"
         )
     rows: dict[str, list[tuple[str, int, str]]] = {}
-    for part in _PARTS:
-        if part in content:
-            items = content[part] if isinstance(content[part], list) else [content[part]]
-            rows[part] = [_check_row(item, f"{path}: {part}[{index}]") for index, item in enumerate(items)]
+    for section in _SECTIONS:
+        if section in content:
+            items = content[section] if isinstance(content[section], list) else [content[section]]
+            rows[section] = [
+                _check_row(item, f"{path}: {section}[{index}]") for index, item in enumerate(items)
+            ]
     return rows
 
 
@@ -95,8 +99,8 @@ def _check_row(row: Any, where: str) -> tuple[str, int, str]:
 def _collect_names(rows: Mapping[str, list[tuple[str, int, str]]], path: Path) -> tuple[str, ...]:
     """Return the name of each label, after checking that each has one."""
     names: dict[int, str] = {}
-    for part in rows.values():
-        for _, label, name in part:
+    for section in rows.values():
+        for _, label, name in section:
             if names.setdefault(label, name) != name:
                 raise InputError(
                     f"expected one name for each label in {path}, found {names[label]!r} and {name!r} for "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..results.results_file import Results
 from ..results.run_facts import describe_environment, describe_methods, read_versions
 from .runner import advance
 from .spec import EvaluationSpec
-from .stream import Integers, plan_segments
+from .stream import Integers, Segment, plan_segments
 
 DEFAULT_ROUNDS = 10  # ZOA's long protocol
 
@@ -46,6 +46,9 @@ class Experiment:
         columns: column in the logits of each class of the bundle; None if they are the same.
         deviations: sentences on how the data differs from the official data set.
         skip_unreadable: leave out images that cannot be read, and count them.
+        networks: by name of the domain and label of the method, where every domain has classes of its own;
+            all are views of `network`, and everything is forgotten between domains. Empty: `network` for all.
+        facts: further facts about bundle and prompts, for results; None removes one.
         runs: one per seed that was begun.
         adapters: adapters of the current run, by label.
     """
@@ -59,6 +62,8 @@ class Experiment:
     columns: Integers | None = None
     deviations: tuple[str, ...] = ()
     skip_unreadable: bool = False
+    networks: Mapping[str, Mapping[str, Network]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
@@ -66,7 +71,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Open the data of the first seed and every method, so that errors occur before the work."""
         self._first = self.domains(self.protocol.seeds[0])
-        self.adapters = self._adapters(self.protocol.seeds[0])
+        self.adapters = self._open_adapters(self.protocol.seeds[0], self._first[0])
 
     @property
     def images(self) -> int:
@@ -87,9 +92,12 @@ class Experiment:
     @property
     def results(self) -> Results:
         """Results measured so far."""
+        environment = describe_environment(self.bundle, self.precision, self.network)
+        bundle = {**environment["bundle"], **self.facts}
+        environment["bundle"] = {name: bundle[name] for name in bundle if self.facts.get(name, 1) is not None}
         return Results(
             self.protocol,
-            **describe_environment(self.bundle, self.precision, self.network),
+            **environment,
             methods=describe_methods(self.adapters),
             runs=self.runs,
             key_sha256=self.key_sha256,
@@ -99,24 +107,38 @@ class Experiment:
         """Run from the current position to the end; yield the number of images after every batch."""
         for number, seed in enumerate(self.protocol.seeds):
             domains = self._first if not number else self.domains(seed)
+            stream = plan_segments(domains, self.protocol, seed)
             if number >= len(self.runs):
-                self.adapters, self._saved = self._adapters(seed), None
+                self.adapters, self._saved = self._open_adapters(seed, domains[0]), None
                 self.runs.append(Run(seed, [], {label: Trace() for label in self.adapters}))
             elif self.runs[number].complete:
                 continue
             elif self._saved is not None:
-                self.adapters = self._adapters(seed)
-                progress.resume(self.adapters, self._saved)
-                self._saved = None
-            stream = plan_segments(domains, self.protocol, seed)
+                self._restore_adapters(seed, self.runs[number], stream)
+            yield from self._advance(seed, self.runs[number], stream)
+
+    def _advance(self, seed: int, run: Run, stream: list[Segment]) -> Iterator[int]:
+        """Run to the end of a stream; where domains have classes of their own, with new adapters for each."""
+        while not run.complete:
+            if self.networks and not run.batch:
+                self.adapters = self._open_adapters(seed, stream[run.segment].domains[0])
             yield from advance(
-                self.runs[number],
+                run,
                 stream,
                 self.adapters,
                 self.protocol.batch_size,
                 self.columns,
                 skip_unreadable=self.skip_unreadable,
+                stop=run.segment + 1 if self.networks else None,
             )
+
+    def _restore_adapters(self, seed: int, run: Run, stream: list[Segment]) -> None:
+        """Open the adapters of a run that was saved, in the state that they had."""
+        segment = stream[min(run.segment, len(stream) - 1)]
+        self.adapters = self._open_adapters(seed, segment.domains[0])
+        if self._saved is not None and (run.batch or not self.networks):
+            progress.resume(self.adapters, self._saved)
+        self._saved = None
 
     def save_progress(self, path: Path) -> None:
         """Write a point from which `resume` continues; without one, leave an existing file as it is.
@@ -147,6 +169,7 @@ class Experiment:
             "protocol": asdict(self.protocol),
             "methods": {label: [method.name, get_options(method)] for label, method in self.methods.items()},
             "images": self._images_sha256(),
+            **({"classes": self._classes_sha256()} if self.networks else {}),
         }
 
     @cached_property
@@ -157,8 +180,21 @@ class Experiment:
     def _images_sha256(self) -> str:
         return hash_texts(*(f"{d.name}/{d.severity}/{d.hash_ids()}" for d in self._first))
 
-    def _adapters(self, seed: int) -> dict[str, Adapter]:
-        return {label: Adapter(self.network, method, seed) for label, method in self.methods.items()}
+    def _classes_sha256(self) -> str:
+        return hash_texts(
+            *(
+                f"{domain}/{label}/{network.info.identity}"
+                for domain, views in self.networks.items()
+                for label, network in views.items()
+            )
+        )
+
+    def _open_adapters(self, seed: int, domain: Domain) -> dict[str, Adapter]:
+        networks = self.networks.get(domain.name, {})
+        return {
+            label: Adapter(networks.get(label, self.network), method, seed)
+            for label, method in self.methods.items()
+        }
 
 
 def prepare(spec: EvaluationSpec) -> Experiment:

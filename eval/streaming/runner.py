@@ -33,6 +33,7 @@ def advance(
     columns: Integers | None = None,
     *,
     skip_unreadable: bool = False,
+    stop: int | None = None,
 ) -> Iterator[int]:
     """Continue a run to its end; yield the number of images after every batch, skipped ones included.
 
@@ -47,11 +48,12 @@ def advance(
         batch_size: images per batch.
         columns: column in the logits of each label of the data; None if they are the same.
         skip_unreadable: leave out images that cannot be read, and count them.
+        stop: number of the segment before which to pause; None: the end.
 
     Raises:
         InputError: an image cannot be read, and is not to be skipped; or no image of a domain can be.
     """
-    while run.segment < len(segments):
+    while run.segment < (len(segments) if stop is None else stop):
         segment = segments[run.segment]
         if not run.batch:
             _begin(run, segment, adapters)

@@ -61,19 +61,19 @@ def open_test(run: TuningRun, target: str) -> SplitData:
     return data
 
 
-def _open_folder(folder: Path, learnt: SplitData) -> SplitData:
+def _open_folder(folder: Path, trained: SplitData) -> SplitData:
     """Return the images of a folder as test images of the classes that are learnt."""
     data = open_split_data(folder)
-    labels = {identifier: label for label, identifier in enumerate(learnt.class_ids)}
+    labels = {identifier: label for label, identifier in enumerate(trained.class_ids)}
     if unknown := [identifier for identifier in data.class_ids if identifier not in labels]:
         raise InputError(
             f"{folder} has classes that were not learnt: {', '.join(unknown[:3])}"
-            f"{', …' if len(unknown) > 3 else ''}; the learnt ones are named like {learnt.class_ids[0]}"
+            f"{', …' if len(unknown) > 3 else ''}; the learnt ones are named like {trained.class_ids[0]}"
         )
     images = tuple(
         LabelledImage(image.path, labels[data.class_ids[image.label]]) for image in data.test or data.train
     )
-    return replace(learnt, name=data.name, folder=data.folder, train=(), test=images, origin=data.origin)
+    return replace(trained, name=data.name, folder=data.folder, train=(), test=images, origin=data.origin)
 
 
 def evaluate_run(

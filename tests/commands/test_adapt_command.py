@@ -44,6 +44,7 @@ def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
         "concentration": None,
         "class_order": None,
         "exif_orientation": "ignore",
+        "orders": False,
     }
     assert document["bundle"]["model"] == "fozo_demo_vit"
     assert document["bundle"]["classes"] == 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...protocol import Protocol
+from ...protocol import OWN_CLASSES, Protocol
 from .sources import Source
 from .stream_curves import WINDOW
 
@@ -113,6 +113,8 @@ def _describe_subset(subset: str) -> str:
 
 
 def _describe_classes(classes: str) -> str:
+    if classes == OWN_CLASSES:
+        return "the classes of each data set"
     return "all classes of the model" if classes == "all" else f"fewer classes than the model has: {classes}"
 
 

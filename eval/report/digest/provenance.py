@@ -153,7 +153,7 @@ def _describe_model(source: Source) -> list[Fact]:
     if "preprocessing" in bundle:
         facts.append(Fact("weights", describe_weights(bundle)))
         facts.append(Fact("preparation of images", describe_preparation(bundle)))
-    if "head" in bundle:
+    if "head" in bundle or "transfer" in bundle:
         facts.append(Fact("classes", describe_classes(bundle)))
     if isinstance(statistics, dict):
         images, origin = statistics.get("images", NONE), statistics.get("origin", NONE)

@@ -1,0 +1,1 @@
+"""One prompt on many data sets, each with classes of its own."""

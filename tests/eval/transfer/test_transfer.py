@@ -1,0 +1,188 @@
+"""One prompt on several data sets with classes of their own, side by side with the texts without it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_doubles import put
+from fozo.data.image_reader import ImageReader
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import InputError
+from fozo.engine.runtime.class_head import make_head
+from fozo.engine.runtime.network import Network
+from fozo.eval.results.average import compute_averages
+from fozo.eval.results.results_file import read_results
+from fozo.eval.streaming.experiment import Experiment
+from fozo.eval.transfer.transfer import list_methods, prepare_transfer
+from fozo.eval.transfer.transfer_spec import PUBLISHED, TransferSpec
+from split_doubles import write_split
+from tune_doubles import make_tuning_bundle
+
+CONTEXT = np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32)
+SETS = {
+    "pets": ("split_zhou_OxfordPets.json", "images", ("cat", "dog")),
+    "land": ("split_zhou_EuroSAT.json", "2750", ("forest", "sea lake", "a cat at")),
+    "textures": ("split_zhou_DescribableTextures.json", "images", ("dog at", "doge", "catt", "god")),
+}
+NAMES = ("oxford_pets", "eurosat", "dtd")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write a bundle with a learnt context of other classes, and data sets of 6, 9 and 12 test images."""
+    generator = np.random.default_rng(0)
+    for name, (file, images, classes) in SETS.items():
+        rows = [[f"{label}-{i}.png", label, text] for label, text in enumerate(classes) for i in range(3)]
+        write_split(tmp_path / name, {"train": rows, "test": rows}, file)
+        for path, *_ in rows:
+            put(tmp_path / name / images / path, generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    bundle = make_tuning_bundle(tmp_path)
+    bundle.with_head("learnt", make_head(bundle, ["cow"], ["{}."], context=CONTEXT))
+    return tmp_path
+
+
+def prepare(folder: Path, *methods: str, names: tuple[str, ...] = tuple(SETS), **options: Any) -> Experiment:
+    targets = tuple(str(folder / name) for name in names)
+    defaults: dict[str, Any] = {"context": "learnt", "batch_size": 4, "workers": 1}
+    spec = TransferSpec(targets, methods or ("no_adapt",), **{**defaults, **options})
+    return prepare_transfer(Bundle.open(folder / "clip"), spec)
+
+
+def run(experiment: Experiment, batches: int | None = None) -> Experiment:
+    with experiment.network:
+        for _ in islice(experiment.run(), batches):
+            pass
+    return experiment
+
+
+def count_right(folder: Path, name: str, templates: list[str], context: Any = None) -> int:
+    """Return the number of images that a head of the data set's own classes gets right, in one batch."""
+    _, images, classes = SETS[name]
+    bundle = Bundle.open(folder / "clip")
+    head = make_head(bundle, classes, templates, context=context)
+    read = ImageReader().prepare(bundle.manifest.preprocessing)
+    pixels = [
+        read(str(folder / name / images / f"{k}-{i}.png")) for k in range(len(classes)) for i in range(3)
+    ]
+    with Network.open(bundle, workers=1) as network:
+        logits = network.with_classifier(head.weight)(np.stack(pixels)).logits
+    return int((logits.argmax(1) == np.repeat(np.arange(len(classes)), 3)).sum())
+
+
+def test_every_data_set_has_its_own_classes_and_the_same_context(folder: Path, tmp_path: Path) -> None:
+    experiment = run(prepare(folder, "t3a"))
+    assert list(experiment.methods) == ["zero-shot", "no_adapt", "t3a"]
+    assert (experiment.images, experiment.processed_images) == (27, 27)
+    domains = experiment.runs[0].domains
+    assert [(domain.name, domain.images) for domain in domains] == list(zip(NAMES, (6, 9, 12), strict=True))
+    for name, domain in zip(SETS, domains, strict=True):
+        assert domain.complete
+        right = {label: result.tally.top1 for label, result in domain.methods.items()}
+        assert right["zero-shot"] == count_right(folder, name, ["a photo of a {}."])
+        assert right["no_adapt"] == count_right(folder, name, ["{}."], CONTEXT)
+        assert {result.tally.images for result in domain.methods.values()} == {len(SETS[name][2]) * 3}
+    averages = compute_averages(experiment.runs)
+    rates = [domain.methods["no_adapt"].tally.accuracy for domain in domains]
+    assert averages["no_adapt"].accuracy == pytest.approx(np.mean(rates))
+    assert averages["t3a"].gain is not None and averages["zero-shot"].gain is None
+
+
+def test_results_say_what_was_transferred(folder: Path, tmp_path: Path) -> None:
+    experiment = run(prepare(folder))
+    experiment.results.save(tmp_path / "results.json")
+    results = read_results(tmp_path / "results.json")
+    assert results.complete
+    assert results.protocol.classes == "those of each data set"
+    assert results.protocol.dataset == f"transfer of context learnt to {', '.join(NAMES)}"
+    facts = results.bundle["transfer"]
+    assert (facts["context"], facts["context_vectors"], facts["templates"]) == (
+        "learnt",
+        3,
+        ["a photo of a {}."],
+    )
+    assert {name: target["classes"] for name, target in facts["targets"].items()} == dict(
+        zip(NAMES, (2, 3, 4), strict=True)
+    )
+    assert "head" not in results.bundle and "classes" not in results.bundle
+
+
+def test_the_report_of_a_transfer(folder: Path, tmp_path: Path) -> None:
+    from fozo.eval.report.digest.report_digest import digest_results
+    from fozo.eval.report.digest.sources import collect_results
+
+    run(prepare(folder)).results.save(tmp_path / "results.json")
+    sources, _ = collect_results([tmp_path / "results.json"])
+    digest = digest_results(sources)
+    text = repr(digest)
+    assert "context of the head learnt, 3 learnt vectors and" in text
+    assert "The methods predict the classes of each data set." in text
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3, 5])
+def test_a_continued_run_gives_the_same_results(batches: int, folder: Path, tmp_path: Path) -> None:
+    """Batches of 4: pets end after 2, land after 3 more."""
+    progress = tmp_path / "progress.npz"
+    whole = run(prepare(folder, "t3a", "lame"))
+    begun = run(prepare(folder, "t3a", "lame"), batches)
+    begun.save_progress(progress)
+    continued = prepare(folder, "t3a", "lame")
+    continued.resume(progress)
+    run(continued)
+    for one, other in zip(whole.runs[0].domains, continued.runs[0].domains, strict=True):
+        for label, result in one.methods.items():
+            assert result.right.to_json() == other.methods[label].right.to_json()
+            assert result.tally.nll == other.methods[label].tally.nll
+    assert whole.key_sha256 == continued.key_sha256
+
+
+def test_everything_is_forgotten_between_data_sets(folder: Path) -> None:
+    alone = run(prepare(folder, "t3a", names=("land",)))
+    after = run(prepare(folder, "t3a", names=("pets", "land")))
+    assert (
+        alone.runs[0].domains[0].methods["t3a"].tally.nll == after.runs[0].domains[1].methods["t3a"].tally.nll
+    )
+
+
+def test_without_a_context_templates_are_the_prompt_of_all_methods(folder: Path) -> None:
+    experiment = run(prepare(folder, "t3a", context=None, templates=("a dog at {}",)))
+    assert list(experiment.methods) == ["no_adapt", "t3a"]
+    for name, domain in zip(SETS, experiment.runs[0].domains, strict=True):
+        assert domain.methods["no_adapt"].tally.top1 == count_right(folder, name, ["a dog at {}"])
+
+
+def test_templates_that_are_published_for_each_data_set(folder: Path) -> None:
+    experiment = run(prepare(folder, templates=(PUBLISHED,)))
+    published = ("a photo of a {}, a type of pet.", "a centered satellite photo of {}.", "{} texture.")
+    for name, template, domain in zip(SETS, published, experiment.runs[0].domains, strict=True):
+        assert domain.methods["zero-shot"].tally.top1 == count_right(folder, name, [template])
+
+
+def test_orders_and_subsets(folder: Path) -> None:
+    experiment = run(prepare(folder, orders=3, subset="5"))
+    assert [[domain.images for domain in each.domains] for each in experiment.runs] == [[5, 5, 5]] * 3
+    assert len({domain.ids_sha256 for each in experiment.runs for domain in each.domains}) == 3
+
+
+def test_what_cannot_be_transferred(folder: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"the head animals has no learnt context, only words: '\{\} at a dog\.'"
+    ):
+        prepare(folder, context="animals")
+    with pytest.raises(InputError, match="expected different data sets, found oxford_pets twice"):
+        prepare(folder, names=("pets", "pets"))
+    with pytest.raises(InputError, match="found none; name each with --data"):
+        TransferSpec(())
+    with pytest.raises(InputError, match="--seeds or --orders, found both"):
+        TransferSpec(("a",), seeds=2, orders=2)
+    with pytest.raises(InputError, match="label zero-shot stands for the texts without a context"):
+        list_methods(["zero-shot=t3a"], has_context=True)
+
+
+def test_the_frozen_network_is_always_there() -> None:
+    assert list(list_methods(["t3a"], has_context=False)) == ["no_adapt", "t3a"]
+    assert list(list_methods(["plain=no_adapt", "t3a"], has_context=False)) == ["plain", "t3a"]
+    assert list(list_methods(["t3a", "no_adapt"], has_context=True)) == ["zero-shot", "t3a", "no_adapt"]
