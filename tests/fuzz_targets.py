@@ -18,7 +18,9 @@ import numpy as np
 from fozo.data.class_names import read_class_names, read_names
 from fozo.data.context_file import read_context
 from fozo.data.demo import DEMO_BUNDLE
-from fozo.data.images import preprocess, read_image
+from fozo.data.image_file import decode_file
+from fozo.data.images import preprocess
+from fozo.data.reading import Reading
 from fozo.engine.bundle.bundle import MANIFEST, Bundle
 from fozo.engine.bundle.description import describe_bundle
 from fozo.engine.bundle.manifest import Manifest
@@ -306,7 +308,12 @@ def make_images_target() -> Target:
         stream = io.BytesIO()
         image.save(stream, "PNG")
         seeds.append(stream.getvalue())
-    return Target(seeds, lambda path: preprocess(read_image(path), Preprocessing((8, 8), 10)))
+
+    def read(path: Path) -> None:
+        for reading in (Reading(), Reading(100, "apply", "reduce")):
+            preprocess(decode_file(path, reading).image, Preprocessing((8, 8), 10))
+
+    return Target(seeds, read)
 
 
 def make_cifar_target() -> Target:
