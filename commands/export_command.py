@@ -61,9 +61,10 @@ if TYPE_CHECKING:
 @template_options
 @click.option(
     "--weights",
-    type=FILE,
+    type=PATH,
     help="Weights file: safetensors, a checkpoint of PyTorch, or Google's .npz, with names of timm or, for"
-    " ViT and DeiT, of Hugging Face's transformers; default: timm's pretrained.",
+    " ViT and DeiT, of Hugging Face's transformers; or a folder that these have saved. Default: timm's"
+    " pretrained.",
 )
 @click.option(
     "--weights-key",

@@ -36,6 +36,7 @@ from .text_graph import build_text_graph
 from .text_model import TextTower, read_text_tower
 from .text_verification import verify_text, verify_tokenizer
 from .verify import Parity
+from .weights_files import OPEN_CLIP_NAMES, locate_weights
 
 
 def export_clip(request: ClipRequest, out: Path, *, overwrite: bool = False) -> ExportResult:
@@ -48,6 +49,8 @@ def export_clip(request: ClipRequest, out: Path, *, overwrite: bool = False) -> 
         OutputError: `out` cannot be written, or something is in the way.
     """
     check_writable(out, overwrite=overwrite)
+    if request.weights is not None:
+        request = replace(request, weights=locate_weights(request.weights, OPEN_CLIP_NAMES))
     classes = list_imagenet() if request.classes_file is None else read_class_list(request.classes_file)
     return write_clip_bundle(
         prepare_clip(request),

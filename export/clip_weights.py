@@ -11,10 +11,9 @@ import torch
 from open_clip.pretrained import get_pretrained_url
 
 from ..engine.errors import ExportError, reason
-from ..engine.files import hash_file
-from ..engine.ordinary_files import check_ordinary
-from .checkpoint_file import State, check_archive, holds_its_values, is_torchscript, read_states
+from .checkpoint_file import State, holds_its_values, is_torchscript
 from .weights import LoadedWeights, join_names, refuse_integers, select_states
+from .weights_files import check_weights, read_weights
 from .weights_fit import Fit, fit_state
 
 # Entries beside the weights that OpenAI's releases have, and nothing else.
@@ -53,13 +52,9 @@ def read_clip_weights(path: Path, key: str | None = None) -> ClipWeightsFile:
     Raises:
         ExportError: it cannot be read.
     """
-    try:
-        check_ordinary(path)
-    except OSError as error:
-        raise ExportError(f"cannot read the weights {path}: {reason(error)}; check the path") from error
-    check_archive(path)
+    digest = check_weights(path)
     is_program = is_torchscript(path)
-    states = {"": _read_torchscript(path)} if is_program else read_states(path)
+    states = {"": _read_torchscript(path)} if is_program else read_weights(path)
     if key is not None:
         states = select_states(states, key, path)
     openai = any(all(entry in state for entry in _OPENAI_ENTRIES) for state in states.values())
@@ -67,7 +62,7 @@ def read_clip_weights(path: Path, key: str | None = None) -> ClipWeightsFile:
         name: {tensor: value for tensor, value in state.items() if tensor not in _NO_WEIGHTS}
         for name, state in states.items()
     }
-    return ClipWeightsFile(path, hash_file(path), kept, is_program, openai)
+    return ClipWeightsFile(path, digest, kept, is_program, openai)
 
 
 def _read_torchscript(path: Path) -> State:

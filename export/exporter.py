@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.class_names import read_class_names
+from ..data.class_names import Labels, read_class_names
 from ..data.demo import DEMO_CLASSES
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import check_writable, create, folder_beside
@@ -17,11 +17,18 @@ from .classes import find_imagenet_classes, read_own_labels
 from .demo_model import DEMO_MODEL
 from .families import read_family
 from .hugging_face_images import FilePreparation, read_preparation
+from .hugging_face_labels import read_class_labels
 from .image_format import read_image_format, read_preprocessing, resolve_images
 from .image_graphs import MAX_GRAPH_BYTES, Writers, choose_norms, list_versions, write_image_graphs
 from .model_request import Request, create_model
 from .verify import Parity
 from .weights import LoadedWeights
+from .weights_files import locate_weights
+
+_DUPLICATES = (
+    "; as some are equal, class folders of labelled images cannot be told by them: name the folders with "
+    "--classes FILE, or with --class-ids when you evaluate"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
         OutputError: `out` cannot be written, or something is in the way.
     """
     check_writable(out, overwrite=overwrite)
+    if request.weights is not None:
+        request = replace(request, weights=locate_weights(request.weights))
     prepared = read_preparation(request.weights, request.images)
     model, weights = create_model(request)
     _check_size(model)
@@ -103,7 +112,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
 
 def _list_classes(request: Request, model: Any, weights: LoadedWeights, classes: int) -> dict[str, Any]:
     """Return identifiers and names of the classes: those asked for, or those that the weights surely have."""
-    labels = None
+    labels: tuple[Labels | None, Labels] | None = None
     if request.classes_file is not None:
         labels = read_class_names(request.classes_file, classes)
     elif request.imagenet_classes:
@@ -113,6 +122,8 @@ def _list_classes(request: Request, model: Any, weights: LoadedWeights, classes:
                 f"this model has {classes} classes, and none of ImageNet's sets has so many; give their "
                 "names with --classes FILE"
             )
+    elif weights.settings is not None:
+        labels = read_class_labels(weights.settings, classes)
     elif request.model == DEMO_MODEL and request.weights is None:
         labels = DEMO_CLASSES, DEMO_CLASSES
     elif not weights.own_classes:
@@ -178,7 +189,13 @@ def _list_notes(
             "those of timm's configuration; if the training differed, give --mean, --std, --crop-pct and "
             "--interpolation"
         )
-    if manifest.class_ids is None and not request.random:
+    is_named = request.classes_file is not None or request.imagenet_classes
+    if manifest.class_names is not None and weights.settings is not None and not is_named:
+        notes.append(
+            f"the classes are named by id2label in {weights.settings.name}, which lies beside the weights"
+            f"{_DUPLICATES if manifest.class_ids is None else ''}"
+        )
+    elif manifest.class_ids is None and not request.random:
         notes.append(
             "the classes have no names, because the weights may be of any; name them with --classes FILE, or "
             "as ImageNet's with --classes imagenet"

@@ -13,9 +13,14 @@ _FORMATS = (
     ),
     (
         r"(^|\.)dinov2(_with_registers)?\.(embeddings|encoder)\.",
-        "a DINOv2 model with the names of Hugging Face's transformers ({name}, …), whose classifier reads "
-        "the class token and the mean of the patches, and timm's reads the class token alone; train timm's "
-        "model of the same size",
+        "a DINOv2 classifier of Hugging Face's transformers ({name}, …). It reads the class token together "
+        "with the mean of the patches, and timm's classifier the class token alone, so no renaming makes one "
+        "of the other; train a classifier on timm's model of the same size, such as vit_base_patch14_dinov2",
+    ),
+    (
+        r"(^|\.)encoder\.layer\.\d+\.layer_scale1\.lambda1$",
+        "a DINOv2 model of Hugging Face's transformers ({name}, …) without a classifier, so it predicts "
+        "nothing; train a classifier on timm's model of the same size, such as vit_base_patch14_dinov2",
     ),
     (
         r"(^|\.)(encoder\.layers?|layers)\.\d+\.(attention\.attention\.query|layernorm_before)\.|"

@@ -14,7 +14,7 @@ from ..engine.errors import ExportError
 from .checkpoint_file import State, holds_its_values
 from .hugging_face_file import read_settings
 
-_SETTINGS = "config.json"
+SETTINGS = "config.json"
 # Only files that name the model are mapped: `ViTModel` alone has other names, and no classifier.
 _MODEL = re.compile(r"((?:.*\.)?)(?:vit|deit)\.(.+)")
 _LAYER = re.compile(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)\.(weight|bias)")  # of files, of version 5
@@ -93,12 +93,12 @@ def take_settings(model: Any, path: Path) -> tuple[str, ...]:
     layers = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     heads, activation = model.blocks[0].attn.num_heads, model.blocks[0].mlp.act
     mapped = "names of Hugging Face's transformers were mapped to timm's, query, key and value joined"
-    settings = read_settings(path.with_name(_SETTINGS))
+    settings = read_settings(path.with_name(SETTINGS))
     if settings is None or "model_type" not in settings:  # timm writes a config.json of its own
         return (
             mapped,
             f"attention heads ({heads}), activation ({type(activation).__name__}) and the norms' epsilon "
-            f"({layers[0].eps:g}) are those of timm's model, because no {_SETTINGS} of transformers lies "
+            f"({layers[0].eps:g}) are those of timm's model, because no {SETTINGS} of transformers lies "
             "beside the weights; its own default for the epsilon is 1e-12",
         )
     theirs = settings.get("num_attention_heads"), settings.get("hidden_act")
@@ -106,20 +106,20 @@ def take_settings(model: Any, path: Path) -> tuple[str, ...]:
     ours = heads, "gelu" if exact else type(activation).__name__
     if theirs != ours or not exact:
         raise ExportError(
-            f"{path.with_name(_SETTINGS)} says {theirs[0]!r} attention heads and activation {theirs[1]!r}, "
+            f"{path.with_name(SETTINGS)} says {theirs[0]!r} attention heads and activation {theirs[1]!r}, "
             f"and this model has {ours[0]} and {ours[1]!r}; expected equal heads and gelu: give the model "
             "that the weights were made for with --model"
         )
     epsilon = settings.get("layer_norm_eps")
     if type(epsilon) is not float or not 0 < epsilon < math.inf:
         raise ExportError(
-            f"{path.with_name(_SETTINGS)}: expected a number above 0 for layer_norm_eps, found {epsilon!r}"
+            f"{path.with_name(SETTINGS)}: expected a number above 0 for layer_norm_eps, found {epsilon!r}"
         )
     for layer in layers:
         layer.eps = epsilon
     return (
         mapped,
-        f"{_SETTINGS} beside the weights has the heads and activation of this model, and the norms' epsilon, "
+        f"{SETTINGS} beside the weights has the heads and activation of this model, and the norms' epsilon, "
         f"{epsilon:g}, was taken from it",
     )
 

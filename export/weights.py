@@ -9,13 +9,12 @@ from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
-from ..engine.errors import ExportError, reason
-from ..engine.files import hash_file
-from ..engine.ordinary_files import check_ordinary
-from .checkpoint_file import State, check_archive, read_states
+from ..engine.errors import ExportError
+from .checkpoint_file import State
 from .foreign_names import name_foreign_format
 from .google_weights import load_google_weights
-from .hugging_face_weights import lacks_second_classifier, map_names, take_settings
+from .hugging_face_weights import SETTINGS, lacks_second_classifier, map_names, take_settings
+from .weights_files import check_weights, read_weights
 from .weights_fit import Fit, count_pixels, fit_state
 
 # Moving averages of the weights, and the plain weights that they lie beside: the averages are the weights
@@ -33,6 +32,8 @@ class LoadedWeights:
         key: dictionary of the file that holds them, and prefix of their names; empty if there is neither.
         own_classes: the classes are the user's, so nothing is known of their names.
         notes: what was chosen or changed, in sentences.
+        settings: `config.json` of transformers beside weights with its names, whether it exists or not; None
+            beside others.
     """
 
     description: str
@@ -40,6 +41,7 @@ class LoadedWeights:
     key: str = ""
     own_classes: bool = True
     notes: tuple[str, ...] = ()
+    settings: Path | None = None
 
 
 def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bool = False) -> LoadedWeights:
@@ -47,8 +49,9 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
 
     Args:
         model: receives the weights.
-        path: `.safetensors`, Google's `.npz`, or anything that `torch.load(weights_only=True)` reads, with
-            timm's names, or those of Hugging Face's transformers for ViT and DeiT.
+        path: `.safetensors`, Google's `.npz`, anything that `torch.load(weights_only=True)` reads, or an
+            index of several such files, with timm's names, or those of Hugging Face's transformers for ViT
+            and DeiT.
         key: name of a dictionary in the file, or the prefix of some of its names; None takes what fits.
         resample: resample position embeddings of another image size, as timm does.
 
@@ -56,18 +59,13 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         ExportError: the file cannot be read, its keys or shapes are not those of the model, or several of its
             dictionaries fit.
     """
-    try:
-        check_ordinary(path)
-    except OSError as error:
-        raise ExportError(f"cannot read the weights {path}: {reason(error)}; check the path") from error
-    check_archive(path)
-    digest = hash_file(path)
+    digest = check_weights(path)
     if path.suffix == ".npz":
         if key is not None:
             raise ExportError(f"--weights-key is for checkpoints of PyTorch, and {path} is an .npz file")
         notes = load_google_weights(model, path, resample=resample)
         return LoadedWeights(f"{path.name}, SHA-256 {digest}", digest, notes=notes)
-    states = read_states(path)
+    states = read_weights(path)
     if key is not None:
         states = select_states(states, key, path)
     mapped = _map_states(states, model)
@@ -79,7 +77,8 @@ def load_weights(model: Any, path: Path, key: str | None = None, *, resample: bo
         notes = (*notes, *take_settings(model, path))
     origin = ".".join(filter(None, [name, fits[name].prefix.rstrip(".")]))
     described = f"{path.name}, SHA-256 {digest}{f', {origin}' if origin else ''}"
-    return LoadedWeights(described, digest, origin, notes=(*notes, *fits[name].notes))
+    settings = path.with_name(SETTINGS) if name in mapped else None
+    return LoadedWeights(described, digest, origin, notes=(*notes, *fits[name].notes), settings=settings)
 
 
 def _map_states(states: Mapping[str, State], model: Any) -> dict[str, State]:

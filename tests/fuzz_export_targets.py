@@ -6,12 +6,14 @@ import argparse
 import io
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from export_doubles import SMALL
 from fozo.export.hugging_face_images import read_preparation
+from fozo.export.hugging_face_labels import read_class_labels
 from fozo.export.hugging_face_weights import take_settings
 from fozo.export.image_format import ImageOptions
 from fozo.export.weights import load_weights
@@ -52,17 +54,37 @@ def make_google_target() -> Target:
 def make_config_target() -> Target:
     """Compare a model with a config.json of transformers."""
     settings = {
+        "id2label": {str(number): f"class {number}" for number in range(CLASSES)},
         "model_type": "vit",
         "num_attention_heads": HEADS,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
     }
     model = _make_model()
+
+    def read(path: Path) -> None:
+        take_settings(model, path.with_name("w.pt"))
+        read_class_labels(path, CLASSES)
+
+    return Target([json.dumps(settings).encode()], read, "json", "config.json")
+
+
+def make_index_target() -> Target:
+    """Load weights in two files by their index."""
+    state, model = make_state(), _make_model()
+    files = {"a.safetensors": list(state)[:9], "b.safetensors": list(state)[9:]}
+    places = {name: file for file, names in files.items() for name in names}
+
+    def add_files(folder: Path) -> None:
+        for file, names in files.items():
+            (folder / file).write_bytes(save_safetensors({name: state[name] for name in names}))
+
     return Target(
-        [json.dumps(settings).encode()],
-        lambda path: take_settings(model, path.with_name("w.pt")),
+        [json.dumps({"metadata": {"total_size": 1}, "weight_map": places}).encode()],
+        lambda path: load_weights(model, path),
         "json",
-        "config.json",
+        "model.safetensors.index.json",
+        prepare=add_files,
     )
 
 

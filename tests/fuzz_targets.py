@@ -401,6 +401,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "pytorch": partial(_make_export_target, "pytorch"),
     "safetensors": partial(_make_export_target, "safetensors"),
     "google": partial(_make_export_target, "google"),
+    "index": partial(_make_export_target, "index"),
     "config": partial(_make_export_target, "config"),
     "preprocessor": partial(_make_export_target, "preprocessor"),
     "clip-weights": partial(_make_clip_target, "clip_weights"),

@@ -218,7 +218,14 @@ def test_a_distillation_token_without_its_classifier_is_explained(kind: str, tmp
             ["embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"],
             "only those of ViTForImage",
         ),
-        (["dinov2.embeddings.cls_token", "classifier.weight"], "DINOv2 .* the mean of the patches"),
+        (
+            ["dinov2.embeddings.cls_token", "classifier.weight"],
+            "DINOv2 classifier .* the mean of the patches",
+        ),
+        (
+            ["embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1", "layernorm.weight"],
+            "DINOv2 model .* without a classifier",
+        ),
         (["beit.encoder.layer.0.layernorm_before.weight"], "only those of ViTForImage"),
         (["layers.0.layernorm_before.weight"], "only those of ViTForImage"),
     ],
