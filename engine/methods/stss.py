@@ -19,7 +19,7 @@ from .view_voting import Score, ViewVoting, ViewVotingBinding
 
 @dataclass(frozen=True)
 class Stss(ViewVoting):
-    """STSS: the views vote whose entropy is low, and stays low when the prompt is perturbed.
+    """STSS, for CLIP: the views vote whose entropy is low, and stays low when the prompt is perturbed.
 
     The prompt is that of the head in use; its perturbations are drawn once per seed, and encoded once per
     list of classes. Nothing is carried from image to image. No code was published.

@@ -45,6 +45,7 @@ def test_results(adapted: tuple[Path, str], bundle: Path) -> None:
         "class_order": None,
         "exif_orientation": "ignore",
         "orders": False,
+        "reduced_above": None,
     }
     assert document["bundle"]["model"] == "fozo_demo_vit"
     assert document["bundle"]["classes"] == 10

@@ -14,6 +14,7 @@ from fozo.engine.methods.stss import perturb
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import AnyMethod, method
 from fozo.engine.runtime.network import Network
+from fozo.engine.runtime.text_encoder import TextEncoder
 from fozo.engine.streams.adapter import Adapter
 from fozo.testing import add_views, check_method
 
@@ -59,6 +60,28 @@ def test_stss_scores_with_the_classifiers_of_perturbed_prompts(
         return -(p * np.log(p)).sum(axis=1)
 
     np.testing.assert_allclose(scores, np.max([entropies(logits) for logits in outputs], axis=0), rtol=1e-4)
+
+
+def test_texts_are_encoded_once_for_a_stream(
+    network: Network, random_images: Callable[..., ImageArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    original = TextEncoder.encode
+
+    def count(self: TextEncoder, texts: Any, contexts: Any) -> Any:
+        encoded.append(len(contexts))
+        return original(self, texts, contexts)
+
+    monkeypatch.setattr(TextEncoder, "encode", count)
+    adapter = Adapter(network, method("stss", views=3, perturbations=4), seed=11)
+    for seed in range(4):
+        adapter.step(add_views(random_images(3, seed=seed), 3))
+    adapter.reset()
+    adapter.step(add_views(random_images(2), 3))
+    assert encoded == [4]
+    some = Adapter(network.select([2, 0]), method("stss", views=3, perturbations=4), seed=11)
+    some.step(add_views(random_images(2), 3))
+    assert encoded == [4, 4]  # another list of classes
 
 
 def test_heads_of_several_templates_have_no_prompt(tmp_path: Path) -> None:

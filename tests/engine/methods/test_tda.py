@@ -107,6 +107,15 @@ def test_an_image_is_stored_before_it_is_predicted() -> None:
     assert np.abs(np.delete(correction, frozen.argmax())).max() < 1e-5
 
 
+def test_permuting_classes_permutes_the_logits() -> None:
+    network, order = StandInNetwork(texts=True), [4, 2, 0, 5, 1, 3]
+    left, right = Adapter(network, Tda()), Adapter(network.select(order), Tda())
+    for images in draw_stream(6):
+        np.testing.assert_allclose(
+            right.step(images).logits, left.step(images).logits[:, order], rtol=1e-4, atol=1e-4
+        )
+
+
 def test_padding_of_features_does_not_count() -> None:
     network = StandInNetwork(texts=True)
     bound = Tda().bind(replace(network.info, feature_widths=(8, 8, 5)))

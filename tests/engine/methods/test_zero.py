@@ -85,6 +85,13 @@ def test_a_prediction_does_not_depend_on_its_batch() -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 
+def test_permuting_classes_permutes_the_logits() -> None:
+    network, images, order = StandInNetwork(), draw_views(6, 8, 3), [4, 2, 0, 5, 1, 3]
+    left = Adapter(network, Zero(views=8)).step(images).logits[:, order]
+    right = Adapter(network.select(order), Zero(views=8)).step(images).logits
+    np.testing.assert_allclose(left, right, atol=1e-5)
+
+
 def test_the_ordinary_views_come_first_and_the_others_image_by_image() -> None:
     network = Counting()
     adapter = Adapter(network, Zero(views=8))  # type: ignore[arg-type]
