@@ -49,7 +49,7 @@ class Interval(Wrapper):
     @property
     def forwards(self) -> int:
         """Forwards per image, on the average over a stream."""
-        return 1 + self.method.forwards
+        return count_views(self.method) + self.method.forwards
 
     def bind(self, model: ModelInfo) -> BoundInterval:
         """Return the wrapped method bound to a model.

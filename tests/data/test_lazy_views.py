@@ -46,7 +46,7 @@ def test_order_and_slices_change_nothing() -> None:
             assert np.array_equal(lazy[index][::-2], expected[index][::-2])
             assert np.array_equal(lazy[index][-1], expected[index][5])
             assert lazy[index][3:3].shape == (0, 16, 16, 3)
-        assert [np.array_equal(views[1:], full[1:]) for views, full in zip(lazy, expected, strict=True)]
+        assert all(np.array_equal(views[1:], full[1:]) for views, full in zip(lazy, expected, strict=True))
         with pytest.raises(IndexError):
             lazy[5]
         with pytest.raises(IndexError):

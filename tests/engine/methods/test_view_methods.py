@@ -145,3 +145,4 @@ def test_an_interval_keeps_all_views_and_needs_no_new_ones() -> None:
     first, second = adapter.step(views), adapter.step(list(views))
     assert first.diagnostics["updated"] == 0 and second.diagnostics["updated"] == 1
     assert (first.forwards, second.forwards) == (4, 4 + 8)
+    assert adapter.method.forwards == 4 + 4  # on the average, if batches are as large as the interval
