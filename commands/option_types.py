@@ -107,3 +107,35 @@ class Batch(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if not value.isdecimal() or int(value) < 1:
             self.fail(f"expected a number of images above 0, or all, found {value!r}", param, ctx)
         return int(value)
+
+
+class Crops(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number of random crops of each image, or `fresh`, which becomes `Crops.FRESH`."""
+
+    name = "N|fresh"
+    FRESH = -1
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if value == "fresh" or isinstance(value, int):
+            return self.FRESH if value == "fresh" else int(value)
+        if not value.isdecimal():
+            self.fail(f"expected a number of crops, or fresh, found {value!r}", param, ctx)
+        return int(value)
+
+
+class Seeds(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Different numbers of at least 0, separated by commas."""
+
+    name = "N,…"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Return the numbers in the order typed."""
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+            self.fail(f"expected different numbers of at least 0, like 1,2,3, found {value!r}", param, ctx)
+        return tuple(map(int, words))

@@ -41,6 +41,7 @@ LIGHT_MODULES = {
     "eval.datasets.dataset_registry",
     "eval.datasets.dataset_request",
     "eval.protocol",
+    "eval.tuning.tuning_presets",
     "quant.settings",
 }
 STANDARD = sys.stdlib_module_names

@@ -43,6 +43,7 @@ def make_spec(data: Path, **options: Any) -> TuningSpec:
         "batch": None,
         "rate": 0.1,
         "pairs": 2,
+        "dimension": 8,
         "workers": 1,
     }
     return TuningSpec(data, **{**defaults, **options})

@@ -25,6 +25,11 @@ class BatchOrder:
     seed: int
 
     @property
+    def size(self) -> int:
+        """Number of images in a step."""
+        return self.images if self.batch is None else min(self.batch, self.images)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of batches in an epoch."""
         return 1 if self.batch is None else max(1, self.images // self.batch)

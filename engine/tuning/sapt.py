@@ -81,6 +81,11 @@ class Sapt:
                 f"{self.momentum} and {self.decay}"
             )
 
+    @property
+    def losses_per_step(self) -> int:
+        """Number of losses that a step needs, each with its gradient."""
+        return 2 if self.sharpness and self.radius else 1
+
     def init(self, values: FloatArray, seed: int) -> SaptState:
         """Return the state before the first step."""
         return SaptState(0, seed, values.astype(np.float32), np.zeros(values.shape))

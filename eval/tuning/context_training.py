@@ -26,6 +26,10 @@ Question = Callable[[FloatArray, NDArray[np.int64]], Any]
 class Tuner(Protocol):
     """A method that tunes values; its state has them as the attribute `values`."""
 
+    @property
+    def losses_per_step(self) -> int:
+        """Number of losses of a batch that a step needs."""
+
     def init(self, values: FloatArray, seed: int) -> Any:
         """Return the state before the first step."""
 
@@ -53,20 +57,23 @@ class ContextTraining:
     Attributes:
         tuner: the method.
         question: of a batch.
-        get_features: returns the features `[N, F]` of an epoch.
+        get_features: returns the features `[n, F]` of some images in an epoch, given the number of the epoch
+            and the rows of the images.
         labels: classes of the N images.
         order: of the images in batches.
         steps: number of steps.
+        encodes_anew: whether every step encodes its images, because their crops are fresh.
         model: the model, for checkpoints.
         key: JSON values that must agree when a run is continued.
     """
 
     tuner: Tuner
     question: Question
-    get_features: Callable[[int], FloatArray]
+    get_features: Callable[[int, NDArray[np.int64]], FloatArray]
     labels: NDArray[np.int64]
     order: BatchOrder
     steps: int
+    encodes_anew: bool
     model: ModelInfo
     key: Mapping[str, Any]
 
@@ -80,9 +87,7 @@ class ContextTraining:
         Raises:
             InputError: the loss or the values are no longer finite.
         """
-        rows = self.order.get_rows(state.step)
-        features = self.get_features(self.order.get_epoch(state.step))[rows]
-        tuned, record = self.tuner.step(state.tuned, self.question(features, self.labels[rows]))
+        tuned, record = self.tuner.step(state.tuned, self._ask(state.step))
         if not math.isfinite(record.loss) or not np.isfinite(tuned.values).all():
             raise InputError(f"the loss is no longer finite in step {state.step + 1}; use a smaller --rate")
         curve = np.concatenate([state.curve, np.asarray([record], np.float64)])
@@ -135,9 +140,18 @@ class ContextTraining:
         return load(path, {"key": dict(self.key)}, self.init(values, seed), self.model)
 
     def time_step(self, state: TrainingState) -> float:
-        """Return the seconds of one step, whose result is dropped; features are computed before."""
-        rows = self.order.get_rows(state.step)
-        features = self.get_features(self.order.get_epoch(state.step))[rows]
+        """Return the seconds of one step, whose result is dropped.
+
+        Features that are computed once are not counted, those of fresh crops are.
+        """
         begin = time.perf_counter()
-        self.tuner.step(state.tuned, self.question(features, self.labels[rows]))
+        question = self._ask(state.step)
+        if not self.encodes_anew:
+            begin = time.perf_counter()
+        self.tuner.step(state.tuned, question)
         return time.perf_counter() - begin
+
+    def _ask(self, step: int) -> Any:
+        """Return what the method may ask in a step."""
+        rows = self.order.get_rows(step)
+        return self.question(self.get_features(self.order.get_epoch(step), rows), self.labels[rows])

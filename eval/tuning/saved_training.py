@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
 from ...engine.ordinary_files import read_json
 from .context_training import TrainingState
@@ -39,22 +40,38 @@ def begin_training(
         return run.training.load(progress, run.initial, seed)
     if resume and out.exists() and _is_complete(run, out, name):
         return None
-    if name in run.bundle.manifest.heads and not overwrite:
+    if not overwrite:
+        check_unused(run.bundle, out, name)
+    progress.unlink(missing_ok=True)
+    return run.training.init(run.initial, seed)
+
+
+def check_unused(bundle: Bundle, out: Path, name: str) -> None:
+    """Refuse to replace what an earlier run has saved.
+
+    Args:
+        bundle: the bundle that the head will be stored in.
+        out: the results file.
+        name: name of the head.
+
+    Raises:
+        InputError: there are results, an interrupted run or a head of this name.
+    """
+    progress = get_progress_path(out)
+    if name in bundle.manifest.heads:
         raise InputError(
-            f"{run.bundle.path} has a head {name} already; give another name with --as, or replace it with "
+            f"{bundle.path} has a head {name} already; give another name with --as, or replace it with "
             "--overwrite"
         )
-    if progress.exists() and not overwrite:
+    if progress.exists():
         raise InputError(
             f"{progress} is of an interrupted run: continue it with --resume, or give --overwrite"
         )
-    if out.exists() and not overwrite:
+    if out.exists():
         raise InputError(
             f"{out} exists, perhaps with results of another run: name another file with --out, or replace it "
             "with --overwrite"
         )
-    progress.unlink(missing_ok=True)
-    return run.training.init(run.initial, seed)
 
 
 def _is_complete(run: TuningRun, out: Path, name: str) -> bool:

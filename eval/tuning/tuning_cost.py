@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...engine.tuning.batch_order import BatchOrder
 from .tuning_spec import TuningSpec
 
 
@@ -34,16 +35,27 @@ class TuningCost:
         )
 
 
-def count_cost(spec: TuningSpec, steps: int, calls_per_step: int, images: int, classes: int) -> TuningCost:
+def count_steps(spec: TuningSpec, steps_per_epoch: int, calls_per_step: int) -> int:
+    """Return the number of steps: those of all epochs, or as many as use up the budget of calls.
+
+    A step that the budget covers in part is taken, as in ZIP's code.
+    """
+    return spec.epochs * steps_per_epoch if spec.budget is None else -(-spec.budget // calls_per_step)
+
+
+def count_cost(
+    spec: TuningSpec, steps: int, calls_per_step: int, order: BatchOrder, classes: int, *, repeats: bool
+) -> TuningCost:
     """Count what a run will need.
 
     Args:
         spec: the run.
         steps: its number of steps.
         calls_per_step: losses of a batch in each of them.
-        images: number of training images.
+        order: of the training images.
         classes: number of classes that are learnt.
+        repeats: whether crops come again, as `CropFeatures.repeats`.
     """
     calls = steps * calls_per_step
-    crops = min(max(1, spec.crops), spec.epochs)
-    return TuningCost(steps, calls, calls * classes, crops * images, spec.method == "sapt")
+    image_encodes = max(1, spec.crops or 0) * order.images if repeats else steps * order.size
+    return TuningCost(steps, calls, calls * classes, image_encodes, spec.method == "sapt")

@@ -13,7 +13,8 @@ from ...engine.bundle.origin import list_origin
 from ...engine.files import write_atomic
 from ...engine.tuning.sapt import StepRecord
 from .context_training import TrainingState
-from .tuning_evaluation import Evaluation
+from .seed_summary import collect_scores, compute_harmonic_means
+from .tuning_evaluation import BASE, NEW, Evaluation
 from .tuning_run import TuningRun
 
 SCHEMA = 1
@@ -31,6 +32,8 @@ def describe_run(
         evaluations: on test images.
         head: name of the head that was stored.
     """
+    described = [_describe_evaluation(evaluation) for evaluation in evaluations]
+    scores = collect_scores([{"evaluations": described}])
     return {
         "schema": SCHEMA,
         "kind": KIND,
@@ -49,7 +52,8 @@ def describe_run(
         "class_ids": list(run.task.data.class_ids),
         "class_names": list(run.task.data.class_names),
         "curve": {name: state.curve[:, column].tolist() for column, name in enumerate(StepRecord._fields)},
-        "evaluations": [_describe_evaluation(evaluation) for evaluation in evaluations],
+        "evaluations": described,
+        "harmonic_means": compute_harmonic_means(scores, run.spec.classes),
     }
 
 
@@ -66,7 +70,8 @@ def format_evaluation(evaluation: Evaluation) -> str:
     """Return a table of the prompts: accuracy, calibration error and likelihood."""
     width = max(map(len, evaluation.tallies)) + 2
     images = next(iter(evaluation.tallies.values())).images
-    title = f"{evaluation.images}: {images:,} images of {evaluation.classes:,} classes"
+    half = {BASE: "base ", NEW: "new "}.get(evaluation.target, "")
+    title = f"{evaluation.images}: {images:,} images of {evaluation.classes:,} {half}classes"
     lines = [title, f"{'prompt'.ljust(width)}accuracy %     ECE %       NLL"]
     for prompt, tally in evaluation.tallies.items():
         rates = f"{100 * tally.accuracy:10.2f}{100 * tally.ece:10.2f}{tally.mean_nll:10.3f}"
@@ -77,6 +82,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
 def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "images": evaluation.images,
+        "target": evaluation.target,
         "classes": evaluation.classes,
         "prompts": {
             prompt: {

@@ -28,11 +28,13 @@ class Evaluation:
         images: name of the images.
         classes: number of classes that are predicted among.
         tallies: counts by prompt: templates, and `tuned` for the learnt context.
+        target: `test`, `base`, `new`, or the folder of the images, as for `open_test`.
     """
 
     images: str
     classes: int
     tallies: dict[str, Tally]
+    target: str = TEST
 
 
 def open_test(run: TuningRun, target: str) -> SplitData:
@@ -81,6 +83,8 @@ def evaluate_run(
     state: TrainingState,
     data: SplitData,
     on_images: Callable[[int], None] = lambda count: None,
+    *,
+    target: str = TEST,
 ) -> Evaluation:
     """Classify test images by the learnt context, by the plain template, and by the published one.
 
@@ -89,6 +93,7 @@ def evaluate_run(
         state: its last state.
         data: whose test images are classified.
         on_images: is called with the number of images of every batch.
+        target: where the images come from, for results.
 
     Raises:
         InputError: an image cannot be read.
@@ -107,4 +112,4 @@ def evaluate_run(
         run.reader,
         on_images,
     )
-    return Evaluation(data.name, data.classes, tallies)
+    return Evaluation(data.name, data.classes, tallies, target)

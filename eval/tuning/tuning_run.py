@@ -18,19 +18,17 @@ from ...engine.records import to_dict
 from ...engine.runtime.class_head import build_head, scale_embeddings
 from ...engine.runtime.network import Network
 from ...engine.runtime.text_encoder import TextEncoder, require_text
-from ...engine.search.spsa_gains import PowerGains
 from ...engine.text.class_texts import ClassTexts, tokenize_classes
 from ...engine.tuning.batch_order import BatchOrder
-from ...engine.tuning.cosine_schedule import CosineSchedule
 from ...engine.tuning.few_shot_loss import compute_losses
-from ...engine.tuning.sapt import Sapt
-from ...engine.tuning.zo_sapt import ZoSapt
 from ..datasets.split_data import SplitData
 from ..results.run_facts import read_versions
 from .context_training import ContextTraining, Question, TrainingState
 from .few_shot_task import FewShotTask, prepare_task
 from .image_features import CropFeatures
-from .tuning_cost import TuningCost, count_cost
+from .tuners import make_tuner
+from .tuning_cost import TuningCost, count_cost, count_steps
+from .tuning_presets import list_foreign_options
 from .tuning_spec import TuningSpec
 
 INITIAL_STD = 0.02  # of random vectors, as in CoOp's code
@@ -132,18 +130,20 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
             encoder.entry.context_length,
             len(initial),
         )
+        order = BatchOrder(len(task.shots), spec.batch, spec.seed)
+        tuner = make_tuner(spec, order.steps_per_epoch, initial.shape)
         network = Network.open(bundle, spec.precision, workers=spec.workers, provider=spec.provider)
     except BaseException:
         encoder.close()
         raise
-    order = BatchOrder(len(task.shots), spec.batch, spec.seed)
-    tuner, calls = make_tuner(spec, order.steps_per_epoch)
+    calls = tuner.losses_per_step
+    steps = count_steps(spec, order.steps_per_epoch, calls)
     question = (
         ask_losses(encoder, texts, bundle.manifest.feature_width)
         if ask_slopes is None
         else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial)
     )
-    reader, steps = ImageReader(spec.reading), spec.epochs * order.steps_per_epoch
+    reader = ImageReader(spec.reading)
     run: TuningRun
     features = CropFeatures(
         network,
@@ -152,14 +152,22 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
         bundle.manifest.preprocessing,
         reader,
         spec.crops,
-        spec.epochs,
+        -(-steps // order.steps_per_epoch),
         spec.seed,
         on_images=lambda count: run.on_images(count),
     )
     training = ContextTraining(
-        tuner, question, features.get, task.labels, order, steps, network.info, make_key(bundle, spec, task)
+        tuner,
+        question,
+        features.get,
+        task.labels,
+        order,
+        steps,
+        not features.repeats,
+        network.info,
+        make_key(bundle, spec, task),
     )
-    cost = count_cost(spec, steps, calls, len(task.shots), task.data.classes)
+    cost = count_cost(spec, steps, calls, order, task.data.classes, repeats=features.repeats)
     run = TuningRun(bundle, spec, task, network, encoder, reader, training, initial, cost)
     return run
 
@@ -177,21 +185,6 @@ def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
     return INITIAL_STD * generator.standard_normal(shape, dtype=np.float32)
 
 
-def make_tuner(spec: TuningSpec, steps_per_epoch: int) -> tuple[Sapt | ZoSapt, int]:
-    """Return the method of a run, and the losses of a batch in each of its steps.
-
-    Raises:
-        InputError: an option of it has no meaning.
-    """
-    if spec.method == "sapt":
-        schedule = CosineSchedule(spec.rate, spec.epochs, steps_per_epoch)
-        sharp = bool(spec.sharpness and spec.radius)
-        return Sapt(schedule, spec.sharpness, spec.radius, spec.momentum, spec.decay), 1 + sharp
-    gains = PowerGains(rate=spec.rate, size=spec.perturbation)
-    method = ZoSapt(gains, spec.pairs, spec.sharpness, spec.radius)
-    return method, method.losses_per_step
-
-
 def ask_losses(encoder: TextEncoder, texts: ClassTexts, feature_width: int) -> Question:
     """Return the question of methods without gradients: one call of the text graph for all candidates."""
     scale = encoder.entry.logit_scale
@@ -207,8 +200,9 @@ def ask_losses(encoder: TextEncoder, texts: ClassTexts, feature_width: int) -> Q
 
 
 def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, Any]:
-    """Return the JSON values that decide a run."""
-    options = {name: value for name, value in to_dict(spec).items() if name not in _FREE}
+    """Return the JSON values that decide a run, without options of other methods."""
+    ignored = {*_FREE, *list_foreign_options(spec.method)}
+    options = {name: value for name, value in to_dict(spec).items() if name not in ignored}
     return {
         **options,
         "exif_orientation": spec.reading.exif_orientation,

@@ -10,9 +10,10 @@ from ...data.reading import Reading
 from ...engine.errors import InputError
 from ..datasets.few_shots import ClassHalf
 
-TuningMethod = Literal["sapt", "zo-sapt"]
+TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
-WORDS = "a photo of a"
+Update = Literal["spsa-clip", "spsa", "spsa-gc"]
+UPDATES: tuple[Update, ...] = get_args(Update)
 ENDING = "{}."
 
 
@@ -31,14 +32,18 @@ class TuningSpec:
         vectors: number of random vectors.
         ending: text behind the context, with `{}` for the name of the class, which it begins with.
         seed: of shots, initial vectors, order, crops and directions.
-        epochs: passes over the training images.
+        epochs: passes over the training images, if there is no budget.
+        budget: losses of a batch under one context after which training ends; not for `sapt`.
         batch: images in a step; None: all.
-        crops: random crops of each image, used in turn by the epochs; 0: the ordinary crop alone.
-        rate: largest learning rate of `sapt`, and a of the gains of `zo-sapt`.
+        crops: random crops of each image, used in turn by the epochs; 0: the ordinary crop alone; None: fresh
+            ones in every epoch.
+        rate: largest learning rate of `sapt`, and a of the gains of methods without gradients.
         sharpness: λ.
         radius: ρ.
         momentum, decay: of `sapt`.
-        pairs, perturbation: q and c of `zo-sapt`.
+        pairs, perturbation: q and c of methods without gradients.
+        update: step of ZIP: with its limit for the gradient, plain, or with momentum.
+        dimension, rank, shared: of ZIP's parameters, as in `make_low_rank_context`.
         precision, workers, provider: as for `Network.open`.
         reading: how image files are read.
     """
@@ -50,13 +55,14 @@ class TuningSpec:
     dataset: str | None = None
     classes: ClassHalf = "all"
     head: str | None = None
-    words: str = WORDS
+    words: str = "a photo of a"
     vectors: int = 4
     ending: str = ENDING
     seed: int = 1
     epochs: int = 50
+    budget: int | None = None
     batch: int | None = 32
-    crops: int = 0
+    crops: int | None = 0
     rate: float = 0.002
     sharpness: float = 1.0
     radius: float = 0.1
@@ -64,6 +70,10 @@ class TuningSpec:
     decay: float = 5e-4
     pairs: int = 5
     perturbation: float = 0.01
+    update: Update = "spsa-clip"
+    dimension: int = 500
+    rank: int = 5
+    shared: bool = True
     precision: str = "fp32"
     workers: int | None = None
     provider: str = "cpu"
@@ -75,7 +85,12 @@ class TuningSpec:
         Raises:
             InputError: a number is too small, or the ending does not begin with the name.
         """
-        if min(self.epochs, self.vectors) < 1 or min(self.shots, self.crops) < 0 or not self.rate > 0:
+        if self.budget is not None and (self.method == "sapt" or self.budget < 1):
+            raise InputError(
+                f"expected a budget of at least one call, for a method other than sapt, found {self.budget} "
+                f"for {self.method}; give epochs instead"
+            )
+        if min(self.epochs, self.vectors) < 1 or min(self.shots, self.crops or 0) < 0 or not self.rate > 0:
             raise InputError(
                 "expected at least one epoch and one vector, no negative number of shots and crops, and a "
                 f"rate above 0, found {self.epochs}, {self.vectors}, {self.shots}, {self.crops} and "

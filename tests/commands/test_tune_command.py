@@ -118,10 +118,66 @@ def test_tuning_with_gradients(tmp_path: Path) -> None:
     np.testing.assert_array_equal(bundle.load_head("sapt").context, bundle.load_head("again").context)
 
 
+ZIP = ("--method", "zip", "--shots", "4", "--vectors", "2", "--dimension", "8", "--rank", "2")
+
+
+def test_zip_from_base_to_new_classes_with_several_seeds(folder: Path) -> None:
+    options = ("--data", "data", *ZIP, "--budget", "60", "--batch", "5", "--seeds", "3,1", "--as", "zip")
+    options += ("--rate", "0.3")
+    output = succeeds(
+        "tune", "clip", *options, "--classes", "base", "--evaluate", "new", "--out", "zip.json", cwd=folder
+    )
+    assert "zip on 8 images of 2 classes of the base classes of data, seed 3" in output
+    cost = "6 steps, 60 calls of a batch under one context; 120 texts through the text tower (forwards), 30"
+    assert output.count(f"Cost: {cost}") == output.count(f"Used: {cost}") == 2
+    assert "data: 8 images of 2 base classes" in output and "data: 4 images of 1 new classes" in output
+    assert "zip on data, seeds 3, 1: mean ± standard deviation" in output
+    runs = [read_json(folder / f"zip-{seed}.json") for seed in (3, 1)]
+    assert [(run["head"], run["tuning"]["seed"]) for run in runs] == [("zip-3", 3), ("zip-1", 1)]
+    summary = read_json(folder / "zip.json")
+    assert [run["file"] for run in summary["runs"]] == ["zip-3.json", "zip-1.json"]
+    scores = {(score["target"], score["prompt"]): score for score in summary["scores"]}
+    assert [target for target, _ in scores] == ["base", "base", "new", "new"]
+    base = [run["evaluations"][0]["prompts"]["tuned"]["accuracy"] for run in runs]
+    assert scores["base", "tuned"]["accuracies"] == base
+    assert scores["base", "tuned"]["standard_deviation"] == pytest.approx(np.std(base, ddof=1))
+    assert scores["new", "tuned"]["mean"] == 1  # one class
+    mean = np.mean(base)
+    assert summary["harmonic_means"]["tuned"] == pytest.approx(2 * mean / (mean + 1))
+    assert (folder / "zip.png").read_bytes().startswith(b"\x89PNG")
+    assert {"zip-1", "zip-3"} < set(Bundle.open(folder / "clip").manifest.heads)
+    message = fails("tune", "clip", *options, "--out", "zip.json", cwd=folder)
+    assert "has a head zip-3 already" in message
+    again = succeeds(
+        *("tune", "clip", *options, "--classes", "base", "--evaluate", "new", "--out", "zip.json"),
+        "--resume",
+        cwd=folder,
+    )
+    assert "zip-1.json is complete already" in again and "step 6" not in again
+    assert strip(read_json(folder / "zip.json")) == strip(summary)
+
+
+def test_defaults_are_the_published_ones(folder: Path) -> None:
+    output = succeeds(
+        *("tune", "clip", "--data", "data", "--as", "mine", "--method", "zip", "--dimension", "12"),
+        *("--rank", "1", "--budget", "10"),
+        cwd=folder,
+    )
+    assert "8 vectors, from 8 random vectors" in output and "1 steps, 10 calls" in output
+    record = read_json(folder / "tuning.json")["tuning"]
+    assert (record["batch"], record["crops"], record["update"]) == (128, None, "spsa-clip")
+    assert (record["rate"], record["pairs"], record["perturbation"]) == (0.01, 5, 0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
         (["--data", "nowhere"], "nowhere"),
+        (["--rank", "3"], "--method zo-sapt has no --rank, which belongs to zip, zip-cached"),
+        (["--momentum", "0.5"], "has no --momentum, which belongs to sapt"),
+        (["--epochs", "2", "--budget", "9"], "--epochs or --budget"),
+        (["--crops", "new"], "or fresh"),
+        (["--seeds", "1,1"], "expected different numbers"),
         (["--batch", "0"], "expected a number of images above 0, or all"),
         (["--ending", "a {}"], "begins with {}"),
         (["--evaluate", "nowhere"], "nowhere"),

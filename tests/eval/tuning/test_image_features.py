@@ -23,7 +23,9 @@ def network(tmp_path: Path) -> Network:
     return Network.open(make_tuning_bundle(tmp_path), workers=1)
 
 
-def make_features(network: Network, folder: Path, crops: int, epochs: int) -> tuple[CropFeatures, list[int]]:
+def make_features(
+    network: Network, folder: Path, crops: int | None, epochs: int
+) -> tuple[CropFeatures, list[int]]:
     data = open_split_data(folder if folder.exists() else make_colours(folder))
     counts: list[int] = []
     features = CropFeatures(
@@ -32,31 +34,38 @@ def make_features(network: Network, folder: Path, crops: int, epochs: int) -> tu
     return features, counts
 
 
+ALL = np.arange(5)
+
+
 def test_the_ordinary_crop_is_encoded_once(network: Network, tmp_path: Path) -> None:
     features, counts = make_features(network, tmp_path / "data", crops=0, epochs=3)
-    first = features.get(0)
-    assert (first.shape, first.dtype) == ((5, 3), np.float32)
+    first = features.get(0, ALL[:2])
+    assert features.repeats and (first.shape, first.dtype) == ((2, 3), np.float32)
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-6)
-    assert features.get(2) is first
+    np.testing.assert_array_equal(features.get(2, ALL)[:2], first)
     assert sum(counts) == 5
 
 
 def test_random_crops_are_used_in_turn(network: Network, tmp_path: Path) -> None:
     features, counts = make_features(network, tmp_path / "data", crops=2, epochs=5)
-    epochs = [features.get(epoch) for epoch in range(5)]
+    epochs = [features.get(epoch, ALL) for epoch in range(5)]
     assert sum(counts) == 10
-    assert epochs[2] is epochs[0] and epochs[3] is epochs[1]
+    np.testing.assert_array_equal(epochs[2], epochs[0])
+    np.testing.assert_array_equal(epochs[3], epochs[1])
     assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_fresh_crops_are_not_kept(network: Network, tmp_path: Path) -> None:
-    features, counts = make_features(network, tmp_path / "data", crops=3, epochs=3)
-    epochs = [features.get(epoch) for epoch in (0, 0, 1, 2, 0)]
-    assert sum(counts) == 20
-    assert epochs[0] is epochs[1]
-    np.testing.assert_array_equal(epochs[0], epochs[4])
+@pytest.mark.parametrize("crops", [3, None])
+def test_fresh_crops_are_encoded_batch_by_batch(network: Network, crops: int | None, tmp_path: Path) -> None:
+    features, counts = make_features(network, tmp_path / "data", crops=crops, epochs=3)
+    assert not features.repeats
+    batches = [features.get(epoch, rows) for epoch, rows in ((0, ALL[:3]), (0, ALL[:3]), (0, ALL[3:]))]
+    assert sum(counts) == 5 and batches[0] is batches[1]  # the latest batch is remembered
+    whole = features.get(0, ALL)
+    np.testing.assert_array_equal(whole, np.concatenate(batches[1:]))
+    assert not np.array_equal(features.get(1, ALL), whole)
     again, _ = make_features(network, tmp_path / "data", crops=5, epochs=9)
-    np.testing.assert_array_equal(again.get(2), epochs[3])
+    np.testing.assert_array_equal(again.get(2, ALL), features.get(2, ALL))
 
 
 def test_training_crops_are_parts_of_the_image_enlarged_with_a_bicubic_filter() -> None:

@@ -58,6 +58,10 @@ def test_the_loss_falls_and_the_counts_are_those_announced(
 @pytest.mark.parametrize(
     ("options", "steps", "calls", "images"),
     [
+        ({"method": "zip", "budget": 30, "crops": None, "batch": 5}, 8, 32, 40),
+        ({"method": "zip", "budget": 32, "crops": 0}, 8, 32, 12),
+        ({"method": "zip", "crops": 3, "epochs": 9, "batch": 5}, 18, 72, 36),
+        ({"method": "sapt", "batch": 5, "crops": None, "epochs": 3}, 6, 12, 30),
         ({"method": "sapt", "batch": 5, "epochs": 3}, 6, 12, 12),
         ({"method": "sapt", "batch": 100, "epochs": 3, "sharpness": 0.0}, 3, 3, 12),
         ({"crops": 2, "epochs": 3, "radius": 0.0}, 3, 12, 24),
@@ -69,6 +73,38 @@ def test_costs(options: dict[str, Any], steps: int, calls: int, images: int, tmp
         assert (run.cost.steps, run.cost.calls, run.cost.image_encodes) == (steps, calls, images)
         assert run.cost.text_encodes == 3 * calls
         assert run.cost.gradients == (run.spec.method == "sapt")
+
+
+def test_zip_learns_and_keeps_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts: list[int] = []
+    encode = TextEncoder.encode
+
+    def count_contexts(self: Any, tokens: Any, vectors: Any) -> Any:
+        contexts.append(len(vectors))
+        return encode(self, tokens, vectors)
+
+    options = {"method": "zip", "budget": 240, "dimension": 8, "rank": 2, "rate": 0.3, "crops": None}
+    with open_colours(tmp_path, **options, batch=5) as run:
+        monkeypatch.setattr(TextEncoder, "encode", count_contexts)
+        images: list[int] = []
+        run.on_images = images.append
+        state = train(run)
+        assert (run.cost.steps, run.cost.calls) == (60, 240)
+        assert contexts == [4] * 60  # all candidates of a step in one call
+        assert sum(images) == run.cost.image_encodes == 60 * 5  # not once for each candidate
+        np.testing.assert_array_equal(state.tuned.start, run.initial)
+        assert state.tuned.parameters.shape == (2 * 2 + 2 + 4 * 2 + 4,)
+        head = run.make_head(state)
+    losses = state.curve[:, 0]
+    assert losses[-10:].mean() < losses[:10].mean() - 0.005
+    record = head.record["tuning"]
+    assert (record["method"], record["budget"], record["update"]) == ("zip", 240, "spsa-clip")
+    assert not {"momentum", "radius"} & set(record)  # options of other methods
+
+
+def test_budgets_need_a_method_without_gradients() -> None:
+    with pytest.raises(InputError, match="give epochs instead"):
+        make_spec(Path(), method="sapt", budget=10)
 
 
 def test_runs_are_a_function_of_the_seed(tmp_path: Path) -> None:
@@ -106,13 +142,22 @@ def test_the_head_is_that_of_the_context_in_another_process(tmp_path: Path) -> N
         assert network.info.classes == 3
 
 
-@pytest.mark.parametrize("stop", [1, 3, 7])
-def test_a_continued_run_gives_the_same_result(stop: int, tmp_path: Path) -> None:
-    path = tmp_path / "tuning.progress.npz"
-    with open_colours(tmp_path, crops=3, batch=5) as run:
+@pytest.mark.parametrize(
+    ("stop", "options"),
+    [
+        (1, {}),
+        (3, {}),
+        (7, {}),
+        (4, {"method": "zip", "crops": None, "update": "spsa-gc"}),
+        (5, {"method": "zip-cached", "crops": 0, "batch": None}),
+    ],
+)
+def test_a_continued_run_gives_the_same_result(stop: int, options: dict[str, Any], tmp_path: Path) -> None:
+    path, options = tmp_path / "tuning.progress.npz", {"crops": 3, "batch": 5, **options}
+    with open_colours(tmp_path, **options) as run:
         whole = train(run)
         run.training.save(path, train(run, stop))
-    with open_colours(tmp_path, crops=3, batch=5) as run:
+    with open_colours(tmp_path, **options) as run:
         state = run.training.load(path, run.initial, 1)
         assert state.step == stop
         state = list(run.training.run(state, None, 0))[-1]
