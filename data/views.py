@@ -36,7 +36,7 @@ def views(
     preprocessing: Preprocessing | None = None,
     *,
     seed: int = 0,
-    image_id: str = "",
+    image_id: str | os.PathLike[str] = "",
     kind: ViewKind = "crops",
     smallest_area: float = SMALLEST_AREA,
 ) -> Pixels:
@@ -64,6 +64,10 @@ def views(
     (8, 32, 32, 3)
     """
     recipe = ViewRecipe(count, kind, smallest_area)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise InputError(f"a seed of views must be an integer, found {seed!r}")
+    if not isinstance(image_id, (str, os.PathLike)):
+        raise InputError(f"image_id must be a text or a path, found {image_id!r}")
     if not isinstance(image, np.ndarray) and preprocessing is None:
         raise InputError(
             "views of a file or of an image of Pillow have the size of the model's images; pass "
@@ -71,9 +75,8 @@ def views(
         )
     decoded = _open(image)
     plain = np.asarray(decoded) if preprocessing is None else preprocess(decoded, preprocessing)
-    others = [
-        make_view(decoded, number, plain.shape[:2], recipe, seed, image_id) for number in range(1, count)
-    ]
+    name, size = os.fspath(image_id), plain.shape[:2]
+    others = [make_view(decoded, number, size, recipe, seed, name) for number in range(1, count)]
     return np.stack([plain, *others])
 
 
@@ -81,8 +84,12 @@ def _open(image: Any) -> Image.Image:
     """Return the decoded image, RGB."""
     if isinstance(image, Image.Image):
         return image if image.mode == "RGB" else image.convert("RGB")
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, (str, os.PathLike)):
         return read_image(image)
+    if not isinstance(image, np.ndarray):
+        raise InputError(
+            f"expected a path, an image of Pillow or an array, found {type(image).__name__}; pass one image"
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(
             f"expected an image as an array of uint8 and shape [H, W, 3], found {image.dtype} of shape "

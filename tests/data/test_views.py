@@ -149,6 +149,17 @@ def test_view_zero_is_the_ordinary_crop_of_files_images_and_arrays(tmp_path: Pat
     assert not np.array_equal(cropped[1], made[0][1])  # parts of the crop, not of the file
 
 
+def test_names_may_be_paths_and_seeds_are_integers() -> None:
+    image = np.asarray(picture(20, 20))
+    assert np.array_equal(views(image, 4, image_id=Path("a/b")), views(image, 4, image_id="a/b"))
+    assert np.array_equal(views(image, 4, seed=np.int64(3)), views(image, 4, seed=3))  # type: ignore[arg-type]
+    for seed in (0.5, "1", True, None):
+        with pytest.raises(InputError, match="must be an integer"):
+            views(image, 4, seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="text or a path, found 7"):
+        views(image, 4, image_id=7)  # type: ignore[arg-type]
+
+
 def test_grey_images_of_pillow_become_colours() -> None:
     grey = picture(40, 40).convert("L")
     assert np.array_equal(views(grey, 3, PREPROCESSING), views(grey.convert("RGB"), 3, PREPROCESSING))
@@ -164,6 +175,9 @@ def test_grey_images_of_pillow_become_colours() -> None:
         ((np.zeros((2, 8, 8, 3), np.uint8), 4), "one image at a time"),
         ((np.zeros((0, 8, 3), np.uint8), 4), "expected an image"),
         ((np.zeros((8, 8, 3), np.uint8), 0), "at least 1, found 0"),
+        ((np.zeros((8, 8, 3), np.uint8), 2.0), "at least 1, found 2.0"),
+        ((None, 4, PREPROCESSING), "found NoneType"),
+        (([picture(8, 8)], 4, PREPROCESSING), "found list; pass one image"),
     ],
 )
 def test_unusable_arguments_are_refused(arguments: tuple[Any, ...], message: str) -> None:
