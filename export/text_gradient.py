@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..engine.errors import ExportError
 from ..engine.model import FloatArray
+from ..engine.runtime.cpu import count_cpus
 from ..engine.runtime.graph_contract import CONTEXTS, EMBEDDINGS, LENGTHS, TOKENS
 from ..engine.runtime.text_encoder import TextEncoder
 from ..engine.text.class_texts import ClassTexts
@@ -99,7 +100,7 @@ class TextGradient:
 
 
 def ask_slopes(
-    graph: Path, texts: ClassTexts, encoder: TextEncoder, context: FloatArray
+    graph: Path, texts: ClassTexts, encoder: TextEncoder, context: FloatArray, workers: int | None = None
 ) -> Callable[[FloatArray, NDArray[np.int64]], Any]:
     """Return the question of methods with gradients, after comparing PyTorch with ONNX Runtime.
 
@@ -108,10 +109,12 @@ def ask_slopes(
         texts: of the classes.
         encoder: the same graph in ONNX Runtime.
         context: where they are compared, float32 `[M, D]`.
+        workers: threads of all kernels of PyTorch in this process; None: as many as it may use.
 
     Raises:
         ExportError: the graph has operators that are not known, or the two compute different embeddings.
     """
+    torch.set_num_threads(count_cpus() if workers is None else workers)
     gradient = TextGradient(graph, texts.tokens, encoder.entry.logit_scale)
     gradient.verify(context, encoder.encode(texts.tokens, context[None])[0])
 

@@ -33,7 +33,7 @@ from .tuning_spec import TuningSpec
 
 INITIAL_STD = 0.02  # of random vectors, as in CoOp's code
 # Returns what a method with gradients asks of a batch, as `export.text_gradient.ask_slopes` does.
-AskSlopes = Callable[[Path, ClassTexts, TextEncoder, FloatArray], Question]
+AskSlopes = Callable[[Path, ClassTexts, TextEncoder, FloatArray, int | None], Question]
 # Fields of a spec that decide no result.
 _FREE = ("data", "split", "reading", "workers")
 
@@ -141,7 +141,7 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
     question = (
         ask_losses(encoder, texts, bundle.manifest.feature_width)
         if ask_slopes is None
-        else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial)
+        else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial, spec.workers)
     )
     reader = ImageReader(spec.reading)
     run: TuningRun

@@ -58,7 +58,7 @@ def test_tuning_without_gradients(folder: Path) -> None:
 
 
 def test_a_killed_run_is_continued_with_the_same_result(folder: Path) -> None:
-    options = ("--data", "data", *ZO, "--epochs", "400", "--batch", "5", "--crops", "2", "--save-every", "0")
+    options = ("--data", "data", *ZO, "--epochs", "150", "--batch", "5", "--crops", "2", "--save-every", "0")
     succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
     progress = folder / "killed.progress.npz"
     command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
@@ -94,28 +94,14 @@ def test_tuning_with_gradients(tmp_path: Path) -> None:
     graph = build_text_graph(read_text_tower(tower, START, START + 1)).SerializeToString()
     make_text_bundle(tmp_path, graph=graph)
     make_colours(tmp_path / "data")
-    options = (
-        "--data",
-        "data",
-        "--words",
-        "a photo of a",
-        "--batch",
-        "6",
-        "--rate",
-        "0.05",
-        "--epochs",
-        "30",
-    )
+    options = ("--data", "data", "--batch", "6", "--rate", "0.05", "--epochs", "20", "--workers", "1")
     output = succeeds("tune", "clip", *options, "--as", "sapt", "--shots", "4", cwd=tmp_path)
     assert "from the words 'a photo of a'" in output
-    assert "Cost: 60 steps, 120 calls" in output and "(forwards and backwards)" in output
+    assert "Cost: 40 steps, 80 calls" in output and "(forwards and backwards)" in output
     content = read_json(tmp_path / "tuning.json")
     losses = content["curve"]["loss"]
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
     assert content["tuning"]["norm"] != content["tuning"]["initial_norm"]
-    succeeds("tune", "clip", *options, "--as", "again", "--shots", "4", "--out", "again.json", cwd=tmp_path)
-    bundle = Bundle.open(tmp_path / "clip")
-    np.testing.assert_array_equal(bundle.load_head("sapt").context, bundle.load_head("again").context)
 
 
 ZIP = ("--method", "zip", "--shots", "4", "--vectors", "2", "--dimension", "8", "--rank", "2")

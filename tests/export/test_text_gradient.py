@@ -29,6 +29,7 @@ from fozo.engine.tuning.sapt import Sapt
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 
+from fozo.export.half_storage import store_as_half  # noqa: E402
 from fozo.export.text_gradient import TextGradient  # noqa: E402
 from fozo.export.text_graph import build_text_graph  # noqa: E402
 from fozo.export.text_model import read_text_tower  # noqa: E402
@@ -174,3 +175,19 @@ def test_unknown_operators_are_refused(tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(b"none")
     with pytest.raises(ExportError, match="cannot read the graph"):
         TorchGraph(tmp_path / "graph.onnx")
+
+
+def test_weights_in_half_precision(tmp_path: Path) -> None:
+    model = make_clip()
+    for parameter in text_tower_of(model).parameters():
+        parameter.data = parameter.data.half().float()
+    graph = store_as_half(build_text_graph(read_text_tower(model, START, END)))
+    assert any(node.op_type == "Cast" for node in graph.graph.node)
+    onnx.save(graph, tmp_path / "half.onnx")
+    texts, context, features, labels = draw_problem()
+    halves = TextGradient(tmp_path / "half.onnx", texts, SCALE)
+    floats = TextGradient(save_graph(model, tmp_path), texts, SCALE)
+    for first, second in zip(
+        *(x.compute_slope(context, features, labels) for x in (halves, floats)), strict=True
+    ):
+        np.testing.assert_array_equal(first, second)
