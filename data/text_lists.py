@@ -26,7 +26,9 @@ def read_entries(path: Path, kind: str) -> list[tuple[int, str]]:
     """
     try:
         text = read_limited(path, _MAX_BYTES).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read the {kind} {path}: {reason(error)}") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"cannot read the {kind} {path}: {reason(error)}; expected text in UTF-8") from error
     stream = io.StringIO(text, newline=None)  # splits at ends of lines alone, unlike `splitlines`
     lines = [(number, line.strip()) for number, line in enumerate(stream, 1)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 1 << 30  # results of a thousand long streams
-_SAVE_FIRST = "it is a folder, a pipe or a device, expected a file; save its content as one first"
+_SAVE_FIRST = "it is a folder, a pipe or a device, expected a file; save the content as a file first"
 
 
 def check_ordinary(path: str | os.PathLike[str]) -> None:

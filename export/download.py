@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ..engine.errors import ExportError
+from ..engine.errors import ExportError, reason
 from .demo_model import DEMO_MODEL
 from .model_request import Request
 
 _TIMEOUT = 5.0  # seconds
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_SETTINGS = "config.json"
+_HUB = "hf-hub:"
 
 
 def announce_download(request: Request) -> str | None:
@@ -26,18 +29,28 @@ def announce_download(request: Request) -> str | None:
     repository = _find_repository(request)
     if repository is None:
         return None
-    name, _, revision = repository.partition("@")
-    copies = (try_to_load_from_cache(name, file, revision=revision or None) for file in _FILES)
-    if any(isinstance(copy, str) for copy in copies):
+    takes_weights = not request.random and request.weights_file is None
+    on_hub = request.model.startswith(_HUB)  # where timm reads the architecture, too
+    if all(_has_copy(repository, files) for files in [(_SETTINGS,)] * on_hub + [_FILES] * takes_weights):
         return None
-    check_server(request.model)
-    return (
-        f"Downloading timm's pretrained weights of {request.model}, {name}; they are kept for the next time …"
-    )
+    files = f"the files of {request.model}" if on_hub else f"timm's pretrained weights of {request.model}"
+    check_server(files)
+    place = "" if on_hub else f", {repository.partition('@')[0]}"
+    return f"Downloading {files}{place}; they are kept for the next time …"
 
 
-def check_server(model: str) -> None:
+def _has_copy(repository: str, files: Sequence[str]) -> bool:
+    """Return whether one of these files of a repository is on this machine."""
+    name, _, revision = repository.partition("@")
+    copies = (try_to_load_from_cache(name, file, revision=revision or None) for file in files)
+    return any(isinstance(copy, str) for copy in copies)
+
+
+def check_server(files: str) -> None:
     """Connect to the server of pretrained weights, unless a proxy stands between.
+
+    Args:
+        files: the files that are needed, in words.
 
     Raises:
         ExportError: that takes more than a few seconds, or fails.
@@ -46,8 +59,7 @@ def check_server(model: str) -> None:
     advice = "give the weights as a file with --weights, or repeat the command where there is a network"
     if constants.HF_HUB_OFFLINE:
         raise ExportError(
-            f"timm's pretrained weights of {model} are not on this machine, and HF_HUB_OFFLINE forbids to "
-            f"download them; {advice}"
+            f"{files} are not on this machine, and HF_HUB_OFFLINE forbids to download them; {advice}"
         )
     if address.hostname is None or address.scheme in getproxies():
         return
@@ -56,13 +68,15 @@ def check_server(model: str) -> None:
         socket.create_connection((address.hostname, port), timeout=_TIMEOUT).close()
     except OSError as error:
         raise ExportError(
-            f"timm's pretrained weights of {model} are not on this machine, and {address.hostname}, which "
-            f"has them, cannot be reached ({error.strerror or error}); {advice}"
+            f"{files} are not on this machine, and {address.hostname}, which has them, cannot be reached "
+            f"({reason(error)}); {advice}"
         ) from error
 
 
 def _find_repository(request: Request) -> str | None:
-    """Return the repository that timm downloads the weights of a request from, if it does."""
+    """Return the repository that timm downloads the files of a request from, if it does."""
+    if request.model.startswith(_HUB):
+        return request.model.removeprefix(_HUB)
     if request.random or request.weights_file is not None or request.model == DEMO_MODEL:
         return None
     if not timm.is_model(request.model):

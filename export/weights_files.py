@@ -98,7 +98,7 @@ def _check_file(path: Path) -> None:
     try:
         check_ordinary(path)
     except OSError as error:
-        raise ExportError(f"cannot read the weights {path}: {reason(error)}; check the path") from error
+        raise ExportError(f"cannot read the weights {path}: {reason(error)}") from error
     check_archive(path)
 
 

@@ -74,10 +74,12 @@ def index_classes(
     index = {name: index for index, name in enumerate(manifest.class_ids)}
     unknown = [name for name in folders if name not in index]
     if unknown:
+        many = "a name that is" if len(unknown) == 1 else f"{len(unknown)} names that are"
         raise InputError(
-            f"{folder} has {len(unknown)} folders that are no class of {manifest.model}: "
-            f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}; its classes are named like "
-            f"{', '.join(manifest.class_ids[:2])}"
+            f"{folder} has {many} no class of {manifest.model}: {', '.join(unknown[:5])}"
+            f"{', …' if len(unknown) > 5 else ''}; its classes are named like "
+            f"{', '.join(manifest.class_ids[:2])}. Rename or move what is named so, or list the names in the "
+            "order of the model's outputs with --class-ids FILE"
         )
     return index
 

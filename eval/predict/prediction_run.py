@@ -122,7 +122,9 @@ class PredictionRun:
         saved = self._state_file is not None and self._state_file.exists()
         state = f"; state: {self._state_file}" if saved else ""
         not_finite = f"{self._not_finite:,} without a finite output, " if self._not_finite else ""
+        images = "1 image" if self._images == 1 else f"{self._images:,} images"
+        guarded = f", answered by the frozen network: {frozen} batch{'es' * (frozen > 1)}" if frozen else ""
         return (
-            f"{self._images:,} images, {self._skipped:,} unreadable, {not_finite}{seconds:.1f} s, "
-            f"{rate:.1f} images/s, answered by the frozen network: {frozen} batches{state}"
+            f"{images}, {self._skipped:,} unreadable, {not_finite}{seconds:.1f} s, {rate:.1f} images/s"
+            f"{guarded}{state}"
         )

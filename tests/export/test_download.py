@@ -50,6 +50,24 @@ def test_what_is_downloaded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert note is not None and note.startswith(f"Downloading timm's pretrained weights of {MODEL}, timm/")
 
 
+@pytest.mark.parametrize("options", [{}, {"random": True}, {"weights": Path("w.pt")}])
+def test_models_of_the_hub_need_its_settings_too(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub tried five times, for half a minute, and said so on five lines."""
+    monkeypatch.setattr(download.socket, "create_connection", offline)
+    request = Request("hf-hub:owner/name", **options)
+    with pytest.raises(ExportError, match="the files of hf-hub:owner/name are not on this machine"):
+        download.announce_download(request)
+    cached = ["config.json"] if options else ["config.json", "model.safetensors"]
+
+    def look_up(repository: str, file: str, **ignored: Any) -> str | None:
+        return file if repository == "owner/name" and file in cached else None
+
+    monkeypatch.setattr(download, "try_to_load_from_cache", look_up)
+    assert download.announce_download(request) is None
+
+
 def test_a_proxy_is_left_to_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "getproxies", lambda: {"https": "a", "http": "b"})
     monkeypatch.setattr(download.socket, "create_connection", offline)

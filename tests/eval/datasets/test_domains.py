@@ -139,7 +139,7 @@ def test_images_loose_in_the_root_or_too_deep(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_class_of_the_model(tmp_path: Path) -> None:
     put(tmp_path / "n99999999" / "1.png", draw_picture(1))
-    with pytest.raises(InputError, match="1 folders that are no class of vit: n99999999"):
+    with pytest.raises(InputError, match="a name that is no class of vit: n99999999"):
         load_image_folder(tmp_path, vit_manifest())
 
 

@@ -45,7 +45,6 @@ def test_summary_and_errors_of_a_process(
         "3 images",
         "1 unreadable",
         "images/s",
-        "answered by the frozen network: 0 batches",
         f"state: {state}",
     ):
         assert words in line
