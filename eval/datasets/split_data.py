@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...engine.errors import InputError
@@ -39,6 +39,7 @@ class SplitData:
         test: test images; perhaps none.
         published: its name among `PUBLISHED_SETS`; None for data of a user.
         origin: where the division comes from, for the record.
+        left_out: number of other files by suffix that show images, but are not read.
     """
 
     name: str
@@ -50,6 +51,7 @@ class SplitData:
     test: tuple[LabelledImage, ...] = ()
     published: str | None = None
     origin: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:

@@ -64,6 +64,7 @@ def make_test_domain(
         classes=tuple(sorted(index)),
         official_images=facts.test_images if facts is not None and is_complete else None,
         reader=reader,
+        left_out=data.left_out,
     )
 
 

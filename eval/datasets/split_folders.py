@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from ...engine.errors import InputError
@@ -56,6 +57,7 @@ def read_split_folders(folder: Path, dataset: str | None = None) -> SplitData:
         test=() if test is None else _label_images(test, labels, base),
         published=dataset,
         origin="its listing",
+        left_out=Counter(training.left_out) + Counter({} if test is None else test.left_out),
     )
 
 

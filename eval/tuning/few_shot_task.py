@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.image_names import describe_left_out
 from ...engine.bundle.bundle import Bundle
 from ...engine.errors import InputError
 from ...engine.files import hash_texts
@@ -59,18 +61,15 @@ def prepare_task(spec: TuningSpec, bundle: Bundle) -> FewShotTask:
     shots = replace(data, train=choose_shots(data.train, spec.shots, spec.seed))
     task = choose_half(shots, spec.classes)
     task.check_files(task.train)
-    scarce = [name for label, name in enumerate(task.class_names) if _count(task, label) < spec.shots]
-    notes = [note] if note else []
+    counts = Counter(image.label for image in task.train)
+    scarce = [name for label, name in enumerate(task.class_names) if counts[label] < spec.shots]
+    notes = [text for text in (note, describe_left_out(data.left_out)) if text]
     if scarce:
         notes.append(
             f"{len(scarce)} of {task.classes} classes have fewer than {spec.shots} training images, such as "
             f"{scarce[0]}; all of them are used"
         )
     return FewShotTask(task, task.train, data, tuple(notes))
-
-
-def _count(data: SplitData, label: int) -> int:
-    return sum(image.label == label for image in data.train)
 
 
 def name_classes(data: SplitData, bundle: Bundle, head: str | None = None) -> tuple[SplitData, str | None]:

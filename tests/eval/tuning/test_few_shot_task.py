@@ -61,6 +61,14 @@ def test_classes_with_few_images_are_noted(bundle: Bundle, tmp_path: Path) -> No
     assert prepare_task(make_spec(tmp_path / "data", shots=0), bundle).notes == ()
 
 
+def test_images_of_other_formats_are_noted(bundle: Bundle, tmp_path: Path) -> None:
+    data = make_colours(tmp_path / "data")
+    for place in ("train/cat/a.tif", "train/dog/b.heic", "test/dog/c.tif"):
+        (data / place).write_bytes(b"II*")
+    (note,) = prepare_task(make_spec(data), bundle).notes
+    assert note.startswith("3 files that look like images were left out (2 with .tif, 1 with .heic)")
+
+
 def test_names_of_a_head(bundle: Bundle, tmp_path: Path) -> None:
     folder = make_folders(tmp_path / "data", ("n01440764", "n01443537"))
     with pytest.raises(InputError, match="WordNet identifiers like n01440764, which say nothing"):
