@@ -23,7 +23,7 @@ _METHOD = (
         show_default=True,
         help="sapt: sharpness-aware training with gradients, needs PyTorch; zo-sapt: the same from losses"
         " alone; zip: few parameters, from losses alone, as published; zip-cached: the same from all images"
-        " in every step, one crop of each.",
+        " in every step, one crop of each; bpt: CMA-ES in a random subspace.",
     ),
 )
 _DATA = (
@@ -66,7 +66,7 @@ _START = (
     click.option(
         "--vectors",
         type=click.IntRange(1),
-        help="Start from so many random vectors instead; default of zip: 8.",
+        help="Start from so many random vectors instead, bpt from zeros; default of zip: 8, of bpt: 5.",
     ),
     click.option(
         "--ending",
@@ -85,18 +85,18 @@ _TRAINING = (
         type=click.IntRange(1),
         metavar="CALLS",
         help="Instead of --epochs: losses of a batch under one context after which training ends, as"
-        " publications count queries; zip and zip-cached: 5000.",
+        " publications count queries; zip, zip-cached and bpt: 5000.",
     ),
     click.option(
         "--batch",
         type=Batch(),
-        help="Images in a step, or all; default: 32, zip 128, zo-sapt and zip-cached all.",
+        help="Images in a step, or all; default: 32, zip and bpt 128, zo-sapt and zip-cached all.",
     ),
     click.option(
         "--crops",
         type=Crops(),
         help="Random crops of each image, encoded once and used in turn; 0: the ordinary crop alone; fresh:"
-        " new ones in every epoch, as published. Default: 0, zip fresh.",
+        " new ones in every epoch, as published. Default: 0, zip and bpt fresh.",
     ),
     click.option(
         "--rate",
@@ -166,9 +166,8 @@ _OF_METHODS = (
     click.option(
         "--dimension",
         type=click.IntRange(1),
-        default=500,
-        show_default=True,
-        help="For zip: intrinsic dimension, the values that a context is computed from.",
+        help="For zip and bpt: intrinsic dimension, the values that a context is computed from; default: 500,"
+        " bpt 2000.",
     ),
     click.option(
         "--rank", type=click.IntRange(1), default=5, show_default=True, help="For zip: rank of these values."
@@ -178,6 +177,25 @@ _OF_METHODS = (
         default=True,
         show_default=True,
         help="For zip: whether all vectors share a part of these values.",
+    ),
+    click.option(
+        "--population",
+        type=click.IntRange(2),
+        default=15,
+        show_default=True,
+        help="For bpt: solutions in a generation.",
+    ),
+    click.option(
+        "--sigma",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="For bpt: step size of the search at its start.",
+    ),
+    click.option(
+        "--first-batches",
+        is_flag=True,
+        help="For bpt: let a solution win by its first batches, as the official code does.",
     ),
 )
 

@@ -116,3 +116,10 @@ def _return_freed_memory() -> Iterator[None]:
         done.set()
         thread.join()
         trim(0)
+
+
+def make_partial_run() -> Any:
+    """Return options of a call that computes nothing but the outputs that are asked for."""
+    options = ort.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options

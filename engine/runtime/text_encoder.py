@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +20,12 @@ from ..text.tokenizer import Tokenizer
 from .cpu import count_cpus
 from .graph_contract import CONTEXTS, EMBEDDED, EMBEDDINGS, LENGTHS, TOKENS
 from .onnx_file import check_graph_file
-from .session import open_session
+from .session import make_partial_run, open_session
 from .text_calls import TextCall, plan_text_calls
 from .text_contract import check_text_contract
 
 Tokens = Sequence[int]
+TOKENS_PER_CALL = 4096  # where embeddings of single tokens are asked for
 
 
 class TextEncoder:
@@ -59,6 +61,7 @@ class TextEncoder:
         check_graph_file(graph)
         self._session = open_session(graph, "cpu", workers, couples=False)
         check_text_contract(self._session, entry, graph)
+        self._options = make_partial_run()
         self._pool = ThreadPoolExecutor(workers, "fozo-text")
 
     @classmethod
@@ -94,6 +97,24 @@ class TextEncoder:
         }
         embedded: FloatArray = self._run(EMBEDDED, feed)[0, :-1]
         return embedded
+
+    def compute_token_std(self) -> float:
+        """Return the unbiased standard deviation of all entries of the token embeddings.
+
+        Raises:
+            ComputeError: ONNX Runtime fails.
+        """
+        none = np.zeros((1, 0, self.entry.width), np.float32)
+        count, total, squares = 0, 0.0, 0.0
+        vocabulary = np.arange(self.tokenizer.vocabulary.end + 1)
+        for start in range(0, len(vocabulary), TOKENS_PER_CALL):
+            tokens = vocabulary[start : start + TOKENS_PER_CALL, None]
+            lengths = np.zeros(len(tokens), np.int64)
+            embedded = self._run(EMBEDDED, {TOKENS: tokens, LENGTHS: lengths, CONTEXTS: none})
+            values = embedded.astype(np.float64)
+            count, total = count + values.size, total + float(values.sum())
+            squares += float(np.square(values).sum())
+        return math.sqrt((squares - total**2 / count) / (count - 1))
 
     def encode_sentences(self, sentences: Sequence[str]) -> FloatArray:
         """Return the unit embeddings of texts without context, float32 `[T, E]`.
@@ -152,7 +173,7 @@ class TextEncoder:
 
     def _run(self, output: str, feed: Mapping[str, NDArray[Any]]) -> FloatArray:
         try:
-            (values,) = self._session.run([output], feed)
+            (values,) = self._session.run([output], feed, self._options)
         except Exception as error:  # the runtime raises many kinds, all of its own
             shapes = {name: list(array.shape) for name, array in feed.items()}
             raise ComputeError(

@@ -20,3 +20,24 @@ def compute_losses(features: FloatArray, labels: NDArray[np.int64], classifiers:
     rows = np.arange(len(labels))
     losses = [-log_softmax(features @ classifier.T)[rows, labels].mean() for classifier in classifiers]
     return np.asarray(losses, np.float64)
+
+
+def compute_batch_losses(
+    features: FloatArray, labels: NDArray[np.int64], classifiers: FloatArray, batch: int
+) -> FloatArray:
+    """Return the mean cross-entropy of each batch under each of C classifiers, in nats, float64 `[C, B]`.
+
+    As in training, a last batch that is not full is left out, unless it is the only one.
+
+    Args:
+        features: of the images, `[N, F]`.
+        labels: their classes, `[N]`.
+        classifiers: float32 `[C, K, F]`.
+        batch: images in a batch.
+    """
+    starts = range(0, max(1, len(labels) // batch) * batch, batch)
+    columns = [
+        compute_losses(features[start : start + batch], labels[start : start + batch], classifiers)
+        for start in starts
+    ]
+    return np.stack(columns, axis=1)

@@ -44,18 +44,26 @@ def count_steps(spec: TuningSpec, steps_per_epoch: int, calls_per_step: int) -> 
 
 
 def count_cost(
-    spec: TuningSpec, steps: int, calls_per_step: int, order: BatchOrder, classes: int, *, repeats: bool
+    spec: TuningSpec,
+    steps: int,
+    contexts: int,
+    order: BatchOrder,
+    classes: int,
+    *,
+    batches: int,
+    repeats: bool,
 ) -> TuningCost:
     """Count what a run will need.
 
     Args:
         spec: the run.
         steps: its number of steps.
-        calls_per_step: losses of a batch in each of them.
+        contexts: contexts in each of them.
         order: of the training images.
         classes: number of classes that are learnt.
+        batches: batches in each of them.
         repeats: whether crops come again, as `CropFeatures.repeats`.
     """
-    calls = steps * calls_per_step
     image_encodes = max(1, spec.crops or 0) * order.images if repeats else steps * order.size
-    return TuningCost(steps, calls, calls * classes, image_encodes, spec.method == "sapt")
+    texts = steps * contexts * classes
+    return TuningCost(steps, steps * contexts * batches, texts, image_encodes, spec.method == "sapt")

@@ -7,27 +7,30 @@ from typing import Any
 
 WORDS = "a photo of a"
 
+_ZIP_PRESET = {"budget": 5000, "rate": 0.01, "dimension": 500}
 # Defaults that differ between methods, as fields of `TuningSpec`. Without words, the context is random.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sapt": {"epochs": 50, "batch": 32, "crops": 0, "rate": 0.002, "words": WORDS},
     "zo-sapt": {"epochs": 250, "batch": None, "crops": 0, "rate": 0.01, "words": WORDS},
-    "zip": {"budget": 5000, "batch": 128, "crops": None, "rate": 0.01, "words": "", "vectors": 8},
-    "zip-cached": {"budget": 5000, "batch": None, "crops": 0, "rate": 0.01, "words": WORDS},
+    "zip": {**_ZIP_PRESET, "batch": 128, "crops": None, "words": "", "vectors": 8},
+    "zip-cached": {**_ZIP_PRESET, "batch": None, "crops": 0, "words": WORDS},
+    "bpt": {"budget": 5000, "batch": 128, "crops": None, "dimension": 2000, "words": "", "vectors": 5},
 }
-_ZIP = ("epochs", "budget", "pairs", "perturbation", "update", "dimension", "rank", "shared")
+_ZIP = ("rate", "epochs", "budget", "pairs", "perturbation", "update", "dimension", "rank", "shared")
 # Options that not every method has.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "sapt": ("epochs", "radius", "sharpness", "momentum", "decay"),
-    "zo-sapt": ("epochs", "budget", "radius", "sharpness", "pairs", "perturbation"),
+    "sapt": ("rate", "epochs", "radius", "sharpness", "momentum", "decay"),
+    "zo-sapt": ("rate", "epochs", "budget", "radius", "sharpness", "pairs", "perturbation"),
     "zip": _ZIP,
     "zip-cached": _ZIP,
+    "bpt": ("epochs", "budget", "dimension", "population", "sigma", "first_batches"),
 }
 
 
 def list_foreign_options(method: str) -> list[str]:
     """Return the options that a method does not have, and others do, in alphabetical order.
 
-    >>> list_foreign_options("zo-sapt")
-    ['decay', 'dimension', 'momentum', 'rank', 'shared', 'update']
+    >>> list_foreign_options("zip")
+    ['decay', 'first_batches', 'momentum', 'population', 'radius', 'sharpness', 'sigma']
     """
     return sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[method]))

@@ -20,7 +20,7 @@ from ...engine.runtime.network import Network
 from ...engine.runtime.text_encoder import TextEncoder, require_text
 from ...engine.text.class_texts import ClassTexts, tokenize_classes
 from ...engine.tuning.batch_order import BatchOrder
-from ...engine.tuning.few_shot_loss import compute_losses
+from ...engine.tuning.few_shot_loss import compute_batch_losses, compute_losses
 from ..datasets.split_data import SplitData
 from ..results.run_facts import read_versions
 from .context_training import ContextTraining, Question, TrainingState
@@ -130,16 +130,16 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
             encoder.entry.context_length,
             len(initial),
         )
-        order = BatchOrder(len(task.shots), spec.batch, spec.seed)
-        tuner = make_tuner(spec, order.steps_per_epoch, initial.shape)
+        order = make_order(spec, len(task.shots))
+        tuner = make_tuner(spec, order.steps_per_epoch, initial.shape, encoder)
         network = Network.open(bundle, spec.precision, workers=spec.workers, provider=spec.provider)
     except BaseException:
         encoder.close()
         raise
-    calls = tuner.losses_per_step
-    steps = count_steps(spec, order.steps_per_epoch, calls)
+    batches = count_batches(spec, len(task.shots))
+    steps = count_steps(spec, order.steps_per_epoch, tuner.losses_per_step * batches)
     question = (
-        ask_losses(encoder, texts, bundle.manifest.feature_width)
+        ask_losses(encoder, texts, bundle.manifest.feature_width, spec)
         if ask_slopes is None
         else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial, spec.workers)
     )
@@ -167,13 +167,23 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
         network.info,
         make_key(bundle, spec, task),
     )
-    cost = count_cost(spec, steps, calls, order, task.data.classes, repeats=features.repeats)
+    cost = count_cost(
+        spec,
+        steps,
+        tuner.losses_per_step,
+        order,
+        task.data.classes,
+        batches=batches,
+        repeats=features.repeats,
+    )
     run = TuningRun(bundle, spec, task, network, encoder, reader, training, initial, cost)
     return run
 
 
 def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
     """Return the context before the first step: the vectors of words, or random ones, float32 `[M, D]`.
+
+    Without words, that of BPT is zero.
 
     Raises:
         InputError: the words cannot be used.
@@ -182,19 +192,37 @@ def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
         return encoder.embed_words(spec.words)
     generator = np.random.default_rng([spec.seed, 0])
     shape = (spec.vectors, encoder.entry.width)
+    if spec.method == "bpt":  # its search starts around the origin
+        return np.zeros(shape, np.float32)
     return INITIAL_STD * generator.standard_normal(shape, dtype=np.float32)
 
 
-def ask_losses(encoder: TextEncoder, texts: ClassTexts, feature_width: int) -> Question:
-    """Return the question of methods without gradients: one call of the text graph for all candidates."""
+def make_order(spec: TuningSpec, images: int) -> BatchOrder:
+    """Return the order of the training images; a step of BPT takes all full batches of an epoch."""
+    batch = None if spec.batch is None else spec.batch * count_batches(spec, images)
+    return BatchOrder(images, batch, spec.seed)
+
+
+def count_batches(spec: TuningSpec, images: int) -> int:
+    """Return the batches of a step: those of an epoch in BPT, one in other methods."""
+    return max(1, images // spec.batch) if spec.method == "bpt" and spec.batch is not None else 1
+
+
+def ask_losses(encoder: TextEncoder, texts: ClassTexts, feature_width: int, spec: TuningSpec) -> Question:
+    """Return the question of methods without gradients: one call of the text graph for all candidates.
+
+    Losses are those of the batch, `[C]`, or for BPT of each batch of an epoch, `[C, B]`.
+    """
     scale = encoder.entry.logit_scale
 
     def ask(features: FloatArray, labels: Any) -> Any:
-        return lambda contexts: compute_losses(
-            features,
-            labels,
-            scale_embeddings(encoder.encode(texts.tokens, contexts), scale, feature_width),
-        )
+        def compute(contexts: FloatArray) -> FloatArray:
+            classifiers = scale_embeddings(encoder.encode(texts.tokens, contexts), scale, feature_width)
+            if spec.method == "bpt":
+                return compute_batch_losses(features, labels, classifiers, spec.batch or len(labels))
+            return compute_losses(features, labels, classifiers)
+
+        return compute
 
     return ask
 

@@ -143,6 +143,17 @@ def test_zip_from_base_to_new_classes_with_several_seeds(folder: Path) -> None:
     assert strip(read_json(folder / "zip.json")) == strip(summary)
 
 
+def test_bpt(folder: Path) -> None:
+    options = ("--method", "bpt", "--dimension", "6", "--budget", "45", "--vectors", "2", "--as", "bpt")
+    output = succeeds("tune", "clip", "--data", "data", *options, "--evaluate", "test", cwd=folder)
+    assert "Cost: 3 steps, 45 calls" in output and "135 texts through the text tower (forwards)" in output
+    content = read_json(folder / "tuning.json")
+    record = content["tuning"]
+    assert (record["method"], record["population"], record["first_batches"]) == ("bpt", 15, False)
+    assert record["initial_norm"] == 0 and record["norm"] > 0 and "rate" not in record
+    assert set(content["evaluations"][0]["prompts"]) == {"a photo of a {}.", "tuned"}
+
+
 def test_defaults_are_the_published_ones(folder: Path) -> None:
     output = succeeds(
         *("tune", "clip", "--data", "data", "--as", "mine", "--method", "zip", "--dimension", "12"),

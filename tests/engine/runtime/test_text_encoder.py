@@ -11,6 +11,7 @@ from bundle_doubles import make, replace_file
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.text_entries import TextEntry
 from fozo.engine.errors import BundleError, ComputeError, InputError
+from fozo.engine.runtime import text_encoder
 from fozo.engine.runtime.text_calls import plan_text_calls
 from fozo.engine.runtime.text_encoder import TextEncoder
 from fozo.engine.text.class_texts import tokenize_classes
@@ -20,6 +21,7 @@ from text_doubles import (
     MERGES,
     START,
     WIDTH,
+    draw_tower,
     embed_by_hand,
     make_text_bundle,
     text_graph,
@@ -59,6 +61,13 @@ def test_words_are_contexts(encoder: TextEncoder) -> None:
     parts = encoder.encode(texts.tokens, context[None])[0]
     np.testing.assert_allclose(parts, encoder.encode_sentences(["a photo of a cat."]), atol=1e-6)
     assert encoder.embed_words("").shape == (0, WIDTH)
+
+
+def test_spread_of_all_token_embeddings(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = draw_tower()
+    assert encoder.compute_token_std() == pytest.approx(table.std(ddof=1), rel=1e-6)
+    monkeypatch.setattr(text_encoder, "TOKENS_PER_CALL", 100)
+    assert encoder.compute_token_std() == pytest.approx(table.std(ddof=1), rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(40))

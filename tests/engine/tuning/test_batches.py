@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fozo.engine.tuning.batch_order import BatchOrder
-from fozo.engine.tuning.few_shot_loss import compute_losses
+from fozo.engine.tuning.few_shot_loss import compute_batch_losses, compute_losses
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,16 @@ def test_losses_are_those_of_pytorch() -> None:
         assert loss == pytest.approx(
             torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
         )
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(2, 3), (3, 2), (4, 1), (9, 1)])
+def test_losses_of_each_full_batch(batch: int, batches: int) -> None:
+    generator = np.random.default_rng(0)
+    features, classifiers = generator.normal(size=(6, 4)), generator.normal(size=(3, 5, 4))
+    labels = generator.integers(0, 5, 6)
+    losses = compute_batch_losses(features, labels, classifiers, batch)
+    assert losses.shape == (3, batches)
+    for number in range(batches):
+        rows = slice(number * batch, (number + 1) * batch)
+        expected = compute_losses(features[rows], labels[rows], classifiers)
+        np.testing.assert_array_equal(losses[:, number], expected)

@@ -102,6 +102,35 @@ def test_zip_learns_and_keeps_within_its_budget(tmp_path: Path, monkeypatch: pyt
     assert not {"momentum", "radius"} & set(record)  # options of other methods
 
 
+def test_bpt_counts_every_batch_of_a_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts: list[int] = []
+    encode = TextEncoder.encode
+
+    def count_contexts(self: Any, tokens: Any, vectors: Any) -> Any:
+        contexts.append(len(vectors))
+        return encode(self, tokens, vectors)
+
+    options = {"method": "bpt", "budget": 200, "dimension": 6, "population": 5, "batch": 5, "crops": None}
+    with open_colours(tmp_path, **options) as run:
+        monkeypatch.setattr(TextEncoder, "encode", count_contexts)
+        images: list[int] = []
+        run.on_images = images.append
+        state = train(run)
+        assert not run.initial.any()
+        # 12 images are two batches of 5, and five contexts see both: 10 calls a generation.
+        assert (run.cost.steps, run.cost.calls, run.cost.text_encodes) == (20, 200, 20 * 5 * 3)
+        assert contexts == [5] * 20
+        assert sum(images) == run.cost.image_encodes == 20 * 10
+        path = tmp_path / "tuning.progress.npz"
+        run.training.save(path, train(run, 7))
+    with open_colours(tmp_path, **options) as run:
+        continued = list(run.training.run(run.training.load(path, run.initial, 1), None, 0))[-1]
+    np.testing.assert_array_equal(continued.tuned.values, state.tuned.values)
+    np.testing.assert_array_equal(continued.tuned.search.mean, state.tuned.search.mean)
+    np.testing.assert_array_equal(continued.curve, state.curve)
+    assert state.tuned.best_loss < state.curve[0, 0]
+
+
 def test_budgets_need_a_method_without_gradients() -> None:
     with pytest.raises(InputError, match="give epochs instead"):
         make_spec(Path(), method="sapt", budget=10)
