@@ -36,9 +36,11 @@ from fozo.engine.streams import checkpoint
 from fozo.engine.text.class_texts import tokenize_classes
 from fozo.engine.text.tokenizer import Tokenizer
 from fozo.engine.text.vocabulary import WORD_END, Vocabulary, list_byte_symbols, read_vocabulary
+from fozo.eval.datasets.aircraft import read_aircraft
 from fozo.eval.datasets.cifar import load_cifar_c
 from fozo.eval.datasets.corrupted_folder import RECORD, read_record
 from fozo.eval.datasets.domain import make_array_domain
+from fozo.eval.datasets.split_file import read_split_file
 from fozo.eval.datasets.subset import choose_subset
 from fozo.eval.datasets.validation_labels import read_labels
 from fozo.eval.predict.class_list import read_class_list
@@ -269,6 +271,36 @@ def make_context_target() -> Target:
     return Target([to_npz(ctx=np.ones((2, 3), np.float16), other=np.zeros(3))], read_context, "zip")
 
 
+def make_split_target() -> Target:
+    """Read a split file of few-shot data."""
+    rows = [["a/1.png", 0, "sea_lake"], ["b/1.png", "1", "Forest"]]
+    content = {"train": rows, "val": [], "test": [["a/2.png", 0, "sea_lake"]]}
+
+    def add_images(folder: Path) -> None:
+        (folder / "a").mkdir(exist_ok=True)
+        (folder / "a" / "1.png").touch()
+
+    def read(path: Path) -> None:
+        data = read_split_file(path, path.parent)
+        data.check_files(data.train[:1])
+
+    return Target([json.dumps(content).encode()], read, "json", "split_mine.json", prepare=add_images)
+
+
+def make_aircraft_target() -> Target:
+    """Read a list of FGVC Aircraft."""
+
+    def add_lists(folder: Path) -> None:
+        (folder / "variants.txt").write_text("707-320\nF/A-18\n")
+        for name in ("train", "val"):
+            (folder / f"images_variant_{name}.txt").write_text("1 F/A-18\n2 707-320\n")
+
+    seeds = [b"0034309 F/A-18\n0034958 707-320\n"]
+    return Target(
+        seeds, lambda path: read_aircraft(path.parent), name="images_variant_test.txt", prepare=add_lists
+    )
+
+
 def make_images_list_target() -> Target:
     """Choose the images of a list."""
     images = np.zeros((3, 2, 2, 3), np.uint8)
@@ -392,6 +424,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "vocabulary": make_vocabulary_target,
     "context": make_context_target,
     "images-list": make_images_list_target,
+    "split": make_split_target,
+    "aircraft": make_aircraft_target,
     "methods": make_methods_target,
     "images": make_images_target,
     "cifar": make_cifar_target,

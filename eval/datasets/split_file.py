@@ -106,9 +106,10 @@ def _collect_names(rows: Mapping[str, list[tuple[str, int, str]]], path: Path) -
                     f"expected one name for each label in {path}, found {names[label]!r} and {name!r} for "
                     f"label {label}"
                 )
-    if missing := [label for label in range(max(names)) if label not in names]:
+    missing = next((number for number, label in enumerate(sorted(names)) if number != label), None)
+    if missing is not None:
         raise InputError(
-            f"expected labels from 0 to {max(names)} in {path}, found no image of label {missing[0]}"
+            f"expected labels from 0 to {max(names)} in {path}, found no image of label {missing}"
         )
     return tuple(names[label] for label in range(len(names)))
 

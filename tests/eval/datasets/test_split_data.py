@@ -153,6 +153,7 @@ def test_several_split_files(tmp_path: Path) -> None:
         ({"train": [["a.png", 0, " "]]}, "and a class name"),
         ({"train": [["a.png", 0, "a"], ["b.png", 0, "b"]]}, "found 'a' and 'b' for label 0"),
         ({"train": [["a.png", 0, "a"], ["b.png", 2, "b"]]}, "found no image of label 1"),
+        ({"train": [["a.png", 0, "a"], ["b.png", 10**15, "b"]]}, "found no image of label 1"),
         (
             {"train": [["a.png", 0, "a"]], "test": [["b.png", 1, "b"]]},
             "1 class of .* without a training image: b",
