@@ -106,7 +106,7 @@ def corrupt(
     work = prepare(clean, out, recipe, reader, skip=on_error == "skip")
     print_notes(describe_files([reader]))
     click.echo(
-        f"{len(work.targets):,} images, {len(names)} corruptions, severity "
+        f"{len(work.targets):,} images, {len(names)} corruption{'s' * (len(names) > 1)}, severity "
         f"{', '.join(map(str, work.recipe.severities))}: {work.files:,} files"
     )
     if corruptions is None and frost_textures is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..engine.errors import InputError
+
 MAX_PIXELS = 64_000_000
 Orientation = Literal["ignore", "apply"]
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
@@ -32,3 +34,8 @@ class Reading:
     def reduced_above(self) -> int | None:
         """Number of pixels above which JPEG files are reduced; None if none are."""
         return self.max_pixels if self.large_jpegs == "reduce" else None
+
+
+def suggest_skipping(error: object) -> InputError:
+    """Return the error about an image that cannot be read, with the option that goes on without it."""
+    return InputError(f"{error}; --on-error skip goes on without such images")

@@ -17,6 +17,7 @@ from ..engine.statistics.feature_statistics import MIN_IMAGES
 from .demo import demo_images
 from .image_listing import list_images
 from .image_reader import ImageReader
+from .reading import suggest_skipping
 
 DEMO_MODEL = "fozo_demo_vit"
 _READERS = 2  # threads that check images
@@ -109,9 +110,14 @@ def folder_source(
     reader = reader or ImageReader()
     paths, origin = choose_images(folder, count, seed, reader, skip=skip)
     prepare = reader.prepare(preprocessing)
-    return SourceImages(
-        len(paths), lambda index: prepare(str(paths[index])), origin, _read_labels(paths, class_ids)
-    )
+
+    def load(index: int) -> NDArray[np.uint8]:
+        try:
+            return prepare(str(paths[index]))
+        except InputError as error:
+            raise suggest_skipping(error) from error
+
+    return SourceImages(len(paths), load, origin, _read_labels(paths, class_ids))
 
 
 def _read_labels(paths: list[Path], class_ids: Sequence[str] | None) -> NDArray[np.int64] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 1 << 30  # results of a thousand long streams
-_SAVE_FIRST = "it is a folder, a pipe or a device, expected a file; save the content as a file first"
+_EXPECTED = "it is a folder, a pipe or a device, expected a file"
 
 
 def check_ordinary(path: str | os.PathLike[str]) -> None:
@@ -20,7 +20,7 @@ def check_ordinary(path: str | os.PathLike[str]) -> None:
         OSError: it is missing, or something else.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise OSError(errno.EINVAL, _SAVE_FIRST, os.fspath(path))
+        raise OSError(errno.EINVAL, _EXPECTED, os.fspath(path))
 
 
 def read_limited(path: Path, limit: int) -> bytes:

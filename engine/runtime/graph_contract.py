@@ -162,8 +162,9 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     if PROMPTS in actual_axes:
         actual_axes[PROMPTS] = actual_axes[PROMPTS][1:]
     if actual_axes != expected_axes or not isinstance(height, int) or not isinstance(width, int):
+        differing = [name for name in expected_axes if actual_axes[name] != expected_axes[name]] or [IMAGES]
+        shapes = (f"{name} of axes {expected_axes[name]}, found {actual_axes[name]}" for name in differing)
         raise BundleError(
-            f"{graph} does not fit its manifest: expected axes {expected_axes}, found {actual_axes}; "
-            "export the model again"
+            f"{graph} does not fit its manifest: expected {'; '.join(shapes)}; export the model again"
         )
     return height, width

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from ...data.image_reader import ImageReader
-from ...data.reading import Reading
+from ...data.reading import Reading, suggest_skipping
 from ...engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
 from ...engine.errors import InputError, OutputError, reason
 from ...engine.files import hash_texts, write_atomic
@@ -211,7 +211,10 @@ def corrupt_image(recipe: Recipe, severity: int, clean: str, image_id: str, out:
     missing = {name: path for name, path in paths.items() if not path.is_file()}
     if not missing:
         return 0
-    image = recipe.prepare(f"{clean}/{image_id}")
+    try:
+        image = recipe.prepare(f"{clean}/{image_id}")
+    except InputError as error:
+        raise suggest_skipping(error) from error
     for name, path in missing.items():
         pixels = corrupt(image, name, severity, image_id=image_id, seed=recipe.seed, textures=recipe.textures)
         _make_folder(path.parent)

@@ -14,6 +14,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.reading import suggest_skipping
 from ...engine.errors import InputError
 
 READERS = 2  # threads that read images ahead
@@ -118,7 +119,7 @@ def group_into_batches(
         for image in images:
             if image is not None:
                 if image.error is not None and not skip:
-                    raise InputError(f"{image.error}; --on-error skip goes on without such images")
+                    raise suggest_skipping(image.error)
                 first_arrival = first_arrival if names else image.arrived
                 names.append((image.path, image.error))
                 if image.pixels is not None:

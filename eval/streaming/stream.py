@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...data.image_file import Remark
 from ...data.loader import load_batches
+from ...data.reading import suggest_skipping
 from ...engine.errors import InputError
 from ..datasets.corruption_names import CLEAN
 from ..datasets.domain import Domain
@@ -91,7 +92,7 @@ class Segment:
                     return domain.load(int(within[position]))
             except InputError as error:
                 if not skip:
-                    raise InputError(f"{error}; --on-error skip goes on without such images") from error
+                    raise suggest_skipping(error) from error
                 errors[position] = str(error)
                 return None
 

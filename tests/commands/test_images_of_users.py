@@ -69,6 +69,8 @@ def test_turned_images_are_another_protocol(bundle: Path, images: Path, tmp_path
 
 def test_source_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "bundle")
+    stopped = run("source", tmp_path / "bundle", images)
+    assert str(stopped.exception).endswith("; --on-error skip goes on without such images")
     result = run("source", tmp_path / "bundle", images, "--on-error", "skip")
     assert result.exit_code == 0, result.output
     assert "39 of the 40 images in images, seed 2000, without 1 unreadable" in result.stdout
@@ -80,7 +82,8 @@ def test_source_skips_and_counts_a_damaged_image(bundle: Path, images: Path, tmp
 def test_corrupt_skips_and_counts_a_damaged_image(images: Path, tmp_path: Path) -> None:
     options = ("--corruptions", "contrast", "--processes", "1", "--size", "32")
     arguments = ("corrupt", images, tmp_path / "out", *options)
-    assert "013.png" in str(run(*arguments).exception)
+    stopped = str(run(*arguments).exception)
+    assert "013.png" in stopped and stopped.endswith("; --on-error skip goes on without such images")
     shutil.rmtree(tmp_path / "out")
     for _ in range(2):  # repeated, it finds its work done
         result = run(*arguments, "--on-error", "skip")

@@ -260,7 +260,9 @@ def test_a_manifest_of_gigabytes_is_not_read(tmp_path: Path) -> None:
 def test_an_image_size_that_contradicts_the_graph(tmp_path: Path) -> None:
     bundle = make(tmp_path)
     edit(bundle, lambda raw: raw["preprocessing"].update(size=[8, 8], resize=8))
-    with pytest.raises(BundleError, match=r"does not fit its manifest: expected axes {'images': \[8, 8, 3\]"):
+    with pytest.raises(
+        BundleError, match=r"does not fit its manifest: expected images of axes \[8, 8, 3\], found \["
+    ):
         Network.open(bundle.path, workers=1)
 
 
