@@ -107,14 +107,18 @@ class SplitData:
         Raises:
             InputError: one does not; the message names the first ones.
         """
-        folder = os.fspath(self.folder)
-        missing = [image.path for image in images if not Path(folder, image.path).is_file()]
+        missing = [image.path for image in images if not has_file(self.folder, image.path)]
         if missing:
             raise InputError(
                 f"{_count(missing, 'image', 'images')} of {self.name} not in {self.folder}, although "
                 f"{self.origin or 'its list'} names {'it' if len(missing) == 1 else 'them'}: "
                 f"{_list_some(missing)}; complete the data, or name the right folder"
             )
+
+
+def has_file(folder: Path, path: str) -> bool:
+    """Return whether a folder has a file at a relative path, which may be no name that the system takes."""
+    return os.path.isfile(f"{os.fspath(folder)}/{path}")  # noqa: PTH113
 
 
 def _count(items: Sequence[object], one: str, many: str) -> str:

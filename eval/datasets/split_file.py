@@ -11,9 +11,10 @@ from ...engine.ordinary_files import read_json
 from .class_folders import list_entries
 from .class_wording import word_class
 from .published_sets import PUBLISHED_SETS, find_published_set
-from .split_data import LabelledImage, SplitData
+from .split_data import LabelledImage, SplitData, has_file
 
 _SECTIONS = ("train", "val", "test")
+MAX_DIGITS = 9  # of a label that is written as a text
 _FORM = '{"train": [[path, label, class name], …], "val": …, "test": …}'
 
 
@@ -84,7 +85,7 @@ def _check_row(row: Any, where: str) -> tuple[str, int, str]:
     if not isinstance(row, list) or len(row) != 3:
         raise InputError(f"{where}: expected [path, label, class name], found {row!r:.60}")
     path, label, name = row
-    if isinstance(label, str) and label.isdecimal():
+    if isinstance(label, str) and label.isdecimal() and len(label) <= MAX_DIGITS:
         label = int(label)
     if type(label) is not int or label < 0 or not isinstance(path, str) or not isinstance(name, str):
         raise InputError(f"{where}: expected a path, a label from 0 up, and a name, found {row!r:.60}")
@@ -119,14 +120,14 @@ def _find_images(folder: Path, path: Path, images: list[str], published: str | N
     first = images[0]
     if published is not None:
         expected = folder / PUBLISHED_SETS[published].images
-        if not (expected / first).is_file():
+        if not has_file(expected, first):
             raise InputError(
                 f"expected the images of {path.name} in {expected}, found no {expected / first}; unpack them "
                 "there, as CoOp's instructions say"
             )
         return expected
     candidates = [folder, *(folder / name for name in list_entries(folder).folders)]
-    fitting = [candidate for candidate in candidates if (candidate / first).is_file()]
+    fitting = [candidate for candidate in candidates if has_file(candidate, first)]
     if len(fitting) != 1:
         problem = f"both {fitting[0]} and {fitting[1]} have" if fitting else f"{folder} and its folders lack"
         raise InputError(
@@ -141,8 +142,8 @@ def _list_test_folder(folder: Path, names: tuple[str, ...], path: Path) -> list[
     test = folder / "test"
     if not test.is_dir():
         return []
-    unknown = sorted(set(list_entries(test).folders) - set(names))
-    if unknown:
+    folders = set(list_entries(test).folders)
+    if unknown := sorted(folders - set(names)):
         raise InputError(
             f"{test} has class folders that {path.name} does not name: {', '.join(unknown[:3])}; its classes "
             f"are named like {names[0]}"
@@ -150,6 +151,6 @@ def _list_test_folder(folder: Path, names: tuple[str, ...], path: Path) -> list[
     return [
         LabelledImage(f"test/{name}/{image}", label)
         for label, name in enumerate(names)
-        if (test / name).is_dir()
+        if name in folders
         for image in list_entries(test / name).images
     ]

@@ -172,6 +172,12 @@ def test_a_split_file_that_is_no_json(tmp_path: Path) -> None:
     refuse(tmp_path, "cannot read the split file", split=Path("missing.json"))
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "\ud800"])
+def test_paths_that_no_system_takes(path: str, tmp_path: Path) -> None:
+    write_split(tmp_path, {"train": [[path, 0, "a"]]}, "split_mine.json")
+    refuse(tmp_path, "its folders lack")
+
+
 def test_images_that_are_not_there(tmp_path: Path) -> None:
     data = open_split_data(make_pets(tmp_path))
     (tmp_path / "images" / "c" / "2.png").unlink()
