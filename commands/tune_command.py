@@ -161,13 +161,20 @@ def _print_start(run: TuningRun, state: TrainingState) -> None:
         f"{run.bundle.manifest.model} {spec.precision}: {spec.method} on {len(task.shots):,} images of "
         f"{task.data.classes:,} classes{where} of {task.data.name}, seed {spec.seed}"
     )
-    start = f"the words {spec.words!r}" if spec.words else f"{spec.vectors} random vectors"
-    sharp = f"; rho {spec.radius:g}" if "radius" in OPTIONS[spec.method] else ""
-    click.echo(f"Context: {len(run.initial)} vectors, from {start}, of length {run.initial_norm:.3g}{sharp}")
+    if "vectors" in OPTIONS[spec.method]:
+        _print_context(run)
     click.echo(f"Cost: {run.cost.describe()}")
     print_notes(task.notes)
     if state.step:
         click.echo(f"Continuing after {state.step:,} of {run.training.steps:,} steps.")
+
+
+def _print_context(run: TuningRun) -> None:
+    spec = run.spec
+    kind = "zero" if spec.method == "bpt" else "random"
+    start = f"the words {spec.words!r}" if spec.words else f"{spec.vectors} {kind} vectors"
+    sharp = f"; rho {spec.radius:g}" if "radius" in OPTIONS[spec.method] else ""
+    click.echo(f"Context: {len(run.initial)} vectors, from {start}, of length {run.initial_norm:.3g}{sharp}")
 
 
 def _train(
@@ -239,6 +246,8 @@ def _store(
         click.echo(f"Harmonic mean of base and new, {prompt}: {100 * mean:.2f} %")
     click.echo(f"\nHead {job.head} is in {changed.path}: use it with --head {job.head}\nResults: {job.out}")
     calls_per_step = run.cost.calls // run.cost.steps
+    if not calls_per_step:  # GDA: there is no curve
+        return content
     _draw(job.out, list_lines(state.curve), calls_per_step, f"{run.spec.method} on {run.task.data.name}")
     return content
 
@@ -258,7 +267,8 @@ def _store_summary(contents: Sequence[Mapping[str, Any]], jobs: Sequence[SeedJob
         click.echo(format_seeds(collect_scores(contents), summary["harmonic_means"]))
     click.echo(f"Results of all seeds: {out}")
     title = f"{facts['method']} on {facts['data']}"
-    _draw(out, list_seed_lines(contents), cost["calls"] // cost["steps"], title)
+    if cost["calls"]:
+        _draw(out, list_seed_lines(contents), cost["calls"] // cost["steps"], title)
 
 
 def _draw(out: Path, lines: Mapping[str, FloatArray], calls_per_step: int, title: str) -> None:

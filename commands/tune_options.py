@@ -23,7 +23,8 @@ _METHOD = (
         show_default=True,
         help="sapt: sharpness-aware training with gradients, needs PyTorch; zo-sapt: the same from losses"
         " alone; zip: few parameters, from losses alone, as published; zip-cached: the same from all images"
-        " in every step, one crop of each; bpt: CMA-ES in a random subspace.",
+        " in every step, one crop of each; bpt: CMA-ES in a random subspace; gda: no context,"
+        " but a classifier in closed form.",
     ),
 )
 _DATA = (
@@ -177,6 +178,11 @@ _OF_METHODS = (
         default=True,
         show_default=True,
         help="For zip: whether all vectors share a part of these values.",
+    ),
+    click.option(
+        "--alpha",
+        type=click.FloatRange(0),
+        help="For gda: weight of the images beside the texts; default: chosen by cross-validation.",
     ),
     click.option(
         "--population",

@@ -197,16 +197,19 @@ class ModelInfo:
             text=None if self.text is None else self.text.select(classes),
         )
 
-    def with_classifier(self, weight: FloatArray, text: ClassText | None = None) -> ModelInfo:
+    def with_classifier(
+        self, weight: FloatArray, text: ClassText | None = None, bias: FloatArray | None = None
+    ) -> ModelInfo:
         """Return the same model with other classes.
 
         Args:
             weight: float32 `[K, F]`, its rows τ times the unit-length embedding of a class, padded with
                 zeros.
             text: what makes other classifiers for these classes.
+            bias: float32 `[K]`, added to the logits; default: zeros.
 
         Raises:
-            InputError: the classifier of this model is part of its graph, or the weight does not fit.
+            InputError: the classifier of this model is part of its graph, or weight or bias do not fit.
         """
         if not self.takes_classifier:
             raise InputError(
@@ -219,11 +222,18 @@ class ModelInfo:
                 f"expected a classifier of finite float32 [K, {self.feature_width}] with K ≥ 1, found "
                 f"{weight.dtype} of shape {list(weight.shape)}"
             )
+        arrays = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        bias = np.zeros(len(weight), np.float32) if bias is None else bias
+        if bias.dtype != np.float32 or bias.shape != weight.shape[:1] or not np.isfinite(bias).all():
+            raise InputError(
+                f"expected a bias of finite float32 [{len(weight)}], found {bias.dtype} of shape "
+                f"{list(bias.shape)}"
+            )
         return replace(
             self,
             head_weight=weight,
-            head_bias=np.zeros(len(weight), np.float32),
-            identity=hash_texts(self.identity, hashlib.sha256(to_npz(weight=weight)).hexdigest()),
+            head_bias=bias,
+            identity=hash_texts(self.identity, hashlib.sha256(to_npz(**arrays)).hexdigest()),
             text=text,
         )
 

@@ -243,6 +243,8 @@ class Bundle:
             templates=entry.templates,
             context=arrays.get("context"),
             record=entry.record,
+            bias=None if entry.images is None else arrays["bias"],
+            images=entry.images,
         )
 
     def with_head(self, name: str, head: Head, *, default: bool = False) -> Bundle:

@@ -18,12 +18,15 @@ class Head:
     """Classes made from texts.
 
     Attributes:
-        weight: float32 `[K, F]`: τ times the unit-length embedding of each class, padded with zeros.
+        weight: float32 `[K, F]`: τ times the unit-length embedding of each class, padded with zeros; where
+            images were used, too, with what they add.
         class_ids: K identifiers, all different.
         class_names: K names as they stand in the texts.
         templates: texts with `{}` for the name; where there is a context, one that begins with the name.
         context: learnt vectors in front of every name, float32 `[M, D]`, or None: the templates' words are.
         record: how it was made, for people.
+        bias: float32 `[K]`, added to the logits; None where the classes come from texts alone.
+        images: number of labelled images that weight and bias come from, beside the texts; None: no images.
     """
 
     weight: FloatArray
@@ -32,11 +35,14 @@ class Head:
     templates: tuple[str, ...]
     context: FloatArray | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    bias: FloatArray | None = None
+    images: int | None = None
 
     def to_npz(self) -> bytes:
         """Return weight, bias and context as the content of a file."""
         context = {} if self.context is None else {"context": self.context}
-        return to_npz(weight=self.weight, bias=np.zeros(len(self.weight), np.float32), **context)
+        bias = np.zeros(len(self.weight), np.float32) if self.bias is None else self.bias
+        return to_npz(weight=self.weight, bias=bias, **context)
 
     def describe(self, file: str, text_sha256: str) -> HeadEntry:
         """Return the entry of the manifest.
@@ -53,4 +59,5 @@ class Head:
             context_vectors=None if self.context is None else len(self.context),
             text_sha256=text_sha256,
             record=dict(self.record),
+            images=self.images,
         )

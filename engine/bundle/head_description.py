@@ -22,13 +22,14 @@ def list_head_facts(manifest: Manifest) -> dict[str, Any] | None:
         "classes": len(head.class_names),
         "templates": list(head.templates),
         "context_vectors": head.context_vectors,
+        "images": head.images,
         "sha256": manifest.files[head.file].sha256,
     }
 
 
 def describe_head_facts(facts: Mapping[str, Any]) -> str:
     """Return facts of `list_head_facts` in one line."""
-    prompts = describe_prompts(facts["templates"], facts["context_vectors"])
+    prompts = describe_prompts(facts["templates"], facts["context_vectors"], facts.get("images"))
     return f"{facts['classes']:,} of the head {facts['name']}, from {prompts}"
 
 
@@ -53,7 +54,7 @@ def count_classes(count: int) -> str:
     return "1 class" if count == 1 else f"{count:,} classes"
 
 
-def describe_prompts(templates: Sequence[str], context_vectors: int | None) -> str:
+def describe_prompts(templates: Sequence[str], context_vectors: int | None, images: int | None = None) -> str:
     """Return in a few words what stands around the names.
 
     >>> describe_prompts(["a photo of a {}."], None)
@@ -64,7 +65,8 @@ def describe_prompts(templates: Sequence[str], context_vectors: int | None) -> s
     text = repr(templates[0])
     if len(templates) > 1:
         text = f"{len(templates)} templates like {text}"
-    return text if context_vectors is None else f"{context_vectors} learnt vectors and {text}"
+    text = text if context_vectors is None else f"{context_vectors} learnt vectors and {text}"
+    return text if images is None else f"{text} and {images:,} labelled images"
 
 
 def describe_names(names: Sequence[str]) -> str:
@@ -89,4 +91,4 @@ def describe_heads(manifest: Manifest, names: Sequence[str] | None = None) -> li
 
 def _describe_head(head: HeadEntry) -> str:
     classes = f"{count_classes(len(head.class_names))} ({describe_names(head.class_names)})"
-    return f"{classes} from {describe_prompts(head.templates, head.context_vectors)}"
+    return f"{classes} from {describe_prompts(head.templates, head.context_vectors, head.images)}"

@@ -48,6 +48,7 @@ class HeadEntry:
         context_vectors: M, number of the vectors in front of every name that were learnt; None: words are.
         text_sha256: text graph and vocabulary that made it; it is never used with others.
         record: how it was made, for people.
+        images: number of labelled images that the classifier comes from, beside the texts; None: texts alone.
     """
 
     file: str
@@ -57,6 +58,7 @@ class HeadEntry:
     context_vectors: int | None
     text_sha256: str
     record: dict[str, Any] = field(default_factory=dict)
+    images: int | None = None
 
 
 def find_contradiction_of_text(text: TextEntry, feature_width: int) -> str | None:
@@ -83,6 +85,8 @@ def find_contradiction_of_head(head: HeadEntry) -> str | None:
         return f"expected one class at least, and {count} different class_ids"
     if not head.templates or any(template.count("{}") != 1 for template in head.templates):
         return f"expected templates with one {{}} for the name, found {list(head.templates)}"
+    if head.images is not None and (head.images < 1 or head.context_vectors is not None):
+        return "expected one image at least, and no learnt context beside images"
     single = len(head.templates) == 1 and head.templates[0].startswith("{}")
     if head.context_vectors is not None and (head.context_vectors < 1 or not single):
         return "expected one vector of context at least, and one template that begins with the name"

@@ -132,14 +132,19 @@ class HeadText:
 def open_class_text(bundle: Bundle, head: Head, *, workers: int | None = None) -> HeadText | None:
     """Return what makes other classifiers for the classes of a head; None where it has no single context.
 
-    That is so with several templates, and without anything in front of the name.
+    That is so with several templates, without anything in front of the name, and where the classifier comes
+    from images, too.
 
     Args:
         bundle: its text side encodes the texts, when they are asked for.
         head: the classes.
         workers: threads; default: as many as this process may use.
     """
-    if len(head.templates) != 1 or (head.context is None and not split_template(head.templates[0])[0]):
+    if (
+        head.images is not None
+        or len(head.templates) != 1
+        or (head.context is None and not split_template(head.templates[0])[0])
+    ):
         return None
     return HeadText(_Texts(bundle, head, workers), tuple(range(len(head.class_names))))
 

@@ -173,7 +173,9 @@ class Network:
             view._classes = indices if self._classes is None else self._classes[indices]
         return view
 
-    def with_classifier(self, weight: FloatArray, text: ClassText | None = None) -> Network:
+    def with_classifier(
+        self, weight: FloatArray, text: ClassText | None = None, bias: FloatArray | None = None
+    ) -> Network:
         """Return a view of this network with other classes, made from texts.
 
         The view shares session and threads with this network, as one made by `select` does.
@@ -181,11 +183,12 @@ class Network:
         Args:
             weight: float32 `[K, F]`: τ times the unit-length embedding of each class, padded with zeros.
             text: what makes other classifiers for these classes.
+            bias: float32 `[K]`, added to the logits; default: zeros.
 
         Raises:
-            InputError: the classes are part of the graph, or the weight does not fit.
+            InputError: the classes are part of the graph, or weight or bias do not fit.
         """
-        return self._view(self.info.with_classifier(weight, text))
+        return self._view(self.info.with_classifier(weight, text, bias))
 
     def with_source(self, source: SourceStatistics) -> Network:
         """Return a view of this network whose model has these source statistics.
@@ -205,6 +208,7 @@ class Network:
         """Take a model, and prepare what every call feeds beside images and tunables."""
         self.info = info
         self._constant_feed: dict[str, NDArray[Any]] = {}
+        self._bias = info.head_bias if info.takes_classifier and info.head_bias.any() else None
         if info.takes_classifier:
             self._outputs = {**self._outputs, "logits": [info.classes]}
             self._constant_feed[CLASSIFIER] = np.ascontiguousarray(info.head_weight)
@@ -313,7 +317,7 @@ class Network:
         feed = complete_feed(tunables, self._tunables, len(images), self.info.name)
         if any(len(values) != 1 for values in feed.values()):
             raise InputError("gradients are with respect to tunables that all images share")
-        feed |= feed_class_offsets(self._outputs["logits"][0], self._classes)
+        feed |= feed_class_offsets(self._outputs["logits"][0], self._classes, self._bias)
         slope_feed = feed_slopes(slopes, len(images), self._outputs, self._classes)
         gradients = {name: np.zeros(feed[name].shape[1:], np.float64) for name in self.info.gradients}
         result = replace(self._allocate_outputs(len(images)), gradients=gradients)
@@ -337,8 +341,11 @@ class Network:
     def _store(self, result: Outputs, rows: slice, outputs: Mapping[str, FloatArray]) -> None:
         """Store the outputs of some images, their logits those of the predicted classes."""
         for name, values in outputs.items():
-            selected = self._classes is not None and name == "logits"
-            getattr(result, name)[rows] = values[:, self._classes] if selected else values
+            if name == "logits" and self._classes is not None:
+                values = values[:, self._classes]
+            if name == "logits" and self._bias is not None:
+                values = values + self._bias
+            getattr(result, name)[rows] = values
 
     def _count_images_per_call(self, feed: Tunables, images: int) -> int:
         """Return how many images one call of the runtime computes.

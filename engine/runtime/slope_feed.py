@@ -31,15 +31,18 @@ def feed_no_slopes(axes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]
     }
 
 
-def feed_class_offsets(count: int, classes: Classes | None) -> dict[str, FloatArray]:
-    """Return the input that leaves classes out of the entropies, `[K]`.
+def feed_class_offsets(
+    count: int, classes: Classes | None, bias: FloatArray | None = None
+) -> dict[str, FloatArray]:
+    """Return what is added to the logits for the entropies, `[K]`: it leaves out classes, or is a bias.
 
     Args:
         count: K.
         classes: indices of the classes that are predicted; None is all.
+        bias: of a classifier that is an input of the graph, which covers all of its classes, `[K]`.
     """
     if classes is None:
-        return {CLASS_OFFSETS: np.zeros(count, np.float32)}
+        return {CLASS_OFFSETS: np.zeros(count, np.float32) if bias is None else bias}
     offsets = np.full(count, LEFT_OUT, np.float32)
     offsets[classes] = 0
     return {CLASS_OFFSETS: offsets}

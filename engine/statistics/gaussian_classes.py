@@ -47,12 +47,28 @@ def compute_precision(memory: ClassMemory, means: FloatArray) -> FloatArray:
     if not (memory.counts > 2).any() or not trace:
         return cast(FloatArray, width * np.eye(width))
     if count <= FEW * width:
-        shrunk = scatter + trace / (count - 1) * np.eye(width)
-        return cast(FloatArray, width * np.linalg.inv(shrunk))
+        return invert_scatter(scatter, count)
     try:
         return cast(FloatArray, np.linalg.pinv(scatter / (count - 1), hermitian=True))
     except np.linalg.LinAlgError:  # numbers that are not finite: the fallback refuses such a state
         return np.full_like(scatter, np.nan)
+
+
+def invert_scatter(scatter: FloatArray, count: int) -> FloatArray:
+    """Return the shrunk inverse of a covariance, `E ((n − 1) Σ + tr Σ · I)⁻¹`, float64 `[E, E]`.
+
+    Where all deviations are zero it is `E · I`.
+
+    Args:
+        scatter: `(n − 1) Σ`, the sum of `d dᵀ` over deviations d from their mean, `[E, E]`.
+        count: n.
+    """
+    width, trace = len(scatter), float(scatter.trace())
+    if not trace:
+        return cast(FloatArray, width * np.eye(width))
+    shrunk = scatter + trace / (count - 1) * np.eye(width)
+    inverse: FloatArray = np.linalg.inv(shrunk)
+    return width * inverse
 
 
 def score_classes(features: FloatArray, means: FloatArray, precision: FloatArray) -> FloatArray:

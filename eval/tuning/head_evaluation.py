@@ -9,8 +9,9 @@ import numpy as np
 
 from ...data.image_reader import ImageReader
 from ...data.loader import load_batches
+from ...engine.bundle.head import Head
 from ...engine.bundle.preprocessing import Preprocessing
-from ...engine.model import FloatArray, Forward
+from ...engine.model import Forward
 from ..datasets.split_data import LabelledImage, SplitData
 from ..results.metrics import Tally
 from .image_features import BATCH
@@ -20,18 +21,18 @@ def evaluate_classifiers(
     network: Forward,
     data: SplitData,
     images: Sequence[LabelledImage],
-    classifiers: Mapping[str, FloatArray],
+    heads: Mapping[str, Head],
     preprocessing: Preprocessing,
     reader: ImageReader,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Tally]:
-    """Return the counts of each classifier.
+    """Return the counts of each head.
 
     Args:
         network: the image graph.
         data: the images' data set.
         images: the images to classify.
-        classifiers: float32 `[K, F]` by name.
+        heads: classes by name, each with one for every label.
         preprocessing: of the bundle.
         reader: reads the images.
         on_images: is called with the number of images of every batch.
@@ -41,14 +42,15 @@ def evaluate_classifiers(
     """
     prepare, folder = reader.prepare(preprocessing), str(data.folder)
     labels = np.asarray([image.label for image in images], np.int64)
-    tallies, start = {name: Tally() for name in classifiers}, 0
+    tallies, start = {name: Tally() for name in heads}, 0
     loading = load_batches(lambda index: prepare(f"{folder}/{images[index].path}"), range(len(images)), BATCH)
     with closing(loading) as batches:
         for batch in batches:
             features = network(batch).features[:, -1]
             targets = labels[start : start + len(batch)]
-            for name, weight in classifiers.items():
-                tallies[name].add(features @ weight.T, targets)
+            for name, head in heads.items():
+                logits = features @ head.weight.T
+                tallies[name].add(logits if head.bias is None else logits + head.bias, targets)
             start += len(batch)
             on_images(len(batch))
     return tallies

@@ -59,6 +59,7 @@ def open_test(run: TuningRun, target: str) -> SplitData:
         raise InputError(
             f"{data.name} has no test images; name a folder of labelled images with --evaluate DIR"
         )
+    run.check_classes(data)
     data.check_files(data.test)
     return data
 
@@ -101,13 +102,13 @@ def evaluate_run(
     templates = [PLAIN_TEMPLATE]
     if data.published is not None:
         templates.append(PUBLISHED_SETS[data.published].template)
-    classifiers = {template: run.build_head(data, [template]).weight for template in dict.fromkeys(templates)}
-    classifiers[TUNED] = run.build_head(data, [run.spec.ending], state.tuned.values).weight
+    heads = {template: run.build_head(data, [template]) for template in dict.fromkeys(templates)}
+    heads[TUNED] = run.build_tuned_head(data, state)
     tallies = evaluate_classifiers(
         run.network,
         data,
         data.test,
-        classifiers,
+        heads,
         run.bundle.manifest.preprocessing,
         run.reader,
         on_images,

@@ -14,16 +14,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "zo-sapt": {"epochs": 250, "batch": None, "crops": 0, "rate": 0.01, "words": WORDS},
     "zip": {**_ZIP_PRESET, "batch": 128, "crops": None, "words": "", "vectors": 8},
     "zip-cached": {**_ZIP_PRESET, "batch": None, "crops": 0, "words": WORDS},
+    "gda": {"epochs": 1, "batch": None, "crops": 0, "words": WORDS},
     "bpt": {"budget": 5000, "batch": 128, "crops": None, "dimension": 2000, "words": "", "vectors": 5},
 }
-_ZIP = ("rate", "epochs", "budget", "pairs", "perturbation", "update", "dimension", "rank", "shared")
+_TRAINING = ("vectors", "epochs", "batch", "crops")
+_FORWARDS = (*_TRAINING, "budget")
+_PAIRS = ("rate", "pairs", "perturbation")
+_ZIP = (*_FORWARDS, *_PAIRS, "update", "dimension", "rank", "shared")
 # Options that not every method has.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "sapt": ("rate", "epochs", "radius", "sharpness", "momentum", "decay"),
-    "zo-sapt": ("rate", "epochs", "budget", "radius", "sharpness", "pairs", "perturbation"),
+    "sapt": (*_TRAINING, "rate", "radius", "sharpness", "momentum", "decay"),
+    "zo-sapt": (*_FORWARDS, *_PAIRS, "radius", "sharpness"),
     "zip": _ZIP,
     "zip-cached": _ZIP,
-    "bpt": ("epochs", "budget", "dimension", "population", "sigma", "first_batches"),
+    "bpt": (*_FORWARDS, "dimension", "population", "sigma", "first_batches"),
+    "gda": ("alpha",),
 }
 
 
@@ -31,6 +36,6 @@ def list_foreign_options(method: str) -> list[str]:
     """Return the options that a method does not have, and others do, in alphabetical order.
 
     >>> list_foreign_options("zip")
-    ['decay', 'first_batches', 'momentum', 'population', 'radius', 'sharpness', 'sigma']
+    ['alpha', 'decay', 'first_batches', 'momentum', 'population', 'radius', 'sharpness', 'sigma']
     """
     return sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[method]))

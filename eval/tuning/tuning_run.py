@@ -13,19 +13,19 @@ import numpy as np
 from ...data.image_reader import ImageReader
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.head import Head
+from ...engine.errors import InputError
 from ...engine.model import FloatArray
 from ...engine.records import to_dict
-from ...engine.runtime.class_head import build_head, scale_embeddings
+from ...engine.runtime.class_head import build_head
 from ...engine.runtime.network import Network
 from ...engine.runtime.text_encoder import TextEncoder, require_text
 from ...engine.text.class_texts import ClassTexts, tokenize_classes
-from ...engine.tuning.batch_order import BatchOrder
-from ...engine.tuning.few_shot_loss import compute_batch_losses, compute_losses
 from ..datasets.split_data import SplitData
 from ..results.run_facts import read_versions
 from .context_training import ContextTraining, Question, TrainingState
 from .few_shot_task import FewShotTask, prepare_task
 from .image_features import CropFeatures
+from .questions import count_batches, make_order, make_question
 from .tuners import make_tuner
 from .tuning_cost import TuningCost, count_cost, count_steps
 from .tuning_presets import list_foreign_options
@@ -72,10 +72,34 @@ class TuningRun:
         return float(np.linalg.norm(self.initial))
 
     def make_head(self, state: TrainingState) -> Head:
-        """Return the head of the learnt context, with the record of its making."""
-        context = state.tuned.values
-        head = self.build_head(self.task.data, (self.spec.ending,), context)
+        """Return the head that was learnt, with the record of its making."""
+        head = self.build_tuned_head(self.task.data, state)
         return replace(head, record={**head.record, "tuning": self.describe(state)})
+
+    def check_classes(self, data: SplitData) -> None:
+        """Check that images of some data can be classified by what is learnt.
+
+        Raises:
+            InputError: GDA has a classifier of the classes that it learns, and these are others.
+        """
+        if self.spec.method == "gda" and data.class_ids != self.task.data.class_ids:
+            raise InputError(
+                f"--method gda classifies the {self.task.data.classes} classes that it learns, and no "
+                "others; evaluate it on test images of these"
+            )
+
+    def build_tuned_head(self, data: SplitData, state: TrainingState) -> Head:
+        """Return a head of the classes of some data, with what was learnt.
+
+        Raises:
+            InputError: GDA has a classifier of the classes that it learnt, and these are others.
+        """
+        if self.spec.method != "gda":
+            return self.build_head(data, (self.spec.ending,), state.tuned.values)
+        self.check_classes(data)
+        head = self.build_head(data, (f"{self.spec.words} {self.spec.ending}".strip(),))
+        tuned, images = state.tuned, len(self.task.shots)
+        return replace(head, weight=tuned.weight, bias=tuned.bias, images=images)
 
     def build_head(
         self, data: SplitData, templates: Sequence[str], context: FloatArray | None = None
@@ -94,6 +118,7 @@ class TuningRun:
             "calls": self.cost.calls,
             "initial_norm": self.initial_norm,
             "norm": float(np.linalg.norm(state.tuned.values)),
+            **({"chosen_alpha": state.tuned.alpha} if self.spec.method == "gda" else {}),
             "versions": read_versions(),
         }
 
@@ -131,7 +156,8 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
             len(initial),
         )
         order = make_order(spec, len(task.shots))
-        tuner = make_tuner(spec, order.steps_per_epoch, initial.shape, encoder)
+        width = bundle.manifest.feature_width
+        tuner = make_tuner(spec, order.steps_per_epoch, initial, encoder, texts, width)
         network = Network.open(bundle, spec.precision, workers=spec.workers, provider=spec.provider)
     except BaseException:
         encoder.close()
@@ -139,7 +165,7 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
     batches = count_batches(spec, len(task.shots))
     steps = count_steps(spec, order.steps_per_epoch, tuner.losses_per_step * batches)
     question = (
-        ask_losses(encoder, texts, bundle.manifest.feature_width, spec)
+        make_question(encoder, texts, width, spec)
         if ask_slopes is None
         else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial, spec.workers)
     )
@@ -170,7 +196,7 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
     cost = count_cost(
         spec,
         steps,
-        tuner.losses_per_step,
+        max(1, tuner.losses_per_step),
         order,
         task.data.classes,
         batches=batches,
@@ -195,36 +221,6 @@ def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
     if spec.method == "bpt":  # its search starts around the origin
         return np.zeros(shape, np.float32)
     return INITIAL_STD * generator.standard_normal(shape, dtype=np.float32)
-
-
-def make_order(spec: TuningSpec, images: int) -> BatchOrder:
-    """Return the order of the training images; a step of BPT takes all full batches of an epoch."""
-    batch = None if spec.batch is None else spec.batch * count_batches(spec, images)
-    return BatchOrder(images, batch, spec.seed)
-
-
-def count_batches(spec: TuningSpec, images: int) -> int:
-    """Return the batches of a step: those of an epoch in BPT, one in other methods."""
-    return max(1, images // spec.batch) if spec.method == "bpt" and spec.batch is not None else 1
-
-
-def ask_losses(encoder: TextEncoder, texts: ClassTexts, feature_width: int, spec: TuningSpec) -> Question:
-    """Return the question of methods without gradients: one call of the text graph for all candidates.
-
-    Losses are those of the batch, `[C]`, or for BPT of each batch of an epoch, `[C, B]`.
-    """
-    scale = encoder.entry.logit_scale
-
-    def ask(features: FloatArray, labels: Any) -> Any:
-        def compute(contexts: FloatArray) -> FloatArray:
-            classifiers = scale_embeddings(encoder.encode(texts.tokens, contexts), scale, feature_width)
-            if spec.method == "bpt":
-                return compute_batch_losses(features, labels, classifiers, spec.batch or len(labels))
-            return compute_losses(features, labels, classifiers)
-
-        return compute
-
-    return ask
 
 
 def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, Any]:

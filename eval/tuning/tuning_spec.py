@@ -10,7 +10,7 @@ from ...data.reading import Reading
 from ...engine.errors import InputError
 from ..datasets.few_shots import ClassHalf
 
-TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt"]
+TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
 Update = Literal["spsa-clip", "spsa", "spsa-gc"]
 UPDATES: tuple[Update, ...] = get_args(Update)
@@ -45,6 +45,7 @@ class TuningSpec:
         update: step of ZIP: with its limit for the gradient, plain, or with momentum.
         dimension: number of values that a context is computed from, in ZIP and BPT.
         rank, shared: of ZIP's parameters, as in `make_low_rank_context`.
+        alpha: of GDA; None: chosen by cross-validation.
         population, sigma, first_batches: of BPT's search, as in `Bpt`.
         precision, workers, provider: as for `Network.open`.
         reading: how image files are read.
@@ -76,6 +77,7 @@ class TuningSpec:
     dimension: int = 500
     rank: int = 5
     shared: bool = True
+    alpha: float | None = None
     population: int = 15
     sigma: float = 1.0
     first_batches: bool = False

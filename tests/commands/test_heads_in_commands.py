@@ -85,6 +85,7 @@ def test_adapt_names_the_head_and_its_templates(bundle: Bundle, photos: Path, tm
         "classes": 3,
         "templates": list(TEMPLATES),
         "context_vectors": None,
+        "images": None,
         "sha256": bundle.manifest.files[stored.file].sha256,
     }
     page = tmp_path / "report.html"

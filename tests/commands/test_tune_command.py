@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 import time
 from pathlib import Path
@@ -152,6 +153,30 @@ def test_bpt(folder: Path) -> None:
     assert (record["method"], record["population"], record["first_batches"]) == ("bpt", 15, False)
     assert record["initial_norm"] == 0 and record["norm"] > 0 and "rate" not in record
     assert set(content["evaluations"][0]["prompts"]) == {"a photo of a {}.", "tuned"}
+
+
+def test_gda(folder: Path) -> None:
+    options = ("tune", "clip", "--data", "data", "--method", "gda", "--shots", "5", "--as", "gda")
+    output = succeeds(*options, "--evaluate", "test", "--seeds", "1,2", cwd=folder)
+    assert "Cost: 1 steps, 0 calls" in output and "3 texts through the text tower (forwards), 15" in output
+    assert "Context:" not in output and "Picture" not in output
+    content = read_json(folder / "tuning-1.json")
+    prompts = content["evaluations"][0]["prompts"]
+    assert prompts["tuned"]["accuracy"] >= prompts["a photo of a {}."]["accuracy"]
+    assert content["tuning"]["chosen_alpha"] > 0 and content["tuning"]["alpha"] is None
+    bundle = Bundle.open(folder / "clip")
+    head = bundle.load_head("gda-1")
+    assert head.bias is not None and head.bias.any() and (head.images, head.context) == (15, None)
+    assert head.templates == ("a photo of a {}.",)
+    table = ("--out", "table.csv", "-m", "no_adapt")
+    tests = sorted((folder / "data" / "test").rglob("*.png"))
+    succeeds("predict", "--bundle", "clip", "--head", "gda-1", "data/test", *table, cwd=folder)
+    rows = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == len(tests)
+    right = sum(Path(row["path"]).parent.name == row["class_id"] for row in rows)
+    assert right == prompts["tuned"]["correct"]
+    message = fails(*options[:-1], "new", "--classes", "base", "--evaluate", "new", cwd=folder)
+    assert "classifies the 2 classes that it learns, and no others" in message
 
 
 def test_defaults_are_the_published_ones(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from clip_doubles import (
     save_image_graph,
 )
 from fozo import ExportError
+from fozo.engine.model import Slopes
+from fozo.engine.runtime.network import Network
+from fozo.engine.statistics.objective import log_softmax
 from vit_doubles import assert_close
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
@@ -133,6 +137,29 @@ def test_gradients_are_those_of_autograd(name: str, tmp_path: Path) -> None:
     path = tmp_path / "pull-back.onnx"
     onnx.save(build_pull_back(family.build_graph(norms), info.tunables), path)
     assert verify_gradients(family, path, info) < 1e-3
+
+
+def test_entropies_in_the_graph_know_the_bias(tmp_path: Path) -> None:
+    """The gradient of the entropies is that of slopes which are computed from the logits outside."""
+    family = make_family(make_clip())
+    norms = family.select_norms(None)
+    info = describe_family(family, norms)
+    info = replace(info, gradients=info.tunables)
+    onnx.save(build_pull_back(family.build_graph(norms), info.tunables), tmp_path / "pull-back.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    bias = np.array([3, -2, 0.5, 0, 1], np.float32)
+    with Network(tmp_path / "pull-back.onnx", info, workers=1) as network:
+        view = network.with_classifier(info.head_weight, bias=bias)
+        inside = view.pull_back(images, {}, Slopes(entropy_weights=np.ones(3)))
+        log_p = log_softmax(view(images).logits)
+        slopes = -np.exp(log_p) * (log_p - (np.exp(log_p) * log_p).sum(1, keepdims=True))
+        outside = view.pull_back(images, {}, Slopes(logits=slopes))
+        assert inside.gradients is not None and outside.gradients is not None
+        scale = np.abs(outside.gradients["norms"]).max()
+        np.testing.assert_allclose(inside.gradients["norms"], outside.gradients["norms"], atol=1e-4 * scale)
+        plain = network.pull_back(images, {}, Slopes(entropy_weights=np.ones(3)))
+        assert plain.gradients is not None
+        assert np.abs(plain.gradients["norms"] - inside.gradients["norms"]).max() > 0.01 * scale
 
 
 def test_graph_is_plain_onnx() -> None:

@@ -12,9 +12,11 @@ import pytest
 from bundle_doubles import classes_of, edit, listing, make, make_clip, replace_file, statistics
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
+from fozo.engine.bundle.head_description import describe_head_facts, describe_heads, list_head_facts
 from fozo.engine.bundle.manifest import GraphEntry
 from fozo.engine.errors import BundleError
 from fozo.engine.runtime.network import Network
+from fozo.testing import draw_images
 
 
 def test_a_head_is_stored_selected_and_loaded(tmp_path: Path) -> None:
@@ -36,6 +38,27 @@ def test_a_context_is_stored_with_its_head(tmp_path: Path) -> None:
     loaded = make_clip(tmp_path).with_head("learnt", learnt).load_head("learnt")
     assert learnt.context is not None and loaded.context is not None
     np.testing.assert_array_equal(loaded.context, learnt.context)
+
+
+def test_a_bias_from_images_is_stored_with_its_head(tmp_path: Path) -> None:
+    bias = np.array([0.5, -1.0], np.float32)
+    learnt = replace(classes_of("cat", "dog", seed=2), bias=bias, images=32)
+    bundle = make_clip(tmp_path).with_head("gda", learnt)
+    loaded = bundle.load_head("gda")
+    assert loaded.bias is not None and loaded.images == 32
+    np.testing.assert_array_equal(loaded.bias, bias)
+    with Network.open(bundle, head="gda", workers=1) as network:
+        np.testing.assert_array_equal(network.info.head_bias, bias)
+        images = draw_images(3)
+        outputs = network(images)
+        expected = outputs.features[:, -1] @ learnt.weight.T + bias
+        np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5, atol=1e-6)
+        assert network.info.text is None  # its classifier is not that of any context
+    assert bundle.load_head("animals").bias is None
+    selected = bundle.select_head("gda").manifest
+    assert "and 32 labelled images" in describe_heads(selected, ["gda"])[0]
+    facts = list_head_facts(selected)
+    assert facts is not None and "and 32 labelled images" in describe_head_facts(facts)
 
 
 def test_a_bundle_is_opened_with_a_head(tmp_path: Path) -> None:

@@ -50,6 +50,21 @@ def test_some_of_the_classes(network: Network) -> None:
     assert chosen.select([1])(images).logits.shape == (3, 1)
 
 
+def test_a_bias_is_added_to_the_logits(network: Network) -> None:
+    head, images, bias = classes_of("a", "b", "c", seed=4), images_of(5), np.array([1, -2, 0.5], np.float32)
+    plain, view = network.with_classifier(head.weight), network.with_classifier(head.weight, bias=bias)
+    np.testing.assert_array_equal(view(images).logits, plain(images).logits + bias)
+    np.testing.assert_array_equal(view.select([2, 0]).info.head_bias, bias[[2, 0]])
+    selected = view.select([2, 0])(images).logits
+    np.testing.assert_allclose(selected, view(images).logits[:, [2, 0]], rtol=1e-5)
+    assert view.info.identity != plain.info.identity
+    outputs = view.candidates(images, [{}, {}])
+    np.testing.assert_array_equal(outputs[0].logits, outputs[1].logits)
+    for unfit in (bias[:2], bias.astype(np.float64), np.full(3, np.inf, np.float32)):
+        with pytest.raises(InputError, match=r"expected a bias of finite float32 \[3\]"):
+            network.with_classifier(head.weight, bias=unfit)
+
+
 @pytest.mark.parametrize(
     "weight",
     [
