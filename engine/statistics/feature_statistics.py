@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..model import FloatArray, Forward, ImageArray, SourceStatistics
 
 MIN_IMAGES = 32
+_EQUAL = 1e-5  # relative deviation of features below which they differ by rounding alone
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def compute_source_statistics(
         tunables: how the network is used later, where it is not used plainly: `batch_statistics`.
 
     Raises:
-        InputError: there are fewer than 32 images, or the network answers with non-finite features.
+        InputError: there are fewer than 32 images, the network answers with non-finite features, or with the
+            same for all images.
     """
     moments: Moments | None = None
     for images in batches:
@@ -76,5 +78,10 @@ def compute_source_statistics(
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise InputError(
             f"{network.info.name} answers clean images with non-finite features; check its weights"
+        )
+    if std.max() <= _EQUAL * np.abs(mean).max():
+        raise InputError(
+            f"{network.info.name} answers all {moments.count} clean images with the same features: they are "
+            "equal, perhaps of one colour; give different images of what the model was trained on"
         )
     return SourceStatistics(mean, std, moments.count)

@@ -77,6 +77,13 @@ def test_features_that_are_not_finite(value: float) -> None:
         compute_source_statistics(FakeNetwork(features), [numbered(0, 32), numbered(32, 64)])
 
 
+def test_equal_images_are_refused() -> None:
+    """With images of one colour the deviations are zero, and every method that divides by them fails."""
+    features = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 2, 3)), (64, 2, 3))
+    with pytest.raises(InputError, match="all 64 clean images with the same features: they are equal"):
+        compute_source_statistics(FakeNetwork(features), [numbered(0, 32), numbered(32, 64)])
+
+
 def test_statistics_of_a_real_graph(tmp_path: Path) -> None:
     bundle = make(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
