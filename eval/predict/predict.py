@@ -63,10 +63,14 @@ def predict(
         InputError: a number is out of range (at once), or an image cannot be read (while iterating).
     """
     guesses = list_guesses(manifest, classes)
-    if batch_size < 1 or not 1 <= top <= len(guesses) or (max_images is not None and max_images < 1):
+    numbers = {"batch size": batch_size, "number of images": max_images, "number of guesses": top}
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise InputError(f"expected a {name} of at least 1, found {number}; choose a larger one")
+    if top > len(guesses):
         raise InputError(
-            f"expected batches and images of at least 1, and 1 to {len(guesses)} guesses (as many as there "
-            f"are classes), found {batch_size}, {max_images} and {top}; choose other numbers"
+            f"expected at most {len(guesses)} guesses, as many as there are classes to predict among, found "
+            f"{top}; choose fewer"
         )
     reader = reader or ImageReader()
     load = reader.prepare(manifest.preprocessing)

@@ -146,9 +146,19 @@ def test_python_api(
     assert adapter.state.step == reference.state.step == 2
 
 
-@pytest.mark.parametrize("numbers", [{"batch_size": 0}, {"top": 0}, {"top": CLASSES + 1}, {"max_images": 0}])
-def test_numbers_out_of_range(numbers: dict[str, int], adapter: fozo.Adapter, manifest: Any) -> None:
-    with pytest.raises(InputError, match="choose other numbers"):
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"batch_size": 0}, "batch size of at least 1, found 0"),
+        ({"top": 0}, "number of guesses of at least 1, found 0"),
+        ({"top": CLASSES + 1}, f"at most {CLASSES} guesses, .*, found {CLASSES + 1}"),
+        ({"max_images": 0}, "number of images of at least 1, found 0"),
+    ],
+)
+def test_numbers_out_of_range(
+    numbers: dict[str, int], message: str, adapter: fozo.Adapter, manifest: Any
+) -> None:
+    with pytest.raises(InputError, match=message):
         predict(adapter, [], manifest, **numbers)  # type: ignore[arg-type]
 
 

@@ -177,7 +177,7 @@ def test_nothing_to_predict(what: str, bundle_path: Path, tmp_path: Path) -> Non
         (["images", "--out", "s.npz", "--state", "s.npz"], "same file"),
         (["images", "-m", "sgd"], "sgd"),
         (["images", "--precision", "int4"], "int4"),
-        (["images", "--top", CLASSES + 1], "1 to 20"),
+        (["images", "--top", CLASSES + 1], "at most 20 guesses"),
         (["--watch", "nowhere"], "cannot read the folder nowhere"),
     ],
 )
