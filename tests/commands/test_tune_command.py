@@ -20,6 +20,7 @@ from text_doubles import EMBEDDING, START, WIDTH, make_text_bundle
 from tune_doubles import make_colours, make_tuning_bundle
 
 ZO = ("--method", "zo-sapt", "--shots", "4", "--vectors", "2", "--rate", "0.1", "--pairs", "2")
+ZIP = ("--method", "zip", "--shots", "4", "--vectors", "2", "--dimension", "8", "--rank", "2")
 
 
 @pytest.fixture
@@ -58,8 +59,16 @@ def test_tuning_without_gradients(folder: Path) -> None:
     assert adapted == "tuning.json is complete already.\n"
 
 
-def test_a_killed_run_is_continued_with_the_same_result(folder: Path) -> None:
-    options = ("--data", "data", *ZO, "--epochs", "150", "--batch", "5", "--crops", "2", "--save-every", "0")
+@pytest.mark.parametrize(
+    "method",
+    [
+        (*ZO, "--epochs", "150", "--batch", "5", "--crops", "2"),
+        (*ZIP, "--budget", "1500", "--batch", "5", "--crops", "fresh", "--update", "spsa-gc"),
+    ],
+    ids=["zo-sapt", "zip"],
+)
+def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...], folder: Path) -> None:
+    options = ("--data", "data", *method, "--save-every", "0")
     succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
     progress = folder / "killed.progress.npz"
     command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
@@ -103,9 +112,6 @@ def test_tuning_with_gradients(tmp_path: Path) -> None:
     losses = content["curve"]["loss"]
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
     assert content["tuning"]["norm"] != content["tuning"]["initial_norm"]
-
-
-ZIP = ("--method", "zip", "--shots", "4", "--vectors", "2", "--dimension", "8", "--rank", "2")
 
 
 def test_zip_from_base_to_new_classes_with_several_seeds(folder: Path) -> None:
