@@ -49,9 +49,9 @@ class Stss(ViewVoting):
         """
         if model.text is None:
             reason = (
-                "those of this head have no single prompt: they are means over several templates, or begin "
-                "with the name; make a head with one template that ends with the name (fozo classes), or "
-                "tune a prompt (fozo tune)"
+                "those of this head have no single prompt: they are means over several templates, begin "
+                "with the name, or come from labelled images too; make a head with one template that ends "
+                "with the name (fozo classes), or tune a prompt (fozo tune)"
                 if model.takes_classifier
                 else "its classes are part of the graph; export a CLIP model (fozo export --clip)"
             )
