@@ -101,10 +101,13 @@ def tune(
     if spec.classes == "base" and "new" in targets and not {"base", "test"} & set(targets):
         targets = ("base", *targets)
     contents = []
+    # Seeds are tested on the same images, whose features are computed once.
+    memories: list[list[FloatArray] | None] = [[] if len(jobs) > 1 else None for _ in targets]
+    tests = list(zip(targets, memories, strict=True))
     with claim_file(out):
         for job in jobs:
             seeded = replace(spec, seed=job.seed)
-            contents.append(_tune_seed(bundle, seeded, job, targets, resume, overwrite, save_every, quiet))
+            contents.append(_tune_seed(bundle, seeded, job, tests, resume, overwrite, save_every, quiet))
         if len(jobs) > 1:
             _store_summary(contents, jobs, out)
 
@@ -113,7 +116,7 @@ def _tune_seed(
     bundle: Path,
     spec: TuningSpec,
     job: SeedJob,
-    targets: Sequence[str],
+    tests: Sequence[tuple[str, list[FloatArray] | None]],
     resume: bool,
     overwrite: bool,
     save_every: float,
@@ -128,7 +131,7 @@ def _tune_seed(
 
     ask_slopes = _import_slopes() if spec.method == "sapt" else None
     with open_run(Bundle.open(bundle), spec, ask_slopes) as run:
-        tests = [(target, open_test(run, target)) for target in targets]
+        opened = [(target, open_test(run, target), memory) for target, memory in tests]
         state = begin_training(run, job.out, job.head, resume=resume, overwrite=overwrite)
         if state is None:
             click.echo(f"{job.out} is complete already.")
@@ -136,7 +139,7 @@ def _tune_seed(
             return content
         _print_start(run, state)
         state = _train(run, state, get_progress_path(job.out), save_every, quiet)
-        evaluations = [_evaluate(run, state, target, data, quiet) for target, data in tests]
+        evaluations = [_evaluate(run, state, *test, quiet) for test in opened]
         content = _store(run, state, evaluations, job)
     get_progress_path(job.out).unlink(missing_ok=True)
     return content
@@ -220,12 +223,19 @@ def _print_step(run: TuningRun, state: TrainingState, interval: int, quiet: bool
     click.echo(f"step {state.step:,} of {run.training.steps:,}: loss {loss:.4f}{sharp}")
 
 
-def _evaluate(run: TuningRun, state: TrainingState, target: str, data: Any, quiet: bool) -> Evaluation:
+def _evaluate(
+    run: TuningRun,
+    state: TrainingState,
+    target: str,
+    data: Any,
+    memory: list[FloatArray] | None,
+    quiet: bool,
+) -> Evaluation:
     from ..eval.tuning.tuning_document import format_evaluation
     from ..eval.tuning.tuning_evaluation import evaluate_run
 
     with Progress(len(data.test), quiet) as advance:
-        evaluation = evaluate_run(run, state, data, advance, target=target)
+        evaluation = evaluate_run(run, state, data, advance, target=target, memory=memory)
     click.echo(f"\n{format_evaluation(evaluation)}")
     return evaluation
 

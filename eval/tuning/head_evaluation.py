@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -11,7 +11,7 @@ from ...data.image_reader import ImageReader
 from ...data.loader import load_batches
 from ...engine.bundle.head import Head
 from ...engine.bundle.preprocessing import Preprocessing
-from ...engine.model import Forward
+from ...engine.model import FloatArray, Forward
 from ..datasets.split_data import LabelledImage, SplitData
 from ..results.metrics import Tally
 from .image_features import BATCH
@@ -25,6 +25,7 @@ def evaluate_classifiers(
     preprocessing: Preprocessing,
     reader: ImageReader,
     on_images: Callable[[int], None] = lambda count: None,
+    memory: list[FloatArray] | None = None,
 ) -> dict[str, Tally]:
     """Return the counts of each head.
 
@@ -36,21 +37,43 @@ def evaluate_classifiers(
         preprocessing: of the bundle.
         reader: reads the images.
         on_images: is called with the number of images of every batch.
+        memory: features of the batches from an earlier evaluation of these images, which are not computed
+            again; an empty list is filled; None: nothing is kept.
 
     Raises:
         InputError: an image cannot be read.
     """
-    prepare, folder = reader.prepare(preprocessing), str(data.folder)
     labels = np.asarray([image.label for image in images], np.int64)
     tallies, start = {name: Tally() for name in heads}, 0
-    loading = load_batches(lambda index: prepare(f"{folder}/{images[index].path}"), range(len(images)), BATCH)
-    with closing(loading) as batches:
-        for batch in batches:
-            features = network(batch).features[:, -1]
-            targets = labels[start : start + len(batch)]
+    features_of_batches: list[FloatArray] = []
+    source = (batch for batch in memory or ())
+    if not memory:
+        source = _compute_features(network, data, images, preprocessing, reader)
+    with closing(source) as batches:
+        for features in batches:
+            targets = labels[start : start + len(features)]
             for name, head in heads.items():
                 logits = features @ head.weight.T
                 tallies[name].add(logits if head.bias is None else logits + head.bias, targets)
-            start += len(batch)
-            on_images(len(batch))
+            start += len(features)
+            on_images(len(features))
+            if memory is not None:
+                features_of_batches.append(features)
+    if memory is not None:
+        memory[:] = features_of_batches
     return tallies
+
+
+def _compute_features(
+    network: Forward,
+    data: SplitData,
+    images: Sequence[LabelledImage],
+    preprocessing: Preprocessing,
+    reader: ImageReader,
+) -> Generator[FloatArray, None, None]:
+    """Yield the last features of every batch, `[n, F]`."""
+    prepare, folder = reader.prepare(preprocessing), str(data.folder)
+    loading = load_batches(lambda index: prepare(f"{folder}/{images[index].path}"), range(len(images)), BATCH)
+    with closing(loading) as batches:
+        for batch in batches:
+            yield network(batch).features[:, -1]

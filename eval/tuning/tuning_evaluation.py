@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import InputError
+from ...engine.model import FloatArray
 from ..datasets.few_shots import choose_half
 from ..datasets.open_split import open_split_data
 from ..datasets.published_sets import PLAIN_TEMPLATE, PUBLISHED_SETS
@@ -86,6 +87,7 @@ def evaluate_run(
     on_images: Callable[[int], None] = lambda count: None,
     *,
     target: str = TEST,
+    memory: list[FloatArray] | None = None,
 ) -> Evaluation:
     """Classify test images by the learnt context, by the plain template, and by the published one.
 
@@ -95,6 +97,7 @@ def evaluate_run(
         data: whose test images are classified.
         on_images: is called with the number of images of every batch.
         target: where the images come from, for results.
+        memory: features of these images, as in `evaluate_classifiers`.
 
     Raises:
         InputError: an image cannot be read.
@@ -112,5 +115,6 @@ def evaluate_run(
         run.bundle.manifest.preprocessing,
         run.reader,
         on_images,
+        memory,
     )
     return Evaluation(data.name, data.classes, tallies, target)

@@ -276,6 +276,31 @@ def test_accuracy_beside_the_untuned_texts(tmp_path: Path) -> None:
         json.dumps(content)
 
 
+def test_images_are_encoded_once_for_several_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_colours(tmp_path, epochs=4) as run:
+        state, test, images = train(run), open_test(run, "test"), []
+        forward = Network.__call__
+
+        def count_images(self: Any, batch: Any, **tunables: Any) -> Any:
+            images.append(len(batch))
+            return forward(self, batch, **tunables)
+
+        monkeypatch.setattr(Network, "__call__", count_images)
+        memory: list[Any] = []
+        evaluations = [evaluate_run(run, state, test, memory=memory) for _ in range(2)]
+        assert sum(images) == len(test.test)
+        plain = evaluate_run(run, state, test)
+        assert sum(images) == 2 * len(test.test)
+    for evaluation in evaluations:
+        for prompt, tally in plain.tallies.items():
+            assert (evaluation.tallies[prompt].top1, evaluation.tallies[prompt].nll) == (
+                tally.top1,
+                tally.nll,
+            )
+
+
 def test_what_may_be_classified(tmp_path: Path) -> None:
     with open_colours(tmp_path, classes="base") as run:
         assert open_test(run, "test").class_ids == open_test(run, "base").class_ids == ("cat", "cow")
