@@ -226,6 +226,7 @@ def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
 def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, Any]:
     """Return the JSON values that decide a run, without options of other methods."""
     ignored = {*_FREE, *list_foreign_options(spec.method)}
+    ignored |= set() if spec.budget is None else {"epochs"}
     options = {name: value for name, value in to_dict(spec).items() if name not in ignored}
     return {
         **options,

@@ -99,7 +99,7 @@ def test_zip_learns_and_keeps_within_its_budget(tmp_path: Path, monkeypatch: pyt
     assert losses[-10:].mean() < losses[:10].mean() - 0.005
     record = head.record["tuning"]
     assert (record["method"], record["budget"], record["update"]) == ("zip", 240, "spsa-clip")
-    assert not {"momentum", "radius"} & set(record)  # options of other methods
+    assert not {"momentum", "radius", "epochs"} & set(record)  # options without effect
 
 
 def test_bpt_counts_every_batch_of_a_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
