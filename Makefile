@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VIEWS := views=8,view_area=0.8
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo demo-files docs test format lint types unit clean
+.PHONY: demo demo-clip demo-files docs test format lint types unit clean
 
 # The whole way of `fozo demo`, export included: exports the small model whose weights ship with fozo and adapts
 # it over corrupted digits. About three minutes, most of them for installing PyTorch.
@@ -12,12 +13,23 @@ demo: $(VENV)/.demo
 	$(BIN)/fozo export --model fozo_demo_vit --out demo/bundle --overwrite
 	$(BIN)/fozo adapt demo/bundle --dataset demo --severities 3 --out demo/results.json --overwrite
 
+# The same for a tiny CLIP trained on digits: image and text graphs, classes from words, and methods made for CLIP.
+demo-clip: $(VENV)/.demo-clip
+	mkdir -p demo-clip
+	$(BIN)/fozo export --clip fozo_demo_clip --out demo-clip/bundle --overwrite
+	$(BIN)/fozo adapt demo-clip/bundle --dataset demo --severities 3 --subset 400 \
+	  --corruptions gaussian_noise,impulse_noise,contrast,pixelate,clean -m no_adapt -m zero=zero:$(VIEWS) \
+	  -m stss=stss:$(VIEWS) -m tda -m gauss -m pizo --out demo-clip/results.json --overwrite
+
 # Writes the files of `fozo demo` again: digits and bundle. Graphs and statistics are the same to the bit
 # with the same packages; the bundle's manifest also records the versions and the speed of this machine.
 demo-files: $(VENV)/.dev
 	$(BIN)/python tools/demo_digits.py
 	$(BIN)/fozo export --model fozo_demo_vit --no-int8 --out data/demo_bundle --overwrite
 	$(BIN)/fozo quantize data/demo_bundle --force
+	$(BIN)/python -m fozo.export.demo_vocabulary
+	$(BIN)/fozo export --clip fozo_demo_clip --no-int8 --out data/demo_clip_bundle --overwrite
+	$(BIN)/fozo quantize data/demo_clip_bundle --force
 
 test: lint types unit
 
@@ -50,10 +62,15 @@ $(VENV)/.demo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[export,report]'
 	touch $@
 
+$(VENV)/.demo-clip: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[clip,report]'
+	touch $@
+
 $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) demo demo-clip build dist *.egg-info

@@ -4,6 +4,8 @@
 #   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
 #   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
+#   bench/run.sh clip-model  train the CLIP-like model and tune a prompt (half an hour on two cores)
+#   bench/run.sh clip        stream images through it, many views of each (a day on two cores; see CLIP_IMAGES)
 #   bench/run.sh speed       time, on a machine that does nothing else (about 10 minutes)
 #   bench/run.sh tables      rewrite the tables of the documents
 #
@@ -12,12 +14,16 @@
 # DATA  folder with models/, imagenet/source/, imagenet/val/ and frost/  (default: $FOZO_TEST_DATA)
 # WORK  folder for bundles and unfinished results                        (default: bench-work)
 # SEEDS number of seeds of the family                                    (default: 2)
+# CLIP_IMAGES  images per domain of the CLIP-like model                  (default: all, 1,298)
+# CLIP_VIEW_IMAGES  the same for its curve over numbers of views         (default: 256)
 # FOZO, PYTHON  the commands to run                                      (default: fozo, python)
 set -euo pipefail
 
 DATA=$(realpath "${DATA:-${FOZO_TEST_DATA:-../shared/data}}")
 WORK=$(realpath -m "${WORK:-bench-work}")
 SEEDS=${SEEDS:-2}
+CLIP_IMAGES=${CLIP_IMAGES:-all}
+CLIP_VIEW_IMAGES=${CLIP_VIEW_IMAGES:-256}
 FOZO=${FOZO:-fozo}
 PYTHON=${PYTHON:-python}
 BENCH=$(dirname "$(realpath "$0")")
@@ -34,12 +40,12 @@ bundles() {
     --source-images 32 --gradients --out base --overwrite
 }
 
-# usage: adapt NAME PRECISION SETTING SEEDS "METHODS" OPTION…
+# usage: adapt NAME PRECISION SETTING SEEDS "METHODS" OPTION…     the bundle is $BUNDLE, or tiny
 adapt() {
   local name=$1 precision=$2 setting=$3 seeds=$4 methods=()
   for method in $5; do methods+=(-m "$method"); done
   shift 5
-  $FOZO adapt tiny --dataset imagenet-c --generate-from "$DATA/imagenet/val" \
+  $FOZO adapt "${BUNDLE:-tiny}" --dataset imagenet-c --generate-from "$DATA/imagenet/val" \
     --frost-textures "$DATA/frost" --severities 5 --batch-size 64 --precision "$precision" \
     --setting "$setting" --seeds "$seeds" "${methods[@]}" "$@" --resume --out "$name.json"
   $PYTHON "$BENCH/compact.py" "$name.json" "$BENCH/results/$name.json"
@@ -72,6 +78,24 @@ speed() {
     --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-gradients.json"
 }
 
+clip_model() {
+  $PYTHON "$BENCH/clip_like.py" --weights "$WEIGHTS" --images "$DATA/imagenet" --out clip-like \
+    --results "$BENCH/results/clip-like.json"
+  $FOZO quantize clip-like "$DATA/imagenet/source" --force
+  $FOZO tune clip-like --data "$DATA/imagenet/source" --shots 1 --epochs 10 --precision int8 --as sapt \
+    --out clip-tuning.json --overwrite
+}
+
+clip() {
+  local few=(--corruptions "$FEW" --subset "$CLIP_IMAGES") BUNDLE=clip-like
+  adapt clip-one int8 reset 1 "no_adapt zero stss tda gauss pizo neo" --head imagenet "${few[@]}"
+  adapt clip-ensemble int8 reset 1 "no_adapt zero tda gauss neo" --head ensemble "${few[@]}"
+  adapt clip-sapt int8 reset 1 "no_adapt stss" --head sapt "${few[@]}"
+  local counts="8 16 32 64" methods="no_adapt" count
+  for count in $counts; do methods+=" zero-$count=zero:views=$count stss-$count=stss:views=$count"; done
+  adapt clip-views int8 reset 1 "$methods" --head imagenet --corruptions "$FEW" --subset "$CLIP_VIEW_IMAGES"
+}
+
 tables() {
   $PYTHON "$BENCH/tables.py"
 }
@@ -80,7 +104,7 @@ mkdir -p "$WORK" "$BENCH/results"
 cd "$WORK"
 for step in "$@"; do
   case $step in
-    bundles | accuracy | agreement | speed | tables) "$step" ;;
-    *) echo "expected bundles, accuracy, agreement, speed or tables, found $step" >&2; exit 2 ;;
+    bundles | accuracy | agreement | clip-model | clip | speed | tables) "${step//-/_}" ;;
+    *) echo "expected bundles, accuracy, agreement, clip-model, clip, speed or tables, found $step" >&2; exit 2 ;;
   esac
 done

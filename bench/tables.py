@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
+from clip_tables import tabulate_clip, tabulate_clip_domains, tabulate_texts, tabulate_views
 from gradient_tables import tabulate_gradients
 from pizo_tables import tabulate_agreement, tabulate_continual, tabulate_reset
 from provenance_table import tabulate_results
@@ -30,6 +31,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "family-continual": lambda: tabulate_averages("family-continual"),
     "family-continual-domains": lambda: tabulate_domains("family-continual"),
     "gradients": tabulate_gradients,
+    "clip": tabulate_clip,
+    "clip-domains": tabulate_clip_domains,
+    "clip-texts": tabulate_texts,
+    "clip-views": tabulate_views,
     "precision": lambda: tabulate_precisions("family-fp32", "family-reset"),
     "speed-tiny": lambda: tabulate_methods("speed-tiny"),
     "speed-base": lambda: tabulate_backends("speed-base"),

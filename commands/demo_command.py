@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,8 @@ import click
 
 from ..engine.errors import InputError, OutputError, StateError
 from .console import echo_json
-from .options import FOLDER, PRECISION, QUIET, json_option, out_option, overwrite_option
+from .demonstrations import SEVERITY, Lines, find_demonstration
+from .options import FOLDER, PRECISION, QUIET, json_option, overwrite_option
 from .progress import Progress, clear_bar
 
 if TYPE_CHECKING:
@@ -20,18 +19,25 @@ if TYPE_CHECKING:
     from ..eval.streaming.experiment import Experiment
     from ..eval.streaming.saved_run import Start
 
-FIRST, SECOND = "no_adapt", "pizo"
-SEVERITY = 3
 SAMPLES = 4  # images of each corruption in the picture
 
 
 @click.command()
-@out_option("demo", "Folder for the bundle, the results and a picture.", FOLDER)
+@click.option(
+    "--clip",
+    is_flag=True,
+    help="Show a tiny CLIP that was trained on digits, whose classes are words, with methods made for CLIP.",
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Folder for the bundle, the results and a picture; default: demo, or demo-clip with --clip.",
+)
 @PRECISION
-@json_option("Print the results instead of bars.")
+@json_option("Print the results instead of bars or a table.")
 @overwrite_option("Replace what an earlier demonstration has left there.")
 @QUIET
-def demo(out: Path, precision: str, as_json: bool, overwrite: bool, quiet: bool) -> None:
+def demo(clip: bool, out: Path | None, precision: str, as_json: bool, overwrite: bool, quiet: bool) -> None:
     """Adapt a small model that ships with fozo over corrupted digits. Needs no download and no PyTorch.
 
     Takes less than a minute, and continues where it was interrupted. Bundle and digits can then be used with
@@ -41,8 +47,9 @@ def demo(out: Path, precision: str, as_json: bool, overwrite: bool, quiet: bool)
     Examples:
       fozo demo
       fozo demo --precision int8 --out demo-int8
+      fozo demo --clip
     """
-    from ..data.demo import copy_demo_bundle
+    from ..data.demo import DEMO_BUNDLE, DEMO_CLIP_BUNDLE, copy_demo_bundle
     from ..engine.files import write_atomic
     from ..eval.datasets.dataset_request import DatasetRequest
     from ..eval.results.sample_picture import draw_samples
@@ -50,19 +57,23 @@ def demo(out: Path, precision: str, as_json: bool, overwrite: bool, quiet: bool)
     from ..eval.streaming.saved_run import claim_results
     from ..eval.streaming.spec import EvaluationSpec
 
-    bundle = copy_demo_bundle(_make_folder(out) / "bundle", overwrite=overwrite)
-    data = DatasetRequest("demo", severities=(SEVERITY,))
-    spec = EvaluationSpec(bundle.path, (FIRST, SECOND), data, precision=precision)
+    demonstration, lines = find_demonstration(clip=clip)
+    out, shipped = out or Path(demonstration.folder), DEMO_CLIP_BUNDLE if clip else DEMO_BUNDLE
+    bundle = copy_demo_bundle(_make_folder(out) / "bundle", shipped, overwrite=overwrite)
+    data = DatasetRequest("demo", severities=(SEVERITY,), corruptions=demonstration.corruptions)
+    spec = EvaluationSpec(
+        bundle.path, demonstration.methods, data, subset=demonstration.subset, precision=precision
+    )
     experiment, results = prepare(spec), out / "results.json"
     with experiment.network, claim_results(results):
         start = _start(experiment, results, overwrite=overwrite)
-        _run(experiment, results, start, quiet=quiet, silent=as_json)
+        _run(experiment, results, start, lines, quiet=quiet, silent=as_json)
     title = f"{bundle.manifest.model} {precision}: accuracy on digits, corruptions of severity {SEVERITY}"
     write_atomic(out / "results.png", draw_samples(experiment.runs, _choose_samples(experiment), title))
     if as_json:
         echo_json(results.read_text(encoding="utf-8").rstrip())
     else:
-        click.echo(_describe_next_steps(out))
+        click.echo(demonstration.describe_next_steps(out))
 
 
 def _make_folder(path: Path) -> Path:
@@ -90,54 +101,31 @@ def _start(experiment: Experiment, results: Path, *, overwrite: bool) -> Start:
         ) from error
 
 
-def _run(experiment: Experiment, results: Path, start: Start, *, quiet: bool, silent: bool) -> None:
-    """Run what is missing, and print a bar per corruption as soon as it is measured."""
-    from ..eval.results.terminal_bars import format_average, format_bar, format_legend
+def _run(
+    experiment: Experiment, results: Path, start: Start, lines: Lines, *, quiet: bool, silent: bool
+) -> None:
+    """Run what is missing, and print a line per corruption as soon as it is measured."""
     from ..eval.streaming.saved_run import Start, run_and_save
-
-    width = shutil.get_terminal_size().columns
 
     def echo(text: str) -> None:
         if not silent:
             click.echo(text)
 
-    def print_bar(seed: int, domain: DomainResult) -> None:
+    def print_domain(seed: int, domain: DomainResult) -> None:
         clear_bar(quiet)
-        echo(format_bar(domain, FIRST, SECOND, width))
+        echo(lines.add(experiment, domain))
 
-    echo(_describe_run(experiment))
-    echo(format_legend(FIRST, SECOND) + "\n")
+    echo(lines.begin(experiment))
     if start is Start.COMPLETE:
         for domain in experiment.runs[0].domains:
-            echo(format_bar(domain, FIRST, SECOND, width))
+            echo(lines.add(experiment, domain))
     else:
         with Progress(experiment.images, quiet) as advance:
-            run_and_save(experiment, results, save_every=30, on_images=advance, on_domain=print_bar)
-    echo(format_average(experiment.runs, FIRST, SECOND, width))
-
-
-def _describe_run(experiment: Experiment) -> str:
-    model, precision = experiment.bundle.manifest.model, experiment.precision
-    return (
-        f"{model} {precision} predicts corrupted digits, with adaptation and without. It sees no labels;\n"
-        f"they only serve to measure. {experiment.images:,} images, corrupted by fozo, severity {SEVERITY}.\n"
-    )
+            run_and_save(experiment, results, save_every=30, on_images=advance, on_domain=print_domain)
+    echo(lines.end(experiment))
 
 
 def _choose_samples(experiment: Experiment) -> dict[str, list[ImageArray]]:
     """Return the first images of each corruption."""
     domains = experiment.domains(experiment.protocol.seeds[0])
     return {domain.name: [domain.load(index) for index in range(SAMPLES)] for domain in domains}
-
-
-def _describe_next_steps(out: Path) -> str:
-    folder = shlex.quote(str(out))
-    return f"""
-Picture: {out / "results.png"}
-Results: {out / "results.json"}
-
-Next:
-  the same as a page:    fozo report {folder}/results.json
-  other methods, harder: fozo adapt {folder}/bundle --dataset demo -m no_adapt -m neo -m fozo
-  a model of your own:   pip install "fozo[export]"
-                         fozo export --model vit_tiny_patch16_224 --source CLEAN_IMAGES"""

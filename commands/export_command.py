@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     "--clip",
     metavar="NAME",
     help="Export a CLIP model of open_clip instead, such as ViT-B-16: image and text graphs, and classes made"
-    " from names; needs --weights. See docs/clip.md.",
+    " from names; needs --weights. Or fozo_demo_clip, a tiny CLIP trained on digits, which ships with fozo."
+    " See docs/clip.md.",
 )
 @click.option(
     "--activation",
@@ -175,6 +176,7 @@ def export(
     from ..engine.bundle.description import describe_bundle
 
     try:
+        from ..data.demo import DEMO_CLIP, DEMO_MODEL
         from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
         from ..export.image_format import ImageOptions
@@ -217,7 +219,7 @@ def export(
             f"{result.gradient_difference:.2g} of the largest gradient."
         )
     bundle = result.bundle
-    if source is not None or model == "fozo_demo_vit":
+    if source is not None or bundle.manifest.model in (DEMO_MODEL, DEMO_CLIP):
         bundle = add_source(bundle, source, source_images, seed, quiet=quiet, reader=reader, skip=skip)
         if int8:
             bundle = _add_int8(bundle, source, source_images, seed, quiet, reader, skip=skip)

@@ -1,4 +1,4 @@
-"""The demonstration's images and bundle, which ship with fozo: small handwritten digits, and a model of them.
+"""The demonstration's images and bundles, which ship with fozo: handwritten digits, and models of them.
 
 1,797 images of 8x8 pixels in ten classes: the test set of "Optical Recognition of Handwritten Digits"
 (Alpaydin and Kaynak, UCI, 1998), under CC BY 4.0. The licence is in `demo_digits_license.txt`.
@@ -22,7 +22,10 @@ from ..engine.bundle.manifest import Manifest
 from ..engine.errors import BundleError, InputError
 
 DEMO_BUNDLE = Path(__file__).with_name("demo_bundle")
+DEMO_CLIP_BUNDLE = Path(__file__).with_name("demo_clip_bundle")
 DEMO_DIGITS = Path(__file__).with_name("demo_digits.npz")
+DEMO_MODEL = "fozo_demo_vit"
+DEMO_CLIP = "fozo_demo_clip"  # a tiny CLIP trained on digits
 DEMO_CLASSES = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 TRAIN_SIZE = 1000
 IMAGE_SIZE = 32
@@ -52,14 +55,19 @@ def demo_images(split: Literal["train", "test"]) -> tuple[NDArray[np.uint8], NDA
     return images, labels[indices]
 
 
-def copy_demo_bundle(path: Path, *, overwrite: bool = False) -> Bundle:
-    """Copy the demonstration's bundle to `path`, unless it is there already, and return the copy.
+def copy_demo_bundle(path: Path, source: Path | None = None, *, overwrite: bool = False) -> Bundle:
+    """Copy a bundle of the demonstration to `path`, unless it is there already, and return the copy.
+
+    Args:
+        path: where the copy shall be.
+        source: the bundle; None is `DEMO_BUNDLE`.
+        overwrite: replace another bundle that is there.
 
     Raises:
         BundleError: the bundle that ships with fozo is damaged.
         OutputError: something else is at `path`, or the folder cannot be written.
     """
-    shipped = Bundle.open(DEMO_BUNDLE)
+    shipped = Bundle.open(DEMO_BUNDLE if source is None else source)
     if _holds(path, shipped.manifest):
         return Bundle.open(path)
     writers = {name: partial(shutil.copyfile, shipped.file(name)) for name in shipped.manifest.files}

@@ -14,12 +14,11 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.preprocessing import Preprocessing
 from ..engine.errors import InputError
 from ..engine.statistics.feature_statistics import MIN_IMAGES
-from .demo import demo_images
+from .demo import DEMO_CLIP, DEMO_MODEL, demo_images
 from .image_listing import list_images
 from .image_reader import ImageReader
 from .reading import suggest_skipping
 
-DEMO_MODEL = "fozo_demo_vit"
 _READERS = 2  # threads that check images
 
 
@@ -150,13 +149,13 @@ def clean_images(
         return folder_source(
             folder, manifest.preprocessing, count, seed, manifest.class_ids, reader, skip=skip
         )
-    if manifest.model == DEMO_MODEL:
+    if manifest.model in (DEMO_MODEL, DEMO_CLIP):
         return demo_source()
     raise InputError("expected a folder of clean images, found none; name one after the bundle")
 
 
 def demo_source() -> SourceImages:
-    """Return the images that the demonstration's model was trained on."""
+    """Return the images that the demonstration's models were trained on."""
     images, labels = demo_images("train")
     origin = "the demonstration's training images"
     return SourceImages(len(images), lambda index: images[index], origin, labels)

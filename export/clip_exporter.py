@@ -14,6 +14,7 @@ from typing import Any
 import open_clip
 from open_clip.tokenizer import SimpleTokenizer
 
+from ..data.demo import DEMO_CLIP
 from ..engine.bundle.bundle import TEXT_FILE, VOCABULARY_FILE
 from ..engine.bundle.create import check_writable, create, folder_beside
 from ..engine.bundle.head import Head
@@ -27,6 +28,7 @@ from ..engine.text.tokenizer import Tokenizer
 from .clip_family import ClipFamily
 from .clip_head import ClassList, list_imagenet, read_class_list
 from .clip_source import ClipRequest, ClipSource, prepare_clip
+from .demo_clip_source import list_demo_classes, prepare_demo_clip
 from .exporter import ExportResult, TextParity
 from .half_storage import store_as_half
 from .image_format import read_image_format, read_preprocessing
@@ -51,10 +53,11 @@ def export_clip(request: ClipRequest, out: Path, *, overwrite: bool = False) -> 
     check_writable(out, overwrite=overwrite)
     if request.weights is not None:
         request = replace(request, weights=locate_weights(request.weights, OPEN_CLIP_NAMES))
-    classes = list_imagenet() if request.classes_file is None else read_class_list(request.classes_file)
+    is_demo = request.model == DEMO_CLIP
+    classes = list_demo_classes() if is_demo else list_imagenet()
     return write_clip_bundle(
-        prepare_clip(request),
-        classes,
+        prepare_demo_clip(request) if is_demo else prepare_clip(request),
+        classes if request.classes_file is None else read_class_list(request.classes_file),
         request.templates or (DEFAULT_TEMPLATE,),
         out,
         norms=request.norms,

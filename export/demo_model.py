@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-DEMO_MODEL = "fozo_demo_vit"
+from ..data.demo import DEMO_MODEL
+
 DEMO_WEIGHTS = Path(__file__).with_name("demo_vit.safetensors")
 
 _PRETRAINED_CFG: dict[str, Any] = {

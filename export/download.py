@@ -10,8 +10,8 @@ from urllib.request import getproxies
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
 
+from ..data.demo import DEMO_MODEL
 from ..engine.errors import ExportError, reason
-from .demo_model import DEMO_MODEL
 from .model_request import Request
 
 _TIMEOUT = 5.0  # seconds

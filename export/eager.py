@@ -14,11 +14,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ..data.demo import DEMO_MODEL
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import Manifest
 from ..engine.errors import InputError
 from ..engine.model import PROMPTS, ImageArray
-from .demo_model import DEMO_MODEL, create_demo_model
+from .demo_model import create_demo_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SOURCE_IMAGES = 4

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.class_names import Labels, read_class_names
-from ..data.demo import DEMO_CLASSES
+from ..data.demo import DEMO_CLASSES, DEMO_MODEL
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import check_writable, create, folder_beside
 from ..engine.bundle.manifest import Manifest
 from ..engine.errors import ExportError
 from ..engine.files import to_npz
 from .classes import find_imagenet_classes, read_own_labels
-from .demo_model import DEMO_MODEL
 from .families import read_family
 from .hugging_face_images import FilePreparation, read_preparation
 from .hugging_face_labels import read_class_labels

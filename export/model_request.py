@@ -12,10 +12,11 @@ import timm
 import torch
 from timm.models import load_model_config_from_hf, parse_model_name
 
+from ..data.demo import DEMO_MODEL
 from ..engine.errors import ExportError, reason
 from ..engine.ordinary_files import read_json
 from .clip_models import check_activation, check_classifier, describe_activation
-from .demo_model import DEMO_MODEL, DEMO_WEIGHTS, create_demo_model
+from .demo_model import DEMO_WEIGHTS, create_demo_model
 from .families import takes_image_size
 from .image_format import ImageOptions
 from .weights import LoadedWeights, load_weights

@@ -11,8 +11,7 @@ from pathlib import Path
 import fozo
 import numpy as np
 import pytest
-from fozo.data.demo import DEMO_BUNDLE, DEMO_CLASSES, DEMO_DIGITS, copy_demo_bundle, demo_images
-from fozo.data.source import DEMO_MODEL
+from fozo.data.demo import DEMO_BUNDLE, DEMO_CLASSES, DEMO_DIGITS, DEMO_MODEL, copy_demo_bundle, demo_images
 from fozo.engine.bundle.bundle import MANIFEST, Bundle
 from fozo.engine.bundle.manifest import SCHEMA
 from fozo.engine.errors import BundleError, OutputError

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from fozo.eval.results.sample_picture import draw_samples
 from PIL import Image
-from report_doubles import domain, run_of
+from report_doubles import domain, method_result, run_of
 
 GREY, BLUE = (154, 160, 166), (0, 114, 178)
 
@@ -35,6 +35,25 @@ def test_bars_are_as_long_as_the_accuracies() -> None:
     blue = {count for count in longest_run(pixels, BLUE) if count > 20}
     assert grey == {61, 151, 106}
     assert blue == {181, 151, 166}
+
+
+def test_six_methods_have_their_colours_in_the_legend_and_their_bars() -> None:
+    labels = ("no_adapt", "zero", "stss", "tda", "gauss", "pizo")
+    fog = domain("fog", 20, 60)
+    fog.methods = {label: method_result(100, 50) for label in labels}
+    with Image.open(io.BytesIO(draw_samples([run_of([fog], labels=labels)], {"fog": []}, "title"))) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    for colour in (
+        (154, 160, 166),
+        (0, 114, 178),
+        (213, 94, 0),
+        (0, 158, 115),
+        (204, 121, 167),
+        (230, 159, 0),
+    ):
+        counts = longest_run(pixels, colour)
+        assert 13 in counts, colour  # the square of the legend, whole
+        assert counts.count(151) >= 2 * 8, colour  # half of a bar, in the row and in the average
 
 
 def test_samples_are_in_the_picture() -> None:
