@@ -20,6 +20,9 @@ demo-clip: $(VENV)/.demo-clip
 	$(BIN)/fozo adapt demo-clip/bundle --dataset demo --severities 3 --subset 400 \
 	  --corruptions gaussian_noise,impulse_noise,contrast,pixelate,clean -m no_adapt -m zero=zero:$(VIEWS) \
 	  -m stss=stss:$(VIEWS) -m tda -m gauss -m pizo --out demo-clip/results.json --overwrite
+	$(BIN)/python tools/negative_digits.py demo-clip/negatives
+	$(BIN)/fozo tune demo-clip/bundle --data demo-clip/negatives --method zip-cached --vectors 4 --dimension 100 \
+	  --budget 1000 --evaluate test --as negatives --out demo-clip/tuning.json --overwrite
 
 # Writes the files of `fozo demo` again: digits and bundle. Graphs and statistics are the same to the bit
 # with the same packages; the bundle's manifest also records the versions and the speed of this machine.
