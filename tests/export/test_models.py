@@ -17,10 +17,13 @@ from export_doubles import RANDOM
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
+from fozo.engine.registry import count_views
+from fozo.engine.registry import method as configure_method
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
 from fozo.engine.statistics.fisher_information import compute_fisher
 from fozo.engine.streams.adapter import Adapter
+from fozo.testing import add_views
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 timm = pytest.importorskip("timm", reason="export needs timm")
@@ -31,7 +34,9 @@ from fozo.export.model_request import Request  # noqa: E402
 from fozo.export.verify import TOLERANCE  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
 
-METHODS = {name: each for name, each in ALL_METHODS.items() if name != "bn_adapt"}  # needs batch norms
+# bn_adapt needs batch norms, and stss texts: tests/engine/methods/test_clip_methods.py.
+METHODS = {name: each for name, each in ALL_METHODS.items() if name not in ("bn_adapt", "stss")}
+METHODS["zero"] = configure_method("zero", views=3)
 BATCHES = (4, 1, 3)
 SOURCE_IMAGES = 32
 
@@ -169,7 +174,9 @@ def test_the_graph_is_the_model(case: Case, network: Network) -> None:
 def test_every_method_adapts_it(case: Case, network: Network, name: str) -> None:
     adapter = Adapter(network, METHODS[name], seed=0)
     for step, count in enumerate(BATCHES):
-        prediction = adapter.step(images_of(case.model, count, seed=3 + step))
+        images = images_of(case.model, count, seed=3 + step)
+        views = count_views(METHODS[name])
+        prediction = adapter.step(images if views == 1 else add_views(images, views))
         assert prediction.logits.shape == (count, case.model.classes or 1000)
         assert prediction.logits.dtype == np.float32
         assert np.isfinite(prediction.logits).all()

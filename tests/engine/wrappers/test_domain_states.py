@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from domain_doubles import LETTERS, Scripted, Tally, batch, tally
-from doubles import predict_on, state_bits, step_on
+from doubles import VIT_METHODS, predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.interface.method import Prediction, Step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, Tunables
@@ -282,7 +282,7 @@ STREAM = "AABAACDDBBA"
 
 
 @pytest.mark.parametrize("classes", [None, (17, 3, 4)], ids=["all", "some"])
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "bn_adapt"])  # it has no batch norms
+@pytest.mark.parametrize("name", VIT_METHODS)  # methods with views: test_view_methods.py
 def test_equals_an_adapter_for_each_domain(
     network: Network, looks: Callable[[str, int], ImageArray], name: str, classes: tuple[int, ...] | None
 ) -> None:
