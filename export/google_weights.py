@@ -70,6 +70,11 @@ def _check_positions(model: Any, path: Path, shapes: Shapes, resample: bool) -> 
     name = next((name for name in shapes if name.endswith(_POSITIONS)), None)
     if name is None or shapes[name] == tuple(model.pos_embed.shape):
         return ()
+    if len(shapes[name]) != model.pos_embed.ndim:
+        raise ExportError(
+            f"{path}: expected position embeddings of {model.pos_embed.ndim} axes, found shape "
+            f"{list(shapes[name])}; give a file of Google's vision transformers"
+        )
     old, (new, _) = count_pixels(model, shapes[name][-2]), model.patch_embed.img_size
     if not resample:
         raise ExportError(

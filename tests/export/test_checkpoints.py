@@ -245,6 +245,7 @@ def test_weights_of_google_for_another_size(tmp_path: Path) -> None:
         ({}, {"pre_logits/kernel": np.zeros((32, 32)), "pre_logits/bias": np.zeros(32)}, "pre_logits"),
         ({"patch_size": 4, "img_size": 16}, {}, "other blocks, patches"),
         ({"class_token": False, "global_pool": "avg"}, {}, "ViT.npz"),
+        ({}, {"Transformer/posembed_input/pos_embedding": np.zeros(7)}, r"of 3 axes, found shape \[7\]"),
     ],
 )
 def test_weights_of_google_that_do_not_fit(
