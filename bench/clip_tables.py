@@ -10,10 +10,16 @@ from result_files import NONE, RESULTS, format_table, read_document
 # What the classes are made from, by name of the results file; the first method of the first is compared with.
 CONTEXTS = {
     "clip-one": "one template",
+    "clip-one-votes": "one template",
     "clip-ensemble": "80 templates",
+    "clip-ensemble-votes": "80 templates",
     "clip-sapt": "SAPT",
+    "clip-sapt-votes": "SAPT",
 }
+# Settings of methods with many views: label in the results, and what it changes.
+SETTINGS = "clip-settings"
 HEADS = {"exact": "the ViT's own rows", "imagenet": "one template", "ensemble": "80 templates"}
+_TASKS = {"views": "`stss`, 64 views of an image", "texts": "1,000 classes behind 9 prompts"}
 _MISSING = "Not measured yet: `bench/run.sh clip`."
 
 
@@ -32,7 +38,6 @@ def tabulate_clip() -> str:
         "difference",
         "ECE, %",
         "forwards",
-        "ms per image",
     )
     rows = []
     for name, run in runs.items():
@@ -52,7 +57,6 @@ def tabulate_clip() -> str:
                     differences[1],
                     f"{100 * average.ece:.1f}",
                     f"{average.forwards_per_batch:.3g}",
-                    f"{1000 / average.images_per_second:.1f}",
                 ]
             )
     return format_table(head, rows)
@@ -93,6 +97,55 @@ def tabulate_views() -> str:
             cells.append(f"{100 * averages[label].accuracy:.1f}, {difference}")
         rows.append([f"`{method}`", *cells])
     return format_table(("method", *(f"{count} views" for count in counts)), rows)
+
+
+def tabulate_settings() -> str:
+    """Return a row per setting of a method with many views, with its difference to the defaults.
+
+    Labels of the results are like `zero`, or `zero-kept-0.1`, which is compared with `zero`.
+    """
+    if not has_results(SETTINGS):
+        return _MISSING
+    (run,) = complete_runs(read_accuracy(SETTINGS))
+    rows = []
+    for label, average in compute_averages([run]).items():
+        method, _, setting = label.partition("-")
+        setting = setting.replace("-", "=")
+        difference = str(compare((run, method), (run, label))) if setting else NONE
+        rows.append(
+            [
+                f"`{method}`",
+                f"`{setting}`" if setting else "as it is",
+                f"{100 * average.accuracy:.1f}",
+                difference,
+                f"{100 * average_accuracy([run], CLEAN, label):.1f}",
+                f"{100 * average.ece:.1f}",
+                f"{average.forwards_per_batch:.1f}",
+            ]
+        )
+    head = ("method", "setting", "accuracy, %", "difference", "clean, %", "ECE, %", "forwards")
+    return format_table(head, rows)
+
+
+def tabulate_clip_speed() -> str:
+    """Return a row per arm of the speed measurement: its time, and that of open_clip in fp32 by it."""
+    if not has_results("clip-speed"):
+        return _MISSING
+    document = read_document("clip-speed")
+    rows = []
+    for task, first in (("views", "open_clip fp32"), ("texts", "open_clip, 77 tokens")):
+        for arm, seconds in document[task].items():
+            ratio = document[task][first] / seconds
+            rows.append([_TASKS[task], arm, f"{seconds:,.1f}", f"{ratio:.2f}"])
+    return format_table(("task", "computed by", "seconds", "times as fast as open_clip fp32"), rows)
+
+
+def tabulate_clip_memory() -> str:
+    """Return a row per method and precision: the peak memory of a process that predicts one image."""
+    if not has_results("clip-speed"):
+        return _MISSING
+    rows = [[f"`{arm}`", f"{peak:,.0f}"] for arm, peak in read_document("clip-speed")["peak_mb"].items()]
+    return format_table(("process", "peak MB"), rows)
 
 
 def tabulate_texts() -> str:

@@ -5,7 +5,8 @@
 #   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
 #   bench/run.sh clip-model  train the CLIP-like model and tune a prompt (half an hour on two cores)
-#   bench/run.sh clip        stream images through it, many views of each (a day on two cores; see CLIP_IMAGES)
+#   bench/run.sh clip        stream images through it, many views of each (two hours on two cores)
+#   bench/run.sh clip-speed  time CLIP, on a machine that does nothing else (about 15 minutes)
 #   bench/run.sh speed       time, on a machine that does nothing else (about 10 minutes)
 #   bench/run.sh tables      rewrite the tables of the documents
 #
@@ -15,7 +16,6 @@
 # WORK  folder for bundles and unfinished results                        (default: bench-work)
 # SEEDS number of seeds of the family                                    (default: 2)
 # CLIP_IMAGES  images per domain of the CLIP-like model                  (default: all, 1,298)
-# CLIP_VIEW_IMAGES  the same for its curve over numbers of views         (default: 256)
 # FOZO, PYTHON  the commands to run                                      (default: fozo, python)
 set -euo pipefail
 
@@ -23,7 +23,6 @@ DATA=$(realpath "${DATA:-${FOZO_TEST_DATA:-../shared/data}}")
 WORK=$(realpath -m "${WORK:-bench-work}")
 SEEDS=${SEEDS:-2}
 CLIP_IMAGES=${CLIP_IMAGES:-all}
-CLIP_VIEW_IMAGES=${CLIP_VIEW_IMAGES:-256}
 FOZO=${FOZO:-fozo}
 PYTHON=${PYTHON:-python}
 BENCH=$(dirname "$(realpath "$0")")
@@ -88,12 +87,48 @@ clip_model() {
 
 clip() {
   local few=(--corruptions "$FEW" --subset "$CLIP_IMAGES") BUNDLE=clip-like
-  adapt clip-one int8 reset 1 "no_adapt zero stss tda gauss pizo neo" --head imagenet "${few[@]}"
-  adapt clip-ensemble int8 reset 1 "no_adapt zero tda gauss neo" --head ensemble "${few[@]}"
-  adapt clip-sapt int8 reset 1 "no_adapt stss" --head sapt "${few[@]}"
-  local counts="8 16 32 64" methods="no_adapt" count
-  for count in $counts; do methods+=" zero-$count=zero:views=$count stss-$count=stss:views=$count"; done
-  adapt clip-views int8 reset 1 "$methods" --head imagenet --corruptions "$FEW" --subset "$CLIP_VIEW_IMAGES"
+  adapt clip-one int8 reset 1 "no_adapt tda gauss pizo neo" --head imagenet "${few[@]}"
+  adapt clip-ensemble int8 reset 1 "no_adapt tda gauss pizo neo" --head ensemble "${few[@]}"
+  adapt clip-sapt int8 reset 1 "no_adapt" --head sapt "${few[@]}"
+  clip_views embed --out views
+  vote clip-one-votes imagenet "zero stss"
+  vote clip-ensemble-votes ensemble "zero"
+  vote clip-sapt-votes sapt "zero stss"
+  local methods="no_adapt" count
+  for count in 8 16 32 64; do methods+=" zero-$count=zero:views=$count stss-$count=stss:views=$count"; done
+  vote clip-views imagenet "$methods"
+  methods="zero zero-kept-0.1=zero:kept=0.1 zero-kept-0.5=zero:kept=0.5 zero-vote-soft=zero:vote=soft"
+  methods+=" zero-block-16=zero:block=16 zero-skip-0.1=zero:skip=0.1"
+  for count in 0.05 0.2; do methods+=" zero-block-16,certain-$count=zero:block=16,certain=$count"; done
+  methods+=" stss stss-kept-0.3=stss:kept=0.3 stss-vote-soft=stss:vote=soft stss-flatness-0=stss:flatness=0"
+  methods+=" stss-radius-0.25=stss:radius=0.25 stss-radius-1=stss:radius=1 stss-block-16=stss:block=16"
+  vote clip-settings imagenet "$methods"
+}
+
+clip_views() {
+  local command=$1
+  shift
+  $PYTHON "$BENCH/clip_views.py" "$command" clip-like --images "$DATA/imagenet/val" \
+    --frost-textures "$DATA/frost" --subset "$CLIP_IMAGES" "$@"
+}
+
+# usage: vote NAME HEAD "METHODS"     after `clip_views embed`
+vote() {
+  local methods=()
+  for method in $3; do methods+=(-m "$method"); done
+  clip_views vote --embeddings views --head "$2" "${methods[@]}" --out "$1.json"
+  $PYTHON "$BENCH/compact.py" "$1.json" "$BENCH/results/$1.json"
+}
+
+clip_speed() {
+  local methods=()
+  for method in no_adapt zero stss tda gauss pizo neo; do methods+=(-m "$method"); done
+  $FOZO bench clip-like "${methods[@]}" --head imagenet --precision int8 --precision fp32 --batch-size 16 \
+    --workers 2 --samples 3 --out "$BENCH/results/clip-cost.json"
+  $FOZO export --clip ViT-B-16 --random-weights --source "$DATA/imagenet/source" --source-images 32 \
+    --out clip-base --overwrite
+  $PYTHON "$BENCH/clip_speed.py" clip-base "$(ls "$DATA"/imagenet/val/*/* | head -1)" \
+    --out "$BENCH/results/clip-speed.json"
 }
 
 tables() {
@@ -104,7 +139,7 @@ mkdir -p "$WORK" "$BENCH/results"
 cd "$WORK"
 for step in "$@"; do
   case $step in
-    bundles | accuracy | agreement | clip-model | clip | speed | tables) "${step//-/_}" ;;
-    *) echo "expected bundles, accuracy, agreement, clip-model, clip, speed or tables, found $step" >&2; exit 2 ;;
+    bundles | accuracy | agreement | clip-model | clip | clip-speed | speed | tables) "${step//-/_}" ;;
+    *) echo "expected bundles, accuracy, agreement, clip-model, clip, clip-speed, speed or tables, found $step" >&2; exit 2 ;;
   esac
 done

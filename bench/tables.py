@@ -16,7 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
-from clip_tables import tabulate_clip, tabulate_clip_domains, tabulate_texts, tabulate_views
+from clip_tables import (
+    tabulate_clip,
+    tabulate_clip_domains,
+    tabulate_clip_memory,
+    tabulate_clip_speed,
+    tabulate_settings,
+    tabulate_texts,
+    tabulate_views,
+)
 from gradient_tables import tabulate_gradients
 from pizo_tables import tabulate_agreement, tabulate_continual, tabulate_reset
 from provenance_table import tabulate_results
@@ -35,6 +43,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "clip-domains": tabulate_clip_domains,
     "clip-texts": tabulate_texts,
     "clip-views": tabulate_views,
+    "clip-settings": tabulate_settings,
+    "clip-cost": lambda: tabulate_methods("clip-cost"),
+    "clip-speed": tabulate_clip_speed,
+    "clip-memory": tabulate_clip_memory,
     "precision": lambda: tabulate_precisions("family-fp32", "family-reset"),
     "speed-tiny": lambda: tabulate_methods("speed-tiny"),
     "speed-base": lambda: tabulate_backends("speed-base"),
