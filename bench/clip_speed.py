@@ -14,11 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import fozo
 import numpy as np
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ImageArray
-from fozo.engine.runtime.cpu import count_cpus, read_cpu_features
+from fozo.engine.runtime.cpu import count_cpus
 from fozo.engine.runtime.text_encoder import TextEncoder
 
 VIEWS = 64
@@ -38,6 +38,8 @@ TEXTS_PER_CALL = 32
 
 def main() -> None:
     """Write times and memory as JSON."""
+    from agreement import describe_machine, now  # imports PyTorch, which would count in `measure_memory`
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,10 +50,14 @@ def main() -> None:
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     views = fozo.views(options.photo, VIEWS, bundle.manifest.preprocessing)[None]
+    load = os.getloadavg()[0]
+    environment = describe_machine()
     document = {
+        "created": now(),
+        **environment,
+        "machine": {**environment["machine"], "load_before": load},
         "model": bundle.manifest.model,
         "workers": count_cpus(),
-        "processor": asdict(read_cpu_features()),
         "views": time_views(bundle, views, options.samples),
         "texts": time_texts(bundle, options.samples),
         "peak_mb": {
