@@ -8,31 +8,31 @@ themselves, as they are in fozo, ask for them. This takes minutes where `fozo ad
     python bench/clip_views.py vote clip-like --embeddings views --images DIR --frost-textures DIR \
         --head imagenet -m zero -m few=zero:views=8 --out clip-zero.json
 
-Interrupted, `embed` continues with the domain that was not finished.
+Interrupted, `embed` continues with the images that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from fozo.data.lazy_views import LazyViews
-from fozo.engine.files import write_atomic
+from fozo.engine.files import from_npz, to_npz, write_atomic
 from fozo.engine.interface.method import count_views
 from fozo.engine.interface.view_batch import get_plain_images
 from fozo.engine.interface.view_recipe import ViewRecipe
 from fozo.engine.model import FloatArray, ImageArray, Outputs
 from fozo.eval.results.outcome import DomainResult, MethodResult, Run, Trace
 from fozo.eval.streaming.stream import Segment, plan_segments
-from fozo.evaluation import EvaluationSpec, Experiment, MethodAverage, compute_averages, prepare
+from fozo.evaluation import Domain, EvaluationSpec, Experiment, MethodAverage, compute_averages, prepare
 from fozo.methods import Request, drive
 
 CORRUPTIONS = ("gaussian_noise", "motion_blur", "snow", "contrast", "pixelate", "clean")
 VIEWS = 64
 BATCH = 64
+ROUND = 256  # images of a domain before those of the next
 
 
 def main() -> None:
@@ -87,33 +87,43 @@ def plan_stream(experiment: Experiment) -> list[Segment]:
 
 
 def embed_domains(experiment: Experiment, folder: Path) -> None:
-    """Write the embeddings of each domain's views, float32 `[N, 64, F]` in the order of the stream."""
+    """Write the embeddings of the views of all images, in rounds over the domains.
+
+    Images that are in the folder already are left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for segment in plan_stream(experiment):
-        path = name_file(folder, segment, experiment)
-        if path.exists():
-            continue
-        print(segment.domains[0].name, flush=True)
-        embeddings = np.concatenate(list(embed(experiment, segment)))
-        content = io.BytesIO()
-        np.save(content, embeddings)
-        write_atomic(path, content.getvalue())
+    domains = experiment.domains(experiment.protocol.seeds[0])
+    graph = experiment.bundle.graph_sha256(experiment.precision)
+    for start in range(0, max(map(len, domains)), ROUND):
+        for domain in domains:
+            present = read_embeddings(folder, domain.name, experiment)
+            order = np.random.default_rng(0).permutation(len(domain))[start : start + ROUND]
+            missing = domain.take([row for row in order if domain.ids[row] not in present])
+            if len(missing):
+                print(f"{domain.name}: {len(present) + len(missing)} of {len(domain)}", flush=True)
+                rows = dict(embed(experiment, missing))
+                content = to_npz(ids=np.array(list(rows)), embeddings=np.stack(list(rows.values())))
+                write_atomic(folder / f"{domain.name}-{graph[:8]}-{missing.hash_ids()[:8]}.npz", content)
 
 
-def embed(experiment: Experiment, segment: Segment) -> Iterator[FloatArray]:
-    """Yield the unit embedding of every view, an array `[1, 64, F]` per image."""
+def read_embeddings(folder: Path, domain: str, experiment: Experiment) -> dict[str, FloatArray]:
+    """Return the embeddings `[64, F]` of a domain's images by identifier, as far as they are there."""
+    graph = experiment.bundle.graph_sha256(experiment.precision)
+    result: dict[str, FloatArray] = {}
+    for path in folder.glob(f"{domain}-{graph[:8]}-*.npz"):
+        arrays = from_npz(path)
+        result |= dict(zip(arrays["ids"].tolist(), arrays["embeddings"], strict=True))
+    return result
+
+
+def embed(experiment: Experiment, domain: Domain) -> Iterator[tuple[str, FloatArray]]:
+    """Yield the identifier of every image, and the unit embedding of each of its views, `[64, F]`."""
     network, seed = experiment.network, experiment.protocol.seeds[0]
+    (segment,) = plan_segments([domain], experiment.protocol, seed)
     for batch in segment.batches(BATCH):
         with LazyViews(batch.images, ViewRecipe(VIEWS), seed, batch.ids, batch.open_image) as views:
-            for index in range(len(batch.images)):
-                yield network(views[index][0:VIEWS]).features[None, :, -1]
-
-
-def name_file(folder: Path, segment: Segment, experiment: Experiment) -> Path:
-    """Return the file of a domain's embeddings, which names the graph and the images."""
-    (domain,) = segment.domains
-    graph = experiment.bundle.graph_sha256(experiment.precision)
-    return folder / f"{domain.name}-{graph[:8]}-{domain.hash_ids()[:8]}.npy"
+            for index, name in enumerate(batch.ids):
+                yield name, network(views[index][0:VIEWS]).features[:, -1]
 
 
 def vote_in_domains(experiment: Experiment, folder: Path) -> None:
@@ -123,8 +133,10 @@ def vote_in_domains(experiment: Experiment, folder: Path) -> None:
     experiment.runs.append(run)
     for number, segment in enumerate(plan_stream(experiment)):
         (domain,) = segment.domains
-        embeddings = np.load(name_file(folder, segment, experiment), mmap_mode="r")
-        targets = domain.labels[segment.order()]
+        order = segment.order()
+        present = read_embeddings(folder, domain.name, experiment)
+        embeddings = np.stack([present[domain.ids[row]] for row in order])
+        targets = domain.labels[order]
         results = {label: vote(experiment, label, embeddings, targets) for label in labels}
         run.domains.append(
             DomainResult(
@@ -148,7 +160,7 @@ def vote(experiment: Experiment, label: str, embeddings: FloatArray, targets: Fl
     bound, result = experiment.adapters[label].bound, MethodResult()
     state, classifier = bound.init(experiment.protocol.seeds[0]), experiment.network.info.head_weight
     for start in range(0, len(embeddings), BATCH):
-        rows = np.array(embeddings[start : start + BATCH])
+        rows = embeddings[start : start + BATCH]
         images = number_views(len(rows), VIEWS)
         if count_views(experiment.methods[label]) == 1:
             images = get_plain_images(images)
