@@ -141,6 +141,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Add a graph of exact gradients, for the methods that are not forward-only (align, tent, …).",
 )
+@click.option(
+    "--pixels",
+    is_flag=True,
+    help="Let methods add to the pixels, too, which fozo tune --method bar and blackvip need; vision"
+    " transformers only.",
+)
 @out_option("bundle", "Folder of the new bundle.", PATH)
 @overwrite_option("Replace an existing bundle.")
 @QUIET
@@ -162,6 +168,7 @@ def export(
     seed: int,
     int8: bool,
     gradients: bool,
+    pixels: bool,
     out: Path,
     overwrite: bool,
     on_error: str,
@@ -192,6 +199,7 @@ def export(
         "random": origin == "random",
         "norms": norms,
         "gradients": gradients,
+        "pixels": pixels,
         "weights_key": weights_key,
         "images": ImageOptions(**images),
     }

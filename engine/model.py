@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,7 +21,13 @@ Tunables = Mapping[str, FloatArray]
 # Names of the graph's inputs that adaptation may change.
 PROMPTS = "prompts"
 NORMS = "norms"
+PIXELS = "pixels"  # what is added to the images, which are read as numbers in 0..1
 BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
+
+
+def list_differentiable(tunables: Iterable[str]) -> tuple[str, ...]:
+    """Return the tunables with respect to which graphs have gradients: all but the pixels."""
+    return tuple(name for name in tunables if name != PIXELS)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def export_clip(request: ClipRequest, out: Path, *, overwrite: bool = False) -> 
         out,
         norms=request.norms,
         gradients=request.gradients,
+        pixels=request.pixels,
         overwrite=overwrite,
     )
 
@@ -74,6 +75,7 @@ def write_clip_bundle(
     *,
     norms: Sequence[int] | None = None,
     gradients: bool = False,
+    pixels: bool = False,
     overwrite: bool = False,
 ) -> ExportResult:
     """Write a bundle of a CLIP model.
@@ -85,6 +87,7 @@ def write_clip_bundle(
         out: where the bundle shall be.
         norms: blocks whose norms become tunable; None is all of them.
         gradients: whether to add a pull-back graph.
+        pixels: whether an addend to the images becomes tunable.
         overwrite: replace a bundle that is already there.
 
     Raises:
@@ -100,7 +103,8 @@ def write_clip_bundle(
         text = _write_text_graph(source, tower, folder / TEXT_FILE)
         head = _make_head(source, folder / TEXT_FILE, text, classes, templates)
         classifier = head.weight[:, : text.embedding_width]
-        family = ClipFamily(source.model, read_image_format(dict(source.images), None), classifier)
+        image_format = read_image_format(dict(source.images), None, pixels=pixels)
+        family = ClipFamily(source.model, image_format, classifier)
         manifest, head_file = _describe(source, family, text, (classes.label, head), folder, norms)
         graphs = write_image_graphs(family, manifest, folder, gradients=gradients)
         files: Writers = {

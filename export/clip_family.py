@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray
+from ..engine.model import NORMS, PIXELS, PROMPTS, FloatArray, ImageArray
 from .clip_graph import build_clip_graph, list_feature_widths
 from .clip_model import read_image_tower
 from .image_format import ImageFormat
@@ -58,13 +58,14 @@ class ClipFamily(VitFamily):
 
     def build_graph(self, norms: Mapping[str, int]) -> onnx.ModelProto:
         """Build the graph of the tower in which these norms are tunable."""
-        return build_clip_graph(self._vit, self._format.mean, self._format.std, norms)
+        return build_clip_graph(self._vit, self._format.mean, self._format.std, norms, self._format.pixels)
 
     def _run_modules(
         self, images: ImageArray, tunables: Mapping[str, Tensor], norms: Mapping[str, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, features and moments of the embedding of the patches."""
-        tower, pixels = self._model.visual, normalise_pixels(images, self._format)
+        tower = self._model.visual
+        pixels = normalise_pixels(images, self._format, tunables.get(PIXELS))
         hooks = make_norm_hooks(map(_name_module, norms), tunables.get(NORMS))
         with replace_outputs(tower, hooks):
             patches = tower.conv1(pixels).flatten(2).transpose(1, 2)

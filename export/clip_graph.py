@@ -22,7 +22,11 @@ def list_feature_widths(tower: Vit) -> tuple[int, ...]:
 
 
 def build_clip_graph(
-    tower: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: Mapping[str, int] | None = None
+    tower: Vit,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    norms: Mapping[str, int] | None = None,
+    pixels: bool = False,
 ) -> onnx.ModelProto:
     """Build the graph of an image tower.
 
@@ -33,16 +37,17 @@ def build_clip_graph(
         mean: per channel, of images scaled to 0..1, subtracted inside the graph.
         std: per channel, of images scaled to 0..1, divided by inside the graph.
         norms: the norms, from `select_vit_norms`, whose gain and bias get a tunable addend.
+        pixels: whether the images get a tunable addend, too.
     """
     b = OnnxBuilder()
     norms = norms or {}
     widths = list_feature_widths(tower)
     width = max(widths)
-    features = write_vit_features(b, tower, mean, std, norms)
+    features = write_vit_features(b, tower, mean, std, norms, pixels)
     embedding = _write_embedding(b, features[-1], tower, width)
     _write_features(b, features, embedding, tower.width, width)
     _write_logits(b, embedding, width)
-    inputs = declare_inputs(tower.image_size, list_vit_tunables(tower, norms))
+    inputs = declare_inputs(tower.image_size, list_vit_tunables(tower, norms, pixels=pixels))
     inputs[CLASSIFIER] = (TensorProto.FLOAT, ("K", width))
     return b.model(inputs, declare_outputs("K", len(widths), width, tower.width), OPSET, "fozo")
 

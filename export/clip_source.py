@@ -36,6 +36,7 @@ class ClipRequest:
         templates: texts with `{}` for the name of a class; several are averaged, none is the usual one.
         norms: blocks, counted from 0, whose norms become tunable; None is all of them.
         gradients: add a pull-back graph, which methods that are not forward-only need.
+        pixels: make an addend to the images tunable, too.
         weights_key: dictionary of the file that holds the weights, or prefix of their names.
         images: preparation of images where it differs from open_clip's.
     """
@@ -48,6 +49,7 @@ class ClipRequest:
     templates: tuple[str, ...] = ()
     norms: tuple[int, ...] | None = None
     gradients: bool = False
+    pixels: bool = False
     weights_key: str | None = None
     images: ImageOptions = field(default_factory=ImageOptions)
 

@@ -83,7 +83,7 @@ def export_model(request: Request, out: Path, *, overwrite: bool = False) -> Exp
     if prepared is not None:
         images, side = prepared.combine(images), prepared.side if side is None else side
     config = resolve_images(model, images)
-    family = read_family(model, read_image_format(config, side))
+    family = read_family(model, read_image_format(config, side, pixels=request.pixels))
     if prepared is not None and request.image_size is None:
         prepared.check_side(family.image_size)
     norms = choose_norms(family, request.norms, request.model)

@@ -20,11 +20,13 @@ class ImageFormat:
         size: height and width in pixels.
         mean: per channel, of images scaled to 0..1.
         std: per channel, of images scaled to 0..1.
+        pixels: whether the graph has a tunable that is added to the images.
     """
 
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,17 @@ def resolve_images(model: Any, options: ImageOptions) -> dict[str, Any]:
     return config
 
 
-def read_image_format(config: dict[str, Any], side: int | None) -> ImageFormat:
+def read_image_format(config: dict[str, Any], side: int | None, *, pixels: bool = False) -> ImageFormat:
     """Return size and normalisation of a configuration.
 
     Args:
         config: of `resolve_images`.
         side: side of the images in pixels instead of the configuration's.
+        pixels: whether the graph shall have a tunable that is added to the images.
     """
     _, height, width = config["input_size"]
     size = (int(height), int(width)) if side is None else (side, side)
-    return ImageFormat(size, tuple(config["mean"]), tuple(config["std"]))
+    return ImageFormat(size, tuple(config["mean"]), tuple(config["std"]), pixels)
 
 
 def read_preprocessing(config: dict[str, Any], size: tuple[int, int]) -> Preprocessing:

@@ -16,6 +16,7 @@ from .._version import __version__
 from ..engine.bundle import bundle as bundles
 from ..engine.bundle.manifest import GraphEntry, Manifest
 from ..engine.errors import ExportError
+from ..engine.model import list_differentiable
 from .families import Family
 from .pull_back import build_pull_back
 from .signature import OPSET
@@ -61,7 +62,7 @@ def write_image_graphs(family: Family, manifest: Manifest, folder: Path, *, grad
     weight, bias = family.head
     graph = folder / bundles.GRAPH_FILE
     built = family.build_graph(manifest.norms)
-    pull_back = build_pull_back(built, tuple(manifest.tunables)) if gradients else None
+    pull_back = build_pull_back(built, list_differentiable(manifest.tunables)) if gradients else None
     save_graph(built, graph)
     parity = verify(family, graph, manifest.info(weight, bias))
     manifest = replace(manifest, graphs={"fp32": GraphEntry(graph.name, OPSET, max(astuple(parity)))})

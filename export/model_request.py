@@ -37,6 +37,7 @@ class Request:
         norms: blocks, counted from 0 (in residual networks over all stages), whose norms become tunable;
             None is all of them.
         gradients: add a pull-back graph, which methods that are not forward-only need.
+        pixels: make an addend to the images tunable, too.
         imagenet_classes: name the classes as ImageNet's, whatever the weights are.
         weights_key: dictionary of the file that holds the weights, or prefix of their names; None takes what
             fits.
@@ -51,6 +52,7 @@ class Request:
     image_size: int | None = None
     norms: tuple[int, ...] | None = None
     gradients: bool = False
+    pixels: bool = False
     imagenet_classes: bool = False
     weights_key: str | None = None
     images: ImageOptions = field(default_factory=ImageOptions)

@@ -32,8 +32,11 @@ class ResnetFamily:
         """Read a timm model.
 
         Raises:
-            ExportError: it is not a ResNet with batch norms, or has an unsupported part.
+            ExportError: it is not a ResNet with batch norms, or has an unsupported part; or the images shall
+                be tunable.
         """
+        if image_format.pixels:
+            raise ExportError("only vision transformers have tunable pixels; leave out --pixels")
         self._model, self._format = model, image_format
         self._resnet = read_resnet(model)
 

@@ -14,14 +14,17 @@ from ..engine.model import ImageArray
 from .image_format import ImageFormat
 
 
-def normalise_pixels(images: ImageArray, image_format: ImageFormat) -> Tensor:
+def normalise_pixels(images: ImageArray, image_format: ImageFormat, addend: Tensor | None = None) -> Tensor:
     """Return images as a timm model reads them, float32 `[N, 3, H, W]`.
 
     Args:
         images: uint8 `[N, H, W, 3]`; copied, because PyTorch warns about arrays that cannot be written to.
         image_format: mean and standard deviation per channel.
+        addend: float32 `[1 or N, H, W, 3]`, added to images in 0..1, which are clipped to that range.
     """
     pixels = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
+    if addend is not None:
+        pixels = (pixels + addend.permute(0, 3, 1, 2)).clamp(0, 1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (image_format.mean, image_format.std))
     return (pixels - mean) / std
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray, Outputs, Slopes, Tunables
+from ..engine.model import NORMS, PIXELS, PROMPTS, FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
 from .torch_reference import make_norm_hooks, normalise_pixels, replace_outputs
 from .vit_graph import build_vit_graph, list_vit_tunables, select_vit_norms
@@ -68,17 +68,18 @@ class VitFamily:
             "tokens": vit.tokens,
             "feature_width": vit.readout * vit.width,
             "prompt_bound": float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width))),
-            "tunables": list_vit_tunables(vit, norms),
+            "tunables": list_vit_tunables(vit, norms, pixels=self._format.pixels),
         }
 
     def build_graph(self, norms: Mapping[str, int]) -> onnx.ModelProto:
         """Build the graph of the model in which these norms are tunable."""
-        return build_vit_graph(self._vit, self._format.mean, self._format.std, norms)
+        image_format = self._format
+        return build_vit_graph(self._vit, image_format.mean, image_format.std, norms, image_format.pixels)
 
     def draw_cases(
         self, batch: int, norms: Mapping[str, int], generator: np.random.Generator
     ) -> Iterator[tuple[str, dict[str, FloatArray]]]:
-        """Draw tunables without and with prompts, shared and per image; with prompts also norm addends."""
+        """Draw tunables without and with prompts, shared and per image; with prompts also all others."""
         width = self._vit.width
         for prompt_count in PROMPT_COUNTS:
             for rows in sorted({1, batch}):
@@ -87,6 +88,9 @@ class VitFamily:
                 if prompt_count and norms:
                     addends = generator.normal(0, 0.1, (rows, len(norms), 2, width))
                     tunables[NORMS] = addends.astype(np.float32)
+                if prompt_count and self._format.pixels:
+                    pixels = generator.normal(0, 0.2, (rows, *self.image_size, 3))
+                    tunables[PIXELS] = pixels.astype(np.float32)
                 yield f"P = {prompt_count}, R = {rows}", tunables
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
@@ -130,7 +134,7 @@ class VitFamily:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, features and moments of the embedding."""
         model = self._model
-        pixels = normalise_pixels(images, self._format)
+        pixels = normalise_pixels(images, self._format, tunables.get(PIXELS))
         with replace_outputs(model, make_norm_hooks(norms, tunables.get(NORMS))):
             tokens = model._pos_embed(model.patch_embed(pixels))
             prefix = model.num_prefix_tokens

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from ..engine.model import NORMS, PROMPTS
+from ..engine.model import NORMS, PIXELS, PROMPTS
 from ..engine.runtime.graph_contract import IMAGES
 from .onnx_builder import Axes, OnnxBuilder
 from .signature import OPSET, declare_inputs, declare_outputs
@@ -33,16 +33,22 @@ def select_vit_norms(vit: Vit, blocks: Iterable[int] | None = None) -> dict[str,
     return {f"blocks.{index}.{norm}": vit.width for index in indices for norm in ("norm1", "norm2")}
 
 
-def list_vit_tunables(vit: Vit, norms: Mapping[str, int]) -> dict[str, Axes]:
-    """Return the axes of each tunable input, by name, if these norms are tunable."""
+def list_vit_tunables(vit: Vit, norms: Mapping[str, int], *, pixels: bool = False) -> dict[str, Axes]:
+    """Return the axes of each tunable input, by name, if these norms are tunable, and perhaps the pixels."""
     tunables: dict[str, Axes] = {PROMPTS: ("R", "P", vit.width)}
     if norms:
         tunables[NORMS] = ("S", len(norms), 2, vit.width)
+    if pixels:
+        tunables[PIXELS] = ("Q", *vit.image_size, 3)
     return tunables
 
 
 def build_vit_graph(
-    vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: Mapping[str, int] | None = None
+    vit: Vit,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    norms: Mapping[str, int] | None = None,
+    pixels: bool = False,
 ) -> onnx.ModelProto:
     """Build the graph of a model.
 
@@ -51,17 +57,23 @@ def build_vit_graph(
         mean: per channel, of images scaled to 0..1, subtracted inside the graph.
         std: per channel, of images scaled to 0..1, divided by inside the graph.
         norms: the norms, from `select_vit_norms`, whose gain and bias get a tunable addend.
+        pixels: whether the images get a tunable addend, too.
     """
     b = OnnxBuilder()
-    features = write_vit_features(b, vit, mean, std, norms or {})
+    features = write_vit_features(b, vit, mean, std, norms or {}, pixels)
     _write_outputs(b, features, vit)
-    inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms or {}))
+    inputs = declare_inputs(vit.image_size, list_vit_tunables(vit, norms or {}, pixels=pixels))
     outputs = declare_outputs(len(vit.head.weight), len(vit.blocks), vit.readout * vit.width, vit.width)
     return b.model(inputs, outputs, OPSET, "fozo")
 
 
 def write_vit_features(
-    b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], norms: Mapping[str, int]
+    b: OnnxBuilder,
+    vit: Vit,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    norms: Mapping[str, int],
+    pixels: bool,
 ) -> list[str]:
     """Write everything before the classifier, the output `embedding` included.
 
@@ -71,12 +83,13 @@ def write_vit_features(
         mean: as in `build_vit_graph`.
         std: as in `build_vit_graph`.
         norms: as in `build_vit_graph`.
+        pixels: as in `build_vit_graph`.
 
     Returns:
         The feature of each block, `[N, 1, F]`; the classifier reads the last one.
     """
     block_norms = _BlockNorms(b, vit, norms)
-    x = _write_tokens(b, vit, mean, std)
+    x = _write_tokens(b, vit, mean, std, pixels)
     features: list[str] = []
     for index, block in enumerate(vit.blocks):
         normed = block_norms.write(x, block.norm1, f"blocks.{index}.norm1")
@@ -122,13 +135,15 @@ class _BlockNorms:
         return self._builder.node("LayerNormalization", inputs, name, axis=-1, epsilon=norm.epsilon)
 
 
-def _write_tokens(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+def _write_tokens(
+    b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], pixels: bool
+) -> str:
     """Write the tokens before the first block, `[N, prefix + P + M, D]`.
 
     Prompts come after the position embedding and get none.
     """
     patches = vit.grid[0] * vit.grid[1]
-    x = _write_patches(b, vit, mean, std)
+    x = _write_patches(b, vit, mean, std, pixels)
     if vit.norm_pre is None:
         _write_embedding_moments(b, x, patches)
     count = b.node("Shape", [IMAGES], "tokens/count", start=0, end=1)
@@ -141,17 +156,15 @@ def _write_tokens(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[
     return x if vit.norm_pre is None else write_norm(b, x, vit.norm_pre, "norm_pre")
 
 
-def _write_patches(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+def _write_patches(
+    b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple[float, ...], pixels: bool
+) -> str:
     """Write the embedded patches with their positions, `[N, M, D]`; patches are cut out as bytes."""
-    (rows, columns), (ph, pw) = vit.grid, vit.patch_size
-    x = IMAGES
-    for axis, used, size in ((1, rows * ph, vit.image_size[0]), (2, columns * pw, vit.image_size[1])):
-        if used < size:  # a convolution ignores what does not fill a patch
-            x = b.slice(x, 0, used, axis, f"patch_embed/crop{axis}")
-    x = b.reshape(x, (0, rows, ph, columns, pw, 3), "patch_embed/grid")
-    x = b.node("Transpose", [x], "patch_embed/cut", perm=[0, 1, 3, 2, 4, 5])
-    x = b.reshape(x, (0, rows * columns, ph * pw * 3), "patch_embed/flatten")
-    x = b.node("Cast", [x], "patch_embed/cast", to=TensorProto.FLOAT)
+    x = b.node(
+        "Cast", [_cut_patches(b, vit, IMAGES, "patch_embed")], "patch_embed/cast", to=TensorProto.FLOAT
+    )
+    if pixels:
+        x = _add_pixels(b, vit, x)
     patch = _merge_normalisation(vit.patch, mean, std)
     if vit.patch_norm is None:  # position embedding and bias are one addition
         assert patch.bias is not None
@@ -162,6 +175,30 @@ def _write_patches(b: OnnxBuilder, vit: Vit, mean: tuple[float, ...], std: tuple
         x = write_norm(b, x, vit.patch_norm, "patch_embed.norm")
         positions = b.weight("positions", vit.positions)
     return b.node("Add", [x, positions], "patch_embed/positions")
+
+
+def _cut_patches(b: OnnxBuilder, vit: Vit, images: str, name: str) -> str:
+    """Write the patches of images `[N, H, W, 3]`, `[N, M, patch area · 3]`."""
+    (rows, columns), (ph, pw) = vit.grid, vit.patch_size
+    x = images
+    for axis, used, size in ((1, rows * ph, vit.image_size[0]), (2, columns * pw, vit.image_size[1])):
+        if used < size:  # a convolution ignores what does not fill a patch
+            x = b.slice(x, 0, used, axis, f"{name}/crop{axis}")
+    x = b.reshape(x, (0, rows, ph, columns, pw, 3), f"{name}/grid")
+    x = b.node("Transpose", [x], f"{name}/cut", perm=[0, 1, 3, 2, 4, 5])
+    return b.reshape(x, (0, rows * columns, ph * pw * 3), f"{name}/flatten")
+
+
+def _add_pixels(b: OnnxBuilder, vit: Vit, x: str) -> str:
+    """Add the tunable `pixels` to patches of numbers in 0..255, and clip them to that range.
+
+    In this unit the weights are those of graphs without the tunable, and zeros change no bit.
+    """
+    addend = _cut_patches(b, vit, PIXELS, "pixels")
+    addend = b.node("Mul", [addend, b.weight("pixels.levels", np.asarray(255.0))], "pixels/scale")
+    x = b.node("Add", [x, addend], "pixels/add")
+    limits = [b.weight("pixels.lowest", np.asarray(0.0)), b.weight("pixels.levels", np.asarray(255.0))]
+    return b.node("Clip", [x, *limits], "pixels/clip")
 
 
 def _write_embedding_moments(b: OnnxBuilder, x: str, tokens: int) -> None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from ..engine.errors import InputError
-from ..engine.model import NORMS, PROMPTS, FloatArray, ImageArray
+from ..engine.model import NORMS, PIXELS, PROMPTS, FloatArray, ImageArray
 from ..engine.runtime.graph_contract import CLASSIFIER, IMAGES
 from .settings import CALIBRATORS
 
@@ -102,12 +102,12 @@ def calibrate(
     session = _open_session(model, names, threads)
     generator = np.random.default_rng(seed)
     collected = [_Extremes() for _ in CASES]
-    no_classes = _feed_no_classes(model)
+    constant_feed = _feed_constants(model)
     count = 0
     for index, images in enumerate(batches):
         count += 1
         case = index % len(CASES)
-        feed = {IMAGES: images, **no_classes}
+        feed = {IMAGES: images, **constant_feed}
         feed[PROMPTS] = _draw_prompts(CASES[case], prompts, width, prompt_bound, generator)
         if norms:
             feed[NORMS] = _draw_norms(CASES[case], (1, norms, 2, width), generator)
@@ -163,12 +163,16 @@ def _open_session(model: onnx.ModelProto, names: list[str], threads: int) -> ort
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _feed_no_classes(model: onnx.ModelProto) -> dict[str, FloatArray]:
-    """Return a classifier of one class, if the graph asks for one: no product is calibrated that reads it."""
+def _feed_constants(model: onnx.ModelProto) -> dict[str, FloatArray]:
+    """Return zeros for a classifier of one class and for the pixels, where the graph asks for them.
+
+    No product is calibrated that reads a classifier.
+    """
     axes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    if CLASSIFIER not in axes:
-        return {}
-    return {CLASSIFIER: np.zeros((1, axes[CLASSIFIER][1].dim_value), np.float32)}
+    shapes = {
+        name: [axis.dim_value for axis in axes[name][1:]] for name in (CLASSIFIER, PIXELS) if name in axes
+    }
+    return {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()}
 
 
 def _draw_norms(

@@ -63,7 +63,8 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
     The classifier is a Gemm and stays in float, so that shifted logits are exact. So does the product of
     attention probabilities and values: most probabilities are smaller than the 1/255 that a byte resolves.
     Means, products with a constant on the left, are too small to matter. A classifier that is an input stands
-    on the left, and stays in float like one that is a weight.
+    on the left, and stays in float like one that is a weight. Images with a tunable addend are clipped in
+    front of the first product, which stays in float: the addend is finer than bytes.
     """
     search = _Search(model.graph)
     return [
@@ -71,6 +72,7 @@ def find_products(model: onnx.ModelProto) -> list[Product]:
         for node in model.graph.node
         if node.op_type == "MatMul"
         and not search.is_output_of(node.input[0], "Softmax")
+        and not search.is_output_of(node.input[0], "Clip")
         and node.input[0] not in {*search.weights, CLASSIFIER}
     ]
 

@@ -9,7 +9,7 @@ from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import folder_beside
 from ..engine.bundle.manifest import GraphEntry
 from ..engine.errors import ExportError
-from ..engine.model import FloatArray, ImageArray, Outputs, Slopes
+from ..engine.model import FloatArray, ImageArray, Outputs, Slopes, list_differentiable
 from ..engine.runtime.network import Network
 from ..engine.statistics.output_slopes import derive_entropy
 from .integer_pull_back import build_integer_pull_back
@@ -27,7 +27,7 @@ def add_integer_pull_back(bundle: Bundle, precision: str, images: ImageArray) ->
         ExportError: the graph cannot be differentiated, or its outputs are not those of the int8 graph.
         OutputError: the bundle cannot be written.
     """
-    tunables = tuple(bundle.manifest.tunables)
+    tunables = list_differentiable(bundle.manifest.tunables)
     model = onnx.load(bundle.graph(precision), load_external_data=False)
     with folder_beside(bundle.path / precision) as folder:
         graph = folder / "pull-back.onnx"

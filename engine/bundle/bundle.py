@@ -27,7 +27,7 @@ from ..files import (
     to_npz,
     write_atomic,
 )
-from ..model import FloatArray, ModelInfo, SourceStatistics
+from ..model import FloatArray, ModelInfo, SourceStatistics, list_differentiable
 from ..ordinary_files import check_ordinary, read_limited
 from .head import Head
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
@@ -162,7 +162,7 @@ class Bundle:
 
         Args:
             precision: of the graph.
-            gradients: describe its pull-back graph, which computes gradients for all tunables.
+            gradients: describe its pull-back graph, which computes gradients for all tunables but the pixels.
 
         Raises:
             BundleError: a file is missing, changed, or of the wrong shape.
@@ -179,7 +179,7 @@ class Bundle:
             m.info(head["weight"], head["bias"]),
             identity=identity,
             source=self.source(precision),
-            gradients=tuple(m.tunables) if gradients else (),
+            gradients=list_differentiable(m.tunables) if gradients else (),
             precision=precision,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError, InputError
-from ..model import BATCH_STATISTICS, NORMS, PROMPTS, FloatArray, ModelInfo, Tunables
+from ..model import BATCH_STATISTICS, NORMS, PIXELS, PROMPTS, FloatArray, ModelInfo, Tunables
 
 IMAGES = "images"
 CLASSIFIER = "classifier"  # of models whose classes are made from texts
@@ -155,6 +155,8 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
         expected_axes[PROMPTS] = [info.width]
     if NORMS in inputs:
         expected_axes[NORMS] = [len(info.norms), 2, max(info.norms.values(), default=0)]
+    if PIXELS in inputs:
+        expected_axes[PIXELS] = [height, width, 3]
     if BATCH_STATISTICS in inputs:
         expected_axes[BATCH_STATISTICS] = []
     nodes = {**inputs, **outputs}
