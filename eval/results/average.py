@@ -23,6 +23,7 @@ ALEXNET = dict(
     )
 )
 RATES = ("accuracy", "top5_accuracy", "nll", "ece")
+MACRO_F1 = "macro_f1"  # a rate where classes were counted
 TENTH = 10  # fewer runs have no worst tenth
 
 
@@ -40,6 +41,7 @@ class MethodAverage:
         forwards_per_batch, images_per_second, peak_bytes, guarded, pull_backs_per_batch: cost over all
             processed images.
         worst_accuracy: mean accuracy of the worst tenth of the runs; None for fewer than ten.
+        macro_f1, macro_f1_std: as the rates above; None where classes were not counted.
     """
 
     accuracy: float
@@ -60,6 +62,8 @@ class MethodAverage:
     guarded: float
     pull_backs_per_batch: float = 0
     worst_accuracy: float | None = None
+    macro_f1: float | None = None
+    macro_f1_std: float | None = None
 
     def get_value(self, name: str) -> float | None:
         """Return a value by its name."""
@@ -68,7 +72,7 @@ class MethodAverage:
 
     def get_spread(self, name: str) -> float | None:
         """Return the standard deviation of a value over seeds; None for one seed, and for costs."""
-        return self.get_value(f"{name}_std") if name in RATES else None
+        return self.get_value(f"{name}_std") if name in (*RATES, MACRO_F1) else None
 
 
 def compute_averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
@@ -125,6 +129,12 @@ def average_rate(domains: Iterable[DomainResult], label: str, rate: str) -> floa
     return float(np.mean([get_rate(domain.methods[label], rate) for domain in domains]))
 
 
+def average_macro_f1(domains: Sequence[DomainResult], label: str) -> float | None:
+    """Return the unweighted mean over domains of a method's macro-F1; None unless all have one."""
+    values = [domain.methods[label].tally.macro_f1 for domain in domains]
+    return None if None in values else float(np.mean([value for value in values if value is not None]))
+
+
 def get_rate(result: MethodResult, rate: str) -> float:
     """Return one of `RATES` of a result."""
     value: float = getattr(result.tally, "mean_nll" if rate == "nll" else rate)
@@ -174,6 +184,8 @@ def compute_mean_corruption_error(runs: Sequence[Run], label: str) -> float | No
 
 def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAverage:
     rates = {rate: [average_rate(select_counted_domains(run), label, rate) for run in runs] for rate in RATES}
+    macro_f1 = [average_macro_f1(select_counted_domains(run), label) for run in runs]
+    counted = [value for value in macro_f1 if value is not None]
     gain, error = _average_gain(runs, label)
     results = [domain.methods[label] for run in runs for domain in run.domains]
     seconds = sum(result.seconds for result in results)
@@ -196,6 +208,8 @@ def _average_method(runs: Sequence[Run], label: str, first: bool) -> MethodAvera
         guarded=sum(result.guarded for result in results),
         pull_backs_per_batch=sum(result.pull_backs for result in results) / _count_batches(results),
         worst_accuracy=average_worst_tenth(rates["accuracy"]),
+        macro_f1=float(np.mean(counted)) if counted else None,
+        macro_f1_std=compute_spread(counted),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .class_counts import ClassCountsRecord
 from .metrics import ECE_BINS
 
 
@@ -26,17 +27,15 @@ class BinsRecord:
             raise ValueError(f"expected {ECE_BINS} values in each list, found {lengths}")
 
 
-@dataclass(frozen=True)
-class MethodRecord:
-    """Counts of a `MethodResult`, and the rates that follow from them.
+@dataclass(frozen=True, kw_only=True)
+class TallyRecord:
+    """The counts of a `Tally`, and the rates that follow from them.
 
     Attributes:
         images, correct, correct_top5, nll_sum, bins: counts of the tally.
         accuracy, top5_accuracy, nll, ece: rates of the tally.
         right: flags of the right images, as `Bits.to_json` writes them.
-        batches, forwards, guarded, seconds, peak_bytes, images_per_second: as in `MethodResult`.
-        pull_backs: as in `MethodResult`; files without it are of forward-only methods.
-        gained, lost: as `DomainResult.count_gained_and_lost` returns them.
+        macro_f1, by_class: rate and counts of the tally's classes; None if they were not counted.
     """
 
     images: int
@@ -49,6 +48,20 @@ class MethodRecord:
     ece: float
     bins: BinsRecord
     right: str
+    macro_f1: float | None = None
+    by_class: ClassCountsRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRecord(TallyRecord):
+    """A `TallyRecord` with the cost of a `MethodResult`.
+
+    Attributes:
+        batches, forwards, guarded, seconds, peak_bytes, images_per_second: as in `MethodResult`.
+        pull_backs: as in `MethodResult`; files without it are of forward-only methods.
+        gained, lost: as `DomainResult.count_gained_and_lost` returns them.
+    """
+
     batches: int | float
     forwards: int | float
     guarded: int | float

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...engine.model import FloatArray
 from ...engine.statistics.objective import log_softmax
+from .class_counts import ClassCounts
 
 ECE_BINS = 15
 _EDGES = np.linspace(0, 1, ECE_BINS + 1)
@@ -29,6 +30,7 @@ class Tally:
         nll: sum of the labels' negative log-probabilities, in nats.
         bin_images, bin_confidence, bin_correct: `[15]`, per confidence bin: number of images, sum of
             confidences, number of correct ones. A confidence on an edge belongs to the lower bin.
+        classes: counts by class; None: they are not counted, and there is no macro-F1.
     """
 
     images: int = 0
@@ -38,6 +40,7 @@ class Tally:
     bin_images: NDArray[np.float64] = field(default_factory=_create_bins)
     bin_confidence: NDArray[np.float64] = field(default_factory=_create_bins)
     bin_correct: NDArray[np.float64] = field(default_factory=_create_bins)
+    classes: ClassCounts | None = None
 
     def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Count a batch, and return which images are right, `[N]`.
@@ -59,6 +62,8 @@ class Tally:
         log_probabilities = log_softmax(logits)
         self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
         self.add_confidences(np.exp(log_probabilities.max(axis=1)), correct)
+        if self.classes is not None:
+            self.classes.add(labels, ranked[:, 0], answered, logits.shape[1])
         return correct
 
     def add_confidences(self, confidence: FloatArray, correct: NDArray[np.bool_]) -> None:
@@ -77,6 +82,11 @@ class Tally:
     def top5_accuracy(self) -> float:
         """Top-5 accuracy in 0..1."""
         return self.top5 / self.images if self.images else 0.0
+
+    @property
+    def macro_f1(self) -> float | None:
+        """Macro-F1 in 0..1; None if classes are not counted."""
+        return None if self.classes is None else self.classes.macro_f1
 
     @property
     def mean_nll(self) -> float:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.model import FloatArray
 from ...engine.records import to_dict
 from ...engine.registry import Prediction
 from .bits import Bits
-from .method_record import BinsRecord, MethodRecord
+from .class_counts import ClassCounts
+from .method_record import BinsRecord, MethodRecord, TallyRecord
 from .metrics import Tally
 
 
@@ -41,6 +43,17 @@ class MethodResult:
     peak_bytes: int = 0
     pull_backs: float = 0
 
+    @classmethod
+    def count_nothing(cls, by_class: bool) -> MethodResult:
+        """Return the result before the first image, which counts classes, too, if asked to."""
+        return cls(Tally(classes=ClassCounts() if by_class else None))
+
+    def add(self, logits: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Count the logits `[n, K]` of images with these labels `[n]`; return which are right, `[n]`."""
+        correct = self.tally.add(logits, labels)
+        self.right.append(correct)
+        return correct
+
     @property
     def images_per_second(self) -> float:
         """Images per second of step time."""
@@ -53,8 +66,18 @@ class MethodResult:
             gained: number of images that this method got right and the first one wrong.
             lost: number of images that the first method got right and this one wrong.
         """
-        tally = self.tally
         return MethodRecord(
+            **vars(self.to_tally_record()),
+            images_per_second=self.images_per_second,
+            gained=gained,
+            lost=lost,
+            **{name: getattr(self, name) for name in _COSTS},
+        )
+
+    def to_tally_record(self) -> TallyRecord:
+        """Return the counts and rates without the cost."""
+        tally = self.tally
+        return TallyRecord(
             images=tally.images,
             correct=tally.top1,
             correct_top5=tally.top5,
@@ -69,10 +92,8 @@ class MethodResult:
                 tuple(tally.bin_correct.astype(int).tolist()),
             ),
             right=self.right.to_json(),
-            images_per_second=self.images_per_second,
-            gained=gained,
-            lost=lost,
-            **{name: getattr(self, name) for name in _COSTS},
+            macro_f1=tally.macro_f1,
+            by_class=None if tally.classes is None else tally.classes.to_record(),
         )
 
     @classmethod
@@ -82,10 +103,20 @@ class MethodResult:
         Raises:
             ValueError: its flags are not base64, or of another number of images.
         """
+        result = cls.from_tally_record(record)
+        return replace(result, **{name: getattr(record, name) for name in _COSTS})
+
+    @classmethod
+    def from_tally_record(cls, record: TallyRecord) -> MethodResult:
+        """Return a result without cost.
+
+        Raises:
+            ValueError: its flags are not base64, or of another number of images.
+        """
         bins = [np.array(values, np.float64) for values in vars(record.bins).values()]
-        tally = Tally(record.images, record.correct, record.correct_top5, record.nll_sum, *bins)
-        right = Bits.from_json(record.right, record.images)
-        return cls(tally, right, **{name: getattr(record, name) for name in _COSTS})
+        classes = None if record.by_class is None else ClassCounts.from_record(record.by_class)
+        counts = record.images, record.correct, record.correct_top5, record.nll_sum
+        return cls(Tally(*counts, *bins, classes=classes), Bits.from_json(record.right, record.images))
 
 
 _COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")

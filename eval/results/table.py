@@ -15,6 +15,7 @@ _COLUMNS = (
     ("accuracy %", "accuracy", 100, ".2f"),
     ("worst tenth", "worst_accuracy", 100, ".2f"),
     ("gain", "gain", 100, "+.2f"),
+    ("macro-F1 %", "macro_f1", 100, ".2f"),
     ("top-5 %", "top5_accuracy", 100, ".2f"),
     ("ECE %", "ece", 100, ".2f"),
     ("NLL", "nll", 1, ".3f"),

@@ -130,6 +130,7 @@ class Experiment:
                 self.columns,
                 skip_unreadable=self.skip_unreadable,
                 stop=run.segment + 1 if self.networks else None,
+                by_class=bool(self.networks),
             )
 
     def _restore_adapters(self, seed: int, run: Run, stream: list[Segment]) -> None:

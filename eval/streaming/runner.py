@@ -34,6 +34,7 @@ def advance(
     *,
     skip_unreadable: bool = False,
     stop: int | None = None,
+    by_class: bool = False,
 ) -> Iterator[int]:
     """Continue a run to its end; yield the number of images after every batch, skipped ones included.
 
@@ -49,6 +50,7 @@ def advance(
         columns: column in the logits of each label of the data; None if they are the same.
         skip_unreadable: leave out images that cannot be read, and count them.
         stop: number of the segment before which to pause; None: the end.
+        by_class: count images by class, too, for macro-F1.
 
     Raises:
         InputError: an image cannot be read, and is not to be skipped; or no image of a domain can be.
@@ -56,7 +58,7 @@ def advance(
     while run.segment < (len(segments) if stop is None else stop):
         segment = segments[run.segment]
         if not run.batch:
-            _begin(run, segment, adapters)
+            _begin(run, segment, adapters, by_class)
         current = run.domains[-len(segment.domains) :]
         count = math.ceil(len(segment) / batch_size)
         begin = time.perf_counter()
@@ -126,7 +128,7 @@ def _check_labels(labels: Any, images: ImageArray, adapter: Adapter) -> Integers
     return array.astype(np.int64)
 
 
-def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
+def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter], by_class: bool) -> None:
     if segment.forget:
         for adapter in adapters.values():
             adapter.reset()
@@ -134,7 +136,7 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter]) -> None:
         run.domains.append(
             DomainResult(
                 name=domain.name,
-                methods={label: MethodResult() for label in adapters},
+                methods={label: MethodResult.count_nothing(by_class) for label in adapters},
                 severity=domain.severity,
                 round=segment.round,
                 segment=run.segment,
@@ -220,8 +222,7 @@ def _count(
     correct = np.zeros(len(batch.labels), bool)
     for index in np.unique(batch.members):
         result, here = results[index], batch.members == index
-        correct[here] = result.tally.add(prediction.logits[here], batch.labels[here])
-        result.right.append(correct[here])
+        correct[here] = result.add(prediction.logits[here], batch.labels[here])
         share = 1 if here.all() else float(here.mean())  # of the step's cost; 1 stays an integer
         result.batches += share
         result.forwards += share * prediction.forwards

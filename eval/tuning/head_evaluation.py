@@ -1,4 +1,4 @@
-"""Accuracy of several classifiers on the same images, whose features are computed once."""
+"""Counts of several classifiers on the same images, whose features are computed once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...engine.bundle.head import Head
 from ...engine.bundle.preprocessing import Preprocessing
 from ...engine.model import FloatArray, Forward
 from ..datasets.split_data import LabelledImage, SplitData
-from ..results.metrics import Tally
+from ..results.outcome import MethodResult
 from .image_features import BATCH
 
 
@@ -26,8 +26,8 @@ def evaluate_classifiers(
     reader: ImageReader,
     on_images: Callable[[int], None] = lambda count: None,
     memory: list[FloatArray] | None = None,
-) -> dict[str, Tally]:
-    """Return the counts of each head.
+) -> dict[str, MethodResult]:
+    """Return the counts of each head, by class as well. There is no cost of a head: all share their features.
 
     Args:
         network: the image graph.
@@ -44,7 +44,7 @@ def evaluate_classifiers(
         InputError: an image cannot be read.
     """
     labels = np.asarray([image.label for image in images], np.int64)
-    tallies, start = {name: Tally() for name in heads}, 0
+    results, start = {name: MethodResult.count_nothing(by_class=True) for name in heads}, 0
     features_of_batches: list[FloatArray] = []
     source = (batch for batch in memory or ())
     if not memory:
@@ -54,14 +54,14 @@ def evaluate_classifiers(
             targets = labels[start : start + len(features)]
             for name, head in heads.items():
                 logits = features @ head.weight.T
-                tallies[name].add(logits if head.bias is None else logits + head.bias, targets)
+                results[name].add(logits if head.bias is None else logits + head.bias, targets)
             start += len(features)
             on_images(len(features))
             if memory is not None:
                 features_of_batches.append(features)
     if memory is not None:
         memory[:] = features_of_batches
-    return tallies
+    return results
 
 
 def _compute_features(

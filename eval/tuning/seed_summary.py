@@ -1,4 +1,4 @@
-"""Accuracy over several seeds, and the harmonic mean of learnt and new classes (base-to-new)."""
+"""Accuracy and macro-F1 over several seeds, and the harmonic mean of learnt and new classes (base-to-new)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KIND = "tuning-seeds"
 
 @dataclass(frozen=True)
 class PromptScore:
-    """Accuracy of a prompt on the same images, by seed.
+    """Accuracy and macro-F1 of a prompt on the same images, by seed.
 
     Attributes:
         target: `test`, `base`, `new`, or the folder of the images.
         images: name of the images.
         classes: number of classes that are predicted among.
         prompt: a template, or `tuned`.
-        accuracies: in 0..1, one for each seed.
+        accuracies, macro_f1s: in 0..1, one for each seed.
     """
 
     target: str
@@ -31,16 +31,26 @@ class PromptScore:
     classes: int
     prompt: str
     accuracies: tuple[float, ...]
+    macro_f1s: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds, in 0..1."""
-        return sum(self.accuracies) / len(self.accuracies)
+        """Mean accuracy over the seeds, in 0..1."""
+        return average_values(self.accuracies)
 
     @property
     def spread(self) -> float | None:
-        """Unbiased standard deviation over the seeds; None for a single one."""
+        """Unbiased standard deviation of the accuracy over the seeds; None for a single one."""
         return compute_spread(self.accuracies)
+
+
+def average_values(values: Sequence[float]) -> float:
+    """Return the mean of at least one value.
+
+    >>> average_values((0.5, 1.0))
+    0.75
+    """
+    return sum(values) / len(values)
 
 
 def collect_scores(contents: Sequence[Mapping[str, Any]]) -> list[PromptScore]:
@@ -50,7 +60,10 @@ def collect_scores(contents: Sequence[Mapping[str, Any]]) -> list[PromptScore]:
         for prompt in evaluation["prompts"]:
             counts = [content["evaluations"][index]["prompts"][prompt] for content in contents]
             facts = evaluation["target"], evaluation["images"], evaluation["classes"], prompt
-            scores.append(PromptScore(*facts, tuple(float(count["accuracy"]) for count in counts)))
+            accuracies, macro_f1s = (
+                tuple(float(count[rate]) for count in counts) for rate in ("accuracy", "macro_f1")
+            )
+            scores.append(PromptScore(*facts, accuracies, macro_f1s))
     return scores
 
 
@@ -101,6 +114,9 @@ def describe_seeds(contents: Sequence[Mapping[str, Any]], files: Sequence[str]) 
                 "accuracies": list(score.accuracies),
                 "mean": score.mean,
                 "standard_deviation": score.spread,
+                "macro_f1s": list(score.macro_f1s),
+                "macro_f1_mean": average_values(score.macro_f1s),
+                "macro_f1_standard_deviation": compute_spread(score.macro_f1s),
             }
             for score in scores
         ],
@@ -110,16 +126,19 @@ def describe_seeds(contents: Sequence[Mapping[str, Any]], files: Sequence[str]) 
 
 def format_seeds(scores: Sequence[PromptScore], harmonic_means: Mapping[str, float]) -> str:
     """Return a table of mean and standard deviation, and the harmonic means below it."""
-    rows = [(score.target, score.prompt, _format_accuracy(score)) for score in scores]
-    rows += [("harmonic mean", prompt, f"{100 * mean:.2f}") for prompt, mean in harmonic_means.items()]
-    widths = [max(len(row[column]) for row in rows) + 2 for column in (0, 1)]
-    titles = ("images", "prompt", "accuracy %")
+    rows = [
+        (score.target, score.prompt, _format_rate(score.accuracies), _format_rate(score.macro_f1s))
+        for score in scores
+    ]
+    rows += [("harmonic mean", prompt, f"{100 * mean:.2f}", "") for prompt, mean in harmonic_means.items()]
+    titles = ("images", "prompt", "accuracy %", "macro-F1 %")
+    widths = [max(len(row[column]) for row in (titles, *rows)) + 2 for column in range(3)]
     return "\n".join(
-        f"{target.ljust(widths[0])}{prompt.ljust(widths[1])}{accuracy}"
-        for target, prompt, accuracy in (titles, *rows)
+        "".join(text.ljust(width) for text, width in zip(row, (*widths, 0), strict=True)).rstrip()
+        for row in (titles, *rows)
     )
 
 
-def _format_accuracy(score: PromptScore) -> str:
-    spread = "" if score.spread is None else f" ± {100 * score.spread:.2f}"
-    return f"{100 * score.mean:.2f}{spread}"
+def _format_rate(values: Sequence[float]) -> str:
+    mean, spread = average_values(values), compute_spread(values)
+    return f"{100 * mean:.2f}{'' if spread is None else f' ± {100 * spread:.2f}'}"

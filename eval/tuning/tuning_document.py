@@ -11,6 +11,7 @@ from typing import Any
 
 from ...engine.bundle.origin import list_origin
 from ...engine.files import write_atomic
+from ...engine.records import to_dict
 from ...engine.tuning.sapt import StepRecord
 from .context_training import TrainingState
 from .seed_summary import collect_scores, compute_harmonic_means
@@ -67,15 +68,16 @@ def save_run(path: Path, content: dict[str, Any]) -> None:
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """Return a table of the prompts: accuracy, calibration error and likelihood."""
-    width = max(map(len, evaluation.tallies)) + 2
-    images = next(iter(evaluation.tallies.values())).images
+    """Return a table of the prompts: accuracy, macro-F1, calibration error and likelihood."""
+    width = max(map(len, evaluation.results)) + 2
+    images = next(iter(evaluation.results.values())).tally.images
     half = {BASE: "base ", NEW: "new "}.get(evaluation.target, "")
     title = f"{evaluation.images}: {images:,} images of {evaluation.classes:,} {half}classes"
-    lines = [title, f"{'prompt'.ljust(width)}accuracy %     ECE %       NLL"]
-    for prompt, tally in evaluation.tallies.items():
-        rates = f"{100 * tally.accuracy:10.2f}{100 * tally.ece:10.2f}{tally.mean_nll:10.3f}"
-        lines.append(f"{prompt.ljust(width)}{rates}")
+    lines = [title, f"{'prompt'.ljust(width)}accuracy %  macro-F1 %     ECE %       NLL"]
+    for prompt, result in evaluation.results.items():
+        tally = result.tally
+        rates = f"{100 * tally.accuracy:10.2f}{100 * (tally.macro_f1 or 0):12.2f}"
+        lines.append(f"{prompt.ljust(width)}{rates}{100 * tally.ece:10.2f}{tally.mean_nll:10.3f}")
     return "\n".join(lines)
 
 
@@ -84,15 +86,8 @@ def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "images": evaluation.images,
         "target": evaluation.target,
         "classes": evaluation.classes,
+        "images_sha256": evaluation.images_sha256,
         "prompts": {
-            prompt: {
-                "images": tally.images,
-                "correct": tally.top1,
-                "accuracy": tally.accuracy,
-                "top5_accuracy": tally.top5_accuracy,
-                "ece": tally.ece,
-                "nll": tally.mean_nll,
-            }
-            for prompt, tally in evaluation.tallies.items()
+            prompt: to_dict(result.to_tally_record()) for prompt, result in evaluation.results.items()
         },
     }

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import InputError
+from ...engine.files import hash_texts
 from ...engine.model import FloatArray
 from ..datasets.few_shots import choose_half
 from ..datasets.open_split import open_split_data
 from ..datasets.published_sets import PLAIN_TEMPLATE, PUBLISHED_SETS
 from ..datasets.split_data import LabelledImage, SplitData
-from ..results.metrics import Tally
+from ..results.outcome import MethodResult
 from .context_training import TrainingState
 from .head_evaluation import evaluate_classifiers
 from .tuning_run import TuningRun
@@ -28,13 +29,15 @@ class Evaluation:
     Attributes:
         images: name of the images.
         classes: number of classes that are predicted among.
-        tallies: counts by prompt: templates, and `tuned` for the learnt context.
+        images_sha256: hash of the images' labels and paths, in order.
+        results: counts by prompt: templates, and `tuned` for the learnt context.
         target: `test`, `base`, `new`, or the folder of the images, as for `open_test`.
     """
 
     images: str
     classes: int
-    tallies: dict[str, Tally]
+    images_sha256: str
+    results: dict[str, MethodResult]
     target: str = TEST
 
 
@@ -107,7 +110,7 @@ def evaluate_run(
         templates.append(PUBLISHED_SETS[data.published].template)
     heads = {template: run.build_head(data, [template]) for template in dict.fromkeys(templates)}
     heads[TUNED] = run.build_tuned_head(data, state)
-    tallies = evaluate_classifiers(
+    results = evaluate_classifiers(
         run.network,
         data,
         data.test,
@@ -117,4 +120,5 @@ def evaluate_run(
         on_images,
         memory,
     )
-    return Evaluation(data.name, data.classes, tallies, target)
+    sha256 = hash_texts(*(f"{image.label} {image.path}" for image in data.test))
+    return Evaluation(data.name, data.classes, sha256, results, target)

@@ -64,6 +64,7 @@ def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
         "lost": lost,
         **{name: getattr(result, name) for name in _COUNTS},
         "accuracy": tally.accuracy,
+        "macro_f1": tally.macro_f1,
         "top5_accuracy": tally.top5_accuracy,
         "nll": tally.mean_nll,
         "ece": tally.ece,

@@ -84,12 +84,13 @@ def average_by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapp
 
 
 def pool_counts(results: Results, label: str) -> Tally:
-    """Return the sum of the counts of all images that enter the averages."""
+    """Return the sum of the counts of all images that enter the averages, but for those by class."""
     pool = Tally()
     for run in results.runs:
         for domain in select_counted_domains(run):
             for name, value in vars(domain.methods[label].tally).items():
-                setattr(pool, name, getattr(pool, name) + value)
+                if name != "classes":  # of another domain, they are others
+                    setattr(pool, name, getattr(pool, name) + value)
     return pool
 
 

@@ -75,6 +75,7 @@ _SUMMARY = (
     _Column("accuracy, %", "accuracy", 100, best=1),
     _Column("worst tenth, %", "worst_accuracy", 100, best=1, optional=True),
     _Column("gain ± error", "gain", 100, "+.2f"),
+    _Column("macro-F1, %", "macro_f1", 100, best=1, optional=True),
     _Column("top-5, %", "top5_accuracy", 100, best=1),
     _Column("ECE, %", "ece", 100, best=-1),
     _Column("NLL", "nll", 1, ".3f", best=-1),

@@ -19,6 +19,7 @@ from fozo.eval.results.results_file import read_results
 from fozo.eval.streaming.experiment import Experiment
 from fozo.eval.transfer.transfer import list_methods, prepare_transfer
 from fozo.eval.transfer.transfer_spec import PUBLISHED, TransferSpec
+from metric_doubles import compute_macro_f1
 from split_doubles import write_split
 from tune_doubles import make_tuning_bundle
 
@@ -59,8 +60,8 @@ def run(experiment: Experiment, batches: int | None = None) -> Experiment:
     return experiment
 
 
-def count_right(folder: Path, name: str, templates: list[str], context: Any = None) -> int:
-    """Return the number of images that a head of the data set's own classes gets right, in one batch."""
+def predict(folder: Path, name: str, templates: list[str], context: Any = None) -> tuple[Any, Any]:
+    """Return labels and predictions of a head of the data set's own classes, in one batch."""
     _, images, classes = SETS[name]
     bundle = Bundle.open(folder / "clip")
     head = make_head(bundle, classes, templates, context=context)
@@ -70,7 +71,13 @@ def count_right(folder: Path, name: str, templates: list[str], context: Any = No
     ]
     with Network.open(bundle, workers=1) as network:
         logits = network.with_classifier(head.weight)(np.stack(pixels)).logits
-    return int((logits.argmax(1) == np.repeat(np.arange(len(classes)), 3)).sum())
+    return np.repeat(np.arange(len(classes)), 3), logits.argmax(1)
+
+
+def count_right(folder: Path, name: str, templates: list[str]) -> int:
+    """Return the number of images that templates get right."""
+    labels, predictions = predict(folder, name, templates)
+    return int((labels == predictions).sum())
 
 
 def test_every_data_set_has_its_own_classes_and_the_same_context(folder: Path, tmp_path: Path) -> None:
@@ -81,13 +88,17 @@ def test_every_data_set_has_its_own_classes_and_the_same_context(folder: Path, t
     assert [(domain.name, domain.images) for domain in domains] == list(zip(NAMES, (6, 9, 12), strict=True))
     for name, domain in zip(SETS, domains, strict=True):
         assert domain.complete
-        right = {label: result.tally.top1 for label, result in domain.methods.items()}
-        assert right["zero-shot"] == count_right(folder, name, ["a photo of a {}."])
-        assert right["no_adapt"] == count_right(folder, name, ["{}."], CONTEXT)
+        tallies = {label: result.tally for label, result in domain.methods.items()}
+        for label, prompt in (("zero-shot", (["a photo of a {}."],)), ("no_adapt", (["{}."], CONTEXT))):
+            labels, predictions = predict(folder, name, *prompt)
+            assert tallies[label].top1 == (labels == predictions).sum()
+            assert tallies[label].macro_f1 == pytest.approx(compute_macro_f1(labels, predictions))
         assert {result.tally.images for result in domain.methods.values()} == {len(SETS[name][2]) * 3}
     averages = compute_averages(experiment.runs)
     rates = [domain.methods["no_adapt"].tally.accuracy for domain in domains]
     assert averages["no_adapt"].accuracy == pytest.approx(np.mean(rates))
+    macro_f1s = [domain.methods["no_adapt"].tally.macro_f1 for domain in domains]
+    assert averages["no_adapt"].macro_f1 == pytest.approx(np.mean(macro_f1s))
     assert averages["t3a"].gain is not None and averages["zero-shot"].gain is None
 
 

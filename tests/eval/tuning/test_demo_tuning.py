@@ -22,6 +22,6 @@ def test_random_vectors_become_better_than_the_plain_template(tmp_path: Path) ->
         state = run.training.init(run.initial, run.spec.seed)
         while state.step < run.training.steps:
             state = run.training.advance(state)
-        tallies = evaluate_run(run, state, open_test(run, "test")).tallies
+        results = evaluate_run(run, state, open_test(run, "test")).results
     assert state.step == 30
-    assert tallies[TUNED].accuracy > tallies["a photo of a {}."].accuracy + 0.2
+    assert results[TUNED].tally.accuracy > results["a photo of a {}."].tally.accuracy + 0.2

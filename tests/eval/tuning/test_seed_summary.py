@@ -22,7 +22,10 @@ def make_content(seed: int, **accuracies: tuple[float, float]) -> dict[str, Any]
             "target": target,
             "images": "pets",
             "classes": 2,
-            "prompts": {"plain": {"accuracy": plain}, "tuned": {"accuracy": tuned}},
+            "prompts": {
+                "plain": {"accuracy": plain, "macro_f1": plain / 2},
+                "tuned": {"accuracy": tuned, "macro_f1": tuned / 2},
+            },
         }
         for target, (plain, tuned) in accuracies.items()
     ]
@@ -66,16 +69,21 @@ def test_no_right_answer_at_all() -> None:
 
 
 def test_a_single_seed_has_no_spread() -> None:
-    score = PromptScore("test", "pets", 2, "tuned", (0.25,))
+    score = PromptScore("test", "pets", 2, "tuned", (0.25,), (0.125,))
     assert score.spread is None
-    assert format_seeds([score], {}).endswith("25.00")
+    assert format_seeds([score], {}).endswith("25.00       12.50")
 
 
 def test_results_and_table() -> None:
     summary = describe_seeds(CONTENTS, ["a-1.json", "a-2.json"])
     assert (summary["kind"], summary["complete"], summary["tuning"]["calls"]) == ("tuning-seeds", True, 50)
     assert summary["runs"][1] == {"seed": 2, "head": "pets-2", "file": "a-2.json"}
-    assert summary["scores"][3]["accuracies"] == [0.4, 0.2]
+    score = summary["scores"][3]
+    assert (score["accuracies"], score["macro_f1s"]) == ([0.4, 0.2], [0.2, 0.1])
+    assert (score["mean"], score["standard_deviation"]) == pytest.approx((0.3, 0.2 / 2**0.5))
+    assert (score["macro_f1_mean"], score["macro_f1_standard_deviation"]) == pytest.approx(
+        (0.15, 0.1 / 2**0.5)
+    )
     table = format_seeds(collect_scores(CONTENTS), summary["harmonic_means"])
-    assert "base           tuned  70.00 ± 14.14" in table
-    assert "harmonic mean  tuned  42.00" in table
+    assert "base           tuned   70.00 ± 14.14  35.00 ± 7.07" in table
+    assert "harmonic mean  tuned   42.00" in table

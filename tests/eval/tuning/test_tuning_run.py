@@ -13,14 +13,18 @@ import pytest
 from bundle_doubles import make
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
+from fozo.engine.records import load_record, to_dict
 from fozo.engine.runtime.class_head import make_head
 from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.text_encoder import TextEncoder
+from fozo.eval.results.method_record import TallyRecord
+from fozo.eval.results.outcome import MethodResult
 from fozo.eval.tuning.context_training import TrainingState
 from fozo.eval.tuning.saved_training import begin_training, get_progress_path
 from fozo.eval.tuning.tuning_document import describe_run, format_evaluation, save_run
 from fozo.eval.tuning.tuning_evaluation import TUNED, evaluate_run, open_test
 from fozo.eval.tuning.tuning_run import TuningRun, open_run
+from metric_doubles import compute_macro_f1
 from tune_doubles import TEST, make_colours, make_spec, open_colours
 
 
@@ -260,17 +264,23 @@ def test_accuracy_beside_the_untuned_texts(tmp_path: Path) -> None:
         state = train(run)
         evaluation = evaluate_run(run, state, open_test(run, "test"))
         assert (evaluation.images, evaluation.classes) == ("data", 3)
-        assert list(evaluation.tallies) == ["a photo of a {}.", TUNED]
+        assert list(evaluation.results) == ["a photo of a {}.", TUNED]
         head = run.make_head(state)
         files = [run.task.data.folder / image.path for image in run.task.data.test]
         prepare = run.reader.prepare(run.bundle.manifest.preprocessing)
         logits = run.network.with_classifier(head.weight)(np.stack([prepare(str(f)) for f in files])).logits
         right = (logits.argmax(1) == [image.label for image in run.task.data.test]).sum()
-        tally = evaluation.tallies[TUNED]
+        tally = evaluation.results[TUNED].tally
         assert (tally.images, tally.top1) == (3 * TEST, right)
         assert "tuned" in format_evaluation(evaluation)
         content = describe_run(run, state, [evaluation], "learnt")
-        assert content["evaluations"][0]["prompts"][TUNED]["accuracy"] == right / 12
+        prompt = content["evaluations"][0]["prompts"][TUNED]
+        assert prompt["accuracy"] == right / 12
+        labels = np.array([image.label for image in run.task.data.test])
+        assert prompt["macro_f1"] == pytest.approx(compute_macro_f1(labels, logits.argmax(1)), rel=1e-12)
+        assert prompt["by_class"]["images"] == [TEST] * 3
+        again = load_record(TallyRecord, json.loads(json.dumps(prompt)), "prompt")
+        assert to_dict(MethodResult.from_tally_record(again).to_tally_record()) == prompt
         assert len(content["curve"]["loss"]) == 40 and len(content["images"]) == 12
         assert content["complete"]
         json.dumps(content)
@@ -294,11 +304,8 @@ def test_images_are_encoded_once_for_several_evaluations(
         plain = evaluate_run(run, state, test)
         assert sum(images) == 2 * len(test.test)
     for evaluation in evaluations:
-        for prompt, tally in plain.tallies.items():
-            assert (evaluation.tallies[prompt].top1, evaluation.tallies[prompt].nll) == (
-                tally.top1,
-                tally.nll,
-            )
+        for prompt, result in plain.results.items():
+            assert to_dict(evaluation.results[prompt].to_tally_record()) == to_dict(result.to_tally_record())
 
 
 def test_what_may_be_classified(tmp_path: Path) -> None:
@@ -306,7 +313,7 @@ def test_what_may_be_classified(tmp_path: Path) -> None:
         assert open_test(run, "test").class_ids == open_test(run, "base").class_ids == ("cat", "cow")
         new = open_test(run, "new")
         assert (new.class_ids, len(new.test)) == (("dog",), TEST)
-        assert evaluate_run(run, train(run, 1), new).tallies[TUNED].accuracy == 1  # one class
+        assert evaluate_run(run, train(run, 1), new).results[TUNED].tally.accuracy == 1  # one class
         cows = make_colours(tmp_path / "other") / "test"
         with pytest.raises(InputError, match="has classes that were not learnt: dog"):
             open_test(run, str(cows))
@@ -324,7 +331,7 @@ def test_what_may_be_classified(tmp_path: Path) -> None:
 def test_published_templates_are_classified_too(tmp_path: Path) -> None:
     with open_colours(tmp_path) as run:
         data = replace(open_test(run, "test"), published="dtd")
-        assert list(evaluate_run(run, train(run, 1), data).tallies) == [
+        assert list(evaluate_run(run, train(run, 1), data).results) == [
             "a photo of a {}.",
             "{} texture.",
             TUNED,
