@@ -32,7 +32,7 @@ from fozo.methods import Request, drive
 CORRUPTIONS = ("gaussian_noise", "motion_blur", "snow", "contrast", "pixelate", "clean")
 VIEWS = 64
 BATCH = 64
-ROUND = 256  # images of a domain before those of the next
+ROUND = 128  # images of a domain before those of the next
 
 
 def main() -> None:
