@@ -103,6 +103,7 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
     from ..engine.bundle.origin import describe_origin
     from ..eval.results import table
     from ..eval.results.label_check import describe_chance
+    from ..eval.results.seed_table import format_seed_table
     from ..eval.streaming.saved_run import run_and_save
 
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
@@ -119,6 +120,8 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
                 f"Incomplete: what was measured so far is in {out}; --resume continues"
             ),
         )
+    if len(experiment.protocol.seeds) > 1 and experiment.networks:
+        click.echo(f"\nmean ± standard deviation over the seeds\n{format_seed_table(experiment.runs)}")
     click.echo("\n" + table.format_summary(experiment.runs))
     click.echo(describe_origin(experiment.results.bundle))
     classes = experiment.network.info.classes

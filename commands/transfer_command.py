@@ -10,6 +10,7 @@ import click
 from .experiments import result_options, run_experiment
 from .head_options import resolve_templates, template_options
 from .image_options import on_error_option, reading_options, take_reading
+from .option_types import Seeds
 from .options import (
     BATCH_SIZE,
     MICRO_BATCH,
@@ -33,6 +34,14 @@ from .options import (
     metavar="NAME",
     help="Head of fozo tune whose context every data set gets, in front of its own class names; default: the"
     " templates are the prompt.",
+)
+@click.option(
+    "--context-seeds",
+    type=Seeds(),
+    default=(),
+    metavar="N,…",
+    help="Seeds of fozo tune: the heads are NAME-1, NAME-2 and so on. Each gets a run; tables show mean and"
+    " standard deviation. A run's order and methods have the same seed.",
 )
 @click.option(
     "--data",
@@ -90,6 +99,7 @@ def transfer(
     Domain generalisation, and cross-dataset transfer, of a context that was learnt on ImageNet:
       fozo transfer clip/ --head-context sapt --data imagenet=VAL --data imagenet-a --data imagenet-r
       fozo transfer clip/ --head-context sapt --data caltech-101 --data oxford_pets --data eurosat -m stss
+      fozo transfer clip/ --head-context zip --context-seeds 1,2,3 --data caltech-101 --data oxford_pets
     """
     from ..engine.bundle.bundle import Bundle
     from ..engine.errors import InputError

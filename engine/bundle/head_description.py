@@ -38,7 +38,8 @@ def describe_transfer_facts(facts: Mapping[str, Any]) -> str:
 
     Args:
         facts: `context`, name of the head whose context it is, or None; `context_vectors` and
-            `context_templates` of it; `templates` of the texts without it.
+            `context_templates` of it; `context_seeds`, if there is a head for each of several seeds;
+            `templates` of the texts without it.
     """
     plain = "the template that is published for each data set"
     if list(facts["templates"]) != ["published"]:
@@ -46,7 +47,11 @@ def describe_transfer_facts(facts: Mapping[str, Any]) -> str:
     if facts["context"] is None:
         return f"{plain} for every data set" if plain.startswith(("'", '"')) else plain
     prompts = describe_prompts(facts["context_templates"], facts["context_vectors"])
-    return f"context of the head {facts['context']}, {prompts}; zero-shot is {plain}"
+    heads = f"context of the head {facts['context']}"
+    if seeds := facts.get("context_seeds"):
+        names = ", ".join(f"{facts['context']}-{seed}" for seed in seeds)
+        heads = f"context of the head {names}" if len(seeds) == 1 else f"contexts of the heads {names}"
+    return f"{heads}, {prompts}; zero-shot is {plain}"
 
 
 def count_classes(count: int) -> str:

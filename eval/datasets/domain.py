@@ -43,6 +43,7 @@ class Domain:
         reader: reads the files, and remembers what is remarkable about them; None if there are no files.
         left_out: number of other files by suffix that show images, but are not read.
         notes: sentences on how the data were understood.
+        learnt_from: the prompt was learnt from training images of this data set.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Domain:
     reader: ImageReader | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    learnt_from: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -78,8 +78,8 @@ class MethodAverage:
 def compute_averages(runs: Sequence[Run]) -> dict[str, MethodAverage]:
     """Average the rates of each method over the corruptions, then over seeds, and add up its cost.
 
-    Clean images and interrupted domains and runs do not count, unless there is nothing else. Of several
-    interrupted runs, only those with the same domains count.
+    Clean images, data that a prompt was learnt from, and interrupted domains and runs do not count, unless
+    there is nothing else. Of several interrupted runs, only those with the same domains count.
 
     Returns:
         The average of each method by label.
@@ -121,7 +121,22 @@ def _select_equal_domains(runs: Sequence[Run]) -> list[Run]:
 def select_counted_domains(run: Run) -> list[DomainResult]:
     """Return the domains that count in the averages of a run."""
     processed = [domain for domain in run.domains if _count_batches(domain.methods.values())]
-    return [domain for domain in processed if domain.complete and domain.name != CLEAN] or processed
+    return [domain for domain in processed if domain.complete and not is_apart(domain)] or processed
+
+
+def is_apart(domain: DomainResult) -> bool:
+    """Return whether a domain is shown beside the averages: clean images, and what a prompt learnt from."""
+    return domain.name == CLEAN or domain.learnt_from
+
+
+def average_by_domain(runs: Sequence[Run]) -> dict[str, dict[str, MethodAverage]]:
+    """Return for each domain the averages of the methods over the seeds, by name of the domain."""
+    names = dict.fromkeys(domain.name for run in runs for domain in run.domains)
+    return {name: compute_averages([_restrict(run, name) for run in runs]) for name in names}
+
+
+def _restrict(run: Run, name: str) -> Run:
+    return replace(run, domains=[domain for domain in run.domains if domain.name == name])
 
 
 def average_rate(domains: Iterable[DomainResult], label: str, rate: str) -> float:

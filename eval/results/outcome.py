@@ -113,10 +113,11 @@ class MethodResult:
         Raises:
             ValueError: its flags are not base64, or of another number of images.
         """
-        bins = [np.array(values, np.float64) for values in vars(record.bins).values()]
+        images, confidence, correct = (np.array(values, np.float64) for values in vars(record.bins).values())
         classes = None if record.by_class is None else ClassCounts.from_record(record.by_class)
         counts = record.images, record.correct, record.correct_top5, record.nll_sum
-        return cls(Tally(*counts, *bins, classes=classes), Bits.from_json(record.right, record.images))
+        tally = Tally(*counts, images, confidence, correct, classes)
+        return cls(tally, Bits.from_json(record.right, record.images))
 
 
 _COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
@@ -145,6 +146,7 @@ class DomainResult:
         remarks: number of processed images by what was ignored in reading them, such as `orientation`.
         left_out: number of files by suffix that show images, but are not read.
         notes: sentences on how the data were understood.
+        learnt_from: the prompt was learnt from training images of this data set, so it is in no average.
     """
 
     name: str
@@ -164,6 +166,7 @@ class DomainResult:
     remarks: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    learnt_from: bool = False
 
     @property
     def count_deviation(self) -> str:

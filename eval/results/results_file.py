@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from ...engine.errors import InputError, reason
 from ...engine.files import write_atomic
 from ...engine.ordinary_files import read_json
 from ...engine.records import RecordError, load_record, to_dict
-from ..protocol import Protocol
-from .average import MethodAverage, compute_averages
+from ..protocol import OWN_CLASSES, Protocol
+from .average import MethodAverage, average_by_domain, compute_averages
 from .outcome import Run
 
 SCHEMA = 4
@@ -30,7 +30,7 @@ class MethodEntry:
     pull_backs_per_batch: int | float = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResultsRecord:
     """The content of a results file; the fields are those of docs/results.md, in this order."""
 
@@ -46,6 +46,7 @@ class ResultsRecord:
     machine: dict[str, Any]
     average: dict[str, MethodAverage]
     runs: list[Run]
+    average_by_domain: dict[str, dict[str, MethodAverage]] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,11 +83,13 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON data of a results file, with the averages that follow from the runs."""
+        apart = self.protocol.classes == OWN_CLASSES  # data sets of their own, not corruptions of one
         record = ResultsRecord(
             schema=SCHEMA,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             complete=self.complete,
             average=compute_averages(self.runs),
+            average_by_domain=average_by_domain(self.runs) if apart else {},
             **{name: getattr(self, name) for name in _SHARED},
         )
         return to_dict(record)

@@ -49,6 +49,7 @@ def format_row(domain: DomainResult, protocol: Protocol) -> str:
     note = "" if domain.complete else f"  (first {images} images)"
     note += f"  ({domain.count_deviation})" if domain.count_deviation else ""
     note += f"  ({len(domain.unreadable):,} unreadable)" if domain.unreadable else ""
+    note += "  (the prompt was learnt from its training images; not in the averages)" * domain.learnt_from
     return format_domain_name(domain, protocol).ljust(_NAME) + "".join(cells) + note
 
 

@@ -46,8 +46,9 @@ class Experiment:
         columns: column in the logits of each class of the bundle; None if they are the same.
         deviations: sentences on how the data differs from the official data set.
         skip_unreadable: leave out images that cannot be read, and count them.
-        networks: by name of the domain and label of the method, where every domain has classes of its own;
-            all are views of `network`, and everything is forgotten between domains. Empty: `network` for all.
+        networks: by seed, name of the domain and label of the method, where every domain has classes of its
+            own; all are views of `network`, and everything is forgotten between domains. Empty: `network`
+            for all.
         facts: further facts about bundle and prompts, for results; None removes one.
         runs: one per seed that was begun.
         adapters: adapters of the current run, by label.
@@ -62,7 +63,7 @@ class Experiment:
     columns: Integers | None = None
     deviations: tuple[str, ...] = ()
     skip_unreadable: bool = False
-    networks: Mapping[str, Mapping[str, Network]] = field(default_factory=dict)
+    networks: Mapping[int, Mapping[str, Mapping[str, Network]]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
@@ -184,14 +185,15 @@ class Experiment:
     def _classes_sha256(self) -> str:
         return hash_texts(
             *(
-                f"{domain}/{label}/{network.info.identity}"
-                for domain, views in self.networks.items()
+                f"{seed}/{domain}/{label}/{network.info.identity}"
+                for seed, views_of_domains in self.networks.items()
+                for domain, views in views_of_domains.items()
                 for label, network in views.items()
             )
         )
 
     def _open_adapters(self, seed: int, domain: Domain) -> dict[str, Adapter]:
-        networks = self.networks.get(domain.name, {})
+        networks = self.networks.get(seed, {}).get(domain.name, {})
         return {
             label: Adapter(networks.get(label, self.network), method, seed)
             for label, method in self.methods.items()

@@ -148,6 +148,7 @@ def _begin(run: Run, segment: Segment, adapters: Mapping[str, Adapter], by_class
                 ids_sha256=domain.hash_ids(),
                 left_out=dict(domain.left_out),
                 notes=list(domain.notes),
+                learnt_from=domain.learnt_from,
             )
         )
 

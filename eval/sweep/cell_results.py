@@ -15,7 +15,7 @@ from ..results.results_file import SCHEMA, Results, ResultsRecord
 from .cell import Cell
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellRecord(ResultsRecord):
     """The content of a cell's file: that of a results file, and the cell."""
 

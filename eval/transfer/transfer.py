@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ...engine.bundle.bundle import Bundle
@@ -19,7 +20,8 @@ from ..datasets.subset import choose_subset
 from ..protocol import OWN_CLASSES, Protocol
 from ..streaming.experiment import Experiment
 from .transfer_spec import PUBLISHED, TransferSpec
-from .transfer_target import TransferTarget, open_target
+from .transfer_target import TransferTarget, mark_source, open_target
+from .transferred_contexts import load_contexts
 
 ZERO_SHOT = "zero-shot"  # label of the texts without a context
 PLAIN = "no_adapt"  # the method that is always there
@@ -35,10 +37,10 @@ def prepare_transfer(bundle: Bundle, spec: TransferSpec) -> Experiment:
         FozoError: something cannot be used; the message says what to do about it.
     """
     require_text(bundle)
-    tuned_head = load_context(bundle, spec.context)
-    methods = list_methods(spec.methods, has_context=tuned_head is not None)
-    preferred = () if spec.context is None else (spec.context,)
-    targets = [open_target(text, bundle, spec.reading, preferred) for text in spec.targets]
+    contexts = load_contexts(bundle, spec.context, spec.context_seeds)
+    methods = list_methods(spec.methods, has_context=bool(contexts))
+    opened = [open_target(text, bundle, spec.reading, tuple(contexts)) for text in spec.targets]
+    targets = [mark_source(target, list(contexts.values())) for target in opened]
     domains = [domain for target in targets for domain in target.domains]
     if repeated := [name for name, count in Counter(domain.name for domain in domains).items() if count > 1]:
         raise InputError(f"expected different data sets, found {repeated[0]} twice; leave one out")
@@ -50,42 +52,22 @@ def prepare_transfer(bundle: Bundle, spec: TransferSpec) -> Experiment:
         micro_batch=spec.micro_batch,
         provider=spec.provider,
     )
-    heads = make_heads(bundle, spec, targets, tuned_head)
-    networks = {
-        domain.name: _view_network(bundle, network, methods, heads[target.name], spec.workers)
-        for target in targets
-        for domain in target.domains
-    }
+    plain, prompted = make_heads(bundle, spec, targets, contexts)
+    view = partial(_view_network, bundle, network, workers=spec.workers)
+    views = view_networks(targets, methods, view, plain, prompted)
+    same_images = spec.orders is not None or bool(spec.context_seeds)
     return Experiment(
         bundle,
         spec.precision,
         network,
         methods,
         _make_protocol(spec, targets, domains),
-        lambda seed: choose_subset(domains, spec.subset, spec.seed if spec.orders else seed)[0],
+        lambda seed: choose_subset(domains, spec.subset, spec.seed if same_images else seed)[0],
         deviations=tuple(describe_deviations(domains)),
         skip_unreadable=spec.on_error == "skip",
-        networks=networks,
-        facts={"classes": None, "head": None, "transfer": describe_transfer(spec, targets, tuned_head)},
+        networks={seed: views[index % len(views)] for index, seed in enumerate(spec.run_seeds)},
+        facts={"classes": None, "head": None, "transfer": describe_transfer(bundle, spec, targets, contexts)},
     )
-
-
-def load_context(bundle: Bundle, name: str | None) -> Head | None:
-    """Return the head whose context is transferred; None if none is asked for.
-
-    Raises:
-        BundleError: there is no such head.
-        InputError: its texts have no learnt context.
-    """
-    if name is None:
-        return None
-    head = bundle.load_head(name)
-    if head.context is None:
-        raise InputError(
-            f"the head {name} has no learnt context, only words: {', '.join(map(repr, head.templates[:2]))}; "
-            "evaluate these with --template, or name a head of fozo tune"
-        )
-    return head
 
 
 def list_methods(texts: Sequence[str], *, has_context: bool) -> dict[str, AnyMethod]:
@@ -104,9 +86,11 @@ def list_methods(texts: Sequence[str], *, has_context: bool) -> dict[str, AnyMet
 
 
 def make_heads(
-    bundle: Bundle, spec: TransferSpec, targets: Sequence[TransferTarget], tuned_head: Head | None
-) -> dict[str, tuple[Head, Head]]:
-    """Return for each data set the head of the texts without a context, and that of the prompt.
+    bundle: Bundle, spec: TransferSpec, targets: Sequence[TransferTarget], contexts: Mapping[str, Head]
+) -> tuple[dict[str, Head], list[dict[str, Head]]]:
+    """Return by data set the head of the texts without a context, and for every context the head behind it.
+
+    Without a context, the texts are the only prompt.
 
     Raises:
         InputError: a name or template cannot be used.
@@ -119,48 +103,77 @@ def make_heads(
             names, ids = target.class_names, target.class_ids
             return build_head(encoder, width, names, templates, class_ids=ids, context=context)
 
-        heads = {}
+        plain = {
+            target.name: make(
+                target, (target.template,) if spec.templates == (PUBLISHED,) else spec.templates
+            )
+            for target in targets
+        }
+        prompted = [
+            {target.name: make(target, head.templates, head.context) for target in targets}
+            for head in contexts.values()
+        ]
+    return plain, prompted or [plain]
+
+
+def view_networks(
+    targets: Sequence[TransferTarget],
+    methods: Mapping[str, AnyMethod],
+    view: Callable[[Head], Network],
+    plain: Mapping[str, Head],
+    prompted: Sequence[Mapping[str, Head]],
+) -> list[dict[str, dict[str, Network]]]:
+    """Return for every context the network of each method, by name of the domain and label of the method.
+
+    Args:
+        targets: the data sets.
+        methods: the methods by label.
+        view: returns the network with the classes of a head.
+        plain, prompted: heads, as `make_heads` returns them.
+    """
+    zero_shot = {target.name: view(plain[target.name]) for target in targets} if ZERO_SHOT in methods else {}
+    networks = []
+    for heads in prompted:
+        networks_of_domains = {}
         for target in targets:
-            templates = (target.template,) if spec.templates == (PUBLISHED,) else spec.templates
-            plain = make(target, templates)
-            prompted = plain if tuned_head is None else make(target, tuned_head.templates, tuned_head.context)
-            heads[target.name] = (plain, prompted)
-    return heads
+            prompt = view(heads[target.name])
+            by_label = {label: zero_shot[target.name] if label == ZERO_SHOT else prompt for label in methods}
+            networks_of_domains.update({domain.name: by_label for domain in target.domains})
+        networks.append(networks_of_domains)
+    return networks
 
 
 def describe_transfer(
-    spec: TransferSpec, targets: Sequence[TransferTarget], tuned_head: Head | None
+    bundle: Bundle,
+    spec: TransferSpec,
+    targets: Sequence[TransferTarget],
+    contexts: Mapping[str, Head],
 ) -> dict[str, Any]:
     """Return prompt and data sets in JSON values, for results."""
+    manifest = bundle.manifest
+    first = next(iter(contexts.values()), None)
+    vectors = None if first is None or first.context is None else len(first.context)
     return {
         "context": spec.context,
-        "context_vectors": None
-        if tuned_head is None or tuned_head.context is None
-        else len(tuned_head.context),
-        "context_templates": None if tuned_head is None else list(tuned_head.templates),
+        "context_seeds": list(spec.context_seeds),
+        "context_heads": {name: manifest.files[manifest.heads[name].file].sha256 for name in contexts},
+        "context_vectors": vectors,
+        "context_templates": None if first is None else list(first.templates),
         "templates": list(spec.templates),
         "targets": {
             target.name: {
                 "classes": len(target.class_ids),
                 "template": target.template if spec.templates == (PUBLISHED,) else None,
+                "learnt_from": any(domain.learnt_from for domain in target.domains),
             }
             for target in targets
         },
     }
 
 
-def _view_network(
-    bundle: Bundle,
-    network: Network,
-    methods: dict[str, AnyMethod],
-    heads: tuple[Head, Head],
-    workers: int | None,
-) -> dict[str, Network]:
-    """Return the network of each method with the classes of a data set."""
-    plain, prompted = (
-        network.with_classifier(head.weight, open_class_text(bundle, head, workers=workers)) for head in heads
-    )
-    return {label: plain if label == ZERO_SHOT else prompted for label in methods}
+def _view_network(bundle: Bundle, network: Network, head: Head, workers: int | None) -> Network:
+    """Return the network with the classes of a head."""
+    return network.with_classifier(head.weight, open_class_text(bundle, head, workers=workers))
 
 
 def _make_protocol(
@@ -173,7 +186,7 @@ def _make_protocol(
         setting="reset",
         severities=(),
         subset=choose_subset(domains, spec.subset, spec.seed)[1],
-        seeds=tuple(range(spec.seed, spec.seed + (spec.orders or spec.seeds))),
+        seeds=spec.run_seeds,
         batch_size=spec.batch_size,
         classes=OWN_CLASSES,
         exif_orientation=spec.reading.exif_orientation,

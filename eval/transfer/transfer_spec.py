@@ -21,6 +21,8 @@ class TransferSpec:
         targets: data sets, each as for `open_target`.
         methods: each as for `parse_method`.
         context: head whose context every data set gets; None: the templates are the prompt.
+        context_seeds: seeds of `fozo tune`, whose heads are named `context` with the seed; each gets a run,
+            which has the same seed. Empty: `context` is one head.
         templates: texts of the classes without a context, or `PUBLISHED` alone for those of each data set.
         subset: as for `choose_subset`.
         batch_size: images per batch.
@@ -34,6 +36,7 @@ class TransferSpec:
     targets: tuple[str, ...]
     methods: tuple[str, ...] = ("no_adapt",)
     context: str | None = None
+    context_seeds: tuple[int, ...] = ()
     templates: tuple[str, ...] = (PLAIN_TEMPLATE,)
     subset: str = "all"
     batch_size: int = 64
@@ -51,11 +54,27 @@ class TransferSpec:
         """Refuse options that contradict each other.
 
         Raises:
-            InputError: there are seeds and orders, or no data set.
+            InputError: there are several of orders, seeds, and seeds of contexts; seeds of no context; or no
+                data set.
         """
         if self.orders is not None and self.seeds != 1:
             raise InputError("expected --seeds or --orders, found both; orders count the seeds up, too")
+        if self.context_seeds and (self.seeds != 1 or self.orders is not None):
+            raise InputError(
+                "expected --context-seeds, --seeds or --orders, found two; each context has one run, with its"
+                " own seed"
+            )
+        if self.context_seeds and self.context is None:
+            raise InputError(
+                "expected --head-context with --context-seeds, found none; give the name that was given to "
+                "fozo tune --as"
+            )
         if not self.targets:
             raise InputError(
                 "expected data sets to evaluate on, found none; name each with --data [NAME=]DIR"
             )
+
+    @property
+    def run_seeds(self) -> tuple[int, ...]:
+        """Seed of every run."""
+        return self.context_seeds or tuple(range(self.seed, self.seed + (self.orders or self.seeds)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...data.reading import Reading
 from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.head import Head
 from ...engine.bundle.manifest import Manifest
 from ...engine.errors import InputError
 from ..datasets.aircraft import VARIANTS
@@ -87,6 +88,20 @@ def open_target(text: str, bundle: Bundle, reading: Reading, names: Sequence[str
     labels = range(data.classes)
     domain = make_test_domain(data, labels, bundle.manifest.preprocessing, request.make_reader())
     return TransferTarget(data.name, (replace(domain, classes=None),), data.class_ids, data.class_names)
+
+
+def mark_source(target: TransferTarget, contexts: Sequence[Head]) -> TransferTarget:
+    """Return the data set, marked if a context was learnt from it; then it is in no average.
+
+    That is known of published data sets, and of ImageNet, whose classes the head of such a context has.
+    """
+    if target.name == IMAGENET_SETS[0]:
+        learnt = any(_has_wnids(head.class_ids) for head in contexts)
+    else:
+        names = {head.record.get("tuning", {}).get("data") for head in contexts}
+        learnt = target.name in PUBLISHED_SETS and target.name in names
+    domains = (replace(domain, learnt_from=learnt) for domain in target.domains)
+    return replace(target, domains=tuple(domains))
 
 
 def recognise_folder(folder: Path) -> str:

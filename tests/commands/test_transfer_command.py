@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import FozoError
 from fozo.engine.runtime.class_head import make_head
 from fozo.eval.results.results_file import read_results
@@ -47,6 +48,22 @@ def test_a_table_of_two_data_sets(folder: Path) -> None:
     assert "results.json is complete already" in again.stdout
     other = invoke("--head-context", "learnt", *options, "--template", "a {}", "--resume")
     assert "is not of this run" in str(other.exception)
+
+
+def test_contexts_of_several_seeds(folder: Path) -> None:
+    for seed in (1, 2):
+        bundle = Bundle.open(folder / "clip")
+        context = np.full((2, 4), seed, np.float32)
+        bundle.with_head(f"zip-{seed}", make_head(bundle, ["cow"], ["{}."], context=context))
+    options = ("--data", "data", "--data", "split=more")
+    result = invoke("--head-context", "zip", "--context-seeds", "1,2", *options)
+    assert result.exit_code == 0, result.output
+    table = result.stdout.split("mean ± standard deviation over the seeds\n")[1].splitlines()
+    assert [line.split()[0] for line in table[:4]] == ["accuracy,", "data", "more", "average"]
+    assert table[1].count("±") == 2 and "macro-F1 %" in result.stdout
+    assert "contexts of the heads zip-1, zip-2" in result.stdout
+    refused = invoke("--head-context", "zip", *options, "--out", "other.json")
+    assert "give --context-seeds 1,2 with it" in str(refused.exception)
 
 
 def test_texts_as_the_prompt(folder: Path) -> None:

@@ -119,7 +119,7 @@ def compare_domains(sources: Sequence[Source]) -> Table:
         {row.name: row for row in tabulate_domains(source).rows} for source in sources
     ]
     kinds = {name: row.kind for named_rows in rows_by_name for name, row in named_rows.items()}
-    order = ("single", "average", "clean")
+    order = ("single", "average", "apart")
     names = sorted(kinds, key=lambda name: order.index(kinds[name]))  # stable: domains stay in their order
     rows = []
     for name in names:

@@ -10,7 +10,7 @@ from ...results.average import compute_gain
 from ...results.outcome import DomainResult
 from .sources import Source
 
-_DOMAIN = ("severity", "round", "segment", "generated", "complete")
+_DOMAIN = ("severity", "round", "segment", "generated", "learnt_from", "complete")
 _COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
 
 

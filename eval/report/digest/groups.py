@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from ...datasets.corruption_names import CLEAN
-from ...results.average import MethodAverage, compute_averages, select_counted_domains
+from ...results.average import MethodAverage, compute_averages, is_apart, select_counted_domains
 from ...results.metrics import Tally
 from ...results.outcome import DomainResult, Run
 from ...results.results_file import Results
 
-Kind = Literal["single", "average", "clean", "changed"]
+Kind = Literal["single", "average", "apart", "changed"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Group:
     Attributes:
         name: name of the group.
         averages: averages by label, as from `compute_averages`.
-        kind: a single group, the average over all, or clean images, which are not averaged.
+        kind: a single group, the average over all, or a group that is not averaged, such as clean images.
         note: reason why the group is not comparable, or an empty text.
     """
 
@@ -44,14 +43,16 @@ def list_processed_domains(results: Results) -> list[DomainResult]:
 
 
 def group_by_domain(results: Results) -> list[Group]:
-    """Return a group per domain over its severities and rounds, then the average, then clean images."""
-    names = list(dict.fromkeys(domain.name for domain in list_processed_domains(results)))
-    groups = [_group_domain(results, name) for name in names if name != CLEAN]
+    """Return a group per domain over its severities and rounds, then the average, then what is not in it."""
+    domains = list_processed_domains(results)
+    apart = dict.fromkeys(domain.name for domain in domains if is_apart(domain))
+    names = dict.fromkeys(domain.name for domain in domains)
+    groups = [_group_domain(results, name) for name in names if name not in apart]
     if len(groups) > 1:
         groups.append(
             Group("average", average_overall(results), "average", "" if results.complete else "incomplete")
         )
-    return groups + [_group_domain(results, CLEAN) for _ in range(CLEAN in names)]
+    return groups + [replace(_group_domain(results, name), kind="apart") for name in apart]
 
 
 def group_by_round(results: Results) -> list[Group]:
@@ -100,8 +101,7 @@ def count_images(domain: DomainResult) -> int:
 
 
 def _group_domain(results: Results, name: str) -> Group:
-    kind: Kind = "clean" if name == CLEAN else "single"
-    return replace(_group_matching(results, name, lambda domain: domain.name == name), kind=kind)
+    return _group_matching(results, name, lambda domain: domain.name == name)
 
 
 def _group_by_value(results: Results, name: str, value: int) -> Group:
@@ -132,6 +132,7 @@ def _describe_deviations(passes: list[DomainResult]) -> str:
     elif interrupted:
         notes.append("without an interrupted pass")
     notes += dict.fromkeys(domain.count_deviation for domain in passes if domain.count_deviation)
+    notes += ["the prompt was learnt from its training images"] * any(d.learnt_from for d in passes)
     return "; ".join(notes)
 
 

@@ -10,7 +10,7 @@ from ..digest.tables import Cell, Row, Table
 from .markup import Html, element, join
 from .svg import SERIES
 
-_ROW_CLASSES = {"single": None, "average": "average", "clean": "clean", "changed": "changed"}
+_ROW_CLASSES = {"single": None, "average": "average", "apart": "apart", "changed": "changed"}
 _HEADING = re.compile(r"<(/?)h(\d)>")  # text has no such thing: it is escaped
 _DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2")  # as in svg.py
 

@@ -39,7 +39,7 @@ def test_domains_have_means_spreads_best_and_noise(two_seeds: Source) -> None:
         "clean": [f"{both(90, 92)}*", f"{both(88, 91)}~"],
     }
     assert [row.kind for row in tables.tabulate_domains(two_seeds).rows] == [
-        *("single", "single", "average", "clean")
+        *("single", "single", "average", "apart")
     ]
 
 
