@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine.errors import InputError
-from ..eval.tuning.tuning_presets import OPTIONS
+from ..eval.tuning.tuning_presets import IMAGE_METHODS, OPTIONS
 from .image_options import print_notes, reading_options
 from .options import PATH, PRECISION, PROVIDER, QUIET, WORKERS, out_option, overwrite_option
 from .progress import Progress, clear_bar
@@ -74,9 +74,10 @@ def tune(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Learn the words before the class names from a few labelled images, as a new head of a BUNDLE.
+    """Learn a prompt from a few labelled images, as a new head of a BUNDLE.
 
-    The image side stays as it is. The new head works like any other: fozo adapt BUNDLE --head NAME.
+    Most methods learn the words before the class names. The new head works like any other: fozo adapt
+    BUNDLE --head NAME.
 
     \b
     Examples:
@@ -166,6 +167,8 @@ def _print_start(run: TuningRun, state: TrainingState) -> None:
     )
     if "vectors" in OPTIONS[spec.method]:
         _print_context(run)
+    elif run.learner.frame:
+        _print_border(run)
     click.echo(f"Cost: {run.cost.describe()}")
     print_notes(task.notes)
     if state.step:
@@ -178,6 +181,14 @@ def _print_context(run: TuningRun) -> None:
     start = f"the words {spec.words!r}" if spec.words else f"{spec.vectors} {kind} vectors"
     sharp = f"; rho {spec.radius:g}" if "radius" in OPTIONS[spec.method] else ""
     click.echo(f"Context: {len(run.initial)} vectors, from {start}, of length {run.initial_norm:.3g}{sharp}")
+
+
+def _print_border(run: TuningRun) -> None:
+    frame, (height, width) = run.learner.frame, run.bundle.manifest.preprocessing.size
+    click.echo(
+        f"Border: {frame} pixels around images of {height - 2 * frame} x {width - 2 * frame}, "
+        f"{run.initial.size:,} values; texts: {run.spec.template!r}"
+    )
 
 
 def _train(
@@ -234,7 +245,8 @@ def _evaluate(
     from ..eval.tuning.tuning_document import format_evaluation
     from ..eval.tuning.tuning_evaluation import evaluate_run
 
-    with Progress(len(data.test), quiet) as advance:
+    rounds = 1 + (run.spec.method in IMAGE_METHODS)  # plain images, and changed ones
+    with Progress(rounds * len(data.test), quiet) as advance:
         evaluation = evaluate_run(run, state, data, advance, target=target, memory=memory)
     click.echo(f"\n{format_evaluation(evaluation)}")
     return evaluation

@@ -24,7 +24,7 @@ _METHOD = (
         help="sapt: sharpness-aware training with gradients, needs PyTorch; zo-sapt: the same from losses"
         " alone; zip: few parameters, from losses alone, as published; zip-cached: the same from all images"
         " in every step, one crop of each; bpt: CMA-ES in a random subspace; gda: no context,"
-        " but a classifier in closed form.",
+        " but a classifier in closed form; bar: a border around the images, from losses alone.",
     ),
 )
 _DATA = (
@@ -63,7 +63,10 @@ _DATA = (
     ),
 )
 _START = (
-    click.option("--words", help="Words that the context starts from; default: 'a photo of a'."),
+    click.option(
+        "--words",
+        help="Words that the context starts from, or that stay as they are; default: 'a photo of a'.",
+    ),
     click.option(
         "--vectors",
         type=click.IntRange(1),
@@ -85,24 +88,25 @@ _TRAINING = (
         "--budget",
         type=click.IntRange(1),
         metavar="CALLS",
-        help="Instead of --epochs: losses of a batch under one context after which training ends, as"
-        " publications count queries; zip, zip-cached and bpt: 5000.",
+        help="Instead of --epochs: losses of a batch under one candidate after which training ends, as"
+        " publications count queries; zip, zip-cached, bpt and bar: 5000.",
     ),
     click.option(
         "--batch",
         type=Batch(),
-        help="Images in a step, or all; default: 32, zip and bpt 128, zo-sapt and zip-cached all.",
+        help="Images in a step, or all; default: 32, zip, bpt and bar 128, zo-sapt and zip-cached all.",
     ),
     click.option(
         "--crops",
         type=Crops(),
         help="Random crops of each image, encoded once and used in turn; 0: the ordinary crop alone; fresh:"
-        " new ones in every epoch, as published. Default: 0, zip and bpt fresh.",
+        " new ones in every epoch, as published. Default: 0, zip, bpt and bar fresh.",
     ),
     click.option(
         "--rate",
         type=click.FloatRange(0, min_open=True),
-        help="Largest learning rate; default: 0.002; without gradients the gain of the steps, 0.01.",
+        help="Largest learning rate; default: 0.002, bar 10; others without gradients: the gain of the"
+        " steps, 0.01.",
     ),
     click.option(
         "--seed",
@@ -148,6 +152,13 @@ _OF_METHODS = (
         default=5,
         show_default=True,
         help="Without gradients: pairs of losses for each estimate of a gradient; a step of zo-sapt has two.",
+    ),
+    click.option(
+        "--directions",
+        type=click.IntRange(1),
+        default=5,
+        show_default=True,
+        help="For bar: random directions for each estimate of a gradient, each with one loss.",
     ),
     click.option(
         "--perturbation",

@@ -44,7 +44,8 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.u
     Args:
         image: RGB, of any size.
         preprocessing: `center` resizes the shorter side to its `resize` pixels, `squash` both sides,
-            regardless of proportions; both then take the middle, padding smaller images with black.
+            regardless of proportions; both then take the middle, padding smaller images with black. With a
+            frame, all of this is done in proportion, and the frame put around it.
 
     Returns:
         uint8 of shape [H, W, 3] with (H, W) = `preprocessing.size`.
@@ -52,6 +53,8 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.u
     Raises:
         InputError: the image is so thin that resizing it would take more than `MAX_PIXELS`.
     """
+    if preprocessing.frame:
+        return add_frame(preprocess(image, preprocessing.inside), preprocessing.frame)
     squash = preprocessing.crop_mode == "squash"
     length = preprocessing.resize
     target = (length, length) if squash else _scale_shorter_side(length, image.size)
@@ -63,6 +66,11 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.u
     if (image.height, image.width) != target:
         image = image.resize((target[1], target[0]), _RESAMPLING[preprocessing.interpolation])
     return center_crop(image, preprocessing.size)
+
+
+def add_frame(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Return an image `[H, W, 3]` in a black frame of so many pixels."""
+    return np.pad(pixels, ((width, width), (width, width), (0, 0)))
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

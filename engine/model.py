@@ -48,6 +48,27 @@ class SourceStatistics:
     fisher: FloatArray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ImagePrompt:
+    """Values that were learnt for the image side of a model; a network adds them in every forward.
+
+    Attributes:
+        frame: width in pixels of the black frame that images must have; 0: none.
+        pixels: added to the tunable of this name, float32 `[H, W, 3]`; None: nothing.
+        prompts: in front of the prompts that are fed, float32 `[P, D]`; None: none.
+    """
+
+    frame: int = 0
+    pixels: FloatArray | None = None
+    prompts: FloatArray | None = None
+
+    @property
+    def arrays(self) -> dict[str, FloatArray]:
+        """The arrays that there are, by name of the tunable."""
+        arrays = {PIXELS: self.pixels, PROMPTS: self.prompts}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+
 class ClassText(Protocol):
     """Text side of a model that compares images with texts: the classes' names behind one context."""
 
@@ -105,6 +126,7 @@ class ModelInfo:
             cosines times τ. 1 elsewhere.
         text: what makes other classifiers for the same classes; None without texts, or where the classes
             have no single context.
+        image_prompt: learnt together with the classes in use; None: the images stay as they are.
     """
 
     name: str
@@ -125,6 +147,7 @@ class ModelInfo:
     takes_classifier: bool = False
     logit_scale: float = 1.0
     text: ClassText | None = None
+    image_prompt: ImagePrompt | None = None
 
     @property
     def classes(self) -> int:
@@ -147,6 +170,12 @@ class ModelInfo:
         Raises:
             BundleError: the bundle has none for this graph.
         """
+        if self.source is None and self.image_prompt is not None:
+            raise BundleError(
+                f"{user} needs source statistics, and those of {self.name} are of plain images: the head in "
+                "use changes what the network computes; use a method without source statistics, or a head "
+                "that was made from texts alone"
+            )
         if self.source is None:
             raise BundleError(
                 f"{user} needs source statistics, and the bundle of {self.name} has none for this "
@@ -161,9 +190,10 @@ class ModelInfo:
             BundleError: it has not.
         """
         if tunable not in self.tunables:
+            option = " with --pixels" if tunable == PIXELS else ""
             raise BundleError(
                 f"{user} tunes {tunable}, and the graph of {self.name} has no such input, only: "
-                f"{', '.join(self.tunables) or 'none'}; use another method, or export the model again"
+                f"{', '.join(self.tunables) or 'none'}; use another method, or export the model again{option}"
             )
 
     def require_gradient(self, tunable: str, user: str) -> None:

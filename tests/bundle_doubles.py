@@ -120,14 +120,27 @@ def classes_of(*names: str, seed: int = 0, context: int | None = None) -> Head:
     return Head(weight.astype(np.float32), names, names, templates, vectors, {"note": "random"})
 
 
-def clip_graph(classifier: str = "float[K,3] classifier", logits: str = "float[N,K] logits") -> bytes:
-    """Return a graph whose two features are the mean colour and its direction, and whose head is an input."""
+def clip_graph(
+    classifier: str = "float[K,3] classifier", logits: str = "float[N,K] logits", *, pixels: bool = False
+) -> bytes:
+    """Return a graph whose two features are the mean colour and its direction, and whose head is an input.
+
+    With `pixels`, these are added to the images, and prompts to the mean colour.
+    """
+    addend, colours = ", float[Q,4,4,3] pixels" if pixels else "", "m = ReduceMean<keepdims=0>(x, axes)"
+    if pixels:
+        colours = """levels = Mul(pixels, white)
+        sum = Add(x, levels)
+        clipped = Clip(sum, black, white)
+        plain = ReduceMean<keepdims=0>(clipped, axes)
+        prompt = ReduceSum<keepdims=0>(prompts, one)
+        m = Add(plain, prompt)"""
     text = f"""<ir_version: 9, opset_import: ["" : 20]>
-    g (uint8[N,4,4,3] images, float[R,P,3] prompts, {classifier}) => ({logits}, float[N,2,3] features)
-    <int64[2] axes = {{1,2}}, int64[1] one = {{1}}>
+    g (uint8[N,4,4,3] images, float[R,P,3] prompts{addend}, {classifier}) => ({logits}, float[N,2,3] features)
+    <int64[2] axes = {{1,2}}, int64[1] one = {{1}}, float white = {{255}}, float black = {{0}}>
     {{
         x = Cast<to=1>(images)
-        m = ReduceMean<keepdims=0>(x, axes)
+        {colours}
         u = LpNormalization<axis=-1, p=2>(m)
         f = Unsqueeze(m, one)
         g = Unsqueeze(u, one)

@@ -115,6 +115,8 @@ def make_text_bundle(
     templates: Sequence[str] = ("a photo of a {}.",),
     graph: bytes | None = None,
     merges: Sequence[Merge] = MERGES,
+    *,
+    pixels: bool = False,
 ) -> Bundle:
     """Return a bundle for 4 x 4 images and texts, whose head `animals` was made from the names."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,8 +137,12 @@ def make_text_bundle(
     with TextEncoder(*paths, entry, workers=1) as encoder:
         head = build_head(encoder, EMBEDDING, names, templates)
     described = head.describe("head-animals.npz", hash_texts(*map(hash_file, paths)))
-    files = {"model.onnx": clip_graph(), "head-animals.npz": head.to_npz()}
+    files = {"model.onnx": clip_graph(pixels=pixels), "head-animals.npz": head.to_npz()}
     files |= {"text.onnx": paths[0].read_bytes(), "vocabulary.txt.gz": paths[1].read_bytes()}
     writers = {name: partial(Path.write_bytes, data=data) for name, data in files.items()}
-    described_bundle = manifest(text=entry, heads={"animals": described}).use_head(described)
+    tunables: dict[str, tuple[str | int, ...]] = {"prompts": ("R", "P", 3)}
+    tunables |= {"pixels": ("Q", 4, 4, 3)} if pixels else {}
+    described_bundle = manifest(text=entry, heads={"animals": described}, tunables=tunables).use_head(
+        described
+    )
     return create(folder / "clip", described_bundle, writers)

@@ -27,10 +27,11 @@ from ..files import (
     to_npz,
     write_atomic,
 )
-from ..model import FloatArray, ModelInfo, SourceStatistics, list_differentiable
+from ..model import PIXELS, PROMPTS, FloatArray, ImagePrompt, ModelInfo, SourceStatistics, list_differentiable
 from ..ordinary_files import check_ordinary, read_limited
 from .head import Head
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
+from .text_entries import HeadEntry
 
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 1 << 26  # names of a million classes
@@ -160,6 +161,8 @@ class Bundle:
     def info(self, precision: str, *, gradients: bool = False) -> ModelInfo:
         """Return what methods may know of the model, with the source statistics of this graph, if any.
 
+        There are none for a head that changes the images: they are of plain ones.
+
         Args:
             precision: of the graph.
             gradients: describe its pull-back graph, which computes gradients for all tunables but the pixels.
@@ -170,18 +173,34 @@ class Bundle:
         m = self.manifest
         if m.head_name is not None:
             self._check_head(m.head_name)
-        shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
-        head = _load_arrays(self.file(m.head), shapes)
-        source = m.source[precision].file if precision in m.source else None
+        entry = None if m.head_name is None else m.heads[m.head_name]
+        head = _load_arrays(self.file(m.head), self._list_head_shapes(entry))
+        image_prompt = _read_image_prompt(entry, head)
+        source = m.source[precision].file if precision in m.source and image_prompt is None else None
         used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
         return replace(
             m.info(head["weight"], head["bias"]),
             identity=identity,
-            source=self.source(precision),
+            source=None if source is None else self.source(precision),
             gradients=list_differentiable(m.tunables) if gradients else (),
             precision=precision,
+            image_prompt=image_prompt,
         )
+
+    def _list_head_shapes(self, entry: HeadEntry | None) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the arrays in the file of the head in use, whose entry is this, by name."""
+        m = self.manifest
+        shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
+        if entry is None:
+            return shapes
+        if entry.context_vectors is not None and m.text is not None:
+            shapes["context"] = (entry.context_vectors, m.text.width)
+        if entry.image_prompt is not None and entry.image_prompt.pixels:
+            shapes[PIXELS] = (*m.preprocessing.size, 3)
+        if entry.image_prompt is not None and entry.image_prompt.prompts:
+            shapes[PROMPTS] = (entry.image_prompt.prompts, m.width)
+        return shapes
 
     @property
     def _head_sha256(self) -> str | None:
@@ -230,12 +249,9 @@ class Bundle:
         Raises:
             BundleError: as `select_head`, or its file is missing, changed, or of the wrong shape.
         """
-        m = self.select_head(name).manifest
-        entry = m.heads[name]
-        shapes: dict[str, tuple[int, ...]] = {"weight": (m.classes, m.feature_width), "bias": (m.classes,)}
-        if entry.context_vectors is not None and m.text is not None:
-            shapes["context"] = (entry.context_vectors, m.text.width)
-        arrays = _load_arrays(self.file(entry.file), shapes)
+        selected = self.select_head(name)
+        entry = selected.manifest.heads[name]
+        arrays = _load_arrays(self.file(entry.file), selected._list_head_shapes(entry))
         return Head(
             weight=arrays["weight"],
             class_ids=entry.class_ids,
@@ -245,6 +261,7 @@ class Bundle:
             record=entry.record,
             bias=None if entry.images is None else arrays["bias"],
             images=entry.images,
+            image_prompt=_read_image_prompt(entry, arrays),
         )
 
     def with_head(self, name: str, head: Head, *, default: bool = False) -> Bundle:
@@ -257,7 +274,8 @@ class Bundle:
 
         Raises:
             BundleError: the classes of this bundle are part of its graphs, or the name is no such name, or
-                the manifest would contradict itself.
+                the manifest would contradict itself, or a head that changes the images would be in use where
+                none is selected.
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
         text_sha256 = self.text_sha256
@@ -267,12 +285,16 @@ class Bundle:
                 "classes made from texts"
             )
         check_head_name(name)
+        stored = self._stored_manifest()
+        used = default or stored.head_name == name
+        if head.image_prompt is not None:
+            check_unused_head(name, used=used)
         content = head.to_npz()
         digest = hashlib.sha256(content).hexdigest()
         file = f"head-{name}-{digest[:8]}.npz"
-        entry, stored = head.describe(file, text_sha256), self._stored_manifest()
+        entry = head.describe(file, text_sha256)
         manifest = replace(stored, heads={**stored.heads, name: entry})
-        if default or stored.head_name == name:
+        if used:
             manifest = manifest.use_head(entry)
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             write_atomic(self.path / file, content)
@@ -312,12 +334,26 @@ class Bundle:
                 "compute them again: fozo source BUNDLE DIR"
             )
 
+    def check_plain_images(self) -> None:
+        """Check that the head in use leaves the images as they are, as source statistics serve all heads.
+
+        Raises:
+            BundleError: it changes them.
+        """
+        name = self.manifest.head_name
+        if name is not None and self.manifest.heads[name].image_prompt is not None:
+            raise BundleError(
+                f"source statistics are of plain images, and the head {name} changes them; select another one"
+            )
+
     def with_source(self, precision: str, statistics: SourceStatistics, origin: str) -> Bundle:
         """Store source statistics for a graph and return the changed bundle.
 
         Raises:
+            BundleError: the head in use changes the images.
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
+        self.check_plain_images()
         fisher = {} if statistics.fisher is None else {"fisher": statistics.fisher}
         content = to_npz(mean=statistics.mean, std=statistics.std, **fisher)
         digest = hashlib.sha256(content).hexdigest()
@@ -437,9 +473,29 @@ def check_head_name(name: str) -> None:
         )
 
 
+def check_unused_head(name: str, *, used: bool) -> None:
+    """Check that a head that changes the images is only used where it is selected.
+
+    Raises:
+        BundleError: it would be used elsewhere, too.
+    """
+    if used:
+        raise BundleError(
+            f"the head {name} would be used where none is selected, and changes the images, for which there "
+            "are neither source statistics nor int8 graphs; store it under another name"
+        )
+
+
 def explain_lock(path: Path) -> str:
     """Return the message for a bundle that is locked."""
     return f"{path} is being written by another process; wait until that is done, and run the command again"
+
+
+def _read_image_prompt(entry: HeadEntry | None, arrays: Mapping[str, FloatArray]) -> ImagePrompt | None:
+    """Return what a head adds to the images, given the arrays of its file."""
+    if entry is None or entry.image_prompt is None:
+        return None
+    return ImagePrompt(entry.image_prompt.frame, arrays.get(PIXELS), arrays.get(PROMPTS))
 
 
 def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..files import to_npz
-from ..model import FloatArray
-from .text_entries import HeadEntry
+from ..model import FloatArray, ImagePrompt
+from .text_entries import HeadEntry, ImagePromptEntry
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class Head:
         record: how it was made, for people.
         bias: float32 `[K]`, added to the logits; None where the classes come from texts alone.
         images: number of labelled images that weight and bias come from, beside the texts; None: no images.
+        image_prompt: what was learnt for the images; None: they stay as they are.
     """
 
     weight: FloatArray
@@ -37,12 +38,14 @@ class Head:
     record: Mapping[str, Any] = field(default_factory=dict)
     bias: FloatArray | None = None
     images: int | None = None
+    image_prompt: ImagePrompt | None = None
 
     def to_npz(self) -> bytes:
-        """Return weight, bias and context as the content of a file."""
+        """Return weight, bias, context and image prompt as the content of a file."""
         context = {} if self.context is None else {"context": self.context}
         bias = np.zeros(len(self.weight), np.float32) if self.bias is None else self.bias
-        return to_npz(weight=self.weight, bias=bias, **context)
+        prompt = {} if self.image_prompt is None else self.image_prompt.arrays
+        return to_npz(weight=self.weight, bias=bias, **context, **prompt)
 
     def describe(self, file: str, text_sha256: str) -> HeadEntry:
         """Return the entry of the manifest.
@@ -60,4 +63,10 @@ class Head:
             text_sha256=text_sha256,
             record=dict(self.record),
             images=self.images,
+            image_prompt=None if self.image_prompt is None else _describe_image_prompt(self.image_prompt),
         )
+
+
+def _describe_image_prompt(prompt: ImagePrompt) -> ImagePromptEntry:
+    prompts = 0 if prompt.prompts is None else len(prompt.prompts)
+    return ImagePromptEntry(prompt.frame, prompt.pixels is not None, prompts)

@@ -17,6 +17,7 @@ def list_head_facts(manifest: Manifest) -> dict[str, Any] | None:
     if name is None:
         return None
     head = manifest.heads[name]
+    prompt = {} if head.image_prompt is None else {"image_prompt": head.image_prompt.describe()}
     return {
         "name": name,
         "classes": len(head.class_names),
@@ -24,13 +25,15 @@ def list_head_facts(manifest: Manifest) -> dict[str, Any] | None:
         "context_vectors": head.context_vectors,
         "images": head.images,
         "sha256": manifest.files[head.file].sha256,
+        **prompt,
     }
 
 
 def describe_head_facts(facts: Mapping[str, Any]) -> str:
     """Return facts of `list_head_facts` in one line."""
     prompts = describe_prompts(facts["templates"], facts["context_vectors"], facts.get("images"))
-    return f"{facts['classes']:,} of the head {facts['name']}, from {prompts}"
+    addition = f", {facts['image_prompt']}" if facts.get("image_prompt") else ""
+    return f"{facts['classes']:,} of the head {facts['name']}, from {prompts}{addition}"
 
 
 def describe_transfer_facts(facts: Mapping[str, Any]) -> str:
@@ -96,4 +99,5 @@ def describe_heads(manifest: Manifest, names: Sequence[str] | None = None) -> li
 
 def _describe_head(head: HeadEntry) -> str:
     classes = f"{count_classes(len(head.class_names))} ({describe_names(head.class_names)})"
-    return f"{classes} from {describe_prompts(head.templates, head.context_vectors, head.images)}"
+    addition = "" if head.image_prompt is None else f", {head.image_prompt.describe()}"
+    return f"{classes} from {describe_prompts(head.templates, head.context_vectors, head.images)}{addition}"

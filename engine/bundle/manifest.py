@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, has_controls
-from ..model import PROMPTS, FloatArray, ModelInfo
+from ..model import PIXELS, PROMPTS, FloatArray, ModelInfo
 from ..ordinary_files import parse_json
 from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
@@ -150,9 +150,11 @@ class Manifest:
         return next((name for name, head in self.heads.items() if head.file == self.head), None)
 
     def use_head(self, entry: HeadEntry) -> Manifest:
-        """Return the manifest with another head in use."""
+        """Return the manifest with another head in use, whose frame images are prepared for."""
+        frame = 0 if entry.image_prompt is None else entry.image_prompt.frame
         return replace(
             self,
+            preprocessing=replace(self.preprocessing, frame=frame),
             head=entry.file,
             classes=len(entry.class_names),
             class_ids=entry.class_ids,
@@ -166,6 +168,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the manifest as it is written: UTF-8 JSON, indented, keys in declared order."""
         data = to_dict(self)
+        del data["preprocessing"]["frame"]  # that of a head is in its entry, and none is stored as in use
         if self.text is None:  # as versions before texts read it
             del data["text"], data["heads"]
         schema = SCHEMA if self.text is None else TEXT_SCHEMA
@@ -263,11 +266,23 @@ def _find_contradiction(manifest: Manifest) -> str | None:
         return "heads: expected none without a text graph" if manifest.heads else None
     if manifest.head_name is None:
         return f"head: expected the file of one of the heads, found {manifest.head}"
+    if manifest.preprocessing.frame or manifest.heads[manifest.head_name].image_prompt is not None:
+        return f"head: expected one that leaves images as they are, found {manifest.head_name}"
     return find_contradiction_of_text(manifest.text, manifest.feature_width) or next(
         (
             f"heads: {name}: {problem}"
             for name, head in manifest.heads.items()
-            if (problem := find_contradiction_of_head(head))
+            if (problem := find_contradiction_of_head(head) or _find_lacking_tunable(manifest, head))
         ),
         None,
     )
+
+
+def _find_lacking_tunable(manifest: Manifest, head: HeadEntry) -> str | None:
+    """Return that the graphs have no input for what a head adds to the images, or None."""
+    prompt = head.image_prompt
+    inputs = [] if prompt is None else [PIXELS] * prompt.pixels + [PROMPTS] * bool(prompt.prompts)
+    lacking = [name for name in inputs if name not in manifest.tunables]
+    if lacking:
+        return f"expected graphs with the input {lacking[0]}, found {', '.join(manifest.tunables) or 'none'}"
+    return None

@@ -31,6 +31,8 @@ def list_origin(manifest: Manifest) -> dict[str, Any]:
     provenance = manifest.provenance
     facts = {name: provenance[name] for name in _SHARED if provenance.get(name)}
     images = {**asdict(manifest.preprocessing), "size": list(manifest.preprocessing.size)}  # as JSON has it
+    if not images["frame"]:
+        del images["frame"]
     head = list_head_facts(manifest)
     return {**facts, "preprocessing": images, **({} if head is None else {"head": head})}
 
@@ -60,6 +62,8 @@ def _describe_images(origin: Mapping[str, Any]) -> str:
     if images["crop_mode"] == "squash":
         resize = f"squash to {images['resize']} × {images['resize']}"
     text = f"{resize} ({images['interpolation']}), crop {height} × {width}"
+    if images.get("frame"):
+        text += f", all smaller inside a frame of {images['frame']}"
     if "mean" in origin and "std" in origin:
         text += f", mean {_join(origin['mean'])}, std {_join(origin['std'])}"
     options = [f"--{name.replace('_', '-')}" for name in origin.get("options", ())]

@@ -37,6 +37,30 @@ class TextEntry:
 
 
 @dataclass(frozen=True)
+class ImagePromptEntry:
+    """Values that were learnt for the images together with classes.
+
+    Attributes:
+        frame: width in pixels of the black frame that images must have; 0: none.
+        pixels: whether the file has `pixels` `[H, W, 3]`, which are added to the images.
+        prompts: P, number of prompts `[P, D]` in the file that stand in front of others; 0: none.
+    """
+
+    frame: int = 0
+    pixels: bool = False
+    prompts: int = 0
+
+    def describe(self) -> str:
+        """Return this in a few words.
+
+        >>> ImagePromptEntry(frame=15, pixels=True).describe()
+        'a learnt border of 15 pixels'
+        """
+        border = f"a learnt border of {self.frame} pixels" if self.frame else "learnt pixels"
+        return " and ".join([border] * self.pixels + [f"{self.prompts} visual prompts"] * bool(self.prompts))
+
+
+@dataclass(frozen=True)
 class HeadEntry:
     """Classes made from texts.
 
@@ -49,6 +73,7 @@ class HeadEntry:
         text_sha256: text graph and vocabulary that made it; it is never used with others.
         record: how it was made, for people.
         images: number of labelled images that the classifier comes from, beside the texts; None: texts alone.
+        image_prompt: what was learnt for the images; None: they stay as they are.
     """
 
     file: str
@@ -59,6 +84,7 @@ class HeadEntry:
     text_sha256: str
     record: dict[str, Any] = field(default_factory=dict)
     images: int | None = None
+    image_prompt: ImagePromptEntry | None = None
 
 
 def find_contradiction_of_text(text: TextEntry, feature_width: int) -> str | None:
@@ -87,6 +113,11 @@ def find_contradiction_of_head(head: HeadEntry) -> str | None:
         return f"expected templates with one {{}} for the name, found {list(head.templates)}"
     if head.images is not None and (head.images < 1 or head.context_vectors is not None):
         return "expected one image at least, and no learnt context beside images"
+    learnt = head.image_prompt
+    if learnt is not None and (
+        min(learnt.frame, learnt.prompts) < 0 or not (learnt.pixels or learnt.prompts)
+    ):
+        return "expected an image prompt with pixels or prompts, and no negative number"
     single = len(head.templates) == 1 and head.templates[0].startswith("{}")
     if head.context_vectors is not None and (head.context_vectors < 1 or not single):
         return "expected one vector of context at least, and one template that begins with the name"

@@ -31,6 +31,7 @@ from ..model import (
     ClassText,
     FloatArray,
     ImageArray,
+    ImagePrompt,
     ModelInfo,
     Outputs,
     Slopes,
@@ -50,6 +51,7 @@ from .graph_contract import (
     name_gradient,
     read_tunables,
 )
+from .image_prompt import add_image_prompt, check_frame, check_image_prompt
 from .onnx_file import check_graph_file
 from .session import check_provider, open_session
 from .slope_feed import feed_class_offsets, feed_no_slopes, feed_slopes
@@ -95,6 +97,7 @@ class Network:
             micro_batch = 1 if info.gradients else choose_micro_batch(info.tokens * info.width)
         arrangement = Arrangement(count_cpus() if workers is None else workers, micro_batch)
         check_provider(provider)
+        check_image_prompt(info)
         check_graph_file(graph)
         self.provider = provider
         # Where calls have several threads, these belong to a session: one for each number of workers in use.
@@ -197,6 +200,17 @@ class Network:
         """
         return self._view(replace(self.info, source=source))
 
+    def with_image_prompt(self, prompt: ImagePrompt) -> Network:
+        """Return a view of this network that adds learnt values to every forward.
+
+        It has no source statistics, which are of plain images. It shares session and threads with this
+        network, as one made by `select` does.
+
+        Raises:
+            BundleError: the graph has no such input.
+        """
+        return self._view(replace(self.info, image_prompt=prompt, source=None))
+
     def _view(self, info: ModelInfo) -> Network:
         """Return a network of another model that shares session and threads with this one."""
         view = copy.copy(self)
@@ -205,7 +219,12 @@ class Network:
         return view
 
     def _set_info(self, info: ModelInfo) -> None:
-        """Take a model, and prepare what every call feeds beside images and tunables."""
+        """Take a model, and prepare what every call feeds beside images and tunables.
+
+        Raises:
+            BundleError: the graph cannot take the image prompt of the model.
+        """
+        check_image_prompt(info)
         self.info = info
         self._constant_feed: dict[str, NDArray[Any]] = {}
         self._bias = info.head_bias if info.takes_classifier and info.head_bias.any() else None
@@ -270,6 +289,7 @@ class Network:
         self.check_images(images)
         n = len(images)
         feeds = [complete_feed(candidate, self._tunables, n, self.info.name) for candidate in tunables]
+        feeds = [add_image_prompt(feed, self.info.image_prompt) for feed in feeds]
         results = [self._allocate_outputs(n) for _ in feeds]
 
         def run(task: tuple[int, int, int]) -> None:
@@ -372,13 +392,14 @@ class Network:
         """Check that images can be fed.
 
         Raises:
-            InputError: they are not uint8 `[N, H, W, 3]` of this network's size with N ≥ 1.
+            InputError: they are not uint8 `[N, H, W, 3]` of this network's size with N ≥ 1, or lack the frame
+                that the image prompt in use was learnt with.
         """
         expected = (*self.image_size, 3)
         actual = f"{type(images).__name__}"
         if isinstance(images, np.ndarray):
             if images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == expected and len(images):
-                return
+                return check_frame(images, self.info.image_prompt, self.info.name)
             actual = f"{images.dtype} of shape {list(images.shape)}"
         raise InputError(
             f"expected images as an array of uint8 and shape [N, {', '.join(map(str, expected))}] with "

@@ -42,7 +42,11 @@ def plan_source_batches(bundle: Bundle, images: int) -> SourcePlan:
     A network with batch norms is used as ZOA uses it (docs/specification.md §8): every norm with the
     statistics of the batch. Its images are therefore shuffled and taken in full batches of 64. Those that do
     not fill a batch are dropped, but fewer than 64 images form one batch.
+
+    Raises:
+        BundleError: the head in use changes the images.
     """
+    bundle.check_plain_images()
     if BATCH_STATISTICS not in bundle.manifest.tunables:
         return SourcePlan(np.arange(images), SOURCE_BATCH)
     order = np.random.default_rng(NORMALISED_SEED).permutation(images)

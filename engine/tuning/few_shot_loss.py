@@ -1,4 +1,4 @@
-"""Cross-entropy of labelled images under classifiers, from image features that are computed once."""
+"""Losses of labelled images: cross-entropy from image features that are computed once, and focal loss."""
 
 from __future__ import annotations
 
@@ -41,3 +41,19 @@ def compute_batch_losses(
         for start in starts
     ]
     return np.stack(columns, axis=1)
+
+
+def compute_focal_loss(logits: FloatArray, labels: NDArray[np.int64], gamma: float) -> float:
+    """Return the mean focal loss `−(1 − p)^γ ln p` of N images (Lin et al., ICCV 2017), in nats.
+
+    >>> logits = np.log([[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]])
+    >>> round(compute_focal_loss(logits, np.zeros(3, np.int64), 2.0), 10)
+    0.6798114419
+
+    Args:
+        logits: `[N, K]`.
+        labels: the classes, `[N]`.
+        gamma: γ; 0 is the cross-entropy.
+    """
+    log_p = log_softmax(logits.astype(np.float64))[np.arange(len(labels)), labels]
+    return float(((1 - np.exp(log_p)) ** gamma * -log_p).mean())

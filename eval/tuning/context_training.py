@@ -19,8 +19,8 @@ from ...engine.streams.checkpoint import load, save
 from ...engine.tuning.batch_order import BatchOrder
 from ...engine.tuning.sapt import StepRecord
 
-# Returns, for features and labels of a batch, what a method asks in its step: slopes or losses.
-Question = Callable[[FloatArray, NDArray[np.int64]], Any]
+# Returns, for features or images and labels of a batch, what a method asks in its step: slopes or losses.
+Question = Callable[[Any, NDArray[np.int64]], Any]
 
 
 class Tuner(Protocol):
@@ -57,8 +57,8 @@ class ContextTraining:
     Attributes:
         tuner: the method.
         question: of a batch.
-        get_features: returns the features `[n, F]` of some images in an epoch, given the number of the epoch
-            and the rows of the images.
+        get_batch: returns what the question is about, given the number of the epoch and the rows of the
+            images: their features `[n, F]`, or they themselves.
         labels: classes of the N images.
         order: of the images in batches.
         steps: number of steps.
@@ -69,7 +69,7 @@ class ContextTraining:
 
     tuner: Tuner
     question: Question
-    get_features: Callable[[int, NDArray[np.int64]], FloatArray]
+    get_batch: Callable[[int, NDArray[np.int64]], Any]
     labels: NDArray[np.int64]
     order: BatchOrder
     steps: int
@@ -154,4 +154,4 @@ class ContextTraining:
     def _ask(self, step: int) -> Any:
         """Return what the method may ask in a step."""
         rows = self.order.get_rows(step)
-        return self.question(self.get_features(self.order.get_epoch(step), rows), self.labels[rows])
+        return self.question(self.get_batch(self.order.get_epoch(step), rows), self.labels[rows])

@@ -14,7 +14,7 @@ from ...engine.bundle.preprocessing import Preprocessing
 from ...engine.model import FloatArray, Forward
 from ..datasets.split_data import LabelledImage, SplitData
 from ..results.outcome import MethodResult
-from .image_features import BATCH
+from .training_images import BATCH
 
 
 def evaluate_classifiers(

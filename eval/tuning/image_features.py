@@ -8,15 +8,8 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.image_reader import ImageReader
-from ...data.images import preprocess
-from ...data.loader import load_batches
-from ...data.training_crops import make_training_crop
-from ...engine.bundle.preprocessing import Preprocessing
 from ...engine.model import FloatArray, Forward
-from ..datasets.split_data import LabelledImage, SplitData
-
-BATCH = 32
+from .training_images import TrainingImages
 
 
 class CropFeatures:
@@ -26,8 +19,7 @@ class CropFeatures:
 
     Attributes:
         network: the image graph.
-        crops: random crops of each image, used in turn; 0: the ordinary crop alone; None: fresh ones in every
-            epoch.
+        images: the images and their crops.
         repeats: whether crops come again.
         on_images: is called with the number of images of every batch.
     """
@@ -35,20 +27,13 @@ class CropFeatures:
     def __init__(
         self,
         network: Forward,
-        data: SplitData,
-        images: Sequence[LabelledImage],
-        preprocessing: Preprocessing,
-        reader: ImageReader,
-        crops: int | None,
+        images: TrainingImages,
         epochs: int,
-        seed: int,
         on_images: Callable[[int], None] = lambda count: None,
     ) -> None:
         """Prepare; nothing is computed before it is asked for."""
-        self.network, self.crops, self.on_images = network, crops, on_images
-        self._files = [(str(data.folder / image.path), image.path) for image in images]
-        self._preprocessing, self._reader, self._seed = preprocessing, reader, seed
-        self.repeats = crops is not None and max(1, crops) < epochs
+        self.network, self.images, self.on_images = network, images, on_images
+        self.repeats = images.crops is not None and max(1, images.crops) < epochs
         self._features: dict[int, FloatArray] = {}
         self._latest: tuple[int, bytes, FloatArray] | None = None
 
@@ -59,10 +44,10 @@ class CropFeatures:
             epoch: decides the crop.
             rows: numbers of the images, `[n]`.
         """
-        number = epoch if self.crops is None else epoch % max(1, self.crops)
+        number = self.images.choose_crop(epoch)
         if self.repeats:
             if number not in self._features:
-                self._features[number] = self._compute(number, range(len(self._files)))
+                self._features[number] = self._compute(number, range(len(self.images.images)))
             return self._features[number][rows]
         if self._latest is None or self._latest[:2] != (number, rows.tobytes()):
             self._latest = number, rows.tobytes(), self._compute(number, rows.tolist())
@@ -70,15 +55,8 @@ class CropFeatures:
 
     def _compute(self, number: int, rows: Sequence[int]) -> FloatArray:
         features = []
-        with closing(load_batches(lambda index: self._load(index, number), rows, BATCH)) as batches:
+        with closing(self.images.read(number, rows)) as batches:
             for images in batches:
                 features.append(self.network(images).features[:, -1])
                 self.on_images(len(images))
         return np.concatenate(features)
-
-    def _load(self, index: int, number: int) -> NDArray[np.uint8]:
-        path, name = self._files[index]
-        image = self._reader.read(path)
-        if self.crops == 0:
-            return preprocess(image, self._preprocessing)
-        return make_training_crop(image, self._preprocessing.size, self._seed, name, number)

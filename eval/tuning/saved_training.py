@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.bundle import Bundle, check_unused_head
 from ...engine.errors import InputError
 from ...engine.ordinary_files import read_json
 from .context_training import TrainingState
+from .tuning_presets import IMAGE_METHODS
 from .tuning_run import TuningRun
 
 
@@ -34,7 +35,10 @@ def begin_training(
         InputError: there are results, an interrupted run or a head of this name, and they are not to be
             replaced.
         StateError: the saved progress is damaged, or of another run.
+        BundleError: the head would change the images, and be in use where none is selected.
     """
+    if run.spec.method in IMAGE_METHODS:
+        check_unused_head(name, used=name == run.bundle.manifest.head_name)
     progress, seed = get_progress_path(out), run.spec.seed
     if progress.exists() and resume:
         return run.training.load(progress, run.initial, seed)

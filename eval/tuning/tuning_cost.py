@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...engine.tuning.batch_order import BatchOrder
+from .tuning_presets import IMAGE_METHODS
 from .tuning_spec import TuningSpec
 
 
@@ -14,7 +15,7 @@ class TuningCost:
 
     Attributes:
         steps: steps of the method.
-        calls: losses of one batch under one context, as publications count queries.
+        calls: losses of one batch under one candidate, as publications count queries.
         text_encodes: texts through the text tower: classes times contexts.
         image_encodes: images through the image tower.
         gradients: whether calls compute gradients, which costs about three times as much.
@@ -30,8 +31,9 @@ class TuningCost:
         """Return the counts in one line."""
         kind = "forwards and backwards" if self.gradients else "forwards"
         return (
-            f"{self.steps:,} steps, {self.calls:,} calls of a batch under one context; {self.text_encodes:,} "
-            f"texts through the text tower ({kind}), {self.image_encodes:,} images through the image tower"
+            f"{self.steps:,} steps, {self.calls:,} calls of a batch under one candidate; "
+            f"{self.text_encodes:,} texts through the text tower ({kind}), {self.image_encodes:,} images "
+            "through the image tower"
         )
 
 
@@ -46,7 +48,7 @@ def count_steps(spec: TuningSpec, steps_per_epoch: int, calls_per_step: int) -> 
 def count_cost(
     spec: TuningSpec,
     steps: int,
-    contexts: int,
+    candidates: int,
     order: BatchOrder,
     classes: int,
     *,
@@ -58,12 +60,14 @@ def count_cost(
     Args:
         spec: the run.
         steps: its number of steps.
-        contexts: contexts in each of them.
+        candidates: contexts, or changes of the images, in each of them.
         order: of the training images.
         classes: number of classes that are learnt.
         batches: batches in each of them.
         repeats: whether crops come again, as `CropFeatures.repeats`.
     """
     image_encodes = max(1, spec.crops or 0) * order.images if repeats else steps * order.size
-    texts = steps * contexts * classes
-    return TuningCost(steps, steps * contexts * batches, texts, image_encodes, spec.method == "sapt")
+    texts = steps * candidates * classes
+    if spec.method in IMAGE_METHODS:
+        texts, image_encodes = classes, steps * order.size * candidates
+    return TuningCost(steps, steps * candidates * batches, texts, image_encodes, spec.method == "sapt")

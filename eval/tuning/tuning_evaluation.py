@@ -109,16 +109,17 @@ def evaluate_run(
     if data.published is not None:
         templates.append(PUBLISHED_SETS[data.published].template)
     heads = {template: run.build_head(data, [template]) for template in dict.fromkeys(templates)}
-    heads[TUNED] = run.build_tuned_head(data, state)
+    tuned, preprocessing = run.build_tuned_head(data, state), run.bundle.manifest.preprocessing
+    if tuned.image_prompt is None:
+        heads[TUNED] = tuned
     results = evaluate_classifiers(
-        run.network,
-        data,
-        data.test,
-        heads,
-        run.bundle.manifest.preprocessing,
-        run.reader,
-        on_images,
-        memory,
+        run.network, data, data.test, heads, preprocessing, run.reader, on_images, memory
     )
+    if tuned.image_prompt is not None:
+        network = run.network.with_image_prompt(tuned.image_prompt)
+        preprocessing = replace(preprocessing, frame=tuned.image_prompt.frame)
+        results |= evaluate_classifiers(
+            network, data, data.test, {TUNED: tuned}, preprocessing, run.reader, on_images
+        )
     sha256 = hash_texts(*(f"{image.label} {image.path}" for image in data.test))
     return Evaluation(data.name, data.classes, sha256, results, target)

@@ -1,4 +1,4 @@
-"""Options of the methods that learn a context, and their defaults: published ones where there are any."""
+"""Options of the methods of a tuning, and their defaults: published ones where there are any."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "zip-cached": {**_ZIP_PRESET, "batch": None, "crops": 0, "words": WORDS},
     "gda": {"epochs": 1, "batch": None, "crops": 0, "words": WORDS},
     "bpt": {"budget": 5000, "batch": 128, "crops": None, "dimension": 2000, "words": "", "vectors": 5},
+    "bar": {"budget": 5000, "batch": 128, "crops": None, "rate": 10.0, "words": WORDS},
 }
-_TRAINING = ("vectors", "epochs", "batch", "crops")
+IMAGE_METHODS = ("bar",)  # learn something that is added to the images, and leave the texts
+_LOOP = ("epochs", "batch", "crops")
+_TRAINING = ("vectors", *_LOOP)
 _FORWARDS = (*_TRAINING, "budget")
 _PAIRS = ("rate", "pairs", "perturbation")
 _ZIP = (*_FORWARDS, *_PAIRS, "update", "dimension", "rank", "shared")
@@ -29,13 +32,14 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "zip-cached": _ZIP,
     "bpt": (*_FORWARDS, "dimension", "population", "sigma", "first_batches"),
     "gda": ("alpha",),
+    "bar": (*_LOOP, "budget", "rate", "directions", "perturbation"),
 }
 
 
 def list_foreign_options(method: str) -> list[str]:
     """Return the options that a method does not have, and others do, in alphabetical order.
 
-    >>> list_foreign_options("zip")
-    ['alpha', 'decay', 'first_batches', 'momentum', 'population', 'radius', 'sharpness', 'sigma']
+    >>> list_foreign_options("zip")[:5]
+    ['alpha', 'decay', 'directions', 'first_batches', 'momentum']
     """
     return sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[method]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,21 +18,18 @@ from ...engine.records import to_dict
 from ...engine.runtime.class_head import build_head
 from ...engine.runtime.network import Network
 from ...engine.runtime.text_encoder import TextEncoder, require_text
-from ...engine.text.class_texts import ClassTexts, tokenize_classes
 from ..datasets.split_data import SplitData
 from ..results.run_facts import read_versions
-from .context_training import ContextTraining, Question, TrainingState
+from .context_training import ContextTraining, TrainingState
 from .few_shot_task import FewShotTask, prepare_task
 from .image_features import CropFeatures
-from .questions import count_batches, make_order, make_question
-from .tuners import make_tuner
+from .learners import AskSlopes, Learner, prepare_learner
+from .questions import count_batches, make_order
+from .training_images import TrainingImages, make_batch_reader
 from .tuning_cost import TuningCost, count_cost, count_steps
-from .tuning_presets import list_foreign_options
+from .tuning_presets import IMAGE_METHODS, list_foreign_options
 from .tuning_spec import TuningSpec
 
-INITIAL_STD = 0.02  # of random vectors, as in CoOp's code
-# Returns what a method with gradients asks of a batch, as `export.text_gradient.ask_slopes` does.
-AskSlopes = Callable[[Path, ClassTexts, TextEncoder, FloatArray, int | None], Question]
 # Fields of a spec that decide no result.
 _FREE = ("data", "split", "reading", "workers")
 
@@ -49,8 +45,8 @@ class TuningRun:
         network: the image graph.
         encoder: the text side.
         reader: reads the images.
+        learner: the method.
         training: the method on the data.
-        initial: the context before the first step, float32 `[M, D]`.
         cost: counts of the run.
         on_images: is called with the number of images whenever some were encoded; may be replaced.
     """
@@ -61,14 +57,19 @@ class TuningRun:
     network: Network
     encoder: TextEncoder
     reader: ImageReader
+    learner: Learner
     training: ContextTraining
-    initial: FloatArray
     cost: TuningCost
     on_images: Callable[[int], None] = field(default=lambda count: None)
 
     @property
+    def initial(self) -> FloatArray:
+        """The values before the first step, float32: a context `[M, D]`, or a border `[H, W, 3]`."""
+        return self.learner.initial
+
+    @property
     def initial_norm(self) -> float:
-        """Length of the context before the first step, as one vector."""
+        """Length of the values before the first step, as one vector."""
         return float(np.linalg.norm(self.initial))
 
     def make_head(self, state: TrainingState) -> Head:
@@ -94,10 +95,13 @@ class TuningRun:
         Raises:
             InputError: GDA has a classifier of the classes that it learnt, and these are others.
         """
+        if self.spec.method in IMAGE_METHODS:
+            head = self.build_head(data, (self.spec.template,))
+            return replace(head, image_prompt=self.learner.make_image_prompt(state.tuned.values))
         if self.spec.method != "gda":
             return self.build_head(data, (self.spec.ending,), state.tuned.values)
         self.check_classes(data)
-        head = self.build_head(data, (f"{self.spec.words} {self.spec.ending}".strip(),))
+        head = self.build_head(data, (self.spec.template,))
         tuned, images = state.tuned, len(self.task.shots)
         return replace(head, weight=tuned.weight, bias=tuned.bias, images=images)
 
@@ -109,7 +113,7 @@ class TuningRun:
         return build_head(self.encoder, width, data.class_names, templates, class_ids=ids, context=context)
 
     def describe(self, state: TrainingState) -> dict[str, Any]:
-        """Return the run in JSON values: options, data, counts, and the lengths of the context."""
+        """Return the run in JSON values: options, data, counts, and the lengths of the values."""
         return {
             **self.training.key,
             "data": self.task.data.name,
@@ -119,6 +123,7 @@ class TuningRun:
             "initial_norm": self.initial_norm,
             "norm": float(np.linalg.norm(state.tuned.values)),
             **({"chosen_alpha": state.tuned.alpha} if self.spec.method == "gda" else {}),
+            **({"frame": self.learner.frame} if self.learner.frame else {}),
             "versions": read_versions(),
         }
 
@@ -145,82 +150,47 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
     """
     require_text(bundle)
     task = prepare_task(spec, bundle)
+    order, batches = make_order(spec, len(task.shots)), count_batches(spec, len(task.shots))
     encoder = TextEncoder.open(bundle, workers=spec.workers)
     try:
-        initial = make_initial_context(spec, encoder)
-        texts = tokenize_classes(
-            encoder.tokenizer,
-            task.data.class_names,
-            spec.ending,
-            encoder.entry.context_length,
-            len(initial),
-        )
-        order = make_order(spec, len(task.shots))
-        width = bundle.manifest.feature_width
-        tuner = make_tuner(spec, order.steps_per_epoch, initial, encoder, texts, width)
         network = Network.open(bundle, spec.precision, workers=spec.workers, provider=spec.provider)
+        learner = prepare_learner(spec, bundle, task, network, encoder, order.steps_per_epoch, ask_slopes)
     except BaseException:
         encoder.close()
         raise
-    batches = count_batches(spec, len(task.shots))
-    steps = count_steps(spec, order.steps_per_epoch, tuner.losses_per_step * batches)
-    question = (
-        make_question(encoder, texts, width, spec)
-        if ask_slopes is None
-        else ask_slopes(bundle.file(encoder.entry.file), texts, encoder, initial, spec.workers)
-    )
+    steps = count_steps(spec, order.steps_per_epoch, learner.tuner.losses_per_step * batches)
     reader = ImageReader(spec.reading)
+    preprocessing = replace(bundle.manifest.preprocessing, frame=learner.frame)
+    images = TrainingImages(task.data, task.shots, preprocessing, reader, spec.crops, spec.seed)
     run: TuningRun
-    features = CropFeatures(
-        network,
-        task.data,
-        task.shots,
-        bundle.manifest.preprocessing,
-        reader,
-        spec.crops,
-        -(-steps // order.steps_per_epoch),
-        spec.seed,
-        on_images=lambda count: run.on_images(count),
-    )
+
+    def report(count: int) -> None:
+        run.on_images(count)
+
+    features = CropFeatures(network, images, -(-steps // order.steps_per_epoch), report)
+    of_images = spec.method in IMAGE_METHODS
     training = ContextTraining(
-        tuner,
-        question,
-        features.get,
+        learner.tuner,
+        learner.question,
+        make_batch_reader(images, report) if of_images else features.get,
         task.labels,
         order,
         steps,
-        not features.repeats,
+        of_images or not features.repeats,
         network.info,
         make_key(bundle, spec, task),
     )
     cost = count_cost(
         spec,
         steps,
-        max(1, tuner.losses_per_step),
+        max(1, learner.tuner.losses_per_step),
         order,
         task.data.classes,
         batches=batches,
         repeats=features.repeats,
     )
-    run = TuningRun(bundle, spec, task, network, encoder, reader, training, initial, cost)
+    run = TuningRun(bundle, spec, task, network, encoder, reader, learner, training, cost)
     return run
-
-
-def make_initial_context(spec: TuningSpec, encoder: TextEncoder) -> FloatArray:
-    """Return the context before the first step: the vectors of words, or random ones, float32 `[M, D]`.
-
-    Without words, that of BPT is zero.
-
-    Raises:
-        InputError: the words cannot be used.
-    """
-    if spec.words:
-        return encoder.embed_words(spec.words)
-    generator = np.random.default_rng([spec.seed, 0])
-    shape = (spec.vectors, encoder.entry.width)
-    if spec.method == "bpt":  # its search starts around the origin
-        return np.zeros(shape, np.float32)
-    return INITIAL_STD * generator.standard_normal(shape, dtype=np.float32)
 
 
 def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ...data.reading import Reading
 from ...engine.errors import InputError
 from ..datasets.few_shots import ClassHalf
 
-TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda"]
+TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda", "bar"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
 Update = Literal["spsa-clip", "spsa", "spsa-gc"]
 UPDATES: tuple[Update, ...] = get_args(Update)
@@ -23,7 +23,7 @@ class TuningSpec:
 
     Attributes:
         data: folder of the data set.
-        method: how the context is learnt.
+        method: how context, classifier or border are learnt.
         shots: training images of each class; 0: all.
         split, dataset: as for `open_split_data`.
         classes: classes to learn from.
@@ -33,15 +33,16 @@ class TuningSpec:
         ending: text behind the context, with `{}` for the name of the class, which it begins with.
         seed: of shots, initial vectors, order, crops and directions.
         epochs: passes over the training images, if there is no budget.
-        budget: losses of a batch under one context after which training ends; not for `sapt`.
+        budget: losses of a batch under one candidate after which training ends; not for `sapt`.
         batch: images in a step; None: all.
         crops: random crops of each image, used in turn by the epochs; 0: the ordinary crop alone; None: fresh
             ones in every epoch.
-        rate: largest learning rate of `sapt`, and a of the gains of methods without gradients.
+        rate: largest learning rate of `sapt` and `bar`, and a of the gains of other methods.
         sharpness: λ.
         radius: ρ.
         momentum, decay: of `sapt`.
         pairs, perturbation: q and c of methods without gradients.
+        directions: of BAR, in each step.
         update: step of ZIP: with its limit for the gradient, plain, or with momentum.
         dimension: number of values that a context is computed from, in ZIP and BPT.
         rank, shared: of ZIP's parameters, as in `make_low_rank_context`.
@@ -72,6 +73,7 @@ class TuningSpec:
     momentum: float = 0.9
     decay: float = 5e-4
     pairs: int = 5
+    directions: int = 5
     perturbation: float = 0.01
     update: Update = "spsa-clip"
     dimension: int = 500
@@ -110,3 +112,8 @@ class TuningSpec:
                 "expected a text that begins with {} for the name, as the context comes before it, like "
                 f"'{{}}, a type of pet.', found {self.ending!r}"
             )
+
+    @property
+    def template(self) -> str:
+        """Texts of methods that learn no context."""
+        return f"{self.words} {self.ending}".strip()

@@ -121,7 +121,7 @@ def test_zip_from_base_to_new_classes_with_several_seeds(folder: Path) -> None:
         "tune", "clip", *options, "--classes", "base", "--evaluate", "new", "--out", "zip.json", cwd=folder
     )
     assert "zip on 8 images of 2 classes of the base classes of data, seed 3" in output
-    cost = "6 steps, 60 calls of a batch under one context; 120 texts through the text tower (forwards), 30"
+    cost = "6 steps, 60 calls of a batch under one candidate; 120 texts through the text tower (forwards), 30"
     assert output.count(f"Cost: {cost}") == output.count(f"Used: {cost}") == 2
     assert "data: 8 images of 2 base classes" in output and "data: 4 images of 1 new classes" in output
     assert "zip on data, seeds 3, 1: mean ± standard deviation" in output

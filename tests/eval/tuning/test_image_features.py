@@ -12,6 +12,7 @@ from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.runtime.network import Network
 from fozo.eval.datasets.open_split import open_split_data
 from fozo.eval.tuning.image_features import CropFeatures
+from fozo.eval.tuning.training_images import TrainingImages
 from PIL import Image
 from tune_doubles import make_colours, make_tuning_bundle
 
@@ -28,10 +29,8 @@ def make_features(
 ) -> tuple[CropFeatures, list[int]]:
     data = open_split_data(folder if folder.exists() else make_colours(folder))
     counts: list[int] = []
-    features = CropFeatures(
-        network, data, data.train[:5], PREPROCESSING, ImageReader(), crops, epochs, 7, counts.append
-    )
-    return features, counts
+    images = TrainingImages(data, data.train[:5], PREPROCESSING, ImageReader(), crops, 7)
+    return CropFeatures(network, images, epochs, counts.append), counts
 
 
 ALL = np.arange(5)

@@ -1,0 +1,141 @@
+"""`fozo tune` for what is added to the images, as a process: learnt, killed and continued, and used again."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_doubles import fails, read_json, start_process, succeeds
+from doubles import fozo_command
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.tuning.bar import compute_border, draw_border
+from tune_doubles import make_colours, make_tuning_bundle
+
+BAR = ("--method", "bar", "--shots", "4", "--batch", "5")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_colours(tmp_path / "data")
+    make_tuning_bundle(tmp_path, pixels=True)
+    return tmp_path
+
+
+def strip(content: dict[str, Any]) -> dict[str, Any]:
+    """Return results without what differs between equal runs."""
+    return {name: value for name, value in content.items() if name not in ("created", "bundle", "head")}
+
+
+def predict_classes(head: str, folder: Path) -> int:
+    """Return how many test images `fozo predict` gets right with a head."""
+    table = ("--out", f"{head}.csv", "-m", "no_adapt", "--batch-size", "5")
+    succeeds("predict", "--bundle", "clip", "--head", head, "data/test", *table, cwd=folder)
+    rows = list(csv.DictReader((folder / f"{head}.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 12
+    return sum(Path(row["path"]).parent.name == row["class_id"] for row in rows)
+
+
+def test_a_border_is_learnt_and_used(folder: Path) -> None:
+    output = succeeds(
+        *("tune", "clip", "--data", "data", *BAR, "--budget", "70", "--as", "border", "--evaluate", "test"),
+        cwd=folder,
+    )
+    assert "bar on 12 images of 3 classes of data, seed 1" in output
+    assert "Border: 1 pixels around images of 2 x 2, 48 values; texts: 'a photo of a {}.'" in output
+    cost = "12 steps, 72 calls of a batch under one candidate; 3 texts through the text tower (forwards), 360"
+    assert f"Cost: {cost}" in output and f"Used: {cost}" in output
+    content = read_json(folder / "tuning.json")
+    record = content["tuning"]
+    assert (record["method"], record["batch"], record["crops"], record["rate"]) == ("bar", 5, None, 10.0)
+    assert (record["directions"], record["perturbation"], record["frame"]) == (5, 0.01, 1)
+    assert "pairs" not in record and "dimension" not in record
+    assert record["initial_norm"] == pytest.approx(np.linalg.norm(draw_border(1, (4, 4))))
+    prompts = content["evaluations"][0]["prompts"]
+    assert list(prompts) == ["a photo of a {}.", "tuned"] and prompts["tuned"]["images"] == 12
+    assert prompts["tuned"]["nll"] != prompts["a photo of a {}."]["nll"]
+    bundle = Bundle.open(folder / "clip")
+    head = bundle.load_head("border")
+    assert (head.context, head.templates) == (None, ("a photo of a {}.",))
+    assert head.image_prompt is not None and head.image_prompt.pixels is not None
+    assert np.count_nonzero(head.image_prompt.pixels) == 3 * 12
+    first = compute_border(draw_border(1, (4, 4)), 1)
+    assert np.abs(head.image_prompt.pixels - first).max() > 0.01
+    # Another process classifies as the evaluation did.
+    assert predict_classes("border", folder) == prompts["tuned"]["correct"]
+    options = (
+        "--dataset",
+        "split",
+        "--data",
+        "data",
+        "--head",
+        "border",
+        "-m",
+        "no_adapt",
+        "--batch-size",
+        "5",
+    )
+    table = succeeds("adapt", "clip", *options, "--out", "results.json", cwd=folder)
+    assert "a learnt border of 1 pixels" in table
+    (domain,) = read_json(folder / "results.json")["runs"][0]["domains"]
+    assert domain["methods"]["no_adapt"]["correct"] == prompts["tuned"]["correct"]
+    assert "a learnt border of 1 pixels" in succeeds("classes", "clip", cwd=folder)
+    assert "context" in fails(
+        *("transfer", "clip", "--head-context", "border", "--data", "data", "--out", "t.json"), cwd=folder
+    )
+
+
+@pytest.mark.parametrize("method", [(*BAR, "--budget", "900")], ids=["bar"])
+def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...], folder: Path) -> None:
+    options = ("--data", "data", *method, "--save-every", "0")
+    succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
+    progress = folder / "killed.progress.npz"
+    command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
+    with start_process([*command, "--out", str(folder / "killed.json")]) as process:
+        while not progress.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    output = succeeds(
+        *("tune", "clip", *options, "--as", "killed", "--out", "killed.json", "--resume"), cwd=folder
+    )
+    assert "Continuing after" in output
+    whole, killed = (strip(read_json(folder / f"{name}.json")) for name in ("whole", "killed"))
+    assert whole == killed
+    prompts = [Bundle.open(folder / "clip").load_head(name).image_prompt for name in ("whole", "killed")]
+    for first, second in zip(*(prompt.arrays.values() for prompt in prompts if prompt), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_base_and_new_classes_share_the_border(folder: Path) -> None:
+    options = ("--data", "data", *BAR, "--budget", "12", "--seeds", "1,2", "--as", "border")
+    output = succeeds("tune", "clip", *options, "--classes", "base", "--evaluate", "new", cwd=folder)
+    assert "data: 8 images of 2 base classes" in output and "data: 4 images of 1 new classes" in output
+    summary = read_json(folder / "tuning.json")
+    assert summary["tuning"]["calls"] == 12 and "tuned" in summary["harmonic_means"]
+
+
+def test_graphs_without_pixels(tmp_path: Path) -> None:
+    make_colours(tmp_path / "data")
+    make_tuning_bundle(tmp_path)
+    message = fails("tune", "clip", "--data", "data", *BAR, "--as", "border", cwd=tmp_path)
+    assert "--method bar tunes pixels" in message and "export the model again with --pixels" in message
+    assert not (tmp_path / "tuning.progress.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ((*BAR, "--vectors", "3"), "--method bar has no --vectors, which belongs to"),
+        ((*BAR, "--pairs", "3"), "--method bar has no --pairs"),
+        ((*BAR, "--as", "animals", "--overwrite"), "would be used where none is selected"),
+    ],
+)
+def test_options_that_cannot_be_used(options: tuple[str, ...], word: str, folder: Path) -> None:
+    arguments = ("--data", "data", "--as", "border", *options, "--budget", "6")
+    assert word in fails("tune", "clip", *arguments, cwd=folder)
+    assert not (folder / "tuning.json").exists() and not (folder / "tuning.progress.npz").exists()
