@@ -13,6 +13,7 @@ from ._version import __version__
 from .commands.adapt_command import adapt
 from .commands.bench_command import bench
 from .commands.classes_command import classes
+from .commands.compile_command import compile_bundle
 from .commands.console import degrade_characters
 from .commands.corrupt_command import corrupt
 from .commands.demo_command import demo
@@ -52,6 +53,7 @@ for _command in (
     classes,
     source,
     quantize,
+    compile_bundle,
     corrupt,
     tune,
     transfer,

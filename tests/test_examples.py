@@ -17,7 +17,9 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from doubles import WNIDS, child_environment, draw_picture, load_script, vit_manifest
+from fozo.cli import cli
 from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.methods import Outputs, Request, answer_with, drive
 from fozo.testing import StandInNetwork, check_method, draw_images
@@ -154,6 +156,26 @@ def test_foreign_runtime_answers_as_the_adapter(tmp_path: Path, bundle_path: Pat
     )
     expected = [*adapter.step(images[:8]).logits.argmax(1), *adapter.step(images[8:]).logits.argmax(1)]
     assert printed == [str(index) for index in expected]
+
+
+def test_a_compiled_step_without_fozo_predicts_as_the_adapter(tmp_path: Path, bundle_path: Path) -> None:
+    pytest.importorskip("onnx")
+    frames, step = save_frames(tmp_path / "frames", 11), tmp_path / "step"
+    arguments = ["compile", str(bundle_path), "--out", str(step), "--seed", "3"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    printed = [line.split()[1] for line in run_example("python/adapt.py", step, frames).splitlines()]
+    bundle = fozo.Bundle.open(bundle_path)
+    adapter = fozo.Adapter.open(bundle_path, method="pizo", generator="philox", seed=3)
+    images = np.stack(
+        [
+            fozo.preprocess(fozo.read_image(path), bundle.manifest.preprocessing)
+            for path in sorted(frames.iterdir())
+        ]
+    )
+    labels = [*adapter.step(images[:8]).logits.argmax(1), *adapter.step(images[8:]).logits.argmax(1)]
+    names = bundle.manifest.class_names or bundle.manifest.class_ids or range(bundle.manifest.classes)
+    assert printed == [str(names[label]) for label in labels]
 
 
 def test_awaited_answers_give_the_same_step() -> None:

@@ -7,7 +7,7 @@ the published figures. Where paper and code differ, or the code is best not foll
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import PROMPTS, FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
+from ..search.philox import GENERATOR_HELP, Generator, draw_philox_normal
 from ..search.schedule import Constants, Schedule, advance
 from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
 from ..statistics.feature_statistics import Moments
@@ -69,6 +70,7 @@ class Fozo:
     name: ClassVar[str] = "fozo"
 
     prompts: int = option(3, "number of prompt tokens", low=0)
+    generator: Generator = option("numpy", GENERATOR_HELP)
     samples: int = option(1, "SPSA samples per batch, each of two forwards", low=1)
     discrepancy_weight: float = option(0.4, "λ, weight of the distance to the source statistics", low=0)
     shift: Literal["official_sum", "source_mean", "origin", "none"] = option(
@@ -177,10 +179,7 @@ class BoundFozo(Binding[Fozo]):
     def step(self, state: FozoState, images: ImageArray) -> Step[FozoState]:
         """Process one batch in the order of the official code (docs/specification.md §6.4)."""
         options = self.options
-        directions = [
-            spsa.draw_gaussian_direction(state.seed, state.step, j, state.prompts.shape)
-            for j in range(options.samples)
-        ]
+        directions = [self._draw_direction(state, sample) for sample in range(options.samples)]
         candidates: list[_Candidate] = []
         for direction in directions:
             candidates += yield from self._perturb_pair(state, direction, images)
@@ -225,6 +224,14 @@ class BoundFozo(Binding[Fozo]):
         (outputs,) = yield Request(images, [{PROMPTS: state.prompts[None]}])
         logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
+
+    def _draw_direction(self, state: FozoState, sample: int) -> FloatArray:
+        """Draw a standard normal direction of the prompts, float32 `[P, D]`."""
+        shape = state.prompts.shape
+        if self.options.generator == "philox":
+            (direction,) = draw_philox_normal(state.seed, state.step, sample, (1, *shape))
+            return cast(FloatArray, direction)
+        return spsa.draw_gaussian_direction(state.seed, state.step, sample, shape)
 
     def _perturb_pair(
         self, state: FozoState, direction: FloatArray, images: ImageArray

@@ -28,6 +28,7 @@ from ..model import (
     Tunables,
 )
 from ..search.gradient_steps import compute_rms
+from ..search.philox import GENERATOR_HELP, Generator, draw_philox_normal, draw_philox_signs
 from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
@@ -64,6 +65,7 @@ class Pizo:
     directions: Literal["rademacher", "gaussian"] = option(
         "rademacher", "perturbations of the norms: random signs, or normal; those of prompts are normal"
     )
+    generator: Generator = option("numpy", GENERATOR_HELP)
     epsilon: float = option(0.03, "ε of the norms", low=0)
     prompt_epsilon: float = option(0.5, "ε of the prompts", low=0)
     rate: float = option(0.01, "η of the norms: the root mean square of the longest step", low=0)
@@ -205,8 +207,18 @@ class BoundPizo(Binding[Pizo]):
 
     def _draw_directions(self, state: PizoState, sample: int, count: int) -> dict[str, FloatArray]:
         """Draw a direction for each image and each tunable, float32 `[N, …]`."""
-        generator = np.random.default_rng([state.seed, state.step + 1, sample])
         directions: dict[str, FloatArray] = {}
+        if self.options.generator == "philox":
+            if PROMPTS in self.rates:
+                shape = (count, *state.prompts.shape)
+                directions[PROMPTS] = draw_philox_normal(state.seed, state.step, 2 * sample, shape)
+            if NORMS in self.rates:
+                gaussian = self.options.directions == "gaussian"
+                draw = draw_philox_normal if gaussian else draw_philox_signs
+                shape = (count, *state.norms.shape)
+                directions[NORMS] = draw(state.seed, state.step, 2 * sample + 1, shape)
+            return directions
+        generator = np.random.default_rng([state.seed, state.step + 1, sample])
         if PROMPTS in self.rates:
             directions[PROMPTS] = generator.standard_normal((count, *state.prompts.shape), np.float32)
         if NORMS in self.rates:

@@ -1,0 +1,87 @@
+"""`fozo compile`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..engine.errors import InputError
+from .options import BUNDLE, seed_option
+
+
+@click.command(name="compile")
+@BUNDLE
+@click.option(
+    "-m",
+    "--method",
+    "spec",
+    default="pizo",
+    show_default=True,
+    metavar="NAME[:OPTION=VALUE,…]",
+    help="Method of the step: no_adapt, shift, shift_origin, neo, moments, fozo or pizo.",
+)
+@click.option("--precision", default="fp32", show_default=True, help="Graph of the bundle, such as int8.")
+@click.option("--head", metavar="NAME", help="Classes, for bundles that make them from texts (fozo classes).")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Images of every step, for runtimes that want fixed shapes; default: any number.",
+)
+@seed_option("Seed of the random directions, stored in the first state.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("step"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a step that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the content of step.json.")
+def compile_bundle(
+    bundle: Path,
+    spec: str,
+    precision: str,
+    head: str | None,
+    batch: int | None,
+    seed: int,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write a step of a method on a BUNDLE as one ONNX file, for programs in any language.
+
+    step.onnx takes images and a state, and returns predictions and the next state. init.onnx returns the
+    first state. step.json says the rest: preparation of images, classes, names and shapes. vectors.npz and
+    vectors/ have a few steps with their results, so that a program can prove itself. Needs no PyTorch.
+
+    \b
+    Examples:
+      fozo compile bundle -m pizo --precision int8 --out step
+      fozo compile bundle -m neo --batch 8 --out step-neo
+    """
+    from ..engine.bundle.bundle import Bundle
+    from ..engine.registry import parse_method
+
+    try:
+        from ..export.compile.step_folder import StepRequest, compile_step
+    except ImportError as error:
+        raise InputError(
+            f'compile needs onnx ({error}); install it with: pip install "fozo[quant]"'
+        ) from error
+    _, method = parse_method(spec)
+    request = StepRequest(Bundle.open(bundle, head), method, precision, batch, seed)
+    compiled = compile_step(request, out, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(dict(compiled.description), indent=1, ensure_ascii=False))
+        return
+    state = compiled.description["state"]
+    size = sum((out / name).stat().st_size for name in ("step.onnx",)) / 1e6
+    click.echo(
+        f"{out}: {compiled.description['method']} on {compiled.description['model']} {precision}, "
+        f"step.onnx {size:.1f} MB, {len(state)} values of state\n"
+        "Verified against the engine over 5 steps: logits differ by at most "
+        f"{compiled.difference:.1e} of the largest.\n"
+        "Next: run init.onnx once, then step.onnx for every batch (docs/embedding.md)."
+    )

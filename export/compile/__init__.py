@@ -1,0 +1,1 @@
+"""Adaptation inside of a graph: a step of a method as an ONNX file."""

@@ -1,0 +1,203 @@
+"""The folder of a compiled step: graphs, a description for programs, and vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ...engine.bundle.bundle import Bundle
+from ...engine.errors import ExportError, OutputError
+from ...engine.files import hash_texts, to_npz, write_atomic
+from ...engine.interface.method import AnyMethod
+from ...engine.interface.method_options import get_options
+from ...engine.names import DEFAULT_SEED
+from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
+from ...engine.runtime.network import Network
+from .embedded_network import LOGITS
+from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step, find_builder
+from .step_vectors import IMAGES, StepVectors, compute_vectors
+
+SCHEMA = 1
+DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS = "step.json", "step.onnx", "init.onnx", "vectors"
+OWN_NAMES = {DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS, f"{VECTORS}.npz", f"{VECTORS}.json"}
+METADATA = "fozo.step"  # key of the description in the graphs
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """A step to compile.
+
+    Attributes:
+        bundle: the bundle.
+        method: the method.
+        precision: graph of the bundle.
+        batch: images of every step; None: any number.
+        seed: of the first state.
+    """
+
+    bundle: Bundle
+    method: AnyMethod
+    precision: str = "fp32"
+    batch: int | None = None
+    seed: int = DEFAULT_SEED
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """A step that was written: its description, and its largest relative difference to the engine."""
+
+    description: Mapping[str, Any]
+    difference: float
+
+
+def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False) -> CompiledStep:
+    """Build a step, compare it with the engine, and write its folder; the description comes last.
+
+    Args:
+        request: what to compile.
+        folder: new or empty, or with another step and `overwrite`.
+        overwrite: replace another step.
+
+    Raises:
+        ExportError: the method or an option cannot be compiled, or the graph differs from the engine.
+        OutputError: the folder has other content, or cannot be written.
+    """
+    check_folder(folder, overwrite)
+    method = use_graph_generator(request.method)
+    with Network.open(request.bundle, request.precision) as network:
+        bound = method.bind(network.info)
+        find_builder(bound)
+        graph_file = request.bundle.graph(request.precision)
+        identity = compute_identity(request, method)
+        step = build_step(onnx.load(graph_file), bound, request.seed, identity, request.batch)
+        description = describe_step(request, method, step)
+        for model in (step.model, step.init):
+            onnx.helper.set_model_props(model, {METADATA: json.dumps(description, ensure_ascii=False)})
+        files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
+        vectors = compute_vectors(files[STEP_FILE], step.state, network, method, request.batch or IMAGES)
+    write_step(folder, files, description, vectors)
+    return CompiledStep(description, vectors.difference)
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Check that a step may be written to a folder.
+
+    Raises:
+        OutputError: it has other content.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"expected a folder to write to, found a file: {folder}")
+    content = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if content - OWN_NAMES:
+        raise OutputError(f"{folder} has other content; name a new folder with --out")
+    if content and not overwrite:
+        raise OutputError(
+            f"{folder} has a step, or a part of one; replace it with --overwrite, or name another folder"
+        )
+
+
+def use_graph_generator(method: AnyMethod) -> AnyMethod:
+    """Return a method whose random directions come from the generator that a graph has."""
+    if not hasattr(method, "generator"):
+        return method
+    changed: AnyMethod = replace(method, generator="philox")  # type: ignore[type-var]
+    return changed
+
+
+def compute_identity(request: StepRequest, method: AnyMethod) -> int:
+    """Return a number that states of this step have, and those of other steps have not."""
+    options = json.dumps(get_options(method), sort_keys=True)
+    digest = hash_texts(
+        request.bundle.graph_sha256(request.precision),
+        request.bundle.manifest.head_name or "",
+        method.name,
+        options,
+    )
+    return int(digest[:15], 16)
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """Return the bytes of a model.
+
+    Raises:
+        ExportError: it is larger than one ONNX file can be.
+    """
+    try:
+        return bytes(model.SerializeToString())
+    except ValueError as error:
+        raise ExportError("the step is larger than 2 GB, which one ONNX file cannot be") from error
+
+
+def describe_step(request: StepRequest, method: AnyMethod, step: StepGraph) -> dict[str, Any]:
+    """Return everything that a program needs to know to run a step, as JSON values."""
+    manifest = request.bundle.manifest
+    names = manifest.class_names or manifest.class_ids
+    shape = [
+        axis.dim_param or axis.dim_value for axis in step.model.graph.input[0].type.tensor_type.shape.dim
+    ]
+    return {
+        "schema": SCHEMA,
+        "model": manifest.model,
+        "precision": request.precision,
+        "operators": sorted({entry.domain or "ai.onnx" for entry in step.model.opset_import}),
+        "method": method.name,
+        "options": get_options(method),
+        "bundle_sha256": request.bundle.sha256,
+        "graph_sha256": request.bundle.graph_sha256(request.precision),
+        "images": {"input": IMAGES_INPUT, "type": "uint8", "shape": shape, "colours": "RGB"},
+        "preprocessing": asdict(manifest.preprocessing),
+        "classes": None if names is None else list(names),
+        "logits": LOGITS,
+        "valid": VALID,
+        "diagnostics": {name: f"{DIAGNOSTIC}{name}" for name in step.diagnostics},
+        "state": [
+            {
+                "name": name,
+                "input": f"{STATE}{name}",
+                "output": f"{NEXT_STATE}{name}",
+                "type": array.dtype.name,
+                "shape": list(array.shape),
+            }
+            for name, array in step.state.items()
+        ],
+    }
+
+
+def write_step(
+    folder: Path, files: Mapping[str, bytes], description: Mapping[str, Any], vectors: StepVectors
+) -> None:
+    """Write all files of a step; a folder without its description is not complete.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    try:
+        (folder / VECTORS).mkdir(parents=True, exist_ok=True)
+        (folder / DESCRIPTION).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error}); choose another --out") from error
+    contents = {**files, f"{VECTORS}.npz": to_npz(**vectors.arrays)}
+    index = {}
+    for name, array in vectors.arrays.items():
+        file = f"{VECTORS}/{name}.bin"
+        little = array.astype(array.dtype.newbyteorder("<"))
+        contents[file] = little.tobytes()
+        index[name] = {"file": file, "type": array.dtype.name, "shape": list(array.shape)}
+    contents[f"{VECTORS}.json"] = to_json(index)
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    write_atomic(folder / DESCRIPTION, to_json({**description, "files": hashes}))
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Return JSON text in UTF-8."""
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

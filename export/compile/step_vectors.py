@@ -1,0 +1,94 @@
+"""Steps of a graph that were computed by the engine too: proof for this file, and for every other program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ...engine.errors import ExportError
+from ...engine.interface.method import AnyMethod
+from ...engine.model import ImageArray
+from ...engine.runtime.network import Network
+from ...engine.streams.adapter import Adapter
+from .embedded_network import LOGITS
+from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID
+
+STEPS = 5
+IMAGES = 16  # of a step, where the graph takes any number; 80 in all, so that PIZO updates
+LARGEST_DIFFERENCE = 1e-3  # of logits, relative to the largest one; rounding alone is far below
+
+
+@dataclass(frozen=True)
+class StepVectors:
+    """Some steps, one after the other.
+
+    Attributes:
+        arrays: by name. `images` uint8 `[steps, N, H, W, 3]`; `logits` float32 `[steps, N, K]`;
+            `state.NAME` `[steps + 1, …]`, before the first step and after every one; `diagnostic.NAME`
+            `[steps]`.
+        difference: largest difference of a logit to the engine's, relative to the largest logit.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    difference: float
+
+
+def compute_vectors(
+    step: bytes, first_state: Mapping[str, NDArray[Any]], network: Network, method: AnyMethod, images: int
+) -> StepVectors:
+    """Return steps on random images, after comparing them with the engine's.
+
+    Args:
+        step: the step graph.
+        first_state: by name, without `state.`.
+        network: the engine's, of the same graph.
+        method: with the generator `philox`, if it draws anything.
+        images: of every step.
+
+    Raises:
+        ExportError: the graph predicts something else than the engine.
+    """
+    session = onnxruntime.InferenceSession(step, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    batches = draw_images(images, network.image_size)
+    adapter = Adapter(network, method, int(first_state["seed"]))
+    state = {f"{STATE}{name}": array for name, array in first_state.items()}
+    records: dict[str, list[NDArray[Any]]] = {name: [array] for name, array in state.items()}
+    difference = 0.0
+    for batch in batches:
+        outputs = dict(zip(names, session.run(None, {"images": batch, **state}), strict=True))
+        expected = adapter.step(batch).logits
+        if not outputs[VALID]:
+            raise ExportError(f"{method.name}: a step on random images is not finite; check the model")
+        scale = max(float(np.abs(expected).max()), 1e-9)
+        difference = max(difference, float(np.abs(outputs[LOGITS] - expected).max()) / scale)
+        state = {f"{STATE}{name}": outputs[f"{NEXT_STATE}{name}"] for name in first_state}
+        for name, array in state.items():
+            records[name].append(array)
+        for name in names:
+            if name == LOGITS or name.startswith(DIAGNOSTIC):
+                records.setdefault(name, []).append(outputs[name])
+    if difference > LARGEST_DIFFERENCE:
+        raise ExportError(
+            f"the graph of {method.name} differs from the engine by {difference:.1e} of the largest logit "
+            f"within {STEPS} steps, expected at most {LARGEST_DIFFERENCE:.0e}; nothing was written"
+        )
+    arrays = {name: np.stack(values) for name, values in records.items()}
+    return StepVectors({"images": batches, **arrays}, difference)
+
+
+def draw_images(count: int, size: tuple[int, int]) -> ImageArray:
+    """Return images of coloured patches with noise, uint8 `[steps, count, H, W, 3]`."""
+    generator = np.random.default_rng(0)
+    height, width = size
+    patches = generator.integers(0, 256, (STEPS, count, 5, 5, 3))
+    rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
+    large = patches[:, :, rows][:, :, :, columns]
+    noise = generator.integers(-40, 41, large.shape)
+    result: ImageArray = np.clip(large + noise, 0, 255).astype(np.uint8)
+    return result

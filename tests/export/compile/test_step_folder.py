@@ -1,0 +1,138 @@
+"""The folder that `fozo compile` writes, as another program reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from fozo.cli import cli
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import ExportError, OutputError
+from fozo.engine.files import from_npz
+from fozo.engine.registry import method
+from fozo.export.compile import step_vectors
+from fozo.export.compile.step_folder import StepRequest, compile_step
+
+
+@pytest.fixture(scope="module")
+def folder(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("compiled") / "step"
+    arguments = ["compile", str(bundle_path), "-m", "pizo", "--out", str(path), "--seed", "5"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "Verified against the engine over 5 steps" in result.output
+    return path
+
+
+def read_raw(folder: Path, name: str) -> Any:
+    """Return an array as a program without NumPy's format reads it."""
+    entry = json.loads((folder / "vectors.json").read_text())[name]
+    data = (folder / entry["file"]).read_bytes()
+    return np.frombuffer(data, np.dtype(entry["type"]).newbyteorder("<")).reshape(entry["shape"])
+
+
+def test_the_loop_of_a_host_reproduces_the_vectors(folder: Path) -> None:
+    description = json.loads((folder / "step.json").read_text())
+    init = onnxruntime.InferenceSession(folder / "init.onnx")
+    step = onnxruntime.InferenceSession(folder / "step.onnx")
+    state = dict(zip([value.name for value in init.get_outputs()], init.run(None, {}), strict=True))
+    for index, images in enumerate(read_raw(folder, "images")):
+        outputs = dict(
+            zip(
+                [value.name for value in step.get_outputs()],
+                step.run(None, {description["images"]["input"]: images, **state}),
+                strict=True,
+            )
+        )
+        np.testing.assert_array_equal(outputs[description["logits"]], read_raw(folder, "logits")[index])
+        for entry in description["state"]:
+            state[entry["input"]] = outputs[entry["output"]]
+            np.testing.assert_array_equal(state[entry["input"]], read_raw(folder, entry["input"])[index + 1])
+            assert str(state[entry["input"]].dtype) == entry["type"]
+            assert list(state[entry["input"]].shape) == entry["shape"]
+    assert int(state["state.updates"]) == 1  # 80 images: the values have moved
+    assert np.abs(state["state.norms"]).max() > 0 and int(state["state.seed"]) == 5
+
+
+def test_both_forms_of_the_vectors_are_equal(folder: Path) -> None:
+    for name, array in from_npz(folder / "vectors.npz").items():
+        np.testing.assert_array_equal(array, read_raw(folder, name))
+
+
+def test_the_description_says_everything(folder: Path, bundle_path: Path) -> None:
+    description = json.loads((folder / "step.json").read_text())
+    bundle = Bundle.open(bundle_path)
+    assert description["method"] == "pizo" and description["options"]["generator"] == "philox"
+    assert description["images"] == {
+        "input": "images",
+        "type": "uint8",
+        "shape": ["N", 32, 32, 3],
+        "colours": "RGB",
+    }
+    assert description["preprocessing"]["interpolation"] == "bicubic"
+    assert description["graph_sha256"] == bundle.graph_sha256("fp32")
+    assert description["operators"] == ["ai.onnx"]
+    for name, digest in description["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    graph = onnx.load(folder / "step.onnx")
+    inside = json.loads({entry.key: entry.value for entry in graph.metadata_props}["fozo.step"])
+    assert inside == {name: value for name, value in description.items() if name != "files"}
+
+
+def test_a_fixed_batch(bundle_path: Path, tmp_path: Path) -> None:
+    request = StepRequest(Bundle.open(bundle_path), method("neo"), batch=3)
+    compiled = compile_step(request, tmp_path / "step")
+    assert compiled.description["images"]["shape"] == [3, 32, 32, 3]
+    session = onnxruntime.InferenceSession(tmp_path / "step" / "step.onnx")
+    assert session.get_inputs()[0].shape == [3, 32, 32, 3]
+    assert session.get_outputs()[0].shape == [3, 20]
+
+
+def test_nothing_is_written_if_the_graph_differs(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_vectors, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(ExportError, match="differs from the engine by"):
+        compile_step(StepRequest(Bundle.open(bundle_path), method("neo")), tmp_path / "step")
+    assert not (tmp_path / "step").exists()
+
+
+def test_other_content_and_an_older_step_stay(bundle_path: Path, tmp_path: Path) -> None:
+    request = StepRequest(Bundle.open(bundle_path), method("no_adapt"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(OutputError, match="has other content"):
+        compile_step(request, tmp_path / "photos", overwrite=True)
+    compile_step(request, tmp_path / "step")
+    with pytest.raises(OutputError, match="--overwrite"):
+        compile_step(request, tmp_path / "step")
+    compile_step(request, tmp_path / "step", overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="expected a folder"):
+        compile_step(request, tmp_path / "file")
+
+
+def test_an_interrupted_write_leaves_no_description(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fozo.export.compile import step_folder
+
+    request = StepRequest(Bundle.open(bundle_path), method("neo"))
+    compile_step(request, tmp_path / "step")
+
+    def stop(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step_folder, "write_atomic", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compile_step(request, tmp_path / "step", overwrite=True)
+    assert not (tmp_path / "step" / "step.json").exists()
+    monkeypatch.undo()
+    compile_step(request, tmp_path / "step", overwrite=True)
