@@ -37,6 +37,13 @@ from .options import BUNDLE, seed_option
     show_default=True,
     help="Folder to write.",
 )
+@click.option(
+    "--vector-steps",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Steps of the vectors, with their images and states.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a step that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the content of step.json.")
 def compile_bundle(
@@ -47,6 +54,7 @@ def compile_bundle(
     batch: int | None,
     seed: int,
     out: Path,
+    vector_steps: int,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -71,7 +79,7 @@ def compile_bundle(
             f'compile needs onnx ({error}); install it with: pip install "fozo[quant]"'
         ) from error
     _, method = parse_method(spec)
-    request = StepRequest(Bundle.open(bundle, head), method, precision, batch, seed)
+    request = StepRequest(Bundle.open(bundle, head), method, precision, batch, seed, vector_steps)
     compiled = compile_step(request, out, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(dict(compiled.description), indent=1, ensure_ascii=False))
@@ -81,7 +89,7 @@ def compile_bundle(
     click.echo(
         f"{out}: {compiled.description['method']} on {compiled.description['model']} {precision}, "
         f"step.onnx {size:.1f} MB, {len(state)} values of state\n"
-        "Verified against the engine over 5 steps: logits differ by at most "
+        f"Verified against the engine over {vector_steps} steps: logits differ by at most "
         f"{compiled.difference:.1e} of the largest.\n"
         "Next: run init.onnx once, then step.onnx for every batch (docs/embedding.md)."
     )

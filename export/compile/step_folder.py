@@ -21,7 +21,7 @@ from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
 from ...engine.runtime.network import Network
 from .embedded_network import LOGITS
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step, find_builder
-from .step_vectors import IMAGES, StepVectors, compute_vectors
+from .step_vectors import IMAGES, STEPS, StepVectors, compute_vectors
 
 SCHEMA = 1
 DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS = "step.json", "step.onnx", "init.onnx", "vectors"
@@ -39,6 +39,7 @@ class StepRequest:
         precision: graph of the bundle.
         batch: images of every step; None: any number.
         seed: of the first state.
+        vector_steps: steps of the vectors.
     """
 
     bundle: Bundle
@@ -46,6 +47,7 @@ class StepRequest:
     precision: str = "fp32"
     batch: int | None = None
     seed: int = DEFAULT_SEED
+    vector_steps: int = STEPS
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,14 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
         for model in (step.model, step.init):
             onnx.helper.set_model_props(model, {METADATA: json.dumps(description, ensure_ascii=False)})
         files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
-        vectors = compute_vectors(files[STEP_FILE], step.state, network, method, request.batch or IMAGES)
+        vectors = compute_vectors(
+            files[STEP_FILE],
+            step.state,
+            network,
+            method,
+            request.batch or IMAGES,
+            request.vector_steps,
+        )
     write_step(folder, files, description, vectors)
     return CompiledStep(description, vectors.difference)
 

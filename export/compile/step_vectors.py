@@ -39,7 +39,12 @@ class StepVectors:
 
 
 def compute_vectors(
-    step: bytes, first_state: Mapping[str, NDArray[Any]], network: Network, method: AnyMethod, images: int
+    step: bytes,
+    first_state: Mapping[str, NDArray[Any]],
+    network: Network,
+    method: AnyMethod,
+    images: int,
+    steps: int = STEPS,
 ) -> StepVectors:
     """Return steps on random images, after comparing them with the engine's.
 
@@ -49,13 +54,14 @@ def compute_vectors(
         network: the engine's, of the same graph.
         method: with the generator `philox`, if it draws anything.
         images: of every step.
+        steps: number of steps.
 
     Raises:
         ExportError: the graph predicts something else than the engine.
     """
     session = onnxruntime.InferenceSession(step, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    batches = draw_images(images, network.image_size)
+    batches = draw_images(steps, images, network.image_size)
     adapter = Adapter(network, method, int(first_state["seed"]))
     state = {f"{STATE}{name}": array for name, array in first_state.items()}
     records: dict[str, list[NDArray[Any]]] = {name: [array] for name, array in state.items()}
@@ -76,17 +82,17 @@ def compute_vectors(
     if difference > LARGEST_DIFFERENCE:
         raise ExportError(
             f"the graph of {method.name} differs from the engine by {difference:.1e} of the largest logit "
-            f"within {STEPS} steps, expected at most {LARGEST_DIFFERENCE:.0e}; nothing was written"
+            f"within {steps} steps, expected at most {LARGEST_DIFFERENCE:.0e}; nothing was written"
         )
     arrays = {name: np.stack(values) for name, values in records.items()}
     return StepVectors({"images": batches, **arrays}, difference)
 
 
-def draw_images(count: int, size: tuple[int, int]) -> ImageArray:
+def draw_images(steps: int, count: int, size: tuple[int, int]) -> ImageArray:
     """Return images of coloured patches with noise, uint8 `[steps, count, H, W, 3]`."""
     generator = np.random.default_rng(0)
     height, width = size
-    patches = generator.integers(0, 256, (STEPS, count, 5, 5, 3))
+    patches = generator.integers(0, 256, (steps, count, 5, 5, 3))
     rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
     large = patches[:, :, rows][:, :, :, columns]
     noise = generator.integers(-40, 41, large.shape)
