@@ -2,8 +2,9 @@
 
     python bench/step_speed.py tiny base --out bench/results/step-speed.json
 
-Both sides take turns in one process, and medians are written, with the median of the ratios of neighbours. ONNX
-Runtime gets as many threads as the engine has workers. Memory is the peak of a process that takes three steps.
+Both sides take turns in one process, and medians are written, with the median of the ratios of neighbours.
+ONNX Runtime gets as many threads as the engine has workers. Memory is the peak of a process that takes three
+steps.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def compute_vectors(
     Raises:
         ExportError: the graph predicts something else than the engine.
     """
-    session = onnxruntime.InferenceSession(step, providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1  # as in the engine: with more, sums have other last bits
+    session = onnxruntime.InferenceSession(step, settings, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     batches = draw_images(steps, images, network.image_size)
     adapter = Adapter(network, method, int(first_state["seed"]))
