@@ -21,11 +21,20 @@ from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
 from ...engine.runtime.network import Network
 from .embedded_network import LOGITS
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step, find_builder
-from .step_vectors import IMAGES, STEPS, StepVectors, compute_vectors
+from .step_vectors import (
+    IMAGES,
+    LARGEST_DIFFERENCE,
+    STEPS,
+    StepVectors,
+    check_difference,
+    compute_vectors,
+    measure_rounding,
+)
 
 SCHEMA = 1
 DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS = "step.json", "step.onnx", "init.onnx", "vectors"
 OWN_NAMES = {DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS, f"{VECTORS}.npz", f"{VECTORS}.json"}
+EXACT = "fp32"
 METADATA = "fozo.step"  # key of the description in the graphs
 
 
@@ -73,25 +82,59 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
     check_folder(folder, overwrite)
     method = use_graph_generator(request.method)
     with Network.open(request.bundle, request.precision) as network:
-        bound = method.bind(network.info)
-        find_builder(bound)
-        graph_file = request.bundle.graph(request.precision)
-        identity = compute_identity(request, method)
-        step = build_step(onnx.load(graph_file), bound, request.seed, identity, request.batch)
+        step = build_request(request, method, network)
         description = describe_step(request, method, step)
         for model in (step.model, step.init):
             onnx.helper.set_model_props(model, {METADATA: json.dumps(description, ensure_ascii=False)})
         files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
-        vectors = compute_vectors(
-            files[STEP_FILE],
-            step.state,
-            network,
-            method,
-            request.batch or IMAGES,
-            request.vector_steps,
-        )
+        count = request.batch or IMAGES
+        vectors = compute_vectors(files[STEP_FILE], step.state, network, method, count, request.vector_steps)
+        limit = LARGEST_DIFFERENCE
+        if request.precision != EXACT:
+            limit = max(limit, verify_exact_twin(request, method, network))
+        check_difference(vectors, method.name, limit)
     write_step(folder, files, description, vectors)
     return CompiledStep(description, vectors.difference)
+
+
+def build_request(request: StepRequest, method: AnyMethod, network: Network) -> StepGraph:
+    """Return the graphs of a request.
+
+    Raises:
+        ExportError: the method or an option cannot be compiled.
+    """
+    bound = method.bind(network.info)
+    find_builder(bound)
+    model = onnx.load(request.bundle.graph(request.precision))
+    return build_step(model, bound, request.seed, compute_identity(request, method), request.batch)
+
+
+def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> float:
+    """Compare the same step of the fp32 graph with the engine; return by how much the precisions differ.
+
+    In integers, a difference in the last bit of a sum can become one of an integer, which every block
+    magnifies. So only fp32 tells rounding from a fault. Two results in integers are as near as they can be
+    where they are nearer to each other than integers are to fp32.
+
+    Args:
+        request: of a graph in integers.
+        method: with the generator of graphs.
+        network: of this graph.
+
+    Returns:
+        largest difference of a logit between both precisions, relative to the largest logit.
+
+    Raises:
+        ExportError: the step differs from the engine.
+    """
+    twin = replace(request, precision=EXACT)
+    with Network.open(twin.bundle, EXACT) as exact:
+        if exact.info.source is None and network.info.source is not None:
+            exact = exact.with_source(network.info.source)
+        step = build_request(twin, method, exact)
+        steps = compute_vectors(serialize(step.model), step.state, exact, method, request.batch or IMAGES)
+        check_difference(steps, method.name)
+        return measure_rounding(network, exact)
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

@@ -46,7 +46,7 @@ def compute_vectors(
     images: int,
     steps: int = STEPS,
 ) -> StepVectors:
-    """Return steps on random images, after comparing them with the engine's.
+    """Return steps on random images, compared with the engine's.
 
     Args:
         step: the step graph.
@@ -57,7 +57,7 @@ def compute_vectors(
         steps: number of steps.
 
     Raises:
-        ExportError: the graph predicts something else than the engine.
+        ExportError: a step is not finite.
     """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1  # as in the engine: with more, sums have other last bits
@@ -81,13 +81,33 @@ def compute_vectors(
         for name in names:
             if name == LOGITS or name.startswith(DIAGNOSTIC):
                 records.setdefault(name, []).append(outputs[name])
-    if difference > LARGEST_DIFFERENCE:
-        raise ExportError(
-            f"the graph of {method.name} differs from the engine by {difference:.1e} of the largest logit "
-            f"within {steps} steps, expected at most {LARGEST_DIFFERENCE:.0e}; nothing was written"
-        )
     arrays = {name: np.stack(values) for name, values in records.items()}
     return StepVectors({"images": batches, **arrays}, difference)
+
+
+def check_difference(vectors: StepVectors, name: str, limit: float = LARGEST_DIFFERENCE) -> None:
+    """Check that a graph predicts as the engine does.
+
+    Args:
+        vectors: its steps.
+        name: of the method.
+        limit: largest difference of a logit, relative to the largest logit.
+
+    Raises:
+        ExportError: it does not.
+    """
+    if vectors.difference > limit:
+        raise ExportError(
+            f"the graph of {name} differs from the engine by {vectors.difference:.1e} of the largest logit, "
+            f"expected at most {limit:.0e}; nothing was written"
+        )
+
+
+def measure_rounding(network: Network, exact: Network) -> float:
+    """Return the largest difference of a logit between two precisions, relative to the largest logit."""
+    (images,) = draw_images(1, IMAGES, network.image_size)
+    logits, expected = network(images).logits, exact(images).logits
+    return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-9))
 
 
 def draw_images(steps: int, count: int, size: tuple[int, int]) -> ImageArray:

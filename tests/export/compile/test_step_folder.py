@@ -17,7 +17,7 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import ExportError, OutputError
 from fozo.engine.files import from_npz
 from fozo.engine.registry import method
-from fozo.export.compile import step_vectors
+from fozo.export.compile import step_folder
 from fozo.export.compile.step_folder import StepRequest, compile_step
 
 
@@ -95,10 +95,25 @@ def test_a_fixed_batch(bundle_path: Path, tmp_path: Path) -> None:
     assert session.get_outputs()[0].shape == [3, 20]
 
 
+def test_a_step_in_integers_is_verified_in_fp32_too(
+    int8_bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = StepRequest(Bundle.open(int8_bundle_path), method("pizo"), "int8")
+    compiled = compile_step(request, tmp_path / "step")
+    assert compiled.description["operators"] == ["ai.onnx", "com.microsoft"]
+
+    def differ(*arguments: object) -> None:
+        raise ExportError("differs in fp32")
+
+    monkeypatch.setattr(step_folder, "check_difference", differ)
+    with pytest.raises(ExportError, match="differs in fp32"):
+        compile_step(request, tmp_path / "other")
+
+
 def test_nothing_is_written_if_the_graph_differs(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_vectors, "LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(step_folder, "LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(ExportError, match="differs from the engine by"):
         compile_step(StepRequest(Bundle.open(bundle_path), method("neo")), tmp_path / "step")
     assert not (tmp_path / "step").exists()
@@ -122,8 +137,6 @@ def test_other_content_and_an_older_step_stay(bundle_path: Path, tmp_path: Path)
 def test_an_interrupted_write_leaves_no_description(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fozo.export.compile import step_folder
-
     request = StepRequest(Bundle.open(bundle_path), method("neo"))
     compile_step(request, tmp_path / "step")
 
