@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..engine.errors import InputError
 from .options import BUNDLE, seed_option
+
+if TYPE_CHECKING:
+    from ..export.compile.step_folder import CompiledStep
 
 
 @click.command(name="compile")
@@ -84,12 +88,26 @@ def compile_bundle(
     if as_json:
         click.echo(json.dumps(dict(compiled.description), indent=1, ensure_ascii=False))
         return
-    state = compiled.description["state"]
-    size = sum((out / name).stat().st_size for name in ("step.onnx",)) / 1e6
+    size = (out / "step.onnx").stat().st_size / 1e6
     click.echo(
         f"{out}: {compiled.description['method']} on {compiled.description['model']} {precision}, "
-        f"step.onnx {size:.1f} MB, {len(state)} values of state\n"
-        f"Verified against the engine over {vector_steps} steps: logits differ by at most "
-        f"{compiled.difference:.1e} of the largest.\n"
-        "Next: run init.onnx once, then step.onnx for every batch (docs/embedding.md)."
+        f"step.onnx {size:.1f} MB, {len(compiled.description['state'])} values of state"
+    )
+    click.echo(describe_verification(compiled, vector_steps))
+    click.echo("Next: run init.onnx once, then step.onnx for every batch (docs/embedding.md).")
+
+
+def describe_verification(compiled: CompiledStep, steps: int) -> str:
+    """Return what was compared, in a line or two."""
+    difference = compiled.difference if compiled.exact_difference is None else compiled.exact_difference
+    line = (
+        f"Verified against the engine over {steps} steps: logits differ by at most {difference:.1e} of the "
+        "largest"
+    )
+    if compiled.rounding is None:
+        return f"{line}."
+    return (
+        f"{line} in fp32.\nIn {compiled.description['precision']} they differ by {compiled.difference:.1e}, "
+        "because rounding to integers magnifies last bits; the engine's own steps differ from fp32 by "
+        f"{compiled.rounding:.1e}."
     )

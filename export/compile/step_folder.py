@@ -27,8 +27,8 @@ from .step_vectors import (
     STEPS,
     StepVectors,
     check_difference,
+    compare_logits,
     compute_vectors,
-    measure_rounding,
 )
 
 SCHEMA = 1
@@ -61,10 +61,19 @@ class StepRequest:
 
 @dataclass(frozen=True)
 class CompiledStep:
-    """A step that was written: its description, and its largest relative difference to the engine."""
+    """A step that was written.
+
+    Attributes:
+        description: the content of step.json.
+        difference: largest difference of a logit to the engine, relative to the largest one.
+        exact_difference: that of the same step in fp32, if this one is in integers.
+        rounding: how far the engine's own steps in integers are from those in fp32; None in fp32.
+    """
 
     description: Mapping[str, Any]
     difference: float
+    exact_difference: float | None = None
+    rounding: float | None = None
 
 
 def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False) -> CompiledStep:
@@ -89,12 +98,13 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
         files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
         count = request.batch or IMAGES
         vectors = compute_vectors(files[STEP_FILE], step.state, network, method, count, request.vector_steps)
-        limit = LARGEST_DIFFERENCE
+        exact_difference = rounding = None
         if request.precision != EXACT:
-            limit = max(limit, verify_exact_twin(request, method, network))
-        check_difference(vectors, method.name, limit)
+            twin = verify_exact_twin(request, method, network)
+            exact_difference, rounding = twin.difference, compare_logits(vectors.expected, twin.expected)
+        check_difference(vectors, method.name, max(LARGEST_DIFFERENCE, rounding or 0))
     write_step(folder, files, description, vectors)
-    return CompiledStep(description, vectors.difference)
+    return CompiledStep(description, vectors.difference, exact_difference, rounding)
 
 
 def build_request(request: StepRequest, method: AnyMethod, network: Network) -> StepGraph:
@@ -109,8 +119,8 @@ def build_request(request: StepRequest, method: AnyMethod, network: Network) -> 
     return build_step(model, bound, request.seed, compute_identity(request, method), request.batch)
 
 
-def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> float:
-    """Compare the same step of the fp32 graph with the engine; return by how much the precisions differ.
+def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> StepVectors:
+    """Return the same steps of the fp32 graph, after comparing them with the engine.
 
     In integers, a difference in the last bit of a sum can become one of an integer, which every block
     magnifies. So only fp32 tells rounding from a fault. Two results in integers are as near as they can be
@@ -121,9 +131,6 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         method: with the generator of graphs.
         network: of this graph.
 
-    Returns:
-        largest difference of a logit between both precisions, relative to the largest logit.
-
     Raises:
         ExportError: the step differs from the engine.
     """
@@ -132,9 +139,12 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         if exact.info.source is None and network.info.source is not None:
             exact = exact.with_source(network.info.source)
         step = build_request(twin, method, exact)
-        steps = compute_vectors(serialize(step.model), step.state, exact, method, request.batch or IMAGES)
-        check_difference(steps, method.name)
-        return measure_rounding(network, exact)
+        images = request.batch or IMAGES
+        vectors = compute_vectors(
+            serialize(step.model), step.state, exact, method, images, request.vector_steps
+        )
+    check_difference(vectors, method.name)
+    return vectors
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

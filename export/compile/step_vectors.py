@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...engine.errors import ExportError
 from ...engine.interface.method import AnyMethod
-from ...engine.model import ImageArray
+from ...engine.model import FloatArray, ImageArray
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from .embedded_network import LOGITS
@@ -20,6 +20,7 @@ from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID
 
 STEPS = 5
 IMAGES = 16  # of a step, where the graph takes any number; 80 in all, so that PIZO updates
+SMALLEST_LOGIT = 1e-9  # to divide by
 LARGEST_DIFFERENCE = 1e-3  # of logits, relative to the largest one; rounding alone is far below
 
 
@@ -31,11 +32,16 @@ class StepVectors:
         arrays: by name. `images` uint8 `[steps, N, H, W, 3]`; `logits` float32 `[steps, N, K]`;
             `state.NAME` `[steps + 1, …]`, before the first step and after every one; `diagnostic.NAME`
             `[steps]`.
-        difference: largest difference of a logit to the engine's, relative to the largest logit.
+        expected: the engine's logits, float32 `[steps, N, K]`.
     """
 
     arrays: Mapping[str, NDArray[Any]]
-    difference: float
+    expected: FloatArray
+
+    @property
+    def difference(self) -> float:
+        """Largest difference of a logit to the engine's, relative to the largest logit of its step."""
+        return compare_logits(self.arrays[LOGITS], self.expected)
 
 
 def compute_vectors(
@@ -67,14 +73,12 @@ def compute_vectors(
     adapter = Adapter(network, method, int(first_state["seed"]))
     state = {f"{STATE}{name}": array for name, array in first_state.items()}
     records: dict[str, list[NDArray[Any]]] = {name: [array] for name, array in state.items()}
-    difference = 0.0
+    expected = []
     for batch in batches:
         outputs = dict(zip(names, session.run(None, {"images": batch, **state}), strict=True))
-        expected = adapter.step(batch).logits
+        expected.append(adapter.step(batch).logits)
         if not outputs[VALID]:
             raise ExportError(f"{method.name}: a step on random images is not finite; check the model")
-        scale = max(float(np.abs(expected).max()), 1e-9)
-        difference = max(difference, float(np.abs(outputs[LOGITS] - expected).max()) / scale)
         state = {f"{STATE}{name}": outputs[f"{NEXT_STATE}{name}"] for name in first_state}
         for name, array in state.items():
             records[name].append(array)
@@ -82,7 +86,7 @@ def compute_vectors(
             if name == LOGITS or name.startswith(DIAGNOSTIC):
                 records.setdefault(name, []).append(outputs[name])
     arrays = {name: np.stack(values) for name, values in records.items()}
-    return StepVectors({"images": batches, **arrays}, difference)
+    return StepVectors({"images": batches, **arrays}, np.stack(expected))
 
 
 def check_difference(vectors: StepVectors, name: str, limit: float = LARGEST_DIFFERENCE) -> None:
@@ -103,11 +107,10 @@ def check_difference(vectors: StepVectors, name: str, limit: float = LARGEST_DIF
         )
 
 
-def measure_rounding(network: Network, exact: Network) -> float:
-    """Return the largest difference of a logit between two precisions, relative to the largest logit."""
-    (images,) = draw_images(1, IMAGES, network.image_size)
-    logits, expected = network(images).logits, exact(images).logits
-    return float(np.abs(logits - expected).max() / max(float(np.abs(expected).max()), 1e-9))
+def compare_logits(logits: FloatArray, expected: FloatArray) -> float:
+    """Return the largest difference of a logit `[steps, N, K]`, relative to the largest logit of its step."""
+    scales = np.maximum(np.abs(expected).max(axis=(1, 2)), SMALLEST_LOGIT)
+    return float((np.abs(logits - expected).max(axis=(1, 2)) / scales).max())
 
 
 def draw_images(steps: int, count: int, size: tuple[int, int]) -> ImageArray:
