@@ -6,6 +6,7 @@ from accuracy_tables import CLEAN, average_accuracy, complete_runs, read_accurac
 from fozo.evaluation import Run, compute_averages
 from paired import compare
 from result_files import NONE, RESULTS, format_table, read_document
+from speed_tables import tabulate_methods
 
 # What the classes are made from, by name of the results file; the first method of the first is compared with.
 CONTEXTS = {
@@ -125,6 +126,11 @@ def tabulate_settings() -> str:
         )
     head = ("method", "setting", "accuracy, %", "difference", "clean, %", "ECE, %", "forwards")
     return format_table(head, rows)
+
+
+def tabulate_clip_cost() -> str:
+    """Return a row per method: its time on each graph."""
+    return tabulate_methods("clip-cost") if has_results("clip-cost") else _MISSING
 
 
 def tabulate_clip_speed() -> str:

@@ -73,6 +73,7 @@ speed() {
     --samples 3 --out "$BENCH/results/speed-tiny.json"
   $FOZO bench base --torch -m no_adapt -m fozo -m pizo --precision int8 --precision fp32 \
     --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-base.json"
+  $PYTHON "$BENCH/step_speed.py" tiny base --out "$BENCH/results/step-speed.json"
   $FOZO bench base -m no_adapt -m align -m tent --precision int8 --precision fp32 \
     --batch-size 8 --workers 2 --samples 3 --out "$BENCH/results/speed-gradients.json"
 }
@@ -129,6 +130,8 @@ clip_speed() {
     --out clip-base --overwrite
   $PYTHON "$BENCH/clip_speed.py" clip-base "$(ls "$DATA"/imagenet/val/*/* | head -1)" \
     --out "$BENCH/results/clip-speed.json"
+  $PYTHON "$BENCH/tuning_speed.py" clip-base --images "$DATA/imagenet/val" \
+    --out "$BENCH/results/tuning-speed.json"
 }
 
 tables() {

@@ -18,6 +18,7 @@ from pathlib import Path
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
 from clip_tables import (
     tabulate_clip,
+    tabulate_clip_cost,
     tabulate_clip_domains,
     tabulate_clip_memory,
     tabulate_clip_speed,
@@ -29,9 +30,11 @@ from gradient_tables import tabulate_gradients
 from pizo_tables import tabulate_agreement, tabulate_continual, tabulate_reset
 from provenance_table import tabulate_results
 from speed_tables import tabulate_backends, tabulate_methods
+from step_tables import tabulate_steps, tabulate_zip_steps
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = tuple(ROOT / "docs" / name for name in ("benchmarks.md", "gradients.md", "pizo.md"))
+PAGES = ("benchmarks", "clip", "embedding", "gradients", "pizo")
+DOCUMENTS = tuple(ROOT / "docs" / f"{page}.md" for page in PAGES)
 TABLES: Mapping[str, Callable[[], str]] = {
     "results": tabulate_results,
     "family-reset": lambda: tabulate_averages("family-reset"),
@@ -44,13 +47,15 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "clip-texts": tabulate_texts,
     "clip-views": tabulate_views,
     "clip-settings": tabulate_settings,
-    "clip-cost": lambda: tabulate_methods("clip-cost"),
+    "clip-cost": tabulate_clip_cost,
     "clip-speed": tabulate_clip_speed,
     "clip-memory": tabulate_clip_memory,
     "precision": lambda: tabulate_precisions("family-fp32", "family-reset"),
     "speed-tiny": lambda: tabulate_methods("speed-tiny"),
     "speed-base": lambda: tabulate_backends("speed-base"),
     "speed-gradients": lambda: tabulate_backends("speed-gradients"),
+    "step-speed": tabulate_steps,
+    "tuning-speed": tabulate_zip_steps,
     "pizo-reset": tabulate_reset,
     "pizo-continual": tabulate_continual,
     "pizo-stream": lambda: tabulate_domains("pizo-stream"),
