@@ -46,7 +46,7 @@ def main() -> None:
         command.add_argument("bundle", type=Path)
         command.add_argument("--images", type=Path, required=True, help="clean images, to be corrupted")
         command.add_argument("--frost-textures", type=Path, required=True)
-        command.add_argument("--subset", default="all")
+        command.add_argument("--subset-list", type=Path, help="images to take, a line each; default: all")
         command.add_argument("--out", type=Path, required=True)
     voting.add_argument("--embeddings", type=Path, required=True, help="folder that `embed` has made")
     voting.add_argument("--head", required=True)
@@ -72,7 +72,7 @@ def open_experiment(options: argparse.Namespace, methods: Sequence[str], head: s
             frost_textures=options.frost_textures,
             corruptions=CORRUPTIONS,
             severities=(5,),
-            subset=options.subset,
+            subset_list=options.subset_list,
             batch_size=BATCH,
             precision="int8",
             head=head,

@@ -15,14 +15,15 @@
 # DATA  folder with models/, imagenet/source/, imagenet/val/ and frost/  (default: $FOZO_TEST_DATA)
 # WORK  folder for bundles and unfinished results                        (default: bench-work)
 # SEEDS number of seeds of the family                                    (default: 2)
-# CLIP_IMAGES  images per domain of the CLIP-like model                  (default: all, 1,298)
+# CLIP_LIST  file with the images of the CLIP-like model, a line each    (default: all, 1,298)
 # FOZO, PYTHON  the commands to run                                      (default: fozo, python)
 set -euo pipefail
 
 DATA=$(realpath "${DATA:-${FOZO_TEST_DATA:-../shared/data}}")
 WORK=$(realpath -m "${WORK:-bench-work}")
 SEEDS=${SEEDS:-2}
-CLIP_IMAGES=${CLIP_IMAGES:-all}
+CLIP_SUBSET=()
+if [ -n "${CLIP_LIST:-}" ]; then CLIP_SUBSET=(--subset-list "$(realpath "$CLIP_LIST")"); fi
 FOZO=${FOZO:-fozo}
 PYTHON=${PYTHON:-python}
 BENCH=$(dirname "$(realpath "$0")")
@@ -87,14 +88,13 @@ clip_model() {
 }
 
 clip() {
-  local few=(--corruptions "$FEW" --subset "$CLIP_IMAGES") BUNDLE=clip-like
-  adapt clip-one int8 reset 1 "no_adapt tda gauss pizo neo" --head imagenet "${few[@]}"
-  adapt clip-ensemble int8 reset 1 "no_adapt tda gauss pizo neo" --head ensemble "${few[@]}"
-  adapt clip-sapt int8 reset 1 "no_adapt" --head sapt "${few[@]}"
+  local few=(--corruptions "$FEW" "${CLIP_SUBSET[@]}") BUNDLE=clip-like
   clip_views embed --out views
-  vote clip-one-votes imagenet "zero stss"
-  vote clip-ensemble-votes ensemble "zero"
-  vote clip-sapt-votes sapt "zero stss"
+  vote clip-one imagenet "no_adapt zero stss tda gauss neo"
+  vote clip-ensemble ensemble "no_adapt zero tda gauss neo"
+  vote clip-sapt sapt "no_adapt zero stss neo"
+  adapt clip-one-pizo int8 reset 1 "no_adapt pizo" --head imagenet "${few[@]}"
+  adapt clip-ensemble-pizo int8 reset 1 "no_adapt pizo" --head ensemble "${few[@]}"
   local methods="no_adapt" count
   for count in 8 16 32 64; do methods+=" zero-$count=zero:views=$count stss-$count=stss:views=$count"; done
   vote clip-views imagenet "$methods"
@@ -110,7 +110,7 @@ clip_views() {
   local command=$1
   shift
   $PYTHON "$BENCH/clip_views.py" "$command" clip-like --images "$DATA/imagenet/val" \
-    --frost-textures "$DATA/frost" --subset "$CLIP_IMAGES" "$@"
+    --frost-textures "$DATA/frost" "${CLIP_SUBSET[@]}" "$@"
 }
 
 # usage: vote NAME HEAD "METHODS"     after `clip_views embed`
