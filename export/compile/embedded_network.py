@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import compose
 
 from ...engine.errors import ExportError
 from ...engine.model import ModelInfo
 from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
+from .graph_names import copy_with_prefix
 from .tensor import ExpressionGraph, Tensor, concatenate
 
 PREFIX = "network/"  # before the names of the network's values
@@ -62,7 +62,7 @@ class EmbeddedNetwork:
         """
         if self.domains:
             raise ExportError("a step runs its network once; give it all candidates together")
-        prefixed = compose.add_prefix(self.model, PREFIX)
+        prefixed = copy_with_prefix(self.model, PREFIX)
         self.domains |= {entry.domain: entry.version for entry in prefixed.opset_import}
         inputs = {value.name.removeprefix(PREFIX): value for value in prefixed.graph.input}
         unknown = {name for candidate in candidates for name in candidate} - inputs.keys()

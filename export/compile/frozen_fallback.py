@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
-from onnx import compose
 
 from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
 from .embedded_network import LOGITS, PREFIX, EmbeddedNetwork, list_lengths
+from .graph_names import copy_with_prefix, rename_values
 from .tensor import ExpressionGraph, Tensor, where
 
 FROZEN, ADAPTED = "frozen/", "adapted/"  # before the names of values in the two branches
@@ -26,9 +24,12 @@ def answer_with_fallback(network: EmbeddedNetwork, is_valid: Tensor, logits: Ten
         is_valid: a boolean scalar.
         logits: float32 `[N, K]`.
     """
-    frozen = compose.add_prefix(network.model, FROZEN)
-    names = [tensor.name for tensor in network.model.graph.initializer]
-    read_other_values(frozen.graph, {f"{FROZEN}{name}": f"{PREFIX}{name}" for name in names})
+    frozen = copy_with_prefix(network.model, FROZEN)
+    weights = {
+        f"{FROZEN}{tensor.name}": f"{PREFIX}{tensor.name}" for tensor in network.model.graph.initializer
+    }
+    del frozen.graph.initializer[:]
+    rename_values(frozen.graph, lambda name: weights.get(name, name))
     branch = ExpressionGraph(FROZEN)
     for value in frozen.graph.input:
         branch.rename(_find_feed(network, branch, value), value.name)
@@ -48,19 +49,3 @@ def _find_feed(network: EmbeddedNetwork, branch: ExpressionGraph, value: onnx.Va
     if name == CLASSIFIER:
         return Tensor(network.graph, f"{PREFIX}{CLASSIFIER}", np.dtype(np.float32))
     return branch.constant(np.zeros(list_lengths(value)), np.float32)
-
-
-def read_other_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Let the nodes of a graph read other values, in graphs inside of it, too, and drop its constants.
-
-    Args:
-        graph: changed in place.
-        names: new ones by the old ones.
-    """
-    del graph.initializer[:]
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = names.get(name, name)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                read_other_values(attribute.g, names)
