@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from ...engine.bundle.bundle import Bundle
-from ...engine.errors import ExportError, OutputError
+from ...engine.errors import ExportError, OutputError, reason
 from ...engine.files import hash_texts, to_npz, write_atomic
 from ...engine.interface.method import AnyMethod
 from ...engine.interface.method_options import get_options
@@ -245,7 +245,7 @@ def write_step(
         (folder / VECTORS).mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error}); choose another --out") from error
+        raise OutputError(f"{folder} cannot be written ({reason(error)}); choose another --out") from error
     contents = {**files, f"{VECTORS}.npz": to_npz(**vectors.arrays)}
     index = {}
     for name, array in vectors.arrays.items():
