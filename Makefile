@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VIEWS := views=8,view_area=0.8
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo demo-clip demo-files docs test format lint types unit clean
+.PHONY: demo demo-clip demo-files docs test format lint types unit hosts host-node clean
 
 # The whole way of `fozo demo`, export included: exports the small model whose weights ship with fozo and adapts
 # it over corrupted digits. About three minutes, most of them for installing PyTorch.
@@ -50,6 +50,15 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+# Packages of the programs in other languages (examples/). Tests of a language are skipped without them.
+hosts: host-node
+
+host-node:
+	@if command -v npm > /dev/null && cd examples/node \
+	  && npm install --ignore-scripts --no-audit --no-fund --silent --prefer-offline --fetch-retries=0; \
+	then echo "examples/node: packages are in place"; \
+	else echo "examples/node: npm is missing or has failed, so its tests are skipped"; fi
 
 # Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
 docs: $(VENV)/.dev
