@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine.errors import InputError
-from ..eval.tuning.tuning_presets import IMAGE_METHODS, OPTIONS
+from ..eval.tuning.tuning_presets import OPTIONS
 from .image_options import print_notes, reading_options
 from .options import PATH, PRECISION, PROVIDER, QUIET, WORKERS, out_option, overwrite_option
 from .progress import Progress, clear_bar
@@ -165,7 +165,7 @@ def _print_start(run: TuningRun, state: TrainingState) -> None:
         f"{run.bundle.manifest.model} {spec.precision}: {spec.method} on {len(task.shots):,} images of "
         f"{task.data.classes:,} classes{where} of {task.data.name}, seed {spec.seed}"
     )
-    if "vectors" in OPTIONS[spec.method]:
+    if spec.learns_context:
         _print_context(run)
     elif run.learner.frame:
         _print_border(run)
@@ -181,6 +181,10 @@ def _print_context(run: TuningRun) -> None:
     start = f"the words {spec.words!r}" if spec.words else f"{spec.vectors} {kind} vectors"
     sharp = f"; rho {spec.radius:g}" if "radius" in OPTIONS[spec.method] else ""
     click.echo(f"Context: {len(run.initial)} vectors, from {start}, of length {run.initial_norm:.3g}{sharp}")
+    if spec.visual:
+        click.echo(
+            "Prompts of the image tower: learnt beside the context; every candidate encodes the images"
+        )
 
 
 def _print_border(run: TuningRun) -> None:
@@ -245,7 +249,7 @@ def _evaluate(
     from ..eval.tuning.tuning_document import format_evaluation
     from ..eval.tuning.tuning_evaluation import evaluate_run
 
-    rounds = 1 + (run.spec.method in IMAGE_METHODS)  # plain images, and changed ones
+    rounds = 1 + run.spec.changes_images  # plain images, and changed ones
     with Progress(rounds * len(data.test), quiet) as advance:
         evaluation = evaluate_run(run, state, data, advance, target=target, memory=memory)
     click.echo(f"\n{format_evaluation(evaluation)}")

@@ -210,6 +210,12 @@ _OF_METHODS = (
         help="For bpt: step size of the search at its start.",
     ),
     click.option(
+        "--visual",
+        is_flag=True,
+        help="For bpt: learn 5 prompts of the image tower, too, as published. Then every candidate encodes"
+        " all images, which costs --population times as many.",
+    ),
+    click.option(
         "--first-batches",
         is_flag=True,
         help="For bpt: let a solution win by its first batches, as the official code does.",

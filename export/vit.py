@@ -67,6 +67,8 @@ class VitFamily:
             "width": vit.width,
             "tokens": vit.tokens,
             "feature_width": vit.readout * vit.width,
+            "patch_mean": float(vit.patch.weight.mean(dtype=np.float64)),
+            "patch_std": float(vit.patch.weight.std(dtype=np.float64)),
             "prompt_bound": float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width))),
             "tunables": list_vit_tunables(vit, norms, pixels=self._format.pixels),
         }

@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,8 @@ def make_text_bundle(
     writers = {name: partial(Path.write_bytes, data=data) for name, data in files.items()}
     tunables: dict[str, tuple[str | int, ...]] = {"prompts": ("R", "P", 3)}
     tunables |= {"pixels": ("Q", 4, 4, 3)} if pixels else {}
-    described_bundle = manifest(text=entry, heads={"animals": described}, tunables=tunables).use_head(
-        described
-    )
+    spread: dict[str, Any] = {"patch_mean": 0.01, "patch_std": 0.1} if pixels else {}
+    described_bundle = manifest(
+        **spread, text=entry, heads={"animals": described}, tunables=tunables
+    ).use_head(described)
     return create(folder / "clip", described_bundle, writers)

@@ -83,6 +83,8 @@ class Manifest:
         feature_width: F, width of one feature.
         classes: K, number of classes.
         prompt_bound: bound of the uniform initialisation of prompts; 0 where there are none.
+        patch_mean, patch_std: mean and standard deviation of the weights that embed patches of normalised
+            images; None in residual networks, and in bundles of earlier versions.
         tunables: what adaptation may change, by name of the graph's input: its axes, names for dynamic ones.
         norms: the norms that the tunable `norms` adds to, in its order, each with its number of channels.
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
@@ -119,6 +121,8 @@ class Manifest:
     heads: Mapping[str, HeadEntry] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    patch_mean: float | None = None
+    patch_std: float | None = None
 
     def info(self, head_weight: FloatArray, head_bias: FloatArray) -> ModelInfo:
         """Return what methods may know of the model, without identity, source statistics and gradients.
@@ -214,6 +218,7 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
         data |= {"norms": {}, "feature_widths": []}
     data.setdefault("pull_backs", {})  # bundles without gradients, and those of earlier versions
     data.setdefault("head", HEAD_FILE)  # and there it always had this name
+    data |= {name: data.get(name) for name in ("patch_mean", "patch_std")}
     if raw["schema"] < TEXT_SCHEMA:
         data |= {"text": None, "heads": {}}
     for name in names:  # defaults are for the code that makes bundles, not for files

@@ -113,9 +113,9 @@ def find_contradiction_of_head(head: HeadEntry) -> str | None:
         return f"expected templates with one {{}} for the name, found {list(head.templates)}"
     if head.images is not None and (head.images < 1 or head.context_vectors is not None):
         return "expected one image at least, and no learnt context beside images"
-    learnt = head.image_prompt
-    if learnt is not None and (
-        min(learnt.frame, learnt.prompts) < 0 or not (learnt.pixels or learnt.prompts)
+    prompt = head.image_prompt
+    if prompt is not None and (
+        min(prompt.frame, prompt.prompts) < 0 or not (prompt.pixels or prompt.prompts)
     ):
         return "expected an image prompt with pixels or prompts, and no negative number"
     single = len(head.templates) == 1 and head.templates[0].startswith("{}")

@@ -60,8 +60,8 @@ def add_image_prompt(feed: Mapping[str, FloatArray], prompt: ImagePrompt | None)
     joined = dict(feed)
     if prompt is not None and prompt.prompts is not None:
         prompts = feed[PROMPTS]
-        learnt = np.broadcast_to(prompt.prompts, (len(prompts), *prompt.prompts.shape))
-        joined[PROMPTS] = np.concatenate([learnt, prompts], axis=1)
+        first = np.broadcast_to(prompt.prompts, (len(prompts), *prompt.prompts.shape))
+        joined[PROMPTS] = np.concatenate([first, prompts], axis=1)
     if prompt is not None and prompt.pixels is not None:
         joined[PIXELS] = feed[PIXELS] + prompt.pixels
     return joined

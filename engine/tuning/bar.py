@@ -81,10 +81,10 @@ class Bar:
         units = [direction / np.linalg.norm(direction) for direction in drawn]
         candidates = [state.values, *((state.values + self.radius * unit) for unit in units)]
         borders = np.stack([compute_border(values, self.frame) for values in candidates])
-        base, *others = np.asarray(losses(borders), np.float64).tolist()
+        base, *moved = np.asarray(losses(borders), np.float64).tolist()
         factor = state.values.size / len(units)
         gradient = np.zeros(state.values.shape)
-        for unit, loss in zip(units, others, strict=True):
+        for unit, loss in zip(units, moved, strict=True):
             gradient += factor * (loss - base) / self.radius * unit
         rate = self.schedule.get_rate(state.step + 1)
         values = (state.values - rate * gradient).astype(np.float32)

@@ -69,4 +69,9 @@ def _load_context(bundle: Bundle, name: str) -> Head:
             f"the head {name} has no learnt context, only words: {', '.join(map(repr, head.templates[:2]))}; "
             "evaluate these with --template, or name a head of fozo tune"
         )
+    if head.image_prompt is not None:
+        raise InputError(
+            f"the context of the head {name} was learnt together with prompts of the image tower, which a "
+            "transfer leaves out; learn a context alone, without --visual"
+        )
     return head

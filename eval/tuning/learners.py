@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.errors import BundleError
 from ...engine.model import PIXELS, FloatArray, ImagePrompt
 from ...engine.runtime.class_head import build_head
 from ...engine.runtime.network import Network
 from ...engine.runtime.text_encoder import TextEncoder
 from ...engine.text.class_texts import ClassTexts, tokenize_classes
 from ...engine.tuning.bar import Bar, choose_frame, compute_border, draw_border, make_published_schedule
+from ...engine.tuning.bpt import VISUAL_PROMPTS, Bpt, draw_visual_projection
 from .context_training import Question, Tuner
 from .few_shot_task import FewShotTask
-from .image_questions import make_border_question
+from .image_questions import make_border_question, make_prompt_question
 from .questions import make_question
 from .tuners import make_tuner
 from .tuning_spec import TuningSpec
@@ -43,11 +46,13 @@ class Learner:
     question: Question
     frame: int = 0
 
-    def make_image_prompt(self, values: FloatArray) -> ImagePrompt | None:
-        """Return what was learnt for the images, given the values; None where it was the texts."""
-        if not isinstance(self.tuner, Bar):
-            return None
-        return ImagePrompt(self.frame, compute_border(values, self.frame))
+    def make_image_prompt(self, tuned: Any) -> ImagePrompt | None:
+        """Return what was learnt for the images, given the state of the method; None where nothing was."""
+        if isinstance(self.tuner, Bar):
+            return ImagePrompt(self.frame, compute_border(tuned.values, self.frame))
+        if isinstance(self.tuner, Bpt) and self.tuner.visual is not None:
+            return ImagePrompt(prompts=tuned.prompts)
+        return None
 
 
 def prepare_learner(
@@ -85,7 +90,27 @@ def prepare_learner(
     if ask_slopes is not None:
         graph = bundle.file(encoder.entry.file)
         return Learner(tuner, initial, ask_slopes(graph, texts, encoder, initial, spec.workers))
+    if spec.visual and isinstance(tuner, Bpt):
+        tuner = replace(tuner, visual=_draw_visual_projection(spec, bundle))
+        return Learner(tuner, initial, make_prompt_question(network, encoder, texts, spec.batch))
     return Learner(tuner, initial, make_question(encoder, texts, width, spec))
+
+
+def _draw_visual_projection(spec: TuningSpec, bundle: Bundle) -> FloatArray:
+    """Return the map to BPT's prompts of the image tower.
+
+    Raises:
+        BundleError: the bundle does not tell how its weights spread.
+    """
+    manifest = bundle.manifest
+    if manifest.patch_mean is None or manifest.patch_std is None:
+        raise BundleError(
+            f"--visual needs mean and standard deviation of the weights that embed patches, and "
+            f"{bundle.path} does not tell them: an earlier version of fozo made it; export the model again"
+        )
+    shape = (VISUAL_PROMPTS, manifest.width)
+    spread = manifest.patch_mean, manifest.patch_std
+    return draw_visual_projection(spec.seed, shape, spec.dimension, *spread, spec.sigma)
 
 
 def _prepare_border(

@@ -8,7 +8,6 @@ from ...engine.bundle.bundle import Bundle, check_unused_head
 from ...engine.errors import InputError
 from ...engine.ordinary_files import read_json
 from .context_training import TrainingState
-from .tuning_presets import IMAGE_METHODS
 from .tuning_run import TuningRun
 
 
@@ -37,7 +36,7 @@ def begin_training(
         StateError: the saved progress is damaged, or of another run.
         BundleError: the head would change the images, and be in use where none is selected.
     """
-    if run.spec.method in IMAGE_METHODS:
+    if run.spec.changes_images:
         check_unused_head(name, used=name == run.bundle.manifest.head_name)
     progress, seed = get_progress_path(out), run.spec.seed
     if progress.exists() and resume:

@@ -68,6 +68,8 @@ def count_cost(
     """
     image_encodes = max(1, spec.crops or 0) * order.images if repeats else steps * order.size
     texts = steps * candidates * classes
+    if spec.changes_images:
+        image_encodes = steps * order.size * candidates
     if spec.method in IMAGE_METHODS:
-        texts, image_encodes = classes, steps * order.size * candidates
+        texts = classes
     return TuningCost(steps, steps * candidates * batches, texts, image_encodes, spec.method == "sapt")

@@ -30,7 +30,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "zo-sapt": (*_FORWARDS, *_PAIRS, "radius", "sharpness"),
     "zip": _ZIP,
     "zip-cached": _ZIP,
-    "bpt": (*_FORWARDS, "dimension", "population", "sigma", "first_batches"),
+    "bpt": (*_FORWARDS, "dimension", "population", "sigma", "first_batches", "visual"),
     "gda": ("alpha",),
     "bar": (*_LOOP, "budget", "rate", "directions", "perturbation"),
 }

@@ -27,7 +27,7 @@ from .learners import AskSlopes, Learner, prepare_learner
 from .questions import count_batches, make_order
 from .training_images import TrainingImages, make_batch_reader
 from .tuning_cost import TuningCost, count_cost, count_steps
-from .tuning_presets import IMAGE_METHODS, list_foreign_options
+from .tuning_presets import list_foreign_options
 from .tuning_spec import TuningSpec
 
 # Fields of a spec that decide no result.
@@ -95,11 +95,12 @@ class TuningRun:
         Raises:
             InputError: GDA has a classifier of the classes that it learnt, and these are others.
         """
-        if self.spec.method in IMAGE_METHODS:
-            head = self.build_head(data, (self.spec.template,))
-            return replace(head, image_prompt=self.learner.make_image_prompt(state.tuned.values))
+        prompt = self.learner.make_image_prompt(state.tuned)
+        if self.spec.learns_context:
+            head = self.build_head(data, (self.spec.ending,), state.tuned.values)
+            return replace(head, image_prompt=prompt)
         if self.spec.method != "gda":
-            return self.build_head(data, (self.spec.ending,), state.tuned.values)
+            return replace(self.build_head(data, (self.spec.template,)), image_prompt=prompt)
         self.check_classes(data)
         head = self.build_head(data, (self.spec.template,))
         tuned, images = state.tuned, len(self.task.shots)
@@ -168,7 +169,7 @@ def open_run(bundle: Bundle, spec: TuningSpec, ask_slopes: AskSlopes | None = No
         run.on_images(count)
 
     features = CropFeatures(network, images, -(-steps // order.steps_per_epoch), report)
-    of_images = spec.method in IMAGE_METHODS
+    of_images = spec.changes_images
     training = ContextTraining(
         learner.tuner,
         learner.question,

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from ...data.reading import Reading
 from ...engine.errors import InputError
 from ..datasets.few_shots import ClassHalf
+from .tuning_presets import IMAGE_METHODS, OPTIONS
 
 TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda", "bar"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
@@ -48,6 +49,7 @@ class TuningSpec:
         rank, shared: of ZIP's parameters, as in `make_low_rank_context`.
         alpha: of GDA; None: chosen by cross-validation.
         population, sigma, first_batches: of BPT's search, as in `Bpt`.
+        visual: whether BPT learns prompts of the image tower, too, each from `dimension` further values.
         precision, workers, provider: as for `Network.open`.
         reading: how image files are read.
     """
@@ -83,6 +85,7 @@ class TuningSpec:
     population: int = 15
     sigma: float = 1.0
     first_batches: bool = False
+    visual: bool = False
     precision: str = "fp32"
     workers: int | None = None
     provider: str = "cpu"
@@ -107,11 +110,23 @@ class TuningSpec:
             )
         if self.batch is not None and self.batch < 1:
             raise InputError(f"expected a batch of at least one image, found {self.batch}")
+        if self.visual and self.method != "bpt":
+            raise InputError(f"expected visual prompts with bpt alone, found {self.method}; leave them out")
         if not self.ending.startswith("{}") or self.ending.count("{}") != 1:
             raise InputError(
                 "expected a text that begins with {} for the name, as the context comes before it, like "
                 f"'{{}}, a type of pet.', found {self.ending!r}"
             )
+
+    @property
+    def changes_images(self) -> bool:
+        """True if something is learnt for the images, which are then encoded under every candidate."""
+        return self.method in IMAGE_METHODS or self.visual
+
+    @property
+    def learns_context(self) -> bool:
+        """True if the method learns vectors in front of the names."""
+        return "vectors" in OPTIONS[self.method]
 
     @property
     def template(self) -> str:

@@ -17,6 +17,7 @@ from fozo.engine.tuning.bar import compute_border, draw_border
 from tune_doubles import make_colours, make_tuning_bundle
 
 BAR = ("--method", "bar", "--shots", "4", "--batch", "5")
+BPT = ("--method", "bpt", "--visual", "--shots", "4", "--batch", "5", "--dimension", "6", "--vectors", "2")
 
 
 @pytest.fixture
@@ -89,7 +90,11 @@ def test_a_border_is_learnt_and_used(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("method", [(*BAR, "--budget", "900")], ids=["bar"])
+@pytest.mark.parametrize(
+    "method",
+    [(*BAR, "--budget", "900"), (*BPT, "--population", "4", "--budget", "800")],
+    ids=["bar", "bpt"],
+)
 def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...], folder: Path) -> None:
     options = ("--data", "data", *method, "--save-every", "0")
     succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
@@ -109,6 +114,32 @@ def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...],
     prompts = [Bundle.open(folder / "clip").load_head(name).image_prompt for name in ("whole", "killed")]
     for first, second in zip(*(prompt.arrays.values() for prompt in prompts if prompt), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_prompts_of_both_towers_are_learnt_and_used(folder: Path) -> None:
+    options = ("--data", "data", *BPT, "--budget", "90", "--as", "both", "--evaluate", "test")
+    output = succeeds("tune", "clip", *options, cwd=folder)
+    assert "2 vectors, from 2 zero vectors" in output and "Prompts of the image tower: learnt" in output
+    # 15 candidates see two batches of five: 30 calls and 150 images in a generation.
+    assert "Cost: 3 steps, 90 calls" in output and "135 texts" in output and "450 images" in output
+    content = read_json(folder / "tuning.json")
+    assert content["tuning"]["visual"] is True
+    prompts = content["evaluations"][0]["prompts"]
+    bundle = Bundle.open(folder / "clip")
+    head = bundle.load_head("both")
+    assert head.context is not None and head.context.shape == (2, 4)
+    assert head.image_prompt is not None and head.image_prompt.prompts is not None
+    assert head.image_prompt.prompts.shape == (5, 3) and head.image_prompt.prompts.any()
+    assert predict_classes("both", folder) == prompts["tuned"]["correct"]
+    transfer = ("transfer", "clip", "--head-context", "both", "--data", "data", "--out", "transfer.json")
+    assert "learnt together with prompts of the image tower" in fails(*transfer, cwd=folder)
+
+
+def test_bundles_without_the_spread_of_their_weights(tmp_path: Path) -> None:
+    make_colours(tmp_path / "data")
+    make_tuning_bundle(tmp_path)
+    message = fails("tune", "clip", "--data", "data", *BPT, "--as", "both", cwd=tmp_path)
+    assert "--visual needs mean and standard deviation" in message and "export the model again" in message
 
 
 def test_base_and_new_classes_share_the_border(folder: Path) -> None:
@@ -132,6 +163,7 @@ def test_graphs_without_pixels(tmp_path: Path) -> None:
     [
         ((*BAR, "--vectors", "3"), "--method bar has no --vectors, which belongs to"),
         ((*BAR, "--pairs", "3"), "--method bar has no --pairs"),
+        ((*BAR, "--visual"), "--method bar has no --visual, which belongs to bpt"),
         ((*BAR, "--as", "animals", "--overwrite"), "would be used where none is selected"),
     ],
 )

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from clip_doubles import IMAGE, describe_family, draw_classifier, make_clip, make_family
+from clip_doubles import (
+    END,
+    IMAGE,
+    START,
+    TEXT,
+    describe_family,
+    draw_classifier,
+    draw_texts,
+    encode_images,
+    encode_texts,
+    make_clip,
+    make_family,
+    pad_texts,
+)
 from fozo.engine.model import FloatArray, ImageArray
 from fozo.engine.runtime.network import Network
+from fozo.engine.search.cma import ask, start_search, tell
 from fozo.engine.search.spsa import draw_gaussian_direction
 from fozo.engine.tuning.bar import Bar, choose_frame, draw_border, make_published_schedule
-from fozo.eval.tuning.image_questions import make_border_question
+from fozo.engine.tuning.bpt import Bpt, draw_projection, draw_visual_projection
+from fozo.eval.tuning.image_questions import make_border_question, make_prompt_question
 from vit_doubles import MEAN, STD
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
 
 from fozo.export.clip_family import ClipFamily  # noqa: E402
+from fozo.export.text_graph import build_text_graph  # noqa: E402
+from fozo.export.text_model import read_text_tower  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
 SIDE, CLASSES, SEED = IMAGE["image_size"], 5, 3
@@ -103,3 +123,72 @@ def run_bar(model: Any, start: FloatArray, frame: int, steps: int) -> tuple[Floa
             w = w - ((2.0 - 0.1) * (1 - t / 900) ** 0.9 + 0.1) * gradient
             losses.append(float(pivot))
     return w.numpy(), losses
+
+
+# --- bpt with prompts of the image tower ---
+
+
+def test_bpt_with_visual_prompts(model: Any, network: Network, tmp_path: Path) -> None:
+    """Solutions are drawn and told here as in the method; their losses come from open_clip's modules."""
+    texts, vectors, dimension, population, steps = draw_texts(GENERATOR, [3, 1, 5, 2, 4]), 3, 7, 6, 5
+    onnx.save(build_text_graph(read_text_tower(model, START, END)), tmp_path / "text.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "text.onnx", providers=["CPUExecutionProvider"])
+
+    class Encoder:
+        """A text encoder of exported texts."""
+
+        entry = SimpleNamespace(logit_scale=10.0)
+
+        def encode(self, tokens: Any, contexts: FloatArray) -> FloatArray:
+            units: FloatArray = session.run(["embeddings"], {**pad_texts(tokens), "contexts": contexts})[0]
+            return units
+
+    projection = draw_projection(SEED, (vectors, TEXT["width"]), dimension, 0.3, 1.0)
+    weights = model.visual.conv1.weight.detach().numpy()
+    visual = draw_visual_projection(
+        SEED, (2, IMAGE["width"]), dimension, weights.mean() * dimension / 3072, weights.std() / 20, 1.0
+    )
+    method = Bpt(projection, population, visual=visual)
+    ask_losses = make_prompt_question(network, Encoder(), SimpleNamespace(tokens=texts), 4)  # type: ignore[arg-type]
+    question = ask_losses(split(IMAGES), LABELS)
+    start = GENERATOR.normal(0, 0.1, (vectors, TEXT["width"])).astype(np.float32)
+    state = method.init(start, SEED)
+    search, best = start_search(2 * dimension, 1.0, "identity"), (np.inf, start, visual[:, :, 0])
+    for step in range(steps):
+        state, record = method.step(state, question)
+        solutions = ask(search, SEED, step, population)
+        contexts = start + (solutions[:, :dimension] @ projection.T).reshape(-1, *start.shape)
+        prompts = np.stack([visual @ y for y in solutions[:, dimension:]])
+        fitness = [
+            compute_epoch_loss(model, texts, context.astype(np.float32), prompt.astype(np.float32))
+            for context, prompt in zip(contexts, prompts, strict=True)
+        ]
+        search = tell(search, solutions, np.asarray(fitness), population)
+        best = min(best, *zip(fitness, contexts, prompts, strict=True), key=lambda entry: entry[0])
+        assert record.loss == pytest.approx(np.mean(fitness), rel=1e-4)
+        np.testing.assert_allclose(state.search.mean, search.mean, rtol=1e-6)
+    np.testing.assert_allclose(state.values, best[1], atol=1e-4)
+    np.testing.assert_allclose(state.prompts, best[2], atol=1e-4)
+    assert state.best_loss == pytest.approx(best[0], rel=1e-4)
+
+
+def compute_epoch_loss(model: Any, texts: Any, context: FloatArray, prompts: FloatArray) -> float:
+    """Return the mean cross-entropy over the two full batches of four images."""
+    images = torch.from_numpy(encode_images(model, IMAGES, prompts[None]))
+    logits = 10 * images @ torch.from_numpy(encode_texts(model, context[None], texts)[0]).T
+    labels = torch.from_numpy(LABELS)
+    halves = [F.cross_entropy(logits[rows], labels[rows]) for rows in (slice(0, 4), slice(4, 8))]
+    return float(sum(halves) / 2)
+
+
+def test_prompts_of_the_first_generation_spread_as_published() -> None:
+    """The map has the mean `3072 µ / N` and the standard deviation `σ s √(3072 / N)`."""
+    projection = draw_visual_projection(1, (5, 64), 500, mean=0.002, std=0.01, sigma=2.0)
+    assert projection.mean() == pytest.approx(0.002 * 3072 / 500, rel=0.05)
+    assert projection.std() == pytest.approx(0.01 * np.sqrt(3072 / 500) * 2, rel=0.01)
+
+
+def test_the_manifest_tells_how_the_weights_of_patches_spread(model: Any) -> None:
+    fields, weights = make_family(model).describe({}), model.visual.conv1.weight.detach().numpy()
+    assert fields["patch_mean"] == pytest.approx(weights.mean(dtype=np.float64))
+    assert fields["patch_std"] == pytest.approx(weights.std(dtype=np.float64))
