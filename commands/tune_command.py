@@ -169,6 +169,12 @@ def _print_start(run: TuningRun, state: TrainingState) -> None:
         _print_context(run)
     elif run.learner.frame:
         _print_border(run)
+    elif run.learner.coordinator is not None:
+        source = "the model's own features" if spec.encoder is None else f"features of {spec.encoder}"
+        click.echo(
+            f"Decoder: {run.initial.size:,} values, from {source} ({run.learner.coordinator.width}); "
+            f"texts: {spec.template!r}"
+        )
     click.echo(f"Cost: {run.cost.describe()}")
     print_notes(task.notes)
     if state.step:

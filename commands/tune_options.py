@@ -10,7 +10,7 @@ from ..engine.errors import InputError
 from ..eval.tuning.tuning_presets import OPTIONS, PRESETS, list_foreign_options
 from .image_options import take_reading
 from .option_types import Batch, Crops, Seeds
-from .options import FILE, FOLDER, Decorator
+from .options import FILE, FOLDER, PATH, Decorator
 
 if TYPE_CHECKING:
     from ..eval.tuning.tuning_spec import TuningSpec
@@ -24,7 +24,8 @@ _METHOD = (
         help="sapt: sharpness-aware training with gradients, needs PyTorch; zo-sapt: the same from losses"
         " alone; zip: few parameters, from losses alone, as published; zip-cached: the same from all images"
         " in every step, one crop of each; bpt: CMA-ES in a random subspace; gda: no context,"
-        " but a classifier in closed form; bar: a border around the images, from losses alone.",
+        " but a classifier in closed form; bar: a border around the images, and blackvip: a prompt in every"
+        " image, both from losses alone.",
     ),
 )
 _DATA = (
@@ -89,18 +90,20 @@ _TRAINING = (
         type=click.IntRange(1),
         metavar="CALLS",
         help="Instead of --epochs: losses of a batch under one candidate after which training ends, as"
-        " publications count queries; zip, zip-cached, bpt and bar: 5000.",
+        " publications count queries; zip, zip-cached, bpt, bar and blackvip:"
+        " 5000.",
     ),
     click.option(
         "--batch",
         type=Batch(),
-        help="Images in a step, or all; default: 32, zip, bpt and bar 128, zo-sapt and zip-cached all.",
+        help="Images in a step, or all; default: 32, zip, bpt, bar and blackvip 128, zo-sapt and zip-cached"
+        " all.",
     ),
     click.option(
         "--crops",
         type=Crops(),
         help="Random crops of each image, encoded once and used in turn; 0: the ordinary crop alone; fresh:"
-        " new ones in every epoch, as published. Default: 0, zip, bpt and bar fresh.",
+        " new ones in every epoch, as published. Default: 0; zip, bpt, bar and blackvip fresh.",
     ),
     click.option(
         "--rate",
@@ -208,6 +211,13 @@ _OF_METHODS = (
         default=1.0,
         show_default=True,
         help="For bpt: step size of the search at its start.",
+    ),
+    click.option(
+        "--encoder",
+        type=PATH,
+        metavar="BUNDLE",
+        help="For blackvip: bundle whose features the decoder reads, on images of the same size; its graph is"
+        " copied. Default: the model's own features.",
     ),
     click.option(
         "--visual",

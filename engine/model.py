@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ Tunables = Mapping[str, FloatArray]
 PROMPTS = "prompts"
 NORMS = "norms"
 PIXELS = "pixels"  # what is added to the images, which are read as numbers in 0..1
+COORDINATOR_ARRAYS = ("parameters", "mean", "variance", "scale")
 BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
 
 
@@ -49,6 +51,28 @@ class SourceStatistics:
 
 
 @dataclass(frozen=True, eq=False)
+class Coordinator:
+    """A frozen encoder and a learnt decoder, which make an addend to every image from its features.
+
+    Attributes:
+        parameters: of the decoder (`runtime.image_decoder`), float32 `[δ]`.
+        mean, variance: running moments of its batch norms, float32 `[C]`.
+        scale: standard deviation of images of each channel, in which the decoder answers, float32 `[3]`.
+        layer: the feature that it reads, counted from the last, which is -1.
+        width: channels of that feature.
+        encoder: ONNX graph of the encoder; None: the network itself.
+    """
+
+    parameters: FloatArray
+    mean: FloatArray
+    variance: FloatArray
+    scale: FloatArray
+    layer: int
+    width: int
+    encoder: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class ImagePrompt:
     """Values that were learnt for the image side of a model; a network adds them in every forward.
 
@@ -56,16 +80,26 @@ class ImagePrompt:
         frame: width in pixels of the black frame that images must have; 0: none.
         pixels: added to the tunable of this name, float32 `[H, W, 3]`; None: nothing.
         prompts: in front of the prompts that are fed, float32 `[P, D]`; None: none.
+        coordinator: makes further pixels for every image; None: there is none.
     """
 
     frame: int = 0
     pixels: FloatArray | None = None
     prompts: FloatArray | None = None
+    coordinator: Coordinator | None = None
+
+    @property
+    def tunables(self) -> list[str]:
+        """Inputs that the graph needs."""
+        has_pixels = self.pixels is not None or self.coordinator is not None
+        return [PIXELS] * has_pixels + [PROMPTS] * (self.prompts is not None)
 
     @property
     def arrays(self) -> dict[str, FloatArray]:
-        """The arrays that there are, by name of the tunable."""
+        """The arrays that there are, by their names in the file of a head."""
         arrays = {PIXELS: self.pixels, PROMPTS: self.prompts}
+        if self.coordinator is not None:
+            arrays |= {f"coordinator_{name}": getattr(self.coordinator, name) for name in COORDINATOR_ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
 
 

@@ -121,13 +121,20 @@ def classes_of(*names: str, seed: int = 0, context: int | None = None) -> Head:
 
 
 def clip_graph(
-    classifier: str = "float[K,3] classifier", logits: str = "float[N,K] logits", *, pixels: bool = False
+    classifier: str = "float[K,3] classifier",
+    logits: str = "float[N,K] logits",
+    *,
+    pixels: bool = False,
+    side: int = 4,
 ) -> bytes:
     """Return a graph whose two features are the mean colour and its direction, and whose head is an input.
 
     With `pixels`, these are added to the images, and prompts to the mean colour.
     """
-    addend, colours = ", float[Q,4,4,3] pixels" if pixels else "", "m = ReduceMean<keepdims=0>(x, axes)"
+    addend, colours = (
+        f", float[Q,{side},{side},3] pixels" if pixels else "",
+        "m = ReduceMean<keepdims=0>(x, axes)",
+    )
     if pixels:
         colours = """levels = Mul(pixels, white)
         sum = Add(x, levels)
@@ -136,7 +143,8 @@ def clip_graph(
         prompt = ReduceSum<keepdims=0>(prompts, one)
         m = Add(plain, prompt)"""
     text = f"""<ir_version: 9, opset_import: ["" : 20]>
-    g (uint8[N,4,4,3] images, float[R,P,3] prompts{addend}, {classifier}) => ({logits}, float[N,2,3] features)
+    g (uint8[N,{side},{side},3] images, float[R,P,3] prompts{addend}, {classifier}) =>
+        ({logits}, float[N,2,3] features)
     <int64[2] axes = {{1,2}}, int64[1] one = {{1}}, float white = {{255}}, float black = {{0}}>
     {{
         x = Cast<to=1>(images)

@@ -13,6 +13,7 @@ import pytest
 from bundle_doubles import clip_graph, manifest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.create import create
+from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.bundle.text_entries import TextEntry
 from fozo.engine.files import hash_file, hash_texts
 from fozo.engine.model import FloatArray
@@ -118,8 +119,9 @@ def make_text_bundle(
     merges: Sequence[Merge] = MERGES,
     *,
     pixels: bool = False,
+    side: int = 4,
 ) -> Bundle:
-    """Return a bundle for 4 x 4 images and texts, whose head `animals` was made from the names."""
+    """Return a bundle for small square images and texts, whose head `animals` was made from the names."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "source.onnx", write_vocabulary(folder / "source.gz", merges)
     paths[0].write_bytes(text_graph() if graph is None else graph)
@@ -138,13 +140,14 @@ def make_text_bundle(
     with TextEncoder(*paths, entry, workers=1) as encoder:
         head = build_head(encoder, EMBEDDING, names, templates)
     described = head.describe("head-animals.npz", hash_texts(*map(hash_file, paths)))
-    files = {"model.onnx": clip_graph(pixels=pixels), "head-animals.npz": head.to_npz()}
+    files = {"model.onnx": clip_graph(pixels=pixels, side=side), "head-animals.npz": head.to_npz()}
     files |= {"text.onnx": paths[0].read_bytes(), "vocabulary.txt.gz": paths[1].read_bytes()}
     writers = {name: partial(Path.write_bytes, data=data) for name, data in files.items()}
     tunables: dict[str, tuple[str | int, ...]] = {"prompts": ("R", "P", 3)}
-    tunables |= {"pixels": ("Q", 4, 4, 3)} if pixels else {}
-    spread: dict[str, Any] = {"patch_mean": 0.01, "patch_std": 0.1} if pixels else {}
+    tunables |= {"pixels": ("Q", side, side, 3)} if pixels else {}
+    facts: dict[str, Any] = {"preprocessing": Preprocessing((side, side), side + 1, "bilinear")}
+    facts |= {"patch_mean": 0.01, "patch_std": 0.1, "provenance": {"std": [0.5, 0.25, 0.2]}} if pixels else {}
     described_bundle = manifest(
-        **spread, text=entry, heads={"animals": described}, tunables=tunables
+        **facts, text=entry, heads={"animals": described}, tunables=tunables
     ).use_head(described)
     return create(folder / "clip", described_bundle, writers)

@@ -27,9 +27,9 @@ def make_colours(folder: Path) -> Path:
     return folder
 
 
-def make_tuning_bundle(folder: Path, *, pixels: bool = False) -> Bundle:
+def make_tuning_bundle(folder: Path, *, pixels: bool = False, side: int = 4) -> Bundle:
     """Return a bundle whose text graph projects sums of vectors, and needs no PyTorch."""
-    return make_text_bundle(folder, ("cat", "dog", "cow"), ("{} at a dog.",), pixels=pixels)
+    return make_text_bundle(folder, ("cat", "dog", "cow"), ("{} at a dog.",), pixels=pixels, side=side)
 
 
 def make_spec(data: Path, **options: Any) -> TuningSpec:

@@ -27,7 +27,17 @@ from ..files import (
     to_npz,
     write_atomic,
 )
-from ..model import PIXELS, PROMPTS, FloatArray, ImagePrompt, ModelInfo, SourceStatistics, list_differentiable
+from ..model import (
+    COORDINATOR_ARRAYS,
+    PIXELS,
+    PROMPTS,
+    Coordinator,
+    FloatArray,
+    ImagePrompt,
+    ModelInfo,
+    SourceStatistics,
+    list_differentiable,
+)
 from ..ordinary_files import check_ordinary, read_limited
 from .head import Head
 from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
@@ -44,7 +54,7 @@ FIRST_FILES = (GRAPH_FILE, PULL_BACK_FILE, HEAD_FILE, TEXT_FILE, VOCABULARY_FILE
 
 # Files that are named by their content, which fozo adds to a bundle and may remove again.
 ADDED_FILE = re.compile(
-    r"source-[\w-]+-[0-9a-f]{8}\.npz|head(-[\w-]+)?-[0-9a-f]{8}\.npz"
+    r"source-[\w-]+-[0-9a-f]{8}\.npz|encoder-[0-9a-f]{8}\.onnx|head(-[\w-]+)?-[0-9a-f]{8}\.npz"
     r"|(model|pull-back|text)(-[\w-]+)?-[0-9a-f]{8}\.onnx|vocabulary\.txt-[0-9a-f]{8}\.gz"
 )
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -175,7 +185,7 @@ class Bundle:
             self._check_head(m.head_name)
         entry = None if m.head_name is None else m.heads[m.head_name]
         head = _load_arrays(self.file(m.head), self._list_head_shapes(entry))
-        image_prompt = _read_image_prompt(entry, head)
+        image_prompt = self._read_image_prompt(entry, head)
         source = m.source[precision].file if precision in m.source and image_prompt is None else None
         used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
@@ -200,7 +210,27 @@ class Bundle:
             shapes[PIXELS] = (*m.preprocessing.size, 3)
         if entry.image_prompt is not None and entry.image_prompt.prompts:
             shapes[PROMPTS] = (entry.image_prompt.prompts, m.width)
+        if entry.image_prompt is not None and (coordinator := entry.image_prompt.coordinator) is not None:
+            channels = coordinator.norm_channels
+            lengths = coordinator.parameters, channels, channels, 3
+            for name, length in zip(COORDINATOR_ARRAYS, lengths, strict=True):
+                shapes[f"coordinator_{name}"] = (length,)
         return shapes
+
+    def _read_image_prompt(
+        self, entry: HeadEntry | None, arrays: Mapping[str, FloatArray]
+    ) -> ImagePrompt | None:
+        """Return what a head adds to the images, given the arrays of its file."""
+        if entry is None or entry.image_prompt is None:
+            return None
+        described, coordinator = entry.image_prompt.coordinator, None
+        if described is not None:
+            values = [arrays[f"coordinator_{name}"] for name in COORDINATOR_ARRAYS]
+            encoder = None if described.encoder is None else self.file(described.encoder)
+            layer, width = described.layer, described.width
+            coordinator = Coordinator(*values, layer=layer, width=width, encoder=encoder)
+        prompt = entry.image_prompt
+        return ImagePrompt(prompt.frame, arrays.get(PIXELS), arrays.get(PROMPTS), coordinator)
 
     @property
     def _head_sha256(self) -> str | None:
@@ -261,7 +291,7 @@ class Bundle:
             record=entry.record,
             bias=None if entry.images is None else arrays["bias"],
             images=entry.images,
-            image_prompt=_read_image_prompt(entry, arrays),
+            image_prompt=selected._read_image_prompt(entry, arrays),
         )
 
     def with_head(self, name: str, head: Head, *, default: bool = False) -> Bundle:
@@ -292,13 +322,19 @@ class Bundle:
         content = head.to_npz()
         digest = hashlib.sha256(content).hexdigest()
         file = f"head-{name}-{digest[:8]}.npz"
-        entry = head.describe(file, text_sha256)
+        encoder = None if head.image_prompt is None else _read_encoder(head.image_prompt)
+        entry = head.describe(file, text_sha256, None if encoder is None else encoder[0])
         manifest = replace(stored, heads={**stored.heads, name: entry})
         if used:
             manifest = manifest.use_head(entry)
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             write_atomic(self.path / file, content)
-            return self._commit(file, FileEntry(digest, len(content)), manifest)
+            new = {file: FileEntry(digest, len(content))}
+            if encoder is not None:
+                encoder_file, graph = encoder
+                write_atomic(self.path / encoder_file, graph)
+                new[encoder_file] = FileEntry(hashlib.sha256(graph).hexdigest(), len(graph))
+            return self._commit(new, manifest)
 
     def _stored_manifest(self) -> Manifest:
         """Return the manifest on disk, in which no other head was selected."""
@@ -365,7 +401,7 @@ class Bundle:
         manifest = replace(stored, source={**stored.source, precision: entry})
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
             write_atomic(self.path / name, content)
-            return self._commit(name, FileEntry(digest, len(content)), manifest)
+            return self._commit({name: FileEntry(digest, len(content))}, manifest)
 
     def with_graph(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
         """Add a graph, or replace that of a precision, and return the changed bundle.
@@ -393,7 +429,7 @@ class Bundle:
             file, name = self._move_in(graph, f"model-{precision}")
             graphs = {**stored.graphs, precision: replace(entry, file=name)}
             manifest = replace(stored, graphs=graphs, source=source, pull_backs=pull_backs)
-            return self._commit(name, file, manifest)
+            return self._commit({name: file}, manifest)
 
     def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
         """Add a pull-back graph for a precision, and return the changed bundle.
@@ -412,7 +448,7 @@ class Bundle:
             file, name = self._move_in(graph, f"pull-back-{precision}")
             stored = self._stored_manifest()
             pull_backs = {**stored.pull_backs, precision: replace(entry, file=name)}
-            return self._commit(name, file, replace(stored, pull_backs=pull_backs))
+            return self._commit({name: file}, replace(stored, pull_backs=pull_backs))
 
     def _move_in(self, graph: Path, stem: str) -> tuple[FileEntry, str]:
         """Move an ONNX file into the bundle, named by its content; return its entry and name."""
@@ -426,22 +462,23 @@ class Bundle:
             raise OutputError(f"cannot write {self.path / name}: {reason(error)}") from error
         return file, name
 
-    def _commit(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
-        """Put a manifest in place that uses one new file; on failure, remove that file again."""
+    def _commit(self, new: Mapping[str, FileEntry], manifest: Manifest) -> Bundle:
+        """Put a manifest in place that uses new files, by name; on failure, remove these again."""
         try:
-            return self._replace_manifest(name, file, manifest)
+            return self._replace_manifest(new, manifest)
         except BaseException:
-            if name not in Bundle.open(self.path).manifest.files:
+            for name in new.keys() - Bundle.open(self.path).manifest.files.keys():
                 (self.path / name).unlink(missing_ok=True)
             raise
 
-    def _replace_manifest(self, name: str, file: FileEntry, manifest: Manifest) -> Bundle:
+    def _replace_manifest(self, new: Mapping[str, FileEntry], manifest: Manifest) -> Bundle:
         """Write the new manifest, then remove files that it no longer uses."""
         used = {manifest.head} | {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
         used |= {entry.file for entry in manifest.pull_backs.values()}
         used |= {entry.file for entry in manifest.heads.values()}
         used |= {manifest.text.file, manifest.text.vocabulary} if manifest.text else set()
+        used |= set(manifest.encoders)
         # Only what this class has added itself is ever removed, whatever a changed manifest names.
         stale = {old for old in self.manifest.files if ADDED_FILE.fullmatch(old)} - used
         files = {key: value for key, value in self.manifest.files.items() if key not in stale}
@@ -450,7 +487,7 @@ class Bundle:
                 f"{self.path} was changed by another process in the meantime, and is left as that made it; "
                 "run the command again"
             )
-        manifest = replace(manifest, files={**files, name: file})
+        manifest = replace(manifest, files={**files, **new})
         if problem := manifest.find_contradiction():
             raise BundleError(f"{self.path / MANIFEST} would contradict itself: {problem}")
         write_atomic(self.path / MANIFEST, manifest.to_json())
@@ -491,11 +528,19 @@ def explain_lock(path: Path) -> str:
     return f"{path} is being written by another process; wait until that is done, and run the command again"
 
 
-def _read_image_prompt(entry: HeadEntry | None, arrays: Mapping[str, FloatArray]) -> ImagePrompt | None:
-    """Return what a head adds to the images, given the arrays of its file."""
-    if entry is None or entry.image_prompt is None:
+def _read_encoder(prompt: ImagePrompt) -> tuple[str, bytes] | None:
+    """Return name and content of the file for a coordinator's encoder; None where there is none.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    if prompt.coordinator is None or prompt.coordinator.encoder is None:
         return None
-    return ImagePrompt(entry.image_prompt.frame, arrays.get(PIXELS), arrays.get(PROMPTS))
+    try:
+        content = prompt.coordinator.encoder.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read the encoder {prompt.coordinator.encoder}: {reason(error)}") from error
+    return f"encoder-{hashlib.sha256(content).hexdigest()[:8]}.onnx", content
 
 
 def _load_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..files import to_npz
 from ..model import FloatArray, ImagePrompt
-from .text_entries import HeadEntry, ImagePromptEntry
+from .text_entries import CoordinatorEntry, HeadEntry, ImagePromptEntry
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,13 @@ class Head:
         prompt = {} if self.image_prompt is None else self.image_prompt.arrays
         return to_npz(weight=self.weight, bias=bias, **context, **prompt)
 
-    def describe(self, file: str, text_sha256: str) -> HeadEntry:
+    def describe(self, file: str, text_sha256: str, encoder: str | None = None) -> HeadEntry:
         """Return the entry of the manifest.
 
         Args:
             file: name of the file.
             text_sha256: text graph and vocabulary that made it.
+            encoder: name of the file of a coordinator's encoder; None where there is none.
         """
         return HeadEntry(
             file=file,
@@ -63,10 +64,16 @@ class Head:
             text_sha256=text_sha256,
             record=dict(self.record),
             images=self.images,
-            image_prompt=None if self.image_prompt is None else _describe_image_prompt(self.image_prompt),
+            image_prompt=_describe_image_prompt(self.image_prompt, encoder),
         )
 
 
-def _describe_image_prompt(prompt: ImagePrompt) -> ImagePromptEntry:
+def _describe_image_prompt(prompt: ImagePrompt | None, encoder: str | None) -> ImagePromptEntry | None:
+    if prompt is None:
+        return None
+    entry = None
+    if (coordinator := prompt.coordinator) is not None:
+        sizes = len(coordinator.parameters), len(coordinator.mean)
+        entry = CoordinatorEntry(*sizes, coordinator.layer, coordinator.width, encoder)
     prompts = 0 if prompt.prompts is None else len(prompt.prompts)
-    return ImagePromptEntry(prompt.frame, prompt.pixels is not None, prompts)
+    return ImagePromptEntry(prompt.frame, prompt.pixels is not None, prompts, entry)

@@ -153,6 +153,13 @@ class Manifest:
         """Name of the head in use, if its classes come from texts."""
         return next((name for name, head in self.heads.items() if head.file == self.head), None)
 
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the files of encoders that heads have."""
+        prompts = [head.image_prompt for head in self.heads.values() if head.image_prompt is not None]
+        coordinators = [prompt.coordinator for prompt in prompts if prompt.coordinator is not None]
+        return [entry.encoder for entry in coordinators if entry.encoder is not None]
+
     def use_head(self, entry: HeadEntry) -> Manifest:
         """Return the manifest with another head in use, whose frame images are prepared for."""
         frame = 0 if entry.image_prompt is None else entry.image_prompt.frame
@@ -264,6 +271,7 @@ def _find_contradiction(manifest: Manifest) -> str | None:
     names += [manifest.head] if manifest.head != HEAD_FILE else []
     names += [head.file for head in manifest.heads.values()]
     names += [manifest.text.file, manifest.text.vocabulary] if manifest.text else []
+    names += manifest.encoders
     unlisted = [name for name in names if name not in manifest.files]
     if unlisted:
         return f"files: expected an entry for {unlisted[0]}, found none"
@@ -286,7 +294,10 @@ def _find_contradiction(manifest: Manifest) -> str | None:
 def _find_lacking_tunable(manifest: Manifest, head: HeadEntry) -> str | None:
     """Return that the graphs have no input for what a head adds to the images, or None."""
     prompt = head.image_prompt
-    inputs = [] if prompt is None else [PIXELS] * prompt.pixels + [PROMPTS] * bool(prompt.prompts)
+    if prompt is None:
+        return None
+    has_pixels = prompt.pixels or prompt.coordinator is not None
+    inputs = [PIXELS] * has_pixels + [PROMPTS] * bool(prompt.prompts)
     lacking = [name for name in inputs if name not in manifest.tunables]
     if lacking:
         return f"expected graphs with the input {lacking[0]}, found {', '.join(manifest.tunables) or 'none'}"

@@ -37,6 +37,25 @@ class TextEntry:
 
 
 @dataclass(frozen=True)
+class CoordinatorEntry:
+    """An encoder, and a decoder that makes an addend to every image from its features.
+
+    Attributes:
+        parameters: number of parameters of the decoder, in the file as `coordinator_parameters`.
+        norm_channels: length of `coordinator_mean` and `coordinator_variance`, of its batch norms.
+        layer: the feature that it reads, counted from the last, which is -1.
+        width: channels of that feature.
+        encoder: name of the encoder's ONNX file; None: the graph in use.
+    """
+
+    parameters: int
+    norm_channels: int
+    layer: int
+    width: int
+    encoder: str | None = None
+
+
+@dataclass(frozen=True)
 class ImagePromptEntry:
     """Values that were learnt for the images together with classes.
 
@@ -44,11 +63,13 @@ class ImagePromptEntry:
         frame: width in pixels of the black frame that images must have; 0: none.
         pixels: whether the file has `pixels` `[H, W, 3]`, which are added to the images.
         prompts: P, number of prompts `[P, D]` in the file that stand in front of others; 0: none.
+        coordinator: makes further pixels for every image; None: there is none.
     """
 
     frame: int = 0
     pixels: bool = False
     prompts: int = 0
+    coordinator: CoordinatorEntry | None = None
 
     def describe(self) -> str:
         """Return this in a few words.
@@ -57,7 +78,11 @@ class ImagePromptEntry:
         'a learnt border of 15 pixels'
         """
         border = f"a learnt border of {self.frame} pixels" if self.frame else "learnt pixels"
-        return " and ".join([border] * self.pixels + [f"{self.prompts} visual prompts"] * bool(self.prompts))
+        parts = [border] * self.pixels + [f"{self.prompts} visual prompts"] * bool(self.prompts)
+        if self.coordinator is not None:
+            source = "its own features" if self.coordinator.encoder is None else "features of an encoder"
+            parts.append(f"pixels for every image from {source}")
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -115,9 +140,15 @@ def find_contradiction_of_head(head: HeadEntry) -> str | None:
         return "expected one image at least, and no learnt context beside images"
     prompt = head.image_prompt
     if prompt is not None and (
-        min(prompt.frame, prompt.prompts) < 0 or not (prompt.pixels or prompt.prompts)
+        min(prompt.frame, prompt.prompts) < 0 or not (prompt.pixels or prompt.prompts or prompt.coordinator)
     ):
         return "expected an image prompt with pixels or prompts, and no negative number"
+    coordinator = None if prompt is None else prompt.coordinator
+    if coordinator is not None and (
+        coordinator.layer >= 0
+        or min(coordinator.parameters, coordinator.norm_channels, coordinator.width) < 1
+    ):
+        return "expected a coordinator with a layer below 0, and other numbers above it"
     single = len(head.templates) == 1 and head.templates[0].startswith("{}")
     if head.context_vectors is not None and (head.context_vectors < 1 or not single):
         return "expected one vector of context at least, and one template that begins with the name"

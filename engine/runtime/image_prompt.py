@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from ..errors import BundleError, InputError
-from ..model import PIXELS, PROMPTS, FloatArray, ImageArray, ImagePrompt, ModelInfo
+from ..model import PIXELS, PROMPTS, Coordinator, FloatArray, ImageArray, ImagePrompt, ModelInfo, Outputs
+from .image_decoder import Moments, choose_layout, decode
+
+# Returns the features of images, `[N, Z]`.
+Encode = Callable[[ImageArray], FloatArray]
 
 
 def check_image_prompt(info: ModelInfo) -> None:
@@ -18,7 +22,7 @@ def check_image_prompt(info: ModelInfo) -> None:
     """
     if info.image_prompt is None:
         return
-    for name in info.image_prompt.arrays:
+    for name in info.image_prompt.tunables:
         info.require_tunable(name, "the head in use")
     if info.gradients:
         raise BundleError(
@@ -65,3 +69,46 @@ def add_image_prompt(feed: Mapping[str, FloatArray], prompt: ImagePrompt | None)
     if prompt is not None and prompt.pixels is not None:
         joined[PIXELS] = feed[PIXELS] + prompt.pixels
     return joined
+
+
+class ImageCoordinator:
+    """Maker of the pixels that a coordinator adds to every image.
+
+    Each depends on its image alone, to the bit.
+    """
+
+    def __init__(self, coordinator: Coordinator, image_size: tuple[int, int], encode: Encode | None) -> None:
+        """Prepare the decoder.
+
+        Args:
+            coordinator: encoder and decoder.
+            image_size: height and width of the images.
+            encode: returns the features `[N, Z]` of images; None: the network itself does.
+
+        Raises:
+            BundleError: the decoder is of another size.
+        """
+        self._coordinator, self._encode = coordinator, encode
+        self._layout = choose_layout(coordinator.width, image_size)
+        sizes = len(coordinator.parameters), len(coordinator.mean)
+        if sizes != (self._layout.size, self._layout.norm_channels):
+            raise BundleError(
+                f"expected a decoder of {self._layout.size} parameters and {self._layout.norm_channels} "
+                f"channels for these images, found {sizes[0]} and {sizes[1]}; learn the head again"
+            )
+
+    def make_pixels(self, images: ImageArray, network: Callable[[ImageArray], Outputs]) -> FloatArray:
+        """Return the pixels to add, float32 `[N, H, W, 3]` in units of images in 0..1.
+
+        Args:
+            images: uint8 `[N, H, W, 3]`.
+            network: the network without its image prompt.
+        """
+        coordinator = self._coordinator
+        if self._encode is None:
+            features = network(images).features[:, coordinator.layer, : coordinator.width]
+        else:
+            features = self._encode(images)
+        moments = Moments(coordinator.mean, coordinator.variance)
+        prompts = decode(self._layout, coordinator.parameters, features, moments)
+        return prompts * coordinator.scale

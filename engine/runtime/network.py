@@ -28,6 +28,7 @@ from ..errors import BundleError, ComputeError, InputError, reason
 from ..model import (
     BATCH_STATISTICS,
     NORMS,
+    PIXELS,
     ClassText,
     FloatArray,
     ImageArray,
@@ -41,6 +42,7 @@ from ..model import (
 from .arrangement import Arrangement, choose_micro_batch, load_arrangement
 from .class_text import open_class_text
 from .cpu import count_cpus
+from .feature_encoder import FeatureEncoder
 from .graph_contract import (
     CLASSIFIER,
     IMAGES,
@@ -51,7 +53,7 @@ from .graph_contract import (
     name_gradient,
     read_tunables,
 )
-from .image_prompt import add_image_prompt, check_frame, check_image_prompt
+from .image_prompt import ImageCoordinator, add_image_prompt, check_frame, check_image_prompt
 from .onnx_file import check_graph_file
 from .session import check_provider, open_session
 from .slope_feed import feed_class_offsets, feed_no_slopes, feed_slopes
@@ -110,6 +112,7 @@ class Network:
         self._outputs: dict[str, list[int]] = {
             node.name: node.shape[1:] for node in self._session.get_outputs() if node.name in OUTPUTS
         }
+        self._encoder_threads = arrangement.workers
         self._classes: NDArray[np.int64] | None = None  # columns of the graph's logits; None: all
         self._set_info(info)
         self._owns_threads = True
@@ -232,6 +235,22 @@ class Network:
             self._outputs = {**self._outputs, "logits": [info.classes]}
             self._constant_feed[CLASSIFIER] = np.ascontiguousarray(info.head_weight)
         self._no_slopes = feed_no_slopes(self._outputs) if info.gradients else {}
+        self._coordinator = self._open_coordinator(info.image_prompt)
+
+    def _open_coordinator(self, prompt: ImagePrompt | None) -> ImageCoordinator | None:
+        """Return what makes pixels for every image, if the prompt has a coordinator.
+
+        Raises:
+            BundleError: its encoder or decoder do not fit.
+        """
+        coordinator = None if prompt is None else prompt.coordinator
+        if coordinator is None:
+            return None
+        if coordinator.encoder is not None:
+            source = coordinator.encoder, coordinator.layer, coordinator.width
+            encoder = FeatureEncoder(*source, self.image_size, self._encoder_threads)
+            return ImageCoordinator(coordinator, self.image_size, encoder.encode)
+        return ImageCoordinator(coordinator, self.image_size, None)
 
     def rearrange(self, workers: int, micro_batch: int) -> Network:
         """Return a view of this network that splits its work in another way.
@@ -290,6 +309,10 @@ class Network:
         n = len(images)
         feeds = [complete_feed(candidate, self._tunables, n, self.info.name) for candidate in tunables]
         feeds = [add_image_prompt(feed, self.info.image_prompt) for feed in feeds]
+        if self._coordinator is not None:
+            plain = self._view(replace(self.info, image_prompt=None))
+            pixels = self._coordinator.make_pixels(images, plain)
+            feeds = [{**feed, PIXELS: feed[PIXELS] + pixels} for feed in feeds]
         results = [self._allocate_outputs(n) for _ in feeds]
 
         def run(task: tuple[int, int, int]) -> None:

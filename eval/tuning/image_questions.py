@@ -8,9 +8,11 @@ import numpy as np
 
 from ...engine.model import PIXELS, PROMPTS, FloatArray, Forward, Outputs, Tunables
 from ...engine.runtime.class_head import scale_embeddings
+from ...engine.runtime.image_prompt import Encode
 from ...engine.runtime.text_encoder import TextEncoder
 from ...engine.text.class_texts import ClassTexts
 from ...engine.tuning.bar import FOCAL_GAMMA
+from ...engine.tuning.blackvip import EncodedBatch
 from ...engine.tuning.bpt import PromptLosses
 from ...engine.tuning.few_shot_loss import compute_batch_losses, compute_focal_loss
 from ...engine.tuning.gda import Labels
@@ -65,6 +67,29 @@ def make_prompt_question(
             return np.concatenate(losses)
 
         return compute
+
+    return ask
+
+
+def make_decoder_question(network: Forward, encode: Encode, scale: FloatArray) -> Question:
+    """Return what BlackVIP asks of images and labels `[N]`: features, and cross-entropies under prompts.
+
+    Args:
+        network: of the classes.
+        encode: returns the features of images.
+        scale: standard deviation of images of each channel, by which prompts become pixels, `[3]`.
+    """
+
+    def ask(images: ImageBatches, labels: Labels) -> EncodedBatch:
+        batches = list(images)
+        ends = np.cumsum([len(batch) for batch in batches])[:-1]
+
+        def compute_loss(prompts: FloatArray) -> float:
+            pixels = np.split((prompts * scale).astype(np.float32), ends)
+            logits = [network(batch, pixels=rows).logits for batch, rows in zip(batches, pixels, strict=True)]
+            return compute_focal_loss(np.concatenate(logits), labels, 0.0)
+
+        return EncodedBatch(np.concatenate([encode(batch) for batch in batches]), compute_loss)
 
     return ask
 

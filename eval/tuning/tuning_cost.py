@@ -19,6 +19,7 @@ class TuningCost:
         text_encodes: texts through the text tower: classes times contexts.
         image_encodes: images through the image tower.
         gradients: whether calls compute gradients, which costs about three times as much.
+        encoder_encodes: images through the encoder of BlackVIP, which publications do not count.
     """
 
     steps: int
@@ -26,14 +27,16 @@ class TuningCost:
     text_encodes: int
     image_encodes: int
     gradients: bool
+    encoder_encodes: int = 0
 
     def describe(self) -> str:
         """Return the counts in one line."""
+        encoder = f" and {self.encoder_encodes:,} through the encoder" if self.encoder_encodes else ""
         kind = "forwards and backwards" if self.gradients else "forwards"
         return (
             f"{self.steps:,} steps, {self.calls:,} calls of a batch under one candidate; "
             f"{self.text_encodes:,} texts through the text tower ({kind}), {self.image_encodes:,} images "
-            "through the image tower"
+            f"through the image tower{encoder}"
         )
 
 
@@ -72,4 +75,5 @@ def count_cost(
         image_encodes = steps * order.size * candidates
     if spec.method in IMAGE_METHODS:
         texts = classes
-    return TuningCost(steps, steps * candidates * batches, texts, image_encodes, spec.method == "sapt")
+    calls, encoded = steps * candidates * batches, steps * order.size if spec.method == "blackvip" else 0
+    return TuningCost(steps, calls, texts, image_encodes, spec.method == "sapt", encoded)

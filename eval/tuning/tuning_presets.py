@@ -17,8 +17,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gda": {"epochs": 1, "batch": None, "crops": 0, "words": WORDS},
     "bpt": {"budget": 5000, "batch": 128, "crops": None, "dimension": 2000, "words": "", "vectors": 5},
     "bar": {"budget": 5000, "batch": 128, "crops": None, "rate": 10.0, "words": WORDS},
+    "blackvip": {"budget": 5000, "batch": 128, "crops": None, "rate": 0.01, "words": WORDS},
 }
-IMAGE_METHODS = ("bar",)  # learn something that is added to the images, and leave the texts
+IMAGE_METHODS = ("bar", "blackvip")  # learn something that is added to the images, and leave the texts
 _LOOP = ("epochs", "batch", "crops")
 _TRAINING = ("vectors", *_LOOP)
 _FORWARDS = (*_TRAINING, "budget")
@@ -33,6 +34,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "bpt": (*_FORWARDS, "dimension", "population", "sigma", "first_batches", "visual"),
     "gda": ("alpha",),
     "bar": (*_LOOP, "budget", "rate", "directions", "perturbation"),
+    "blackvip": (*_LOOP, "budget", *_PAIRS, "encoder"),
 }
 
 
@@ -40,6 +42,6 @@ def list_foreign_options(method: str) -> list[str]:
     """Return the options that a method does not have, and others do, in alphabetical order.
 
     >>> list_foreign_options("zip")[:5]
-    ['alpha', 'decay', 'directions', 'first_batches', 'momentum']
+    ['alpha', 'decay', 'directions', 'encoder', 'first_batches']
     """
     return sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[method]))

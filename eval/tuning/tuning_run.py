@@ -31,7 +31,7 @@ from .tuning_presets import list_foreign_options
 from .tuning_spec import TuningSpec
 
 # Fields of a spec that decide no result.
-_FREE = ("data", "split", "reading", "workers")
+_FREE = ("data", "split", "reading", "workers", "encoder")
 
 
 @dataclass
@@ -64,7 +64,7 @@ class TuningRun:
 
     @property
     def initial(self) -> FloatArray:
-        """The values before the first step, float32: a context `[M, D]`, or a border `[H, W, 3]`."""
+        """The values before the first step, as in `Learner`."""
         return self.learner.initial
 
     @property
@@ -198,6 +198,7 @@ def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, A
     """Return the JSON values that decide a run, without options of other methods."""
     ignored = {*_FREE, *list_foreign_options(spec.method)}
     ignored |= set() if spec.budget is None else {"epochs"}
+    encoder = None if spec.encoder is None else Bundle.open(spec.encoder).graph_sha256("fp32")
     options = {name: value for name, value in to_dict(spec).items() if name not in ignored}
     return {
         **options,
@@ -206,4 +207,5 @@ def make_key(bundle: Bundle, spec: TuningSpec, task: FewShotTask) -> dict[str, A
         "text_sha256": bundle.text_sha256,
         "graph_sha256": bundle.graph_sha256(spec.precision),
         "images_sha256": task.sha256,
+        **({} if encoder is None else {"encoder_sha256": encoder}),
     }

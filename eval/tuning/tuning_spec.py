@@ -11,7 +11,7 @@ from ...engine.errors import InputError
 from ..datasets.few_shots import ClassHalf
 from .tuning_presets import IMAGE_METHODS, OPTIONS
 
-TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda", "bar"]
+TuningMethod = Literal["sapt", "zo-sapt", "zip", "zip-cached", "bpt", "gda", "bar", "blackvip"]
 TUNING_METHODS: tuple[TuningMethod, ...] = get_args(TuningMethod)
 Update = Literal["spsa-clip", "spsa", "spsa-gc"]
 UPDATES: tuple[Update, ...] = get_args(Update)
@@ -24,7 +24,7 @@ class TuningSpec:
 
     Attributes:
         data: folder of the data set.
-        method: how context, classifier or border are learnt.
+        method: what is learnt, and how.
         shots: training images of each class; 0: all.
         split, dataset: as for `open_split_data`.
         classes: classes to learn from.
@@ -49,6 +49,7 @@ class TuningSpec:
         rank, shared: of ZIP's parameters, as in `make_low_rank_context`.
         alpha: of GDA; None: chosen by cross-validation.
         population, sigma, first_batches: of BPT's search, as in `Bpt`.
+        encoder: bundle whose features BlackVIP's decoder reads; None: the model's own.
         visual: whether BPT learns prompts of the image tower, too, each from `dimension` further values.
         precision, workers, provider: as for `Network.open`.
         reading: how image files are read.
@@ -86,6 +87,7 @@ class TuningSpec:
     sigma: float = 1.0
     first_batches: bool = False
     visual: bool = False
+    encoder: Path | None = None
     precision: str = "fp32"
     workers: int | None = None
     provider: str = "cpu"

@@ -135,6 +135,36 @@ def test_prompts_of_both_towers_are_learnt_and_used(folder: Path) -> None:
     assert "learnt together with prompts of the image tower" in fails(*transfer, cwd=folder)
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_prompt_for_every_image_is_learnt_and_used(outside: bool, tmp_path: Path) -> None:
+    make_colours(tmp_path / "data")
+    make_tuning_bundle(tmp_path, pixels=True, side=32)
+    options = ("--method", "blackvip", "--shots", "4", "--batch", "5", "--pairs", "2", "--save-every", "0")
+    if outside:
+        make_tuning_bundle(tmp_path / "encoder", side=32)
+        options += ("--encoder", "encoder/clip")
+    arguments = ("tune", "clip", "--data", "data", *options, "--budget", "40")
+    output = succeeds(*arguments, "--as", "whole", "--out", "whole.json", "--evaluate", "test", cwd=tmp_path)
+    source = "features of encoder/clip" if outside else "the model's own features"
+    assert f"Decoder: 9,149 values, from {source} (3)" in output
+    assert "10 steps, 40 calls" in output and "200 images through the image tower and 50 through" in output
+    content = read_json(tmp_path / "whole.json")
+    assert ("encoder_sha256" in content["tuning"]) == outside and content["cost"]["encoder_encodes"] == 50
+    correct = content["evaluations"][0]["prompts"]["tuned"]["correct"]
+    assert predict_classes("whole", tmp_path) == correct
+    # Four steps, and the others after an interruption.
+    begin = ("--as", "part", "--out", "part.json", "--evaluate", "test")
+    command = fozo_command(*arguments[:1], tmp_path / "clip", *arguments[2:], *begin)
+    progress = tmp_path / "part.progress.npz"
+    with start_process(command, cwd=tmp_path) as process:
+        while not progress.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    succeeds(*arguments, *begin, "--resume", cwd=tmp_path)
+    assert strip(read_json(tmp_path / "part.json")) == strip(content)
+
+
 def test_bundles_without_the_spread_of_their_weights(tmp_path: Path) -> None:
     make_colours(tmp_path / "data")
     make_tuning_bundle(tmp_path)

@@ -26,13 +26,20 @@ from clip_doubles import (
     make_family,
     pad_texts,
 )
+from decoder_doubles import load_parameters, make_decoder, read_moments, run_decoder
 from fozo.engine.model import FloatArray, ImageArray
+from fozo.engine.runtime.image_decoder import DecoderLayout, choose_layout, draw_parameters
 from fozo.engine.runtime.network import Network
 from fozo.engine.search.cma import ask, start_search, tell
-from fozo.engine.search.spsa import draw_gaussian_direction
+from fozo.engine.search.spsa import draw_gaussian_direction, draw_segmented_direction
 from fozo.engine.tuning.bar import Bar, choose_frame, draw_border, make_published_schedule
+from fozo.engine.tuning.blackvip import Blackvip
 from fozo.engine.tuning.bpt import Bpt, draw_projection, draw_visual_projection
-from fozo.eval.tuning.image_questions import make_border_question, make_prompt_question
+from fozo.eval.tuning.image_questions import (
+    make_border_question,
+    make_decoder_question,
+    make_prompt_question,
+)
 from vit_doubles import MEAN, STD
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
@@ -192,3 +199,71 @@ def test_the_manifest_tells_how_the_weights_of_patches_spread(model: Any) -> Non
     fields, weights = make_family(model).describe({}), model.visual.conv1.weight.detach().numpy()
     assert fields["patch_mean"] == pytest.approx(weights.mean(dtype=np.float64))
     assert fields["patch_std"] == pytest.approx(weights.std(dtype=np.float64))
+
+
+# --- blackvip ---
+
+
+def test_blackvip(model: Any, network: Network) -> None:
+    """The decoder, its batch norms and the momentum are PyTorch's; directions are the same."""
+    layout, steps, scale = choose_layout(IMAGE["width"], (SIDE, SIDE)), 4, np.asarray(STD, np.float32)
+    start = draw_parameters(layout, SEED)
+
+    def encode(images: ImageArray) -> FloatArray:
+        features: FloatArray = network(images).features[:, -2, : layout.features]
+        return features
+
+    method = Blackvip(layout, pairs=3)
+    batch = make_decoder_question(network, encode, scale)(split(IMAGES), LABELS)
+    state, losses, norms = method.init(start, SEED), [], []
+    for _ in range(steps):
+        state, record = method.step(state, batch)
+        losses.append(record.loss)
+        norms.append(record.gradient_norm)
+    values, moments, expected = run_blackvip(model, layout, start, steps)
+    np.testing.assert_allclose(losses, [loss for loss, _ in expected], rtol=1e-3)
+    np.testing.assert_allclose(norms, [norm for _, norm in expected], rtol=0.02)
+    moved = np.abs(values - start).max()
+    assert np.abs(state.values - values).max() < 0.03 * moved and moved > 0.05
+    np.testing.assert_allclose(state.moments.mean, moments[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.moments.variance, moments[1], rtol=1e-3, atol=1e-4)
+
+
+def run_blackvip(
+    model: Any, layout: DecoderLayout, start: FloatArray, steps: int
+) -> tuple[FloatArray, list[FloatArray], list[tuple[float, float]]]:
+    """Return parameters, running moments, and loss and length of the gradient in each step."""
+    body, labels, tower = make_decoder(layout, start), torch.from_numpy(LABELS), model.visual
+    x = torch.from_numpy(IMAGES).float() / 255
+    normalised = ((x - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
+    lowest, highest = (
+        ((value - torch.tensor(MEAN)) / torch.tensor(STD)).view(1, 3, 1, 1) for value in (0.0, 1.0)
+    )
+    tokens: list[Any] = []
+    hook = tower.ln_post.register_forward_hook(lambda _m, _i, output: tokens.append(output))
+    with torch.no_grad():
+        model.encode_image(normalised)
+    hook.remove()
+    features = tokens[0] if tokens[0].ndim == 2 else tokens[0][:, 0]
+
+    def compute_loss(values: Any) -> float:
+        load_parameters(body, layout, values.numpy())
+        prompts = run_decoder(body, layout, values.numpy(), features.numpy())
+        prompted = normalised + torch.from_numpy(prompts).permute(0, 3, 1, 2)
+        prompted = torch.minimum(torch.maximum(prompted, lowest), highest)
+        logits = model.encode_image(prompted, normalize=True) @ torch.from_numpy(CLASSIFIER).T
+        return float(F.cross_entropy(logits, labels))
+
+    w, momentum, records = torch.from_numpy(start).double(), torch.zeros(len(start)).double(), []
+    with torch.no_grad():
+        for t in range(1, steps + 1):
+            size, estimates, losses = 0.01 / t**0.1, [], []
+            for pair in range(3):
+                delta = torch.from_numpy(draw_segmented_direction(SEED, t - 1, pair, len(start))).double()
+                losses += [compute_loss(w + size * delta), compute_loss(w - size * delta)]
+                estimates.append((losses[-2] - losses[-1]) / (2 * size * delta))
+            gradient = torch.stack(estimates).mean(0)
+            momentum = 0.8 * momentum + gradient if t > 1 else gradient
+            w = w - 0.01 / (t + 1) ** 0.4 * (gradient + 0.8 * momentum)
+            records.append((float(np.mean(losses)), float(gradient.norm())))
+    return w.numpy(), read_moments(body), records

@@ -14,7 +14,8 @@ from fozo.engine.bundle.head import Head
 from fozo.engine.bundle.head_description import describe_heads, list_head_facts
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.errors import BundleError, InputError
-from fozo.engine.model import ImageArray, ImagePrompt, SourceStatistics
+from fozo.engine.model import Coordinator, FloatArray, ImageArray, ImagePrompt, SourceStatistics
+from fozo.engine.runtime.image_decoder import Moments, choose_layout, decode, draw_parameters
 from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.source_statistics import plan_source_batches
 from fozo.engine.streams.adapter import Adapter
@@ -180,3 +181,74 @@ def test_descriptions(bundle: Bundle) -> None:
     facts = list_head_facts(stored.select_head("border").manifest)
     assert facts is not None and facts["image_prompt"] == "a learnt border of 1 pixels"
     assert "image_prompt" not in (list_head_facts(stored.manifest) or {})
+
+
+# --- coordinators ---
+
+SIDE = 32
+
+
+def make_coordinator(encoder: Path | None = None, layer: int = -2) -> Coordinator:
+    layout = choose_layout(3, (SIDE, SIDE))
+    generator = np.random.default_rng(0)
+    parameters = draw_parameters(layout, 1).astype(np.float32)
+    mean, spread = generator.normal(0, 0.1, (2, layout.norm_channels)).astype(np.float32)
+    scale = np.array([0.5, 0.25, 0.2], np.float32)
+    return Coordinator(parameters, mean, 1 + spread, scale, layer, 3, encoder)
+
+
+def compute_pixels(coordinator: Coordinator, features: FloatArray) -> FloatArray:
+    layout, moments = choose_layout(3, (SIDE, SIDE)), Moments(coordinator.mean, coordinator.variance)
+    return decode(layout, coordinator.parameters, features, moments) * coordinator.scale
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_coordinator_is_stored_and_applied(outside: bool, tmp_path: Path) -> None:
+    bundle = make_text_bundle(tmp_path, pixels=True, side=SIDE)
+    encoder = None
+    if outside:  # a graph of another bundle, which may be gone afterwards
+        encoder = make_text_bundle(tmp_path / "encoder", side=SIDE).graph("fp32")
+    coordinator = make_coordinator(encoder, -1 if outside else -2)
+    head = replace(bundle.load_head("animals"), image_prompt=ImagePrompt(coordinator=coordinator))
+    stored = bundle.with_head("decoder", head)
+    if encoder is not None:
+        encoder.unlink()
+    entry = stored.manifest.heads["decoder"].image_prompt
+    assert entry is not None and entry.coordinator is not None
+    assert (entry.coordinator.encoder is not None) == outside
+    assert "pixels for every image from" in describe_heads(stored.manifest)[1]
+    images = np.random.default_rng(2).integers(0, 256, (7, SIDE, SIDE, 3), np.uint8)
+    with (
+        Network.open(stored, head="decoder", workers=2, micro_batch=2) as network,
+        Network.open(stored, workers=1) as plain,
+    ):
+        outputs = network(images)
+        pixels = compute_pixels(coordinator, plain(images).features[:, coordinator.layer])
+        np.testing.assert_allclose(outputs.features, plain(images, pixels=pixels).features, rtol=1e-5)
+        assert np.abs(outputs.logits - plain(images).logits).max() > 1e-3
+        alone = network(images[3:4])  # the means of this graph depend on the batch in their last bits
+        np.testing.assert_allclose(alone.logits[0], outputs.logits[3], rtol=1e-4)
+        two = network.candidates(images, [{}, {"pixels": np.full((1, SIDE, SIDE, 3), 0.1, np.float32)}])
+        np.testing.assert_array_equal(two[0].logits, outputs.logits)
+        expected = plain(images, pixels=pixels + np.float32(0.1))
+        np.testing.assert_allclose(two[1].features, expected.features, rtol=1e-5)
+    again = stored.with_head("other", stored.load_head("decoder"))  # the encoder is kept for both
+    assert again.load_head("other").image_prompt is not None
+    assert len(again.manifest.encoders) == 2 * outside
+
+
+def test_coordinators_that_do_not_fit(tmp_path: Path) -> None:
+    bundle = make_text_bundle(tmp_path, pixels=True, side=SIDE)
+    small = make_text_bundle(tmp_path / "small").graph("fp32")
+    with Network.open(bundle, workers=1) as network:
+        with pytest.raises(BundleError, match="an encoder of images of 32 x 32"):
+            network.with_image_prompt(ImagePrompt(coordinator=make_coordinator(small)))
+        short = replace(make_coordinator(), parameters=np.zeros(9, np.float32))
+        with pytest.raises(BundleError, match="expected a decoder of"):
+            network.with_image_prompt(ImagePrompt(coordinator=short))
+    head = replace(
+        bundle.load_head("animals"),
+        image_prompt=ImagePrompt(coordinator=make_coordinator(tmp_path / "nowhere.onnx")),
+    )
+    with pytest.raises(BundleError, match="cannot read the encoder"):
+        bundle.with_head("decoder", head)
