@@ -40,11 +40,11 @@ def report(
     title: str | None,
     quiet: bool,
 ) -> None:
-    """Make a page from RESULTS of fozo adapt or fozo sweep: tables, charts and their provenance.
+    """Make a page from RESULTS of fozo adapt, sweep, tune or transfer: tables, charts and their provenance.
 
     The page is one HTML file that needs neither a network nor scripts. RESULTS may be several files, a folder
-    of them, or the folder of a sweep: the page compares them and then shows each. Only the page needs
-    matplotlib: pip install "fozo[report]".
+    of them, or the folder of a sweep: the page compares them and then shows each. Tunings come first, side by
+    side, with their seeds averaged. Only the page needs matplotlib: pip install "fozo[report]".
 
     \b
     Examples:
@@ -52,6 +52,7 @@ def report(
       fozo report fp32.json int8.json --title "ViT-B: fp32 and int8"
       fozo report runs/ --out runs.html --csv runs.csv
       fozo report night/ --markdown table.md
+      fozo report zip/tuning.json bpt/tuning.json transfer.json --title "Few shots, then transfer"
     """
     from ..engine.files import check_writable, write_atomic
     from ..eval.report import csv_file as as_csv
@@ -68,7 +69,7 @@ def report(
     for path in targets:
         check_writable(path)  # fails now and not after the work
     for path in skipped:
-        click.echo(f"Passed over {path}: no results of fozo adapt", err=True)
+        click.echo(f"Passed over {path}: no results that a report can show", err=True)
     digest = digest_results(sources, title)
     documents: dict[Path, bytes] = {}
     if out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -206,7 +207,9 @@ def _train(
 ) -> TrainingState:
     """Train to the end and return the last state."""
     if state.step < run.training.steps:
+        begin = time.monotonic()
         _encode_first_crops(run, state, quiet)
+        state = replace(state, seconds=state.seconds + time.monotonic() - begin)
     remaining, interval = run.training.steps - state.step, max(1, run.training.steps // _LINES)
     steps = closing(run.training.run(state, progress, save_every))
     with Progress(remaining, quiet, "steps") as advance, steps as states:

@@ -57,8 +57,10 @@ from fozo.eval.results.results_file import MethodEntry, Results
 from fozo.eval.sweep.cell import Cell
 from fozo.eval.sweep.cell_results import CellResults, read_cell_results
 from fozo.eval.sweep.folder import GRID_FILE, Grid, read_grid
+from fozo.eval.tuning.tuning_record import TuningRecord
 from fuzz_changes import Form
 from PIL import Image
+from tuning_report_doubles import PLAIN, TUNED, make_evaluation, make_tuning, predict, save_tuning
 
 _SYMBOLS = [symbol + end for symbol in list_byte_symbols().values() for end in ("", WORD_END)]
 
@@ -164,6 +166,29 @@ def make_results_target() -> Target:
         markdown.render(digest)
 
     return Target([json.dumps(_make_results().to_dict()).encode()], report, "json", "results.json")
+
+
+def make_tuning_target() -> Target:
+    """Report a tuning."""
+    return replace(
+        make_results_target(), seeds=[json.dumps(to_dict(_make_tuning())).encode()], name="tuning.json"
+    )
+
+
+def make_seeds_target() -> Target:
+    """Report what sums up the seeds of a tuning, whose files lie beside it."""
+    content = {"schema": 1, "kind": "tuning-seeds", "runs": [{"seed": 1, "head": "a", "file": "1.json"}]}
+
+    def save_seed(folder: Path) -> None:
+        save_tuning(folder / "1.json", _make_tuning())
+
+    target = make_results_target()
+    return replace(target, seeds=[json.dumps(content).encode()], name="tuning.json", prepare=save_seed)
+
+
+def _make_tuning() -> TuningRecord:
+    prompts = {PLAIN: predict(0.5, 0, 8), TUNED: predict(0.9, 0, 8)}
+    return make_tuning(1, make_evaluation(prompts, "base"), make_evaluation(prompts, "new"), classes="base")
 
 
 def make_cell_target() -> Target:
@@ -415,6 +440,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "checkpoint": make_checkpoint_target,
     "progress": make_progress_target,
     "results": make_results_target,
+    "tuning": make_tuning_target,
+    "tuning-seeds": make_seeds_target,
     "cell": make_cell_target,
     "grid": make_grid_target,
     "labels": make_labels_target,

@@ -17,8 +17,10 @@ def render(digest: Digest) -> bytes:
     Text that a spreadsheet would interpret as a formula is prefixed with `'`.
     """
     rows = [row for run in digest.runs for row in run.counts]
+    rows += digest.tunings.rows if digest.tunings else ()
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)  # runs and tunings share most of them
+    writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _format(value) for key, value in row.items()} for row in rows)
     return stream.getvalue().encode()

@@ -9,6 +9,7 @@ from .digest.explanations import MARKS_OF_RUNS
 from .digest.plain_text import plain
 from .digest.report_digest import Digest, RunDigest
 from .digest.tables import Cell, Row, Table
+from .digest.tuning_digest import TuningsDigest
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_])")
 _BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a rule
@@ -16,17 +17,21 @@ _BLOCK = re.compile(r"^(\d*)([#+.)-])")  # what begins a heading, a list or a ru
 
 def render(digest: Digest) -> bytes:
     """Return the document as UTF-8."""
+    has_headings = len(digest.runs) + (digest.tunings is not None) > 1
     blocks = [f"# {escape(digest.title)}"]
+    if digest.tunings:
+        blocks += [*(["## Tunings"] if has_headings else []), *_render_tunings(digest.tunings)]
     if digest.comparison:
         blocks += [
             "## Side by side",
             *_render_tables(digest.comparison.methods, digest.comparison.differences),
         ]
     for run in digest.runs:
-        if digest.comparison:
+        if has_headings:
             blocks.append(f"## {escape(run.name)}")
         blocks += _render_run(run)
-    return ("\n\n".join([*blocks, escape(MARKS_OF_RUNS)]) + "\n").encode()
+    marks = [escape(MARKS_OF_RUNS)] if digest.runs else []
+    return ("\n\n".join([*blocks, *marks]) + "\n").encode()
 
 
 def escape(text: object) -> str:
@@ -39,13 +44,31 @@ def paragraph(text: object) -> str:
     return _BLOCK.sub(r"\1\\\2", escape(text))
 
 
+def _render_tunings(tunings: TuningsDigest) -> list[str]:
+    blocks = [f"**{escape(text)}**" for text in tunings.warnings]
+    blocks += _render_tables(*tunings.side_by_side)
+    for image_set in tunings.sets:
+        blocks += [paragraph(f"{image_set.title}: {image_set.about}"), paragraph(image_set.headline)]
+        blocks += _render_tables(image_set.rates)
+    blocks += _render_tables(*tunings.base_to_new, tunings.cost)
+    options = (f"{method.label}: {method.summary}" for method in tunings.provenance.methods)
+    listed = "\n".join(f"- {escape(text)}" for text in (*tunings.provenance.sentences, *options))
+    return [*blocks, listed, *(escape(text) for text in _list_notes(tunings))]
+
+
+def _list_notes(tunings: TuningsDigest) -> list[str]:
+    """Return the explanations of the tables, each once."""
+    tables = (*tunings.side_by_side, *(image_set.rates for image_set in tunings.sets), tunings.cost)
+    return list(dict.fromkeys(content.note for content in tables if content.note))
+
+
 def _render_run(run: RunDigest) -> list[str]:
     return [
         paragraph(run.protocol),
         *map(paragraph, run.origin),
         *(f"**{escape(text)}**" for text in run.warnings),
         paragraph(run.headline),
-        *_render_tables(run.summary, run.domains),
+        *_render_tables(run.summary, run.domains, run.macro_f1),
         *_render_tables(*(breakdown.table for breakdown in (run.severities, run.rounds) if breakdown)),
     ]
 

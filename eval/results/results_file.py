@@ -83,13 +83,15 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON data of a results file, with the averages that follow from the runs."""
-        apart = self.protocol.classes == OWN_CLASSES  # data sets of their own, not corruptions of one
+        has_own_classes = (
+            self.protocol.classes == OWN_CLASSES
+        )  # data sets of their own, not corruptions of one
         record = ResultsRecord(
             schema=SCHEMA,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             complete=self.complete,
             average=compute_averages(self.runs),
-            average_by_domain=average_by_domain(self.runs) if apart else {},
+            average_by_domain=average_by_domain(self.runs) if has_own_classes else {},
             **{name: getattr(self, name) for name in _SHARED},
         )
         return to_dict(record)

@@ -87,7 +87,6 @@ def _find_network(run: Run, adapters: Mapping[str, Adapter]) -> Network:
 def describe_environment(bundle: Bundle, precision: str, network: Network) -> dict[str, Any]:
     """Return the fields of `Results` about bundle, engine, versions and machine."""
     source = bundle.manifest.source.get(precision)
-    cpu = read_cpu_features()
     return {
         "bundle": {
             "path": str(bundle.path),
@@ -105,14 +104,20 @@ def describe_environment(bundle: Bundle, precision: str, network: Network) -> di
             "micro_batch": network.micro_batch,
         },
         "versions": read_versions(),
-        "machine": {
-            "system": platform.system(),
-            "architecture": cpu.architecture,
-            "model": cpu.model,
-            "int8_features": list(cpu.features),
-            "cpus": count_cpus(),
-            "cpus_online": os.cpu_count(),
-        },
+        "machine": describe_machine(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the field of `Results` about the machine."""
+    cpu = read_cpu_features()
+    return {
+        "system": platform.system(),
+        "architecture": cpu.architecture,
+        "model": cpu.model,
+        "int8_features": list(cpu.features),
+        "cpus": count_cpus(),
+        "cpus_online": os.cpu_count(),
     }
 
 

@@ -20,14 +20,14 @@ def format_seed_table(runs: Sequence[Run]) -> str:
     that the prompt was learnt from come after the average and are not in it.
     """
     domains = [domain for run in runs for domain in run.domains]
-    apart = {domain.name for domain in domains if is_apart(domain)}
+    uncounted_names = {domain.name for domain in domains if is_apart(domain)}
     rows = average_by_domain(runs)
-    counted = {name: averages for name, averages in rows.items() if name not in apart}
-    others = {f"({name})": averages for name, averages in rows.items() if name in apart}
+    counted = {name: averages for name, averages in rows.items() if name not in uncounted_names}
+    uncounted = {f"({name})": averages for name, averages in rows.items() if name in uncounted_names}
     average = {_AVERAGE: compute_averages(runs)} if len(counted) > 1 else {}
     table = [
         (escape_controls(name), _format_row(averages))
-        for name, averages in {**counted, **average, **others}.items()
+        for name, averages in {**counted, **average, **uncounted}.items()
     ]
     labels = list(table[0][1])
     width = max(_NAME, 2 + max(len(name) for name, _ in table))
@@ -35,7 +35,7 @@ def format_seed_table(runs: Sequence[Run]) -> str:
     title = "accuracy, %"
     lines = [title.ljust(width) + "".join(map(str.rjust, labels, widths))]
     lines += [name.ljust(width) + "".join(map(str.rjust, cells.values(), widths)) for name, cells in table]
-    if others:
+    if uncounted:
         lines.append("(…) the prompt was learnt from training images of this data set; not in the average")
     return "\n".join(lines)
 

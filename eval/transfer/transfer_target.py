@@ -24,6 +24,7 @@ from ..datasets.open_split import open_split_data
 from ..datasets.published_sets import PLAIN_TEMPLATE, PUBLISHED_SETS
 from ..datasets.split_dataset import make_test_domain
 from ..datasets.split_folders import find_training_folder
+from ..tuning.few_shot_task import name_classes
 
 IMAGENET_SETS = ("imagenet", "imagenet-a", "imagenet-v2", "imagenet-r", "imagenet-sketch")
 SPLIT = "split"
@@ -83,11 +84,12 @@ def open_target(text: str, bundle: Bundle, reading: Reading, names: Sequence[str
             f"expected a data set out of {', '.join((*IMAGENET_SETS, SPLIT, *PUBLISHED_SETS))} in front of "
             f"=, found {kind!r}"
         )
-    data = open_split_data(folder, dataset=None if kind == SPLIT else kind)
+    data, note = name_classes(open_split_data(folder, dataset=None if kind == SPLIT else kind), bundle)
     request = DatasetRequest(SPLIT, data=folder, reading=reading)
     labels = range(data.classes)
     domain = make_test_domain(data, labels, bundle.manifest.preprocessing, request.make_reader())
-    return TransferTarget(data.name, (replace(domain, classes=None),), data.class_ids, data.class_names)
+    domain = replace(domain, classes=None, notes=(*domain.notes, *([note] if note else [])))
+    return TransferTarget(data.name, (domain,), data.class_ids, data.class_names)
 
 
 def mark_source(target: TransferTarget, contexts: Sequence[Head]) -> TransferTarget:
@@ -96,11 +98,11 @@ def mark_source(target: TransferTarget, contexts: Sequence[Head]) -> TransferTar
     That is known of published data sets, and of ImageNet, whose classes the head of such a context has.
     """
     if target.name == IMAGENET_SETS[0]:
-        learnt = any(_has_wnids(head.class_ids) for head in contexts)
+        is_source = any(_has_wnids(head.class_ids) for head in contexts)
     else:
         names = {head.record.get("tuning", {}).get("data") for head in contexts}
-        learnt = target.name in PUBLISHED_SETS and target.name in names
-    domains = (replace(domain, learnt_from=learnt) for domain in target.domains)
+        is_source = target.name in PUBLISHED_SETS and target.name in names
+    domains = (replace(domain, learnt_from=is_source) for domain in target.domains)
     return replace(target, domains=tuple(domains))
 
 

@@ -44,10 +44,12 @@ class TrainingState(State):
     Attributes:
         tuned: state of the method.
         curve: numbers of every step, float64 `[steps, 3]`, as in `StepRecord`.
+        seconds: wall time so far.
     """
 
     tuned: Any
     curve: FloatArray = variable_length_array()  # noqa: RUF009
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,13 @@ class ContextTraining:
         Raises:
             InputError: the loss or the values are no longer finite.
         """
+        begin = time.perf_counter()
         tuned, record = self.tuner.step(state.tuned, self._ask(state.step))
         if not math.isfinite(record.loss) or not np.isfinite(tuned.values).all():
             raise InputError(f"the loss is no longer finite in step {state.step + 1}; use a smaller --rate")
         curve = np.concatenate([state.curve, np.asarray([record], np.float64)])
-        return TrainingState(state.step + 1, state.seed, tuned, curve)
+        seconds = state.seconds + time.perf_counter() - begin
+        return TrainingState(state.step + 1, state.seed, tuned, curve, seconds)
 
     def run(
         self, state: TrainingState, progress: Path | None, save_every: float

@@ -9,9 +9,7 @@ from typing import Any
 
 from ..results.average import compute_spread
 from .tuning_evaluation import BASE, NEW, TEST
-
-SCHEMA = 1
-KIND = "tuning-seeds"
+from .tuning_record import SCHEMA, SEEDS_KIND
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def describe_seeds(contents: Sequence[Mapping[str, Any]], files: Sequence[str]) 
     first, scores = contents[0]["tuning"], collect_scores(contents)
     return {
         "schema": SCHEMA,
-        "kind": KIND,
+        "kind": SEEDS_KIND,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "complete": True,
         "bundle": contents[0]["bundle"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from ...engine.bundle.origin import list_origin
 from ...engine.files import write_atomic
 from ...engine.records import to_dict
 from ...engine.tuning.sapt import StepRecord
+from ..results.run_facts import describe_machine
 from .context_training import TrainingState
 from .seed_summary import collect_scores, compute_harmonic_means
 from .tuning_evaluation import BASE, NEW, Evaluation
+from .tuning_record import KIND, SCHEMA, EvaluationRecord, TuningRecord
 from .tuning_run import TuningRun
-
-SCHEMA = 1
-KIND = "tuning"
 
 
 def describe_run(
@@ -33,29 +31,34 @@ def describe_run(
         evaluations: on test images.
         head: name of the head that was stored.
     """
-    described = [_describe_evaluation(evaluation) for evaluation in evaluations]
-    scores = collect_scores([{"evaluations": described}])
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "complete": state.step == run.training.steps,
-        "bundle": {
+    described = tuple(map(_describe_evaluation, evaluations))
+    scores = collect_scores([{"evaluations": [to_dict(evaluation) for evaluation in described]}])
+    record = TuningRecord(
+        schema=SCHEMA,
+        kind=KIND,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        complete=state.step == run.training.steps,
+        seconds=state.seconds,
+        bundle={
             "path": str(run.bundle.path),
             "sha256": run.bundle.sha256,
             "model": run.bundle.manifest.model,
             **list_origin(run.bundle.manifest),
         },
-        "head": head,
-        "tuning": run.describe(state),
-        "cost": asdict(run.cost),
-        "images": [image.path for image in run.task.shots],
-        "class_ids": list(run.task.data.class_ids),
-        "class_names": list(run.task.data.class_names),
-        "curve": {name: state.curve[:, column].tolist() for column, name in enumerate(StepRecord._fields)},
-        "evaluations": described,
-        "harmonic_means": compute_harmonic_means(scores, run.spec.classes),
-    }
+        head=head,
+        tuning=run.describe(state),
+        cost=run.cost,
+        machine=describe_machine(),
+        images=tuple(image.path for image in run.task.shots),
+        class_ids=tuple(run.task.data.class_ids),
+        class_names=tuple(run.task.data.class_names),
+        curve={
+            name: tuple(state.curve[:, column].tolist()) for column, name in enumerate(StepRecord._fields)
+        },
+        evaluations=described,
+        harmonic_means=compute_harmonic_means(scores, run.spec.classes),
+    )
+    return to_dict(record)
 
 
 def save_run(path: Path, content: dict[str, Any]) -> None:
@@ -81,13 +84,11 @@ def format_evaluation(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "images": evaluation.images,
-        "target": evaluation.target,
-        "classes": evaluation.classes,
-        "images_sha256": evaluation.images_sha256,
-        "prompts": {
-            prompt: to_dict(result.to_tally_record()) for prompt, result in evaluation.results.items()
-        },
-    }
+def _describe_evaluation(evaluation: Evaluation) -> EvaluationRecord:
+    return EvaluationRecord(
+        evaluation.images,
+        evaluation.target,
+        evaluation.classes,
+        evaluation.images_sha256,
+        {prompt: result.to_tally_record() for prompt, result in evaluation.results.items()},
+    )

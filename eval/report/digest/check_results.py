@@ -41,18 +41,31 @@ def _check_domain(domain: DomainResult, labels: Sequence[str], where: str) -> No
     _check_numbers(domain, where)
     _check_labels(domain.methods, labels, f"{where}.methods")
     for label, result in domain.methods.items():
-        _check_method(result, f"{where}.methods.{label}")
+        check_result(result, f"{where}.methods.{label}")
     counts = sorted({result.tally.images for result in domain.methods.values()})
     _expect(len(counts) == 1, f"{where}.methods: expected equal numbers of images, found {counts}")
 
 
-def _check_method(result: MethodResult, where: str) -> None:
+def check_result(result: MethodResult, where: str) -> None:
+    """Check the counts of one method on one set of images.
+
+    Args:
+        result: the counts.
+        where: its field, for messages.
+
+    Raises:
+        ValueError: a count is out of range, or contradicts another.
+    """
     tally = result.tally
     _check_numbers(result, where)
     _check_numbers(tally, where)
     correct, bits = max(tally.top1, tally.top5), int(result.right.array().sum())
     _expect(correct <= tally.images, f"{where}: expected at most {tally.images} correct, found {correct}")
     _expect(bits == tally.top1, f"{where}.right: expected {tally.top1} right images, found {bits}")
+    if tally.classes is not None:
+        counts = int(tally.classes.images.sum()), int(tally.classes.correct.sum())
+        expected = (tally.images, tally.top1)
+        _expect(counts == expected, f"{where}.by_class: expected {expected} images in all, found {counts}")
 
 
 def _check_trace(trace: Trace, where: str) -> None:

@@ -11,7 +11,7 @@ from ...results.outcome import DomainResult
 from .sources import Source
 
 _DOMAIN = ("severity", "round", "segment", "generated", "learnt_from", "complete")
-_COUNTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
+_COSTS = ("batches", "forwards", "guarded", "seconds", "peak_bytes", "pull_backs")
 
 
 def list_counts(source: Source) -> Iterator[dict[str, Any]]:
@@ -52,7 +52,17 @@ def _describe_domain(domain: DomainResult) -> dict[str, Any]:
 
 
 def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
-    result, tally = domain.methods[label], domain.methods[label].tally
+    result = domain.methods[label]
+    return {
+        **list_rates(domain, label),
+        **{name: getattr(result, name) for name in _COSTS},
+        "images_per_second": result.images_per_second,
+    }
+
+
+def list_rates(domain: DomainResult, label: str) -> dict[str, Any]:
+    """Return the counts of a method, what follows from them, and its gain over the first, by column."""
+    tally = domain.methods[label].tally
     gained, lost = domain.count_gained_and_lost(label)
     gain, error = compute_gain(domain, label)
     return {
@@ -62,7 +72,6 @@ def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
         "nll_sum": tally.nll,
         "gained": gained,
         "lost": lost,
-        **{name: getattr(result, name) for name in _COUNTS},
         "accuracy": tally.accuracy,
         "macro_f1": tally.macro_f1,
         "top5_accuracy": tally.top5_accuracy,
@@ -70,7 +79,6 @@ def _list_method_counts(domain: DomainResult, label: str) -> dict[str, Any]:
         "ece": tally.ece,
         "gain": gain,
         "gain_error": error,
-        "images_per_second": result.images_per_second,
         "bins_images": " ".join(f"{value:.0f}" for value in tally.bin_images),
         "bins_confidence": " ".join(repr(float(value)) for value in tally.bin_confidence),
         "bins_correct": " ".join(f"{value:.0f}" for value in tally.bin_correct),

@@ -11,6 +11,8 @@ from .stream_curves import WINDOW
 MARKS = """Bold is the best result at the displayed precision. ~ marks results statistically indistinguishable
 from {first}: the difference is less than twice its standard error, computed from the images that exactly one
 of the two methods classifies correctly."""
+MACRO_F1 = """Macro-F1 is the mean, over the classes that have test images, of the harmonic mean of precision
+and recall. What is noise is marked at the accuracies."""
 MARKS_OF_RUNS = """Bold is the best result of a run at the displayed precision; ~ marks results statistically
 indistinguishable from the first method of the run. Gains are relative to it, with standard errors."""
 NOT_SAME_PROTOCOL = """These runs do not use the same images under the same protocol, so differences between
@@ -21,6 +23,20 @@ RELIABILITY = """Each bar is the accuracy of the images in one of 15 bins of con
 accuracy equals confidence. The gap to the mean confidence is hatched: rising where the model is
 overconfident, falling where it is underconfident. The diagrams pool all domains that enter the averages, so
 their ECE differs from the mean over domains in the summary."""
+RELIABILITY_OF_SEEDS = """Each bar is the accuracy of the images in one of 15 bins of confidence. The gap to
+the mean confidence is hatched: rising where the prompt is overconfident. The diagrams pool all seeds."""
+TUNING_MARKS = """Bold is the best result at the displayed precision. ± is the standard deviation over seeds
+behind a rate, and the standard error behind a gain. Gains are differences in accuracy to {first}, in points;
+~ marks those that are statistically indistinguishable from zero. Untuned texts learn nothing, so they have no
+seeds. Macro-F1 is the unweighted mean over the classes that have test images, ECE the expected calibration
+error over 15 bins, NLL the negative log-likelihood of the label in nats."""
+TUNING_AVERAGE = """± is the standard deviation over seeds; ~ marks results that are statistically
+indistinguishable from the first column. The average is the unweighted mean over the data sets, for prompts
+that were evaluated on all of them with the same seeds."""
+TUNING_COST = """A call is one batch of images under one context. An image counts again when it is encoded in
+another crop. Seconds are the wall time of training, with encoding and without evaluation."""
+LEARNING = """Cross-entropy of the batches of training images, averaged over consecutive steps. Thin lines are
+single seeds, thick lines their mean. Methods without steps have no curve."""
 SPEED = "Higher and further left is better. Vertical lines are standard deviations over seeds."
 SPEED_OF_RUNS = "Colours distinguish methods, and shapes distinguish runs."
 

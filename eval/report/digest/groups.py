@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -45,14 +45,14 @@ def list_processed_domains(results: Results) -> list[DomainResult]:
 def group_by_domain(results: Results) -> list[Group]:
     """Return a group per domain over its severities and rounds, then the average, then what is not in it."""
     domains = list_processed_domains(results)
-    apart = dict.fromkeys(domain.name for domain in domains if is_apart(domain))
+    uncounted_names = dict.fromkeys(domain.name for domain in domains if is_apart(domain))
     names = dict.fromkeys(domain.name for domain in domains)
-    groups = [_group_domain(results, name) for name in names if name not in apart]
+    groups = [_group_domain(results, name) for name in names if name not in uncounted_names]
     if len(groups) > 1:
         groups.append(
             Group("average", average_overall(results), "average", "" if results.complete else "incomplete")
         )
-    return groups + [replace(_group_domain(results, name), kind="apart") for name in apart]
+    return groups + [replace(_group_domain(results, name), kind="apart") for name in uncounted_names]
 
 
 def group_by_round(results: Results) -> list[Group]:
@@ -86,12 +86,17 @@ def average_by_domain_and_severity(results: Results) -> dict[str, dict[int, Mapp
 
 def pool_counts(results: Results, label: str) -> Tally:
     """Return the sum of the counts of all images that enter the averages, but for those by class."""
+    domains = (domain for run in results.runs for domain in select_counted_domains(run))
+    return add_tallies(domain.methods[label].tally for domain in domains)
+
+
+def add_tallies(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of some counts, but for those by class, which may be others."""
     pool = Tally()
-    for run in results.runs:
-        for domain in select_counted_domains(run):
-            for name, value in vars(domain.methods[label].tally).items():
-                if name != "classes":  # of another domain, they are others
-                    setattr(pool, name, getattr(pool, name) + value)
+    for tally in tallies:
+        for name, value in vars(tally).items():
+            if name != "classes":
+                setattr(pool, name, getattr(pool, name) + value)
     return pool
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ...datasets.domain import join_names
 from ...results.average import MethodAverage, compare_pair
@@ -92,28 +92,32 @@ def _list_suspicions(source: Source) -> list[str]:
 
 def write_headline(source: Source) -> str:
     """Return a sentence with the most accurate method and its gain, or with all that are as accurate."""
-    averages = average_overall(source.results)
+    runs = source.results.runs
+    return describe_best(
+        average_overall(source.results),
+        lambda label, best: bool(compare_pair(runs, label, best).gain_is_noise),
+    )
+
+
+def describe_best(averages: Mapping[str, MethodAverage], is_tie: Callable[[str, str], bool]) -> str:
+    """Return a sentence with the most accurate method and its gain over the first, or with all as accurate.
+
+    Args:
+        averages: averages of the methods; the others are compared with the first.
+        is_tie: says whether the difference between a method and the best is no more than the noise.
+    """
     best = max(averages, key=lambda label: averages[label].accuracy)
-    first, values = source.labels[0], averages[best]
+    first, values = next(iter(averages)), averages[best]
     accuracy = _format_accuracy(values)
     if len(averages) == 1:
         return f"{best} has an accuracy of {accuracy} %."
-    if ties := _find_ties(source, averages, best):
+    compared = sorted(averages, key=lambda label: -averages[label].accuracy)
+    if ties := [label for label in compared if label != best and is_tie(label, best)]:
         return _describe_tie([best, *ties], first, averages)
     if best == first or values.gain is None or values.gain_error is None:
         return f"No method is more accurate than {first}, which has {accuracy} %."
     gain = f"{100 * values.gain:.2f} ± {100 * values.gain_error:.2f} points"
     return f"{best} is the most accurate with {accuracy} %, {gain} above {first}."
-
-
-def _find_ties(source: Source, averages: Mapping[str, MethodAverage], best: str) -> list[str]:
-    """Return the methods whose distance to the best one is within the noise, the most accurate first."""
-    compared = sorted(averages, key=lambda label: -averages[label].accuracy)
-    return [
-        label
-        for label in compared
-        if label != best and compare_pair(source.results.runs, label, best).gain_is_noise
-    ]
 
 
 def _describe_tie(labels: Sequence[str], first: str, averages: Mapping[str, MethodAverage]) -> str:

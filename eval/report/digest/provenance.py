@@ -16,7 +16,7 @@ from .tables import NONE, Cell, Row, Table
 
 _DIGITS = 12  # of a shortened hash
 _NAMES_OF_ENGINE = {"workers": "threads", "micro_batch": "images per call"}
-_NAMES_OF_MACHINE = {
+NAMES_OF_MACHINE = {
     "model": "processor",
     "int8_features": "instructions for int8",
     "cpus": "processors available",
@@ -85,8 +85,10 @@ def digest_provenance(source: Source) -> Provenance:
         (
             FactSheet("Model", tuple(_describe_model(source))),
             FactSheet("Results", tuple(_describe_file(source))),
-            FactSheet("Program", _rename(results.versions, {}) + _rename(results.engine, _NAMES_OF_ENGINE)),
-            FactSheet("Machine", _rename(results.machine, _NAMES_OF_MACHINE)),
+            FactSheet(
+                "Program", list_facts(results.versions, {}) + list_facts(results.engine, _NAMES_OF_ENGINE)
+            ),
+            FactSheet("Machine", list_facts(results.machine, NAMES_OF_MACHINE)),
         ),
     )
 
@@ -170,16 +172,17 @@ def _describe_file(source: Source) -> list[Fact]:
         Fact("written", results.created),
         Fact("complete", "yes" if results.complete else "NO"),
         Fact("images processed", f"{sum(run.images for run in results.runs):,}"),
-        Fact("time with loading", _format_duration(seconds)),
+        Fact("time with loading", format_duration(seconds)),
     ]
 
 
-def _rename(values: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Fact, ...]:
-    """Return values as facts, some of them with a more readable name."""
+def list_facts(values: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Fact, ...]:
+    """Return values as facts, some of them with a more readable name given by key."""
     return tuple(Fact(names.get(key, key), _format(value)) for key, value in values.items())
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return a time in the unit that fits it."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...results.metrics import ECE_BINS
+from ...results.metrics import ECE_BINS, Tally
 from .chart_data import ReliabilityDiagram
 from .explanations import RELIABILITY
 from .groups import pool_counts
@@ -23,12 +23,15 @@ class Reliability:
 
 def digest_reliability(source: Source) -> Reliability:
     """Return a reliability diagram per method."""
-    diagrams = (_make_diagram(source, label, series) for series, label in enumerate(source.labels))
+    pools = (pool_counts(source.results, label) for label in source.labels)
+    diagrams = (
+        make_diagram(*pair, series) for series, pair in enumerate(zip(source.labels, pools, strict=True))
+    )
     return Reliability(tuple(diagrams), RELIABILITY)
 
 
-def _make_diagram(source: Source, label: str, series: int) -> ReliabilityDiagram:
-    pool = pool_counts(source.results, label)
+def make_diagram(label: str, pool: Tally, series: int) -> ReliabilityDiagram:
+    """Return the reliability diagram of a method, given the counts of all images and its colour."""
     edges = np.linspace(0, 100, ECE_BINS + 1)
     filled = pool.bin_images > 0
     error = f"ECE {100 * pool.ece:.2f} %"

@@ -20,7 +20,9 @@ from .provenance import Provenance, digest_provenance
 from .reliability import Reliability, digest_reliability
 from .sources import Source
 from .speed import digest_speed
-from .tables import Table, tabulate_domains, tabulate_summary
+from .tables import Table, tabulate_domains, tabulate_macro_f1, tabulate_summary
+from .tuning_digest import TuningsDigest, digest_tunings
+from .tuning_sources import TuningSource
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class RunDigest:
         headline: the main result in one sentence.
         summary: rates and cost of every method.
         domains: accuracy per domain and method.
+        macro_f1: macro-F1 per domain and method, or None.
         severities, rounds: accuracy by severity and by round, or None.
         gains: gains over the first method, or None.
         stream: course of the stream.
@@ -55,6 +58,7 @@ class RunDigest:
     headline: str
     summary: Table
     domains: Table
+    macro_f1: Table | None
     severities: Breakdown | None
     rounds: Breakdown | None
     gains: Gains | None
@@ -74,29 +78,46 @@ class Digest:
         runs: one per results file.
         comparison: comparison of the files; None if there is only one.
         origin: files and version of fozo that the report was made from.
+        tunings: all tunings; None if there are none.
     """
 
     title: str
     runs: tuple[RunDigest, ...]
     comparison: Comparison | None
     origin: str
+    tunings: TuningsDigest | None = None
 
 
-def digest_results(sources: Sequence[Source], title: str | None = None) -> Digest:
+def digest_results(sources: Sequence[Source | TuningSource], title: str | None = None) -> Digest:
     """Return the digest of some results.
 
     Args:
         sources: the results, at least one.
         title: heading of the report; by default the model and the data.
+
+    Raises:
+        InputError: a seed of a tuning is there twice.
     """
-    is_comparison = len(sources) > 1
-    files = f"{len(sources)} results files" if is_comparison else sources[0].path.name
+    files = f"{len(sources)} results files" if len(sources) > 1 else sources[0].path.name
+    runs = [source for source in sources if isinstance(source, Source)]
+    tuned = [source for source in sources if isinstance(source, TuningSource)]
+    tunings = digest_tunings(tuned) if tuned else None
     return Digest(
-        title or make_title(sources),
-        tuple(map(_digest_run, sources)),
-        compare(sources) if is_comparison else None,
+        title or _make_title(runs, tuned, tunings),
+        tuple(map(_digest_run, runs)),
+        compare(runs) if len(runs) > 1 else None,
         f"Made by fozo {__version__} from {files}.",
+        tunings,
     )
+
+
+def _make_title(runs: Sequence[Source], tuned: Sequence[TuningSource], tunings: TuningsDigest | None) -> str:
+    """Return the model, and what was tuned or evaluated."""
+    if tunings is None:
+        return make_title(runs)
+    models = dict.fromkeys(str(source.record.bundle.get("model", "")) for source in tuned)
+    suffix = f", and {len(runs)} other run{'s' * (len(runs) > 1)}" if runs else ""
+    return f"{', '.join(models)}: {tunings.about}{suffix}"
 
 
 def _digest_run(source: Source) -> RunDigest:
@@ -112,6 +133,7 @@ def _digest_run(source: Source) -> RunDigest:
         write_headline(source),
         tabulate_summary(source),
         tabulate_domains(source),
+        tabulate_macro_f1(source),
         digest_severities(source),
         digest_rounds(source),
         digest_gains(source),

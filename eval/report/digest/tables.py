@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...results.average import MethodAverage
-from .explanations import MARKS, explain_summary
+from .explanations import MACRO_F1, MARKS, explain_summary
 from .groups import Group, Kind, average_by_domain_and_severity, average_overall, group_by_domain
 from .sources import Source
 
@@ -62,29 +62,40 @@ class Table:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
+    """A column of rates.
+
+    Attributes:
+        heading: its heading.
+        key: name of the rate in `MethodAverage`.
+        factor: from the rate to the unit of the heading.
+        form: format of the numbers.
+        best: 1 if the largest is marked, -1 the smallest, 0 none.
+        optional: left out where no method has the rate.
+    """
+
     heading: str
     key: str
     factor: float = 1
     form: str = ".2f"
-    best: int = 0  # 1: the largest, -1: the smallest, 0: none is marked
+    best: int = 0
     optional: bool = False
 
 
 _SUMMARY = (
-    _Column("accuracy, %", "accuracy", 100, best=1),
-    _Column("worst tenth, %", "worst_accuracy", 100, best=1, optional=True),
-    _Column("gain ± error", "gain", 100, "+.2f"),
-    _Column("macro-F1, %", "macro_f1", 100, best=1, optional=True),
-    _Column("top-5, %", "top5_accuracy", 100, best=1),
-    _Column("ECE, %", "ece", 100, best=-1),
-    _Column("NLL", "nll", 1, ".3f", best=-1),
-    _Column("mCE, %", "mce", 1, ".1f", best=-1, optional=True),
-    _Column("forwards", "forwards_per_batch", 1, ".3g"),
-    _Column("gradients", "pull_backs_per_batch", 1, ".3g", optional=True),
-    _Column("images/s", "images_per_second", 1, ".1f"),
-    _Column("process, MB", "peak_bytes", 1e-6, ",.0f"),
-    _Column("guarded", "guarded", 1, ".3g"),
+    Column("accuracy, %", "accuracy", 100, best=1),
+    Column("worst tenth, %", "worst_accuracy", 100, best=1, optional=True),
+    Column("gain ± error", "gain", 100, "+.2f"),
+    Column("macro-F1, %", "macro_f1", 100, best=1, optional=True),
+    Column("top-5, %", "top5_accuracy", 100, best=1),
+    Column("ECE, %", "ece", 100, best=-1),
+    Column("NLL", "nll", 1, ".3f", best=-1),
+    Column("mCE, %", "mce", 1, ".1f", best=-1, optional=True),
+    Column("forwards", "forwards_per_batch", 1, ".3g"),
+    Column("gradients", "pull_backs_per_batch", 1, ".3g", optional=True),
+    Column("images/s", "images_per_second", 1, ".1f"),
+    Column("process, MB", "peak_bytes", 1e-6, ",.0f"),
+    Column("guarded", "guarded", 1, ".3g"),
 )
 
 
@@ -99,7 +110,7 @@ def tabulate_summary(source: Source) -> Table:
     ]
     if len(averages) == 1:
         columns = [column for column in columns if column.key != "gain"]
-    cells = zip(*(_format_column(column, values) for column in columns), strict=True)
+    cells = zip(*(format_column(column, values) for column in columns), strict=True)
     rows = tuple(Row(label, row) for label, row in zip(averages, cells, strict=True))
     headings = tuple(column.heading for column in columns)
     return Table("Summary", "method", headings, rows, note=explain_summary(source))
@@ -110,6 +121,19 @@ def tabulate_domains(source: Source) -> Table:
     table = tabulate_groups(source, group_by_domain(source.results), "domain")
     note = MARKS.format(first=source.labels[0]) if len(source.labels) > 1 else ""
     return replace(table, note=note)
+
+
+def tabulate_macro_f1(source: Source) -> Table | None:
+    """Return macro-F1 per domain and method; None where classes were not counted."""
+    groups = group_by_domain(source.results)
+    if any(values.macro_f1 is None for group in groups for values in group.averages.values()):
+        return None
+    column = Column("", "macro_f1", 100, ".1f", best=1)
+    rows = tuple(
+        Row(group.name, format_column(column, list(group.averages.values())), group.kind, group.note)
+        for group in groups
+    )
+    return Table("Macro-F1 per domain, %", "domain", tuple(source.labels), rows, note=MACRO_F1)
 
 
 def tabulate_groups(source: Source, groups: Sequence[Group], name: str) -> Table:
@@ -139,14 +163,19 @@ def tabulate_severities_of(source: Source, label: str) -> Table:
 
 def _format_accuracies(averages: Mapping[str, MethodAverage]) -> tuple[Cell, ...]:
     """Return the accuracy of each method in percent, marking the best and those not above noise."""
-    return _format_column(
-        _Column("", "accuracy", 100, ".1f", best=1), list(averages.values()), mark_noise=True
-    )
+    return format_column(Column("", "accuracy", 100, ".1f", best=1), list(averages.values()), mark_noise=True)
 
 
-def _format_column(
-    column: _Column, values: Sequence[MethodAverage], mark_noise: bool = False
+def format_column(
+    column: Column, values: Sequence[MethodAverage], mark_noise: bool = False
 ) -> tuple[Cell, ...]:
+    """Return the rate of each method with its spread; the best is marked.
+
+    Args:
+        column: the rate.
+        values: averages of the methods.
+        mark_noise: mark what is statistically indistinguishable from the first method; gains always are.
+    """
     numbers = [rates.get_value(column.key) for rates in values]
     scaled = [None if number is None else number * column.factor for number in numbers]
     texts = [NONE if value is None else _format_sign(format(value, column.form)) for value in scaled]
@@ -162,13 +191,13 @@ def _format_column(
     )
 
 
-def _find_best(column: _Column, values: Sequence[float], methods: int) -> str | None:
+def _find_best(column: Column, values: Sequence[float], methods: int) -> str | None:
     if not column.best or methods < 2 or not values:
         return None
     return _format_sign(format(column.best * max(column.best * value for value in values), column.form))
 
 
-def _format_spread(column: _Column, values: MethodAverage) -> str:
+def _format_spread(column: Column, values: MethodAverage) -> str:
     spread = values.gain_error if column.key == "gain" else values.get_spread(column.key)
     return "" if spread is None else f"± {format(spread * column.factor, column.form.lstrip('+'))}"
 

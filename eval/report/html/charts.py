@@ -20,6 +20,7 @@ from ..digest.chart_data import (
     StepChart,
     StreamChart,
 )
+from ..digest.learning_charts import LearningChart
 from ..digest.plain_text import shorten
 from .markup import Html
 from .svg import GRID, INK, MUTED, add_axes, dash_of, draw_svg, marker_of, series_color
@@ -171,6 +172,27 @@ def _draw_name(ax: Any, span: Span, turned: bool) -> None:
         ha="left" if turned else "center",
         fontsize=10,
     )
+
+
+def draw_learning(chart: LearningChart, name: str) -> Html:
+    """Draw the loss of every tuning over the calls: its mean over the seeds, and each seed as a thin line."""
+
+    def draw(figure: Any) -> None:
+        ax = add_axes(figure, 56, 28, 10, 44)
+        for curve in chart.curves:
+            for seed in curve.seeds:
+                ax.plot(seed.images, seed.values, color=series_color(curve.series), linewidth=0.9, alpha=0.5)
+            _draw_curve(ax, curve.mean.images, curve.mean.values, curve.series)
+        ax.set_xlim(0, 1.008 * max(curve.mean.images[-1] for curve in chart.curves))
+        curves = [curve for learning in chart.curves for curve in (learning.mean, *learning.seeds)]
+        _scale_vertically(ax, np.concatenate([curve.values for curve in curves]))
+        ax.grid(axis="y")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        ax.locator_params(axis="x", nbins=8)
+        ax.set_xlabel("calls: batches of images under one context")
+        ax.set_ylabel("cross-entropy, nats")
+
+    return draw_svg(name, chart.title, 900, 300, draw, wide=True)
 
 
 def draw_steps(chart: StepChart, name: str) -> Html:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from ..digest.provenance import FactSheet
 from ..digest.tables import Cell, Row, Table
@@ -77,11 +77,14 @@ def scrolling(content: Html, label: str) -> Html:
     return element("div", content, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
-def legend(labels: Sequence[str]) -> Html:
-    """Return a legend with the colour and dashes of each label."""
-    return element(
-        "ul", *(_render_entry(index, label) for index, label in enumerate(labels)), class_="legend"
+def legend(labels: Sequence[str], indices: Container[int] | None = None) -> Html:
+    """Return a legend with the colour and dashes of each label, or of those whose index is in `indices`."""
+    entries = (
+        _render_entry(index, label)
+        for index, label in enumerate(labels)
+        if indices is None or index in indices
     )
+    return element("ul", *entries, class_="legend")
 
 
 def warning(text: str) -> Html:

@@ -56,6 +56,11 @@ def _render_wide(chart: StreamChart, name: str) -> Html:
 
 def render_reliability(reliability: Reliability, prefix: str) -> Html:
     """Return the section with a reliability diagram per method."""
+    return join(element("h2", "Calibration"), render_diagrams(reliability, prefix))
+
+
+def render_diagrams(reliability: Reliability, prefix: str) -> Html:
+    """Return a reliability diagram per method, and their explanation."""
     drawings = [
         (
             join(diagram.method, element("span", f" · {diagram.error}", class_="quiet")),
@@ -63,9 +68,7 @@ def render_reliability(reliability: Reliability, prefix: str) -> Html:
         )
         for diagram in reliability.diagrams
     ]
-    return join(
-        element("h2", "Calibration"), gallery(drawings), element("p", reliability.note, class_="quiet")
-    )
+    return join(gallery(drawings), element("p", reliability.note, class_="quiet"))
 
 
 def render_speed(chart: ScatterChart, name: str) -> Html:

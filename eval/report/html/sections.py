@@ -24,6 +24,7 @@ def render_run(run: RunDigest, prefix: str) -> Html:
         table(run.summary),
         element("h2", "Domains"),
         table(run.domains),
+        table(run.macro_f1) if run.macro_f1 else "",
         _render_breakdown(run.severities, run, prefix) if run.severities else "",
         _render_breakdown(run.rounds, run, prefix) if run.rounds else "",
         figures.render_gains(run.gains, prefix) if run.gains else "",
@@ -50,7 +51,7 @@ def _render_provenance(provenance: Provenance) -> Html:
         element("h2", "How it was made"),
         element("ul", *(element("li", sentence) for sentence in provenance.protocol), class_="plain"),
         element("h3", "Methods and their options"),
-        *map(_render_options, provenance.methods),
+        *map(render_options, provenance.methods),
         element("h3", "Data"),
         list_table(provenance.data),
         element("h3", "Model, program and machine"),
@@ -58,7 +59,8 @@ def _render_provenance(provenance: Provenance) -> Html:
     )
 
 
-def _render_options(method: MethodOptions) -> Html:
+def render_options(method: MethodOptions) -> Html:
+    """Return the options of a method, folded."""
     title = join(method.label, ": ", element("code", method.method), f", {method.summary}")
     if method.table is None:
         return element("p", title)

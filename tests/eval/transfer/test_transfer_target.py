@@ -115,3 +115,14 @@ def test_imagenets_names_come_from_a_head(bundle: Bundle, tmp_path: Path) -> Non
     assert find_imagenet(changed, ["animals"]).class_names == NAMES  # it has other classes
     with pytest.raises(InputError, match="has no head with names for ImageNet's 1,000 classes"):
         find_imagenet(make_tuning_bundle(tmp_path / "small"))
+
+
+def test_class_folders_get_the_names_of_the_head_in_use(bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("train/0/a.png", "train/1/b.png", "test/0/c.png", "test/1/d.png"):
+        put(tmp_path / "digits" / name)
+    head = Head(np.ones((3, 3), np.float32), ("1", "0", "2"), ("one", "zero", "two"), ("{}",))
+    words = bundle.with_head("words", head).select_head("words")
+    target = open_text(tmp_path / "digits", words)
+    assert (target.class_ids, target.class_names) == (("0", "1"), ("zero", "one"))
+    assert target.domains[0].notes[-1] == "names of classes are those of the head words"
+    assert open_text(tmp_path / "digits", bundle).class_names == ("0", "1")
