@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VIEWS := views=8,view_area=0.8
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo demo-clip demo-files docs test format lint types unit hosts host-node clean
+.PHONY: demo demo-clip demo-files docs test format lint types unit hosts host-node host-browser clean
 
 # The whole way of `fozo demo`, export included: exports the small model whose weights ship with fozo and adapts
 # it over corrupted digits. About three minutes, most of them for installing PyTorch.
@@ -52,13 +52,25 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # Packages of the programs in other languages (examples/). Tests of a language are skipped without them.
-hosts: host-node
+hosts: host-node host-browser
 
 host-node:
 	@if command -v npm > /dev/null && cd examples/node \
 	  && npm install --ignore-scripts --no-audit --no-fund --silent --prefer-offline --fetch-retries=0; \
 	then echo "examples/node: packages are in place"; \
 	else echo "examples/node: npm is missing or has failed, so its tests are skipped"; fi
+
+# ONNX Runtime for browsers, and Playwright. Chromium is a package of the system: only CI installs it.
+host-browser: $(VENV)/.dev
+	@if command -v npm > /dev/null && cd examples/browser \
+	  && npm install --ignore-scripts --no-audit --no-fund --silent --prefer-offline --fetch-retries=0; \
+	then echo "examples/browser: packages are in place"; \
+	else echo "examples/browser: npm is missing or has failed, so its tests are skipped"; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check playwright \
+	  || echo "examples/browser: playwright cannot be installed, so its tests are skipped"
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+	  || { test -n "$$CI" && apt-get -qq update && apt-get -qq install -y chromium; } > /dev/null 2>&1 \
+	  || echo "examples/browser: Chromium is missing, so its tests are skipped: apt-get install chromium"
 
 # Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
 docs: $(VENV)/.dev

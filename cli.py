@@ -20,6 +20,7 @@ from .commands.demo_command import demo
 from .commands.export_command import export
 from .commands.inspect_command import inspect
 from .commands.methods_command import list_methods
+from .commands.page_command import page
 from .commands.predict_command import predict
 from .commands.quantize_command import quantize
 from .commands.report_command import report
@@ -54,6 +55,7 @@ for _command in (
     source,
     quantize,
     compile_bundle,
+    page,
     corrupt,
     tune,
     transfer,
