@@ -225,10 +225,10 @@ class Bundle:
             return None
         described, coordinator = entry.image_prompt.coordinator, None
         if described is not None:
-            values = [arrays[f"coordinator_{name}"] for name in COORDINATOR_ARRAYS]
+            parameters, mean, variance, scale = (arrays[f"coordinator_{name}"] for name in COORDINATOR_ARRAYS)
             encoder = None if described.encoder is None else self.file(described.encoder)
             layer, width = described.layer, described.width
-            coordinator = Coordinator(*values, layer=layer, width=width, encoder=encoder)
+            coordinator = Coordinator(parameters, mean, variance, scale, layer, width, encoder)
         prompt = entry.image_prompt
         return ImagePrompt(prompt.frame, arrays.get(PIXELS), arrays.get(PROMPTS), coordinator)
 

@@ -208,7 +208,8 @@ def _lay_out(layout: DecoderLayout, trigger: FloatArray, features: FloatArray) -
     """Return the map `[N, H / 32, W / 32, channels]` of features and trigger."""
     rows = np.broadcast_to(trigger, (len(features), len(trigger)))
     cube = np.concatenate([features.astype(np.float32), rows], axis=1)
-    return cube.reshape(-1, layout.channels, *layout.grid).transpose(0, 2, 3, 1)
+    result: FloatArray = cube.reshape(-1, layout.channels, *layout.grid).transpose(0, 2, 3, 1)
+    return result
 
 
 def _double_and_mix(
