@@ -72,6 +72,14 @@ host-browser: $(VENV)/.dev
 	  || { test -n "$$CI" && apt-get -qq update && apt-get -qq install -y chromium; } > /dev/null 2>&1 \
 	  || echo "examples/browser: Chromium is missing, so its tests are skipped: apt-get install chromium"
 
+.PHONY: host-c
+hosts: host-c
+
+host-c:
+	@if command -v npm > /dev/null && $(MAKE) --silent --no-print-directory -C examples/c packages; \
+	then echo "examples/c: packages are in place"; \
+	else echo "examples/c: npm is missing or has failed, so its tests are skipped"; fi
+
 # Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
 docs: $(VENV)/.dev
 	$(BIN)/python tools/method_tables.py
