@@ -80,6 +80,14 @@ host-c:
 	then echo "examples/c: packages are in place"; \
 	else echo "examples/c: npm is missing or has failed, so its tests are skipped"; fi
 
+.PHONY: host-rust
+hosts: host-rust
+
+host-rust:
+	@if command -v cargo > /dev/null && cargo build --release --quiet --manifest-path examples/rust/Cargo.toml; \
+	then echo "examples/rust: the program is built"; \
+	else echo "examples/rust: cargo is missing or has failed, so its tests are skipped"; fi
+
 # Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
 docs: $(VENV)/.dev
 	$(BIN)/python tools/method_tables.py
