@@ -41,6 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, compiled_step: Callable[..., 
     steps = tmp_path_factory.mktemp("steps")
     for name in METHODS:
         shutil.copytree(compiled_step(name), steps / f"{name}-{STEPS}")
+    shutil.copytree(compiled_step("pizo", "int8"), steps / "pizo-int8")
     folder = tmp_path_factory.mktemp("page") / "site"
     write_page(PageRequest(RUNTIME, tuple(sorted(steps.iterdir()))), folder)
     shutil.copytree(digits, folder / "noisy")
@@ -137,14 +138,17 @@ def test_vectors_that_were_changed_are_noticed(browser: Any, site: Path, address
     shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("name", ["no_adapt", "pizo"])
+@pytest.mark.parametrize("step", ["no_adapt", "pizo", "pizo-int8"])
 def test_digits_are_read_as_by_the_engine(
-    browser: Any, address: str, engine_accuracy: Callable[[str, str, int], float], name: str
+    browser: Any, address: str, engine_accuracy: Callable[[str, str, int], float], step: str
 ) -> None:
-    results = read_results(browser, f"{address}verify.html?step=steps/{name}&digits=noisy&batch={BATCH}")
+    results = read_results(browser, f"{address}verify.html?step=steps/{step}&digits=noisy&batch={BATCH}")
     (result,) = results["results"]
     assert result["images"] == 400
-    assert abs(100 * result["accuracy"] - engine_accuracy(name, "fp32", BATCH)) <= 0.5
+    name, _, precision = step.partition("-")
+    expected = engine_accuracy(name, precision or "fp32", BATCH)
+    # Kernels for integers round otherwise than those of Python's ONNX Runtime.
+    assert abs(100 * result["accuracy"] - expected) <= (1.5 if precision else 0.5)
 
 
 def test_adapting_beats_frozen(browser: Any, address: str) -> None:

@@ -163,6 +163,7 @@ function showScores() {
     part("caption").textContent = isLabelled
       ? `right of the last ${Math.min(WINDOW, Math.max(scores.images, 1))}`
       : "mean entropy";
+    part("entropy").parentElement.hidden = !isLabelled; // it is the large number then
     part("entropy").textContent = entropy.mean?.toFixed(2) ?? "–";
     part("time").textContent = time.mean === null ? "–" : `${time.mean.toFixed(time.mean < 10 ? 1 : 0)} ms`;
   }
@@ -234,7 +235,7 @@ function describeAnswer(side, answer, label, classes) {
   const name = classes ? classes[answer.label] : `class ${answer.label}`;
   const isKnown = label !== undefined;
   element.className = isKnown ? `answer ${side} ${answer.label === label ? "right" : "wrong"}` : `answer ${side}`;
-  element.textContent = isKnown ? `${name} ${answer.label === label ? "✓" : "✗"}` : `${name} ${formatPercent(answer.probability)}`;
+  element.textContent = isKnown ? `${name} ${answer.label === label ? "✓" : "✗"}` : `${formatPercent(answer.probability)} ${name}`;
   element.title = `${side}: ${name}`;
   return element;
 }

@@ -20,7 +20,7 @@ export function drawPlot(element, { points, marks, top, format }) {
     const line = inside.filter((point) => point[side] !== null);
     if (!line.length) continue;
     const path = line.map((point) => `${x(point.images).toFixed(1)},${y(point[side]).toFixed(1)}`).join(" ");
-    parts.push(create("polyline", { points: path, class: side }));
+    parts.push(create("polyline", { points: line.length > 1 ? path : `${path} ${path}`, class: side }));
   }
   const svg = create("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe(points, format) });
   svg.append(...parts);
