@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VIEWS := views=8,view_area=0.8
 ROOMS := engine data export quant eval commands
 
-.PHONY: demo demo-clip demo-files docs test format lint types unit hosts host-node host-browser clean
+.PHONY: demo demo-clip demo-files docs test format lint types unit hosts host-node host-browser host-java clean
 
 # The whole way of `fozo demo`, export included: exports the small model whose weights ship with fozo and adapts
 # it over corrupted digits. About three minutes, most of them for installing PyTorch.
@@ -52,7 +52,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # Packages of the programs in other languages (examples/). Tests of a language are skipped without them.
-hosts: host-node host-browser
+hosts: host-node host-browser host-java
 
 host-node:
 	@if command -v npm > /dev/null && cd examples/node \
@@ -87,6 +87,11 @@ host-rust:
 	@if command -v cargo > /dev/null && cargo build --release --quiet --manifest-path examples/rust/Cargo.toml; \
 	then echo "examples/rust: the program is built"; \
 	else echo "examples/rust: cargo is missing or has failed, so its tests are skipped"; fi
+
+host-java:
+	@if command -v mvn > /dev/null && mvn --quiet --batch-mode -f examples/java/pom.xml package; \
+	then echo "examples/java: packages are in place"; \
+	else echo "examples/java: Maven is missing or has failed, so its tests are skipped"; fi
 
 # Writes the option tables of docs/methods.md from the code, then builds the site into build/site.
 docs: $(VENV)/.dev
