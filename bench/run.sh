@@ -83,8 +83,8 @@ clip_model() {
   $PYTHON "$BENCH/clip_like.py" --weights "$WEIGHTS" --images "$DATA/imagenet" --out clip-like \
     --results "$BENCH/results/clip-like.json"
   $FOZO quantize clip-like "$DATA/imagenet/source"
-  $FOZO tune clip-like --data "$DATA/imagenet/source" --shots 1 --epochs 10 --precision int8 --as sapt \
-    --out clip-tuning.json --overwrite
+  $FOZO tune clip-like --data "$DATA/imagenet/source" --head imagenet --precision int8 --method sapt --shots 1 \
+    --epochs 4 --batch 50 --crops 4 --as sapt --out clip-tuning.json --overwrite
 }
 
 clip() {
