@@ -114,8 +114,13 @@ def find_builder(method: AnyBoundMethod) -> StepBuilder:
     """Return the builder of a method.
 
     Raises:
-        ExportError: there is none.
+        ExportError: there is none, or the classes in use add something to the images.
     """
+    if method.model.image_prompt is not None:
+        raise ExportError(
+            f"the classes in use of {method.model.name} add something learnt to the images (bar, blackvip or "
+            "bpt --visual), which a compiled step does not; choose others with --head"
+        )
     if type(method) not in BUILDERS:
         raise ExportError(
             f"{method.name} cannot be compiled as it is; expected no_adapt, shift, shift_origin, neo, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import ExportError
-from fozo.engine.model import ImageArray
+from fozo.engine.model import ImageArray, ImagePrompt
 from fozo.engine.registry import parse_method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
@@ -177,6 +178,14 @@ def test_a_state_of_another_step_with_the_same_shapes_is_reported(
 def test_what_cannot_be_compiled_is_refused(bundle_path: Path, spec: str) -> None:
     with pytest.raises(ExportError, match="cannot be compiled as it is; expected no_adapt"):
         compile_method(bundle_path, spec)
+
+
+def test_images_with_something_added_are_refused(bundle_path: Path) -> None:
+    network = Network.open(Bundle.open(bundle_path), workers=1)
+    info = replace(network.info, source=None, image_prompt=ImagePrompt(frame=2))
+    bound = parse_method("no_adapt")[1].bind(info)
+    with pytest.raises(ExportError, match="add something learnt to the images"):
+        build_step(onnx.load(bundle_path / "model.onnx"), bound, SEED, IDENTITY)
 
 
 def test_steps_without_learning_are_refused(bundle_path: Path) -> None:
