@@ -29,7 +29,9 @@ def folder(tmp_path: Path) -> Path:
 
 def strip(content: dict[str, Any]) -> dict[str, Any]:
     """Return results without what differs between equal runs."""
-    return {name: value for name, value in content.items() if name not in ("created", "bundle", "head")}
+    return {
+        name: value for name, value in content.items() if name not in ("created", "bundle", "head", "seconds")
+    }
 
 
 def predict_classes(head: str, folder: Path) -> int:

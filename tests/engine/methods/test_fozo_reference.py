@@ -349,8 +349,9 @@ def test_options(setting: Setting, case: str) -> None:
 
 
 def test_every_option_is_compared() -> None:
+    """Another generator draws other directions; tests/export/compile compares it with graphs."""
     changed = {name for changes, _ in CASES.values() for name in changes}
-    assert changed == {field.name for field in fields(Fozo)}
+    assert changed == {field.name for field in fields(Fozo)} - {"generator"}
 
 
 @pytest.mark.parametrize("changes", [{}, {"shift": "source_mean", "samples": 2}])
