@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ImageArray
 from fozo.engine.runtime.cpu import count_cpus
 from fozo.engine.runtime.text_encoder import TextEncoder
+from fozo.eval.processes.memory import peak_bytes
 
 VIEWS = 64
 CONTEXTS = 9  # of STSS: the words, and 8 perturbations
@@ -153,7 +153,7 @@ def measure_memory(bundle: str, precision: str, method: str, views: ImageArray) 
     """
     with fozo.Network.open(bundle, precision) as network:
         fozo.Adapter(network, fozo.method(method, views=VIEWS)).step(views)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_bytes() / 1e6
 
 
 def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -124,8 +124,8 @@ vote() {
 clip_speed() {
   local methods=()
   for method in no_adapt zero stss tda gauss pizo neo; do methods+=(-m "$method"); done
-  $FOZO bench clip-like "${methods[@]}" --head imagenet --precision int8 --precision fp32 --batch-size 16 \
-    --workers 2 --samples 3 --out "$BENCH/results/clip-cost.json"
+  $FOZO bench clip-like "${methods[@]}" --head imagenet --precision int8 --batch-size 16 \
+    --workers 2 --samples 2 --out "$BENCH/results/clip-cost.json"
   $FOZO export --clip ViT-B-16 --random-weights --source "$DATA/imagenet/source" --source-images 32 \
     --out clip-base --overwrite
   $PYTHON "$BENCH/clip_speed.py" clip-base "$(ls "$DATA"/imagenet/val/*/* | head -1)" \

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ import onnxruntime
 from clip_speed import run_alone
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.cpu import count_cpus
+from fozo.eval.processes.memory import peak_bytes
 
 METHODS = ("pizo", "neo")
 BATCHES = (1, 8, 64)
@@ -135,7 +135,7 @@ def measure_peak(take_step: Callable[[Any], object], images: Any) -> float:
     """Return the peak memory of this process in MB after some steps."""
     for _ in range(STEPS):
         take_step(images)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_bytes() / 1e6
 
 
 if __name__ == "__main__":

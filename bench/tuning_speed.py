@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from clip_speed import run_alone, take_turns
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.cpu import count_cpus
+from fozo.eval.processes.memory import peak_bytes
 from fozo.eval.tuning.tuning_run import TuningRun, open_run
 from fozo.eval.tuning.tuning_spec import TuningSpec
 
@@ -135,7 +135,7 @@ def measure_memory(bundle: str, precision: str, folder: str) -> float:
     """Return the peak memory in MB of a process that takes a step of ZIP."""
     with open_zip(Bundle.open(bundle), precision, Path(folder)) as run:
         run.training.advance(run.training.init(run.initial, 1))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_bytes() / 1e6
 
 
 if __name__ == "__main__":
