@@ -94,9 +94,10 @@ def embed_domains(experiment: Experiment, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     domains = experiment.domains(experiment.protocol.seeds[0])
     graph = experiment.bundle.graph_sha256(experiment.precision)
+    stored = {domain.name: set(read_embeddings(folder, domain.name, experiment)) for domain in domains}
     for start in range(0, max(map(len, domains)), ROUND):
         for domain in domains:
-            present = read_embeddings(folder, domain.name, experiment)
+            present = stored[domain.name]
             order = np.random.default_rng(0).permutation(len(domain))[start : start + ROUND]
             missing = domain.take([row for row in order if domain.ids[row] not in present])
             if len(missing):
@@ -104,6 +105,7 @@ def embed_domains(experiment: Experiment, folder: Path) -> None:
                 rows = dict(embed(experiment, missing))
                 content = to_npz(ids=np.array(list(rows)), embeddings=np.stack(list(rows.values())))
                 write_atomic(folder / f"{domain.name}-{graph[:8]}-{missing.hash_ids()[:8]}.npz", content)
+                present |= set(rows)
 
 
 def read_embeddings(folder: Path, domain: str, experiment: Experiment) -> dict[str, FloatArray]:

@@ -7,7 +7,8 @@ graphs have no unsigned products.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,17 @@ def compute_philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, i
         counter: four words, arrays of shapes that broadcast to each other.
         key: two words.
     """
-    first, second, third, fourth = np.broadcast_arrays(*counter)
+    return np.stack(mix_words(np.broadcast_arrays(*counter), key), axis=-1)
+
+
+def mix_words(counter: Sequence[Any], key: tuple[Any, Any]) -> list[Any]:
+    """Return the four words of Philox4x32-10, for whatever has the operators of integers.
+
+    Args:
+        counter: four words, such as arrays of one shape, or expressions of a graph.
+        key: two words.
+    """
+    first, second, third, fourth = counter
     low_key, high_key = key
     for _ in range(ROUNDS):
         high_0, low_0 = _multiply(first, MULTIPLIERS[0])
@@ -45,10 +56,10 @@ def compute_philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, i
         first, second = high_1 ^ second ^ low_key, low_1
         third, fourth = high_0 ^ fourth ^ high_key, low_0
         low_key, high_key = (low_key + KEY_STEPS[0]) & MASK, (high_key + KEY_STEPS[1]) & MASK
-    return np.stack([first, second, third, fourth], axis=-1)
+    return [first, second, third, fourth]
 
 
-def _multiply(words: Words, factor: int) -> tuple[Words, Words]:
+def _multiply(words: Any, factor: int) -> tuple[Any, Any]:
     """Return the high and the low word of a product."""
     low_half, high_half = words * (factor & 0xFFFF), words * (factor >> 16)
     high = (high_half + (low_half >> 16)) >> 16

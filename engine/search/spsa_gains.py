@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import InputError
 from ..model import FloatArray
 
 
@@ -40,6 +41,18 @@ class PowerGains:
         ['0.01', '0.00933', '0.00851', '0.00794', '0.00631', '0.00537']
         """
         return float(self.size / t**self.size_power)
+
+
+def check_pairs(pairs: int, gains: PowerGains) -> None:
+    """Check that two-sided estimates can be made.
+
+    Raises:
+        InputError: there is no pair, or perturbations have no size.
+    """
+    if pairs < 1 or not gains.size > 0:
+        raise InputError(
+            f"expected one pair at least, and perturbations above 0, found {pairs} and {gains.size}"
+        )
 
 
 def clip_norm(gradient: FloatArray) -> FloatArray:

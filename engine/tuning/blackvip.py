@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
 from ..model import FloatArray
 from ..runtime.image_decoder import (
     DecoderLayout,
@@ -21,7 +20,7 @@ from ..runtime.image_decoder import (
     start_moments,
 )
 from ..search.spsa import compute_quotients, draw_segmented_direction
-from ..search.spsa_gains import PowerGains
+from ..search.spsa_gains import PowerGains, check_pairs
 from ..state import State
 from .sapt import StepRecord
 from .zip import take_gained_step
@@ -77,11 +76,7 @@ class Blackvip:
         Raises:
             InputError: there is no pair, or perturbations have no size.
         """
-        if self.pairs < 1 or not self.gains.size > 0:
-            raise InputError(
-                "expected one pair at least, and perturbations above 0, found "
-                f"{self.pairs} and {self.gains.size}"
-            )
+        check_pairs(self.pairs, self.gains)
 
     @property
     def losses_per_step(self) -> int:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import InputError
 from ..model import FloatArray
 from ..search.gradient_steps import TINY
 from ..search.spsa import draw_segmented_direction, estimate_gradient
-from ..search.spsa_gains import PowerGains, clip_norm
+from ..search.spsa_gains import PowerGains, check_pairs, clip_norm
 from ..state import State
 from .sapt import StepRecord, check_sharpness, mix_gradients, perturb
 
@@ -57,11 +56,7 @@ class ZoSapt:
             InputError: there is no pair, or a number is not above 0.
         """
         check_sharpness(self.sharpness, self.radius)
-        if self.pairs < 1 or not self.gains.size > 0:
-            raise InputError(
-                "expected one pair at least, and perturbations above 0, found "
-                f"{self.pairs} and {self.gains.size}"
-            )
+        check_pairs(self.pairs, self.gains)
 
     @property
     def losses_per_step(self) -> int:

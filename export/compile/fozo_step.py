@@ -21,7 +21,7 @@ from .step_statistics import (
     join_window,
     slide_window,
 )
-from .tensor import Tensor, concatenate, maximum, minimum, where
+from .tensor import Tensor, average, concatenate, maximum, minimum, where
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,6 @@ class FozoStep:
             ]
         )
         return (prompts.cast(np.float64) - gradient * rate).cast(np.float32)
-
-
-def average(tensors: list[Tensor]) -> Tensor:
-    """Return the mean of tensors of one shape."""
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total = total + tensor
-    return total if len(tensors) == 1 else total / float(len(tensors))
 
 
 def pick(tensors: list[Tensor], index: Tensor) -> Tensor:

@@ -6,17 +6,8 @@ import math
 
 import numpy as np
 
-from ...engine.search.philox import (
-    BITS,
-    KEY_STEPS,
-    MASK,
-    MULTIPLIERS,
-    ROUNDS,
-    WORDS_PER_BLOCK,
-)
+from ...engine.search.philox import BITS, MASK, WORDS_PER_BLOCK, mix_words
 from .tensor import Tensor, concatenate, where
-
-HALF = 1 << 16
 
 
 def draw_words(seed: Tensor, step: Tensor, sample: int, images: Tensor, count: int) -> Tensor:
@@ -40,27 +31,8 @@ def draw_words(seed: Tensor, step: Tensor, sample: int, images: Tensor, count: i
         (step & MASK).reshape(1, 1).expand(shape),
         graph.constant([[sample]], np.int64).expand(shape),
     ]
-    words = _compute_philox(counter, seed & MASK, seed // (1 << BITS))
+    words = mix_words(counter, (seed & MASK, seed >> BITS))
     return concatenate([word.reshape(0, blocks, 1) for word in words], axis=2).reshape(0, -1)
-
-
-def _compute_philox(counter: list[Tensor], low_key: Tensor, high_key: Tensor) -> list[Tensor]:
-    first, second, third, fourth = counter
-    for _ in range(ROUNDS):
-        high_0, low_0 = _multiply(first, MULTIPLIERS[0])
-        high_1, low_1 = _multiply(third, MULTIPLIERS[1])
-        first, second = (high_1 ^ second) ^ low_key, low_1
-        third, fourth = (high_0 ^ fourth) ^ high_key, low_0
-        low_key, high_key = (low_key + KEY_STEPS[0]) & MASK, (high_key + KEY_STEPS[1]) & MASK
-    return [first, second, third, fourth]
-
-
-def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Return the high and the low word of a product; no number exceeds 2⁴⁹."""
-    low_half, high_half = words * (factor & 0xFFFF), words * (factor >> 16)
-    high = (high_half + low_half // HALF) // HALF
-    low = ((high_half & 0xFFFF) * HALF + low_half) & MASK
-    return high, low
 
 
 def draw_signs(seed: Tensor, step: Tensor, sample: int, images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...engine.errors import ExportError
 from ...engine.methods.pizo import BoundPizo
 from ...engine.model import NORMS, PROMPTS
 from ...engine.search.gradient_steps import TINY
 from .embedded_network import GraphOutputs
-from .fozo_step import average
 from .graph_words import draw_normal, draw_signs
-from .shift_steps import refuse_option
 from .step_builder import Arrays, StepInputs, StepOutputs, Tensors, to_integer
 from .step_statistics import (
     GraphMoments,
@@ -26,7 +25,7 @@ from .step_statistics import (
     slide_window,
     softmax,
 )
-from .tensor import Tensor, concatenate, maximum, where
+from .tensor import Tensor, average, concatenate, maximum, where
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,10 @@ class PizoStep:
         """Append the pairs of forwards, each image's slope along its direction, and the update."""
         options, state = method.options, inputs.state
         if options.learn_every != 1:
-            raise refuse_option(method, "learn_every", "every step of a graph is the same; use learn_every=1")
+            raise ExportError(
+                f"{method.name} with learn_every={options.learn_every} cannot be compiled: every step of a "
+                "graph is the same; use learn_every=1"
+            )
         pairs = self._run_pairs(method, inputs)
         ends = [end for pair in pairs for end in (pair.plus, pair.minus)]
         features = average([end.features.cast(np.float64) for end in ends])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ...engine.errors import ExportError
 from ...engine.methods.moments import BoundMomentMatching
 from ...engine.methods.no_adapt import BoundNoAdapt
 from ...engine.methods.shift import BoundShift, Shift
@@ -125,9 +122,3 @@ class MomentsStep:
         slope = (scale - 1.0) * options.gain + 1.0
         intercept = (source_mean - scale * mean) * options.gain
         return slope.cast(np.float32), intercept.cast(np.float32)
-
-
-def refuse_option(method: Any, name: str, reason: str) -> ExportError:
-    """Return the error for an option that a compiled step does not have."""
-    value = getattr(method.options, name)
-    return ExportError(f"{method.name} with {name}={value} cannot be compiled: {reason}")

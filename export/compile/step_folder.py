@@ -19,8 +19,9 @@ from ...engine.interface.method_options import get_options
 from ...engine.names import DEFAULT_SEED
 from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
 from ...engine.runtime.network import Network
+from ..output_folder import check_output_folder
 from .embedded_network import LOGITS
-from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step, find_builder
+from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step
 from .step_vectors import (
     IMAGES,
     LARGEST_DIFFERENCE,
@@ -88,7 +89,7 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
         ExportError: the method or an option cannot be compiled, or the graph differs from the engine.
         OutputError: the folder has other content, or cannot be written.
     """
-    check_folder(folder, overwrite)
+    check_output_folder(folder, OWN_NAMES, "step", overwrite, "name a new folder with --out")
     method = use_graph_generator(request.method)
     with Network.open(request.bundle, request.precision) as network:
         step = build_request(request, method, network)
@@ -113,10 +114,9 @@ def build_request(request: StepRequest, method: AnyMethod, network: Network) -> 
     Raises:
         ExportError: the method or an option cannot be compiled.
     """
-    bound = method.bind(network.info)
-    find_builder(bound)
     model = onnx.load(request.bundle.graph(request.precision))
-    return build_step(model, bound, request.seed, compute_identity(request, method), request.batch)
+    identity = compute_identity(request, method)
+    return build_step(model, method.bind(network.info), request.seed, identity, request.batch)
 
 
 def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> StepVectors:
@@ -145,25 +145,6 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         )
     check_difference(vectors, method.name)
     return vectors
-
-
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Check that a step may be written to a folder.
-
-    Raises:
-        OutputError: it has other content.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputError(f"expected a folder to write to, found a file: {folder}")
-    content = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if content - OWN_NAMES:
-        raise OutputError(f"{folder} has other content; name a new folder with --out")
-    if content and not overwrite:
-        raise OutputError(
-            f"{folder} has a step, or a part of one; replace it with --overwrite, or name another folder"
-        )
 
 
 def use_graph_generator(method: AnyMethod) -> AnyMethod:

@@ -131,10 +131,12 @@ class Tensor:
     def __truediv__(self, other: Tensor | Number) -> Tensor:
         return self._binary("Div", other)
 
-    def __floordiv__(self, other: Tensor | Number) -> Tensor:
-        if self.dtype.kind != "i":
-            raise TypeError(f"integer division of {self.dtype}")
-        return self._binary("Div", other)
+    def __rshift__(self, bits: int) -> Tensor:
+        """Divide integers, none of them negative; graphs shift only unsigned ones, which they cannot add."""
+        return self._binary("Div", 1 << bits)
+
+    def __lshift__(self, bits: int) -> Tensor:
+        return self._binary("Mul", 1 << bits)
 
     def __rtruediv__(self, other: Number) -> Tensor:
         return self._binary("Div", other, swap=True)
@@ -258,6 +260,14 @@ def maximum(value: Tensor, other: Tensor | Number) -> Tensor:
 def fill_like(value: Tensor, other: Tensor | Number) -> Tensor:
     """Return a number as a tensor of another's element type."""
     return other if isinstance(other, Tensor) else value.graph.constant(other, value.dtype)
+
+
+def average(tensors: list[Tensor]) -> Tensor:
+    """Return the mean of tensors of one shape."""
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total if len(tensors) == 1 else total / float(len(tensors))
 
 
 def einsum(equation: str, *tensors: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ..compile.step_folder import (
     compile_step,
     to_json,
 )
+from ..output_folder import check_output_folder
 
 SITE = Path(__file__).with_name("site")
 CATALOGUE = "page.json"  # comes last: a folder without it is not complete
@@ -64,7 +65,8 @@ def write_page(request: PageRequest, folder: Path, *, overwrite: bool = False) -
         OutputError: the folder has other content, or cannot be written.
         ExportError: a step of the demonstration differs from the engine.
     """
-    check_page_folder(folder, overwrite)
+    own_names = {CATALOGUE, *_FOLDERS, *(path.name for path in SITE.iterdir())}
+    check_output_folder(folder, own_names, "page", overwrite)
     runtime = find_runtime(request.runtime)
     guests = {f"steps/{name}": path for name, path in name_steps(request.steps).items()}
     entries = [describe_step_folder(path, name) for name, path in guests.items()]
@@ -81,25 +83,6 @@ def write_page(request: PageRequest, folder: Path, *, overwrite: bool = False) -
     }
     write_atomic(folder / CATALOGUE, to_json(catalogue))
     return catalogue
-
-
-def check_page_folder(folder: Path, overwrite: bool) -> None:
-    """Check that a page may be written to a folder.
-
-    Raises:
-        OutputError: it has other content, or a page that shall stay.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputError(f"expected a folder to write to, found a file: {folder}")
-    content = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if content - {CATALOGUE, *_FOLDERS, *(path.name for path in SITE.iterdir())}:
-        raise OutputError(f"{folder} has other content; name a new folder")
-    if content and not overwrite:
-        raise OutputError(
-            f"{folder} has a page, or a part of one; replace it with --overwrite, or name another folder"
-        )
 
 
 def find_runtime(folder: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..digest.breakdown import Breakdown
-from ..digest.provenance import MethodOptions, Provenance
+from ..digest.provenance import FactSheet, MethodOptions
 from ..digest.report_digest import RunDigest
 from . import figures
 from .elements import fact_table, list_table, table, warning
@@ -17,6 +19,7 @@ def render_run(run: RunDigest, prefix: str) -> Html:
         run: the results.
         prefix: prefix of all identifiers in this part.
     """
+    provenance = run.provenance
     return join(
         element("p", run.protocol, class_="quiet"),
         *map(warning, run.warnings),
@@ -32,7 +35,12 @@ def render_run(run: RunDigest, prefix: str) -> Html:
         figures.render_reliability(run.reliability, prefix),
         element("h2", "Accuracy and time"),
         figures.render_speed(run.speed, f"{prefix}-speed"),
-        _render_provenance(run.provenance),
+        render_provenance(
+            provenance.protocol,
+            provenance.methods,
+            join(element("h3", "Data"), list_table(provenance.data)),
+            provenance.fact_sheets,
+        ),
     )
 
 
@@ -46,16 +54,25 @@ def _render_breakdown(breakdown: Breakdown, run: RunDigest, prefix: str) -> Html
     )
 
 
-def _render_provenance(provenance: Provenance) -> Html:
+def render_provenance(
+    sentences: Sequence[str], methods: Sequence[MethodOptions], files: Html, fact_sheets: Sequence[FactSheet]
+) -> Html:
+    """Return how results were made.
+
+    Args:
+        sentences: on the protocol.
+        methods: with their options.
+        files: data or runs, with a heading.
+        fact_sheets: about model, program and machine.
+    """
     return join(
         element("h2", "How it was made"),
-        element("ul", *(element("li", sentence) for sentence in provenance.protocol), class_="plain"),
+        element("ul", *(element("li", sentence) for sentence in sentences), class_="plain"),
         element("h3", "Methods and their options"),
-        *map(render_options, provenance.methods),
-        element("h3", "Data"),
-        list_table(provenance.data),
+        *map(render_options, methods),
+        files,
         element("h3", "Model, program and machine"),
-        element("div", *map(fact_table, provenance.fact_sheets), class_="columns"),
+        element("div", *map(fact_table, fact_sheets), class_="columns"),
     )
 
 

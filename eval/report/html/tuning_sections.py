@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from ..digest.learning_charts import LearningChart
 from ..digest.tuning_digest import SetDigest, TuningsDigest
-from ..digest.tuning_provenance import TuningProvenance
 from . import charts
-from .elements import fact_table, figure, legend, list_table, table, warning
+from .elements import figure, legend, list_table, table, warning
 from .figures import render_diagrams
 from .markup import Html, element, join
-from .sections import render_options
+from .sections import render_provenance
 
 
 def render_tunings(tunings: TuningsDigest, prefix: str) -> Html:
@@ -21,6 +20,7 @@ def render_tunings(tunings: TuningsDigest, prefix: str) -> Html:
         tunings: the tunings.
         prefix: prefix of all identifiers in this part.
     """
+    provenance = tunings.provenance
     overview = join(element("h2", "Data sets side by side"), *map(table, tunings.side_by_side))
     halves = join(element("h2", "Base to new"), *map(table, tunings.base_to_new))
     return join(
@@ -34,7 +34,12 @@ def render_tunings(tunings: TuningsDigest, prefix: str) -> Html:
         _render_learning(tunings.curves, tunings.labels, prefix) if tunings.curves else "",
         element("h2", "Cost"),
         table(tunings.cost),
-        _render_provenance(tunings.provenance),
+        render_provenance(
+            provenance.sentences,
+            provenance.methods,
+            join(element("h3", "Runs"), list_table(provenance.files)),
+            provenance.fact_sheets,
+        ),
     )
 
 
@@ -63,16 +68,3 @@ def _render_learning(curves: Sequence[LearningChart], labels: Sequence[str], pre
         drawing = charts.draw_learning(chart, f"{prefix}-learning-{number}")
         content.append(figure(drawing, chart.note, chart.title))
     return join(*content)
-
-
-def _render_provenance(provenance: TuningProvenance) -> Html:
-    return join(
-        element("h2", "How it was made"),
-        element("ul", *(element("li", sentence) for sentence in provenance.sentences), class_="plain"),
-        element("h3", "Methods and their options"),
-        *map(render_options, provenance.methods),
-        element("h3", "Runs"),
-        list_table(provenance.files),
-        element("h3", "Model, program and machine"),
-        element("div", *map(fact_table, provenance.fact_sheets), class_="columns"),
-    )
