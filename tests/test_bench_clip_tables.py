@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from bench_doubles import import_bench
 from fozo.eval.results.outcome import Run
 from report_doubles import domain, method_result, run_of
-
-BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import the module, and its neighbours as when a script is run."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    names = {path.stem for path in BENCH.glob("*.py")}
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("clip_tables")
-    for name in names & sys.modules.keys():
-        monkeypatch.delitem(sys.modules, name)  # others may have modules of these names
-    return module
+    return import_bench(monkeypatch, "clip_tables")
 
 
 def make_run(*labels: str) -> Run:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import load_script
 from fozo.engine.model import ImageArray, Outputs
 from fozo.engine.registry import method
 from fozo.engine.streams.adapter import Adapter
@@ -21,11 +21,7 @@ IMAGES = 70  # more than one batch
 @pytest.fixture(scope="module")
 def clip_views() -> ModuleType:
     """Import the script."""
-    specification = importlib.util.spec_from_file_location("fozo_bench_clip_views", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 class Similarities:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from bench_doubles import BENCH, import_bench
 from fozo.evaluation import read_results
 
-BENCH = Path(__file__).resolve().parent.parent / "bench"
 RESULTS = sorted((BENCH / "results").glob("*.json"))
 DOCUMENT = "Before.\n\n<!-- table: numbers -->\n| old |\n<!-- end -->\n\nAfter.\n"
 
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import the script, and its neighbours as when it is run."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    names = {path.stem for path in BENCH.glob("*.py")}
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("tables")
-    for name in names & sys.modules.keys():
-        monkeypatch.delitem(sys.modules, name)  # others may have modules of these names
-    return module
+    return import_bench(monkeypatch, "tables")
 
 
 def test_documents_show_the_results(tables: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_doubles import start_process
 from dataset_doubles import put
+from doubles import fozo_command
 from fozo.engine.bundle.bundle import Bundle
 from fozo.eval.tuning.tuning_run import TuningRun, open_run
 from fozo.eval.tuning.tuning_spec import TuningSpec
@@ -56,3 +61,17 @@ def open_colours(folder: Path, **options: Any) -> TuningRun:
         make_colours(data)
         make_tuning_bundle(folder)
     return open_run(Bundle.open(folder / "clip"), make_spec(data, **options))
+
+
+def kill_tuning(folder: Path, options: Sequence[object]) -> None:
+    """Kill `fozo tune` of `clip` in a folder when its progress is saved for the first time.
+
+    Its head and its results file are called `killed`.
+    """
+    progress = folder / "killed.progress.npz"
+    command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
+    with start_process([*command, "--out", str(folder / "killed.json")]) as process:
+        while not progress.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL

@@ -14,7 +14,7 @@ from command_doubles import fails, read_json, start_process, succeeds
 from doubles import fozo_command
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.tuning.bar import compute_border, draw_border
-from tune_doubles import make_colours, make_tuning_bundle
+from tune_doubles import kill_tuning, make_colours, make_tuning_bundle
 
 BAR = ("--method", "bar", "--shots", "4", "--batch", "5")
 BPT = ("--method", "bpt", "--visual", "--shots", "4", "--batch", "5", "--dimension", "6", "--vectors", "2")
@@ -100,13 +100,7 @@ def test_a_border_is_learnt_and_used(folder: Path) -> None:
 def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...], folder: Path) -> None:
     options = ("--data", "data", *method, "--save-every", "0")
     succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
-    progress = folder / "killed.progress.npz"
-    command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
-    with start_process([*command, "--out", str(folder / "killed.json")]) as process:
-        while not progress.exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_tuning(folder, options)
     output = succeeds(
         *("tune", "clip", *options, "--as", "killed", "--out", "killed.json", "--resume"), cwd=folder
     )

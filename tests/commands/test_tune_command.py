@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import csv
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command_doubles import fails, read_json, start_process, succeeds
-from doubles import fozo_command
+from command_doubles import fails, read_json, succeeds
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import FozoError
 from text_doubles import EMBEDDING, START, WIDTH, make_text_bundle
-from tune_doubles import make_colours, make_tuning_bundle
+from tune_doubles import kill_tuning, make_colours, make_tuning_bundle
 
 ZO = ("--method", "zo-sapt", "--shots", "4", "--vectors", "2", "--rate", "0.1", "--pairs", "2")
 ZIP = ("--method", "zip", "--shots", "4", "--vectors", "2", "--dimension", "8", "--rank", "2")
@@ -70,13 +67,7 @@ def test_tuning_without_gradients(folder: Path) -> None:
 def test_a_killed_run_is_continued_with_the_same_result(method: tuple[str, ...], folder: Path) -> None:
     options = ("--data", "data", *method, "--save-every", "0")
     succeeds("tune", "clip", *options, "--as", "whole", "--out", "whole.json", cwd=folder)
-    progress = folder / "killed.progress.npz"
-    command = fozo_command("tune", folder / "clip", *options, "--data", folder / "data", "--as", "killed")
-    with start_process([*command, "--out", str(folder / "killed.json")]) as process:
-        while not progress.exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_tuning(folder, options)
     assert not (folder / "killed.json").exists()
     assert "killed" not in Bundle.open(folder / "clip").manifest.heads
     message = fails("tune", "clip", *options, "--as", "killed", "--out", "killed.json", cwd=folder)

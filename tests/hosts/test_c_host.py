@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import fozo
 import numpy as np
 import onnxruntime
 import pytest
-from fozo.engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
+from fozo.engine.bundle.preprocessing import INTERPOLATIONS
 from host_doubles import ROOT, HostChecks, Run, run_host
+from numpy.typing import NDArray
 from PIL import Image
+from pixel_doubles import check_prepared_photos
 
 FOLDER = ROOT / "examples" / "c"
 PACKAGES = FOLDER / "packages" / "onnxruntime"
@@ -113,22 +113,11 @@ def test_pixels_are_those_of_pillow(
 ) -> None:
     step = tmp_path / "step"
     shutil.copytree(compiled_step("neo"), step)
-    description = json.loads((step / "step.json").read_text())
-    generator = np.random.default_rng(0)
-    for (width, height), recipe in (
-        ((500, 375), Preprocessing((224, 224), 256, interpolation)),
-        ((375, 501), Preprocessing((224, 221), 233, interpolation, "squash")),
-        ((31, 90), Preprocessing((64, 64), 48, interpolation, frame=3)),
-        ((21, 18), Preprocessing((50, 64), 40, interpolation, "squash")),
-        ((224, 224), Preprocessing((224, 224), 224, interpolation)),
-    ):
-        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        pixels[: height // 2] = np.where(pixels[: height // 2] > 127, 255, 0)  # clips
-        description["preprocessing"] = vars(recipe)
-        description["images"]["shape"][1:3] = recipe.size
-        (step / "step.json").write_text(json.dumps(description))
-        expected = fozo.preprocess(Image.fromarray(pixels), recipe)
-        np.testing.assert_array_equal(prepare(engine_program, step, pixels, tmp_path), expected, str(recipe))
+
+    def prepare_photo(folder: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return prepare(engine_program, folder, pixels, tmp_path)
+
+    check_prepared_photos(step, interpolation, prepare_photo)
 
 
 def test_memory_is_released(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -17,10 +16,11 @@ import onnxruntime
 import pytest
 from doubles import draw_picture
 from fozo.data.demo import DEMO_BUNDLE
-from fozo.engine.bundle.preprocessing import INTERPOLATIONS, Preprocessing
+from fozo.engine.bundle.preprocessing import INTERPOLATIONS
 from host_doubles import ROOT, HostChecks, run_host
 from numpy.typing import NDArray
 from PIL import Image
+from pixel_doubles import check_prepared_photos
 
 FOLDER = ROOT / "examples" / "rust"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", FOLDER / "target"))
@@ -101,23 +101,12 @@ def test_pixels_are_those_of_pillow(
 ) -> None:
     step = tmp_path / "step"
     shutil.copytree(compiled_step("neo"), step)
-    description = json.loads((step / "step.json").read_text())
-    generator = np.random.default_rng(0)
-    for (width, height), recipe in (
-        ((500, 375), Preprocessing((224, 224), 256, interpolation)),
-        ((375, 501), Preprocessing((224, 221), 233, interpolation, "squash")),
-        ((31, 90), Preprocessing((64, 64), 48, interpolation, frame=3)),
-        ((21, 18), Preprocessing((50, 64), 40, interpolation, "squash")),
-        ((224, 224), Preprocessing((224, 224), 224, interpolation)),
-    ):
-        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        pixels[: height // 2] = np.where(pixels[: height // 2] > 127, 255, 0)  # clips
+
+    def prepare_photo(folder: Path, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         Image.fromarray(pixels).save(tmp_path / "photo.png")
-        description["preprocessing"] = vars(recipe)
-        description["images"]["shape"][1:3] = recipe.size
-        (step / "step.json").write_text(json.dumps(description))
-        expected = fozo.preprocess(Image.fromarray(pixels), recipe)
-        np.testing.assert_array_equal(prepare(step, tmp_path / "photo.png"), expected, str(recipe))
+        return prepare(folder, tmp_path / "photo.png")
+
+    check_prepared_photos(step, interpolation, prepare_photo)
 
 
 def test_jpeg_files_differ_by_little(compiled_step: Callable[..., Path], tmp_path: Path) -> None:
