@@ -18,6 +18,7 @@ from .interface.method import (
 from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
 from .methods.align import Align
+from .methods.bca import Bca
 from .methods.bn_adapt import BnAdapt
 from .methods.deyo import Deyo
 from .methods.eata import Eata
@@ -66,6 +67,7 @@ _methods: dict[str, AnyMethod] = {
     "stss": Stss(),
     "tda": Tda(),
     "gauss": Gauss(),
+    "bca": Bca(),
 }
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
@@ -123,6 +125,7 @@ __all__ = [
     "METHODS",
     "Align",
     "AnyMethod",
+    "Bca",
     "BnAdapt",
     "Deyo",
     "Domains",

@@ -15,6 +15,7 @@ from doubles import VIT_METHODS, state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.align import Align
+from fozo.engine.methods.bca import Bca
 from fozo.engine.methods.deyo import Deyo
 from fozo.engine.methods.eata import Eata
 from fozo.engine.methods.foa import Foa
@@ -82,6 +83,7 @@ VARIANTS: dict[str, AnyMethod] = {
     "lame-linear": Lame(affinity="linear"),
     "t3a-1": T3a(supports=1),
     "tda-wide": Tda(positive=1, entropy_low=0.0, entropy_high=1.0, negative_weight=1.0),
+    "bca-network": Bca(logits="network", embedding_count=2.0, prior_above=0.0),
     "gauss-slots": Gauss(slots=2, weight=0.5, mean="slots"),
     "gauss-soft": Gauss(labels="soft"),
     "gauss-classes": Gauss(labels="soft", covariance="classes"),
