@@ -1,4 +1,4 @@
-"""The network of a bundle in a larger graph: all forwards of a step are one call over a larger batch."""
+"""The network of a bundle in a larger graph, where it runs once over the rows of all candidates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import onnx
 from ...engine.errors import ExportError
 from ...engine.model import ModelInfo
 from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
+from .chunked_network import Feed, append_network
 from .graph_names import copy_with_prefix
 from .tensor import ExpressionGraph, Tensor, concatenate
 
 PREFIX = "network/"  # before the names of the network's values
 FEATURES, LOGITS = "features", "logits"
+OUTPUT_AXES = {LOGITS: 2, FEATURES: 3}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class EmbeddedNetwork:
     def run(self, candidates: Sequence[Mapping[str, Tensor]]) -> list[GraphOutputs]:
         """Append the network over the images, once for each set of tunables.
 
-        The weights are there once: the batch holds the images as often as there are candidates.
+        The weights are there once: there are as many rows as images of all candidates, and a loop goes
+        through them.
 
         Args:
             candidates: tunables by name, float32, the first axis 1 or N; those not given are neutral.
@@ -68,45 +71,41 @@ class EmbeddedNetwork:
         unknown = {name for candidate in candidates for name in candidate} - inputs.keys()
         if unknown:
             raise ExportError(f"{self.info.name} has no tunable {', '.join(sorted(unknown))}")
-        for name, value in inputs.items():
-            self._connect(name, value, candidates)
-        self.graph.nodes.extend(prefixed.graph.node)
         self.graph.initializers |= {tensor.name: tensor for tensor in prefixed.graph.initializer}
-        logits = self._split(LOGITS, len(candidates))
-        features = self._split(FEATURES, len(candidates))
+        feeds = {name: self.choose_feed(name, value, candidates) for name, value in inputs.items()}
+        rows = (self.count * len(candidates)).reshape()
+        outputs = append_network(self.graph, prefixed.graph, PREFIX, feeds, rows, OUTPUT_AXES)
+        logits, features = (split_rows(outputs[name], len(candidates)) for name in (LOGITS, FEATURES))
         return [GraphOutputs(*pair) for pair in zip(logits, features, strict=True)]
 
-    def _connect(
-        self, name: str, value: onnx.ValueInfoProto, candidates: Sequence[Mapping[str, Tensor]]
-    ) -> None:
-        """Give an input of the network its value."""
+    def choose_feed(
+        self, name: str, value: onnx.ValueInfoProto, candidates: Sequence[Mapping[str, Tensor]] = ()
+    ) -> Feed:
+        """Return values for an input of the network: tunables of all candidates, else neutral ones."""
         if name == IMAGES:
-            tensor = concatenate([self.images] * len(candidates))
-        elif name == CLASSIFIER:
-            tensor = self.graph.constant(self.info.head_weight, np.float32)
-        elif not any(name in candidate for candidate in candidates):
-            tensor = self.graph.constant(np.zeros(list_lengths(value)), np.float32)
-        else:
-            neutral = np.zeros(list_lengths(value))
-            values = [
-                candidate.get(name) or self.graph.constant(neutral, np.float32) for candidate in candidates
-            ]
-            tensor = concatenate([self._repeat(value) for value in values])
-        self.graph.rename(tensor, PREFIX + name)
+            return Feed(self.images, repeats=True)
+        if name == CLASSIFIER:
+            return Feed(self.graph.constant(self.info.head_weight, np.float32), repeats=False)
+        neutral = self.graph.constant(np.zeros(list_lengths(value)), np.float32)
+        if not any(name in candidate for candidate in candidates):
+            return Feed(neutral, repeats=False)
+        values = [self._repeat(candidate.get(name) or neutral) for candidate in candidates]
+        return Feed(concatenate(values), repeats=True)
 
     def _repeat(self, values: Tensor) -> Tensor:
         """Return values for each image, `[N, …]`."""
         return values.expand(concatenate([self.count, values.shape(1, 99)]))
 
-    def _split(self, name: str, count: int) -> list[Tensor]:
-        outputs = Tensor(self.graph, PREFIX + name, np.dtype(np.float32))
-        if count == 1:
-            return [outputs]
-        names = [f"{outputs.name}.{index}" for index in range(count)]
-        node = onnx.helper.make_node("Split", [outputs.name], names, name=f"{outputs.name}/split", axis=0)
-        node.attribute.append(onnx.helper.make_attribute("num_outputs", count))
-        self.graph.nodes.append(node)
-        return [Tensor(self.graph, output, outputs.dtype) for output in names]
+
+def split_rows(rows: Tensor, count: int) -> list[Tensor]:
+    """Return the rows in `count` equal shares."""
+    if count == 1:
+        return [rows]
+    names = [f"{rows.name}.{index}" for index in range(count)]
+    node = onnx.helper.make_node("Split", [rows.name], names, name=f"{rows.name}/split", axis=0)
+    node.attribute.append(onnx.helper.make_attribute("num_outputs", count))
+    rows.graph.nodes.append(node)
+    return [Tensor(rows.graph, name, rows.dtype) for name in names]
 
 
 def list_lengths(value: onnx.ValueInfoProto) -> list[int]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-
-from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
-from .embedded_network import LOGITS, PREFIX, EmbeddedNetwork, list_lengths
+from .chunked_network import append_network
+from .embedded_network import LOGITS, OUTPUT_AXES, PREFIX, EmbeddedNetwork
 from .graph_names import copy_with_prefix, rename_values
 from .tensor import ExpressionGraph, Tensor, where
 
@@ -31,21 +28,14 @@ def answer_with_fallback(network: EmbeddedNetwork, is_valid: Tensor, logits: Ten
     del frozen.graph.initializer[:]
     rename_values(frozen.graph, lambda name: weights.get(name, name))
     branch = ExpressionGraph(FROZEN)
-    for value in frozen.graph.input:
-        branch.rename(_find_feed(network, branch, value), value.name)
-    branch.nodes.extend(frozen.graph.node)
-    answer = Tensor(branch, f"{FROZEN}{LOGITS}", np.dtype(np.float32))
+    feeds = {
+        name: network.choose_feed(name, value)
+        for value in frozen.graph.input
+        for name in [value.name.removeprefix(FROZEN)]
+    }
+    rows = network.count.reshape()
+    answer = append_network(branch, frozen.graph, FROZEN, feeds, rows, {LOGITS: OUTPUT_AXES[LOGITS]})[LOGITS]
     is_finite = (answer * 0.0).sum(1, keep=True).equals(0.0)
     adapted = ExpressionGraph(ADAPTED)
     same = adapted.apply("Identity", [logits])
     return network.graph.choose(is_valid, (adapted, same), (branch, where(is_finite, answer, 0.0)))
-
-
-def _find_feed(network: EmbeddedNetwork, branch: ExpressionGraph, value: onnx.ValueInfoProto) -> Tensor:
-    """Return what an input of the frozen network gets; tunables are neutral."""
-    name = value.name.removeprefix(FROZEN)
-    if name == IMAGES:
-        return network.images
-    if name == CLASSIFIER:
-        return Tensor(network.graph, f"{PREFIX}{CLASSIFIER}", np.dtype(np.float32))
-    return branch.constant(np.zeros(list_lengths(value)), np.float32)
