@@ -1,4 +1,4 @@
-"""Steps with a progress bar that several commands share: source statistics and int8 graphs of bundles."""
+"""Steps with a progress bar that several commands share: source statistics and integer graphs of bundles."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _show_batches(images: SourceImages, plan: SourcePlan, title: str, quiet: boo
         yield from count_batches(batches, advance)
 
 
-def add_int8_graph(
+def add_integer_graph(
     bundle: Bundle,
     folder: Path | None,
     calibration_images: int,
@@ -71,7 +71,7 @@ def add_int8_graph(
     reader: ImageReader,
     skip: bool,
 ) -> tuple[Bundle, str]:
-    """Add an int8 graph and return the changed bundle with a report; raise as `quantize` does."""
+    """Add an integer graph and return the changed bundle with a report; raise as `quantize` does."""
     from ..data.source import clean_images
     from ..quant.image_split import split_images
     from ..quant.quantization import quantize

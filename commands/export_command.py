@@ -11,7 +11,7 @@ from ..engine.bundle.preprocessing import CROP_MODES, INTERPOLATIONS
 from ..engine.errors import InputError
 from ..engine.names import ACTIVATIONS
 from ..quant.settings import Options
-from .bundles import add_int8_graph, add_source
+from .bundles import add_integer_graph, add_source
 from .export_requests import (
     check_clip_options,
     explain_missing_package,
@@ -255,7 +255,7 @@ def _add_int8(
     from ..quant.quantization import QuantizationError
 
     try:
-        bundle, report = add_int8_graph(
+        bundle, report = add_integer_graph(
             *(bundle, folder, CALIBRATION_IMAGES, HELD_OUT_IMAGES, Options(seed=seed)),
             quiet=quiet,
             reader=reader,

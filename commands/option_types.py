@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ..quant.settings import Bits, parse_bits
+
 
 class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     """Numbers and ranges like `1-5` or `3,5`, without repetition and in the order typed."""
@@ -139,3 +141,22 @@ class Seeds(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
             self.fail(f"expected different numbers of at least 0, like 1,2,3, found {value!r}", param, ctx)
         return tuple(map(int, words))
+
+
+class BitNames(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """Bits of weights and activations, like `w6a6`, as `Bits`."""
+
+    name = "wXaY"
+
+    def convert(self, value: str | Bits, param: click.Parameter | None, ctx: click.Context | None) -> Bits:
+        """Return the bits."""
+        if isinstance(value, Bits):
+            return value
+        try:
+            return parse_bits(value)
+        except ValueError:
+            self.fail(
+                f"expected bits of weights and activations from 3 to 8, like w6a6 or w4a8, found {value!r}",
+                param,
+                ctx,
+            )

@@ -9,8 +9,9 @@ import click
 
 from ..engine.errors import InputError
 from ..quant.settings import CALIBRATORS, Options
-from .bundles import add_int8_graph, add_source
+from .bundles import add_integer_graph, add_source
 from .image_options import on_error_option, print_notes, reading_options, take_reading
+from .option_types import BitNames
 from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET, SOURCE_IMAGES, seed_option
 
 
@@ -35,6 +36,14 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 )
 @SOURCE_IMAGES
 @click.option(
+    "--bits",
+    type=BitNames(),
+    default="w8a8",
+    show_default=True,
+    help="Bits of weights and activations, each from 3 to 8: w8a8 adds int8, w6a6 adds w6a6, and so on. They"
+    " are integers in registers of 8 bits, so memory and speed are those of int8.",
+)
+@click.option(
     "--calibrator",
     type=click.Choice(CALIBRATORS),
     default="percentile",
@@ -44,7 +53,7 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 @click.option(
     "--weight-bits",
     type=click.Choice(["8", "7"]),
-    help="Bits of a weight; default: 8, or 7 where this processor's kernels would overflow.",
+    help="Bits of a weight in int8; default: 8, or 7 where this processor's kernels would overflow.",
 )
 @click.option(
     "--keep-float",
@@ -53,7 +62,9 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
     help="Layers to leave in float, like blocks.7.mlp.fc2 or '*.attn.*'; repeat it.",
 )
 @click.option(
-    "--portable", is_flag=True, help="Add int8-qdq too: the same in standard operators, for other runtimes."
+    "--portable",
+    is_flag=True,
+    help="Add int8-qdq too (or w6a6-qdq): the same in standard operators, for other runtimes.",
 )
 @click.option(
     "--sensitivity", is_flag=True, help="Measure and print the loss of accuracy that each layer causes alone."
@@ -75,14 +86,16 @@ def quantize(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Add an int8 graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
+    """Add a graph with integer kernels to a BUNDLE, from a FOLDER of clean images. Needs no PyTorch.
 
-    The result is compared with fp32 on images that were not used for calibration, and refused if it loses
-    more than one point of accuracy or is slower on this machine; the bundle then stays unchanged.
+    The result is compared with fp32 on images that were not used for calibration. It is refused if it loses
+    too much accuracy, for int8 more than one point, or is slower on this machine; the bundle then stays
+    unchanged. A bundle may have graphs of several bits.
 
     \b
     Examples:
       fozo quantize bundle CLEAN_IMAGES
+      fozo quantize bundle CLEAN_IMAGES --bits w6a6
       fozo quantize bundle CLEAN_IMAGES --sensitivity --keep-float 'blocks.0.*'
     """
     from ..engine.bundle.bundle import Bundle
@@ -91,7 +104,7 @@ def quantize(
     try:
         from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
-        from ..quant.quantization import PORTABLE, PRECISION
+        from ..quant.quantization import PORTABLE_SUFFIX
     except ImportError as error:
         raise InputError(
             f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'
@@ -100,13 +113,14 @@ def quantize(
     if folder is not None:  # fails before the work, not after it
         choose_images(folder, source_images, options["seed"], reader, skip=skip)
     settings = Options(weight_bits=None if weight_bits is None else int(weight_bits), **options)
-    changed, report = add_int8_graph(
+    changed, report = add_integer_graph(
         *(Bundle.open(bundle), folder, images, held_out, settings, sensitivity, quiet),
         reader=reader,
         skip=skip,
     )
     click.echo(report)
-    added = [PRECISION, PORTABLE] if settings.portable else [PRECISION]
+    precision = settings.bits.name
+    added = [precision, precision + PORTABLE_SUFFIX] if settings.portable else [precision]
     changed = add_source(
         changed, folder, source_images, settings.seed, added, quiet, reader=reader, skip=skip
     )

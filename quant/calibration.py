@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -70,6 +70,7 @@ def calibrate(
     seed: int = 0,
     threads: int = 0,
     on_batch: Callable[[int], None] = lambda images: None,
+    on_activations: Callable[[Mapping[str, FloatArray]], None] | None = None,
 ) -> dict[str, Range]:
     """Measure the ranges of some tensors of a graph over clean images.
 
@@ -90,6 +91,7 @@ def calibrate(
         seed: seed of the tunables.
         threads: number of threads of the runtime; 0 takes all cores.
         on_batch: called after each batch with its number of images.
+        on_activations: called with the values of the tensors in each batch, by name.
 
     Raises:
         InputError: there are too few batches, the calibrator is unknown, or a tensor has non-finite values.
@@ -98,22 +100,18 @@ def calibrate(
         raise InputError(f"expected a calibrator out of {', '.join(CALIBRATORS)}, found {calibrator!r}")
     if not tensors:  # the products may read bytes only
         return {}
-    names = sorted(tensors)
-    session = _open_session(model, names, threads)
-    generator = np.random.default_rng(seed)
     collected = [_Extremes() for _ in CASES]
-    constant_feed = _feed_constants(model)
     count = 0
-    for index, images in enumerate(batches):
+    activations = observe_activations(
+        model, tensors, batches, width, prompt_bound, prompts=prompts, norms=norms, seed=seed, threads=threads
+    )
+    for images, values_by_name in activations:
+        for name, values in values_by_name.items():
+            collected[count % len(CASES)].add(name, values)
+        if on_activations is not None:
+            on_activations(values_by_name)
         count += 1
-        case = index % len(CASES)
-        feed = {IMAGES: images, **constant_feed}
-        feed[PROMPTS] = _draw_prompts(CASES[case], prompts, width, prompt_bound, generator)
-        if norms:
-            feed[NORMS] = _draw_norms(CASES[case], (1, norms, 2, width), generator)
-        for name, values in zip(names, session.run(names, feed), strict=True):
-            collected[case].add(name, values)
-        on_batch(len(images))
+        on_batch(images)
     if count < len(CASES):
         raise InputError(
             f"calibration needs at least {len(CASES)} batches of {CALIBRATION_BATCH} images, one for every "
@@ -121,8 +119,40 @@ def calibrate(
         )
     return {
         name: reduce(Range.union, (extremes.summarise(name, calibrator) for extremes in collected))
-        for name in names
+        for name in sorted(tensors)
     }
+
+
+def observe_activations(
+    model: onnx.ModelProto,
+    tensors: Collection[str],
+    batches: Iterable[ImageArray],
+    width: int,
+    prompt_bound: float,
+    *,
+    prompts: int = 3,
+    norms: int = 0,
+    seed: int = 0,
+    threads: int = 0,
+) -> Iterator[tuple[int, dict[str, FloatArray]]]:
+    """Run the graph on batches, each with the next of five kinds of tunables, and yield activations.
+
+    The arguments are those of `calibrate`.
+
+    Yields:
+        The number of images of a batch, and the values of the tensors by name.
+    """
+    names = sorted(tensors)
+    session = _open_session(model, names, threads)
+    generator = np.random.default_rng(seed)
+    constant_feed = _feed_constants(model)
+    for index, images in enumerate(batches):
+        case = CASES[index % len(CASES)]
+        feed = {IMAGES: images, **constant_feed}
+        feed[PROMPTS] = _draw_prompts(case, prompts, width, prompt_bound, generator)
+        if norms:
+            feed[NORMS] = _draw_norms(case, (1, norms, 2, width), generator)
+        yield len(images), dict(zip(names, session.run(names, feed), strict=True))
 
 
 class _Extremes:

@@ -23,22 +23,40 @@ class Grid:
         zero: the integer that represents 0.
         signed: whether integers are int8, symmetric around 0, instead of uint8.
         outliers: channels whose values exceed the grid.
+        bits: of an integer; below 8, it takes a part of the values of its register.
     """
 
     scale: float
     zero: int
     signed: bool
     outliers: tuple[int, ...] = ()
+    bits: int = 8
+
+    @property
+    def integers(self) -> tuple[int, int]:
+        """The smallest and largest integer."""
+        largest = find_largest(self.bits)
+        return (-largest, largest) if self.signed else (0, 2**self.bits - 1)
 
     @property
     def limits(self) -> tuple[float, float]:
         """The lowest and highest value of the grid."""
-        low, high = (-127, 127) if self.signed else (0, 255)
+        low, high = self.integers
         return self.scale * (low - self.zero), self.scale * (high - self.zero)
 
+    def round(self, values: FloatArray) -> FloatArray:
+        """Return the values of the grid that are nearest to some values, in their type."""
+        integers = np.clip(np.rint(values / np.float32(self.scale)) + self.zero, *self.integers)
+        return np.asarray((integers - self.zero) * self.scale, values.dtype)
 
-def make_unsigned_grid(range_: Range, *, outliers: bool) -> Grid:
-    """Make the uint8 grid of an activation: asymmetric, with an exact zero.
+
+def find_largest(bits: int) -> int:
+    """Return the largest integer of a symmetric grid."""
+    return int(2 ** (bits - 1) - 1)
+
+
+def make_unsigned_grid(range_: Range, bits: int = 8, *, outliers: bool) -> Grid:
+    """Make the unsigned grid of an activation: asymmetric, with an exact zero.
 
     Trained transformers have a few channels with values tens of times larger than all others ("massive
     activations"). With `outliers`, the grid ignores up to eight such channels; the caller has to add what it
@@ -47,21 +65,25 @@ def make_unsigned_grid(range_: Range, *, outliers: bool) -> Grid:
     outlier_channels = _find_outliers(range_) if outliers else ()
     channels = np.setdiff1d(np.arange(len(range_.low)), outlier_channels)
     low, high = min(0.0, float(range_.low[channels].min())), max(0.0, float(range_.high[channels].max()))
-    scale = _make_scale((high - low) / 255)
-    return Grid(scale, int(np.clip(round(-low / scale), 0, 255)), signed=False, outliers=outlier_channels)
+    return fit_unsigned_grid(low, high, bits, outlier_channels)
+
+
+def fit_unsigned_grid(low: float, high: float, bits: int, outliers: tuple[int, ...] = ()) -> Grid:
+    """Make the unsigned grid from `low` ≤ 0 to `high` ≥ 0."""
+    largest = 2**bits - 1
+    scale = _make_scale((high - low) / largest)
+    zero = int(np.clip(round(-low / scale), 0, largest))
+    return Grid(scale, zero, signed=False, outliers=outliers, bits=bits)
 
 
 def make_signed_grid(range_: Range, bits: int = 8) -> Grid:
-    """Make the int8 grid of an activation on the right side of a product: symmetric, for the kernels.
+    """Make the signed grid of an activation on the right side of a product: symmetric, for the kernels."""
+    return fit_signed_grid(max(-float(range_.low.min()), float(range_.high.max())), bits)
 
-    Args:
-        range_: range of the activation.
-        bits: 8, or 7 as in `quantise_weight`.
-    """
-    largest = 2 ** (bits - 1) - 1
-    return Grid(
-        _make_scale(max(-float(range_.low.min()), float(range_.high.max())) / largest), 0, signed=True
-    )
+
+def fit_signed_grid(high: float, bits: int) -> Grid:
+    """Make the signed grid from `-high` to `high` ≥ 0."""
+    return Grid(_make_scale(high / find_largest(bits)), 0, signed=True, bits=bits)
 
 
 def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], FloatArray]:
@@ -69,9 +91,9 @@ def quantise_weight(weight: FloatArray, bits: int) -> tuple[NDArray[np.int8], Fl
 
     Args:
         weight: float32.
-        bits: 8, or 7 for processors whose kernels add two products in 16 bits.
+        bits: 3 to 8; at most 7 for processors whose kernels add two products in 16 bits.
     """
-    largest = 2 ** (bits - 1) - 1
+    largest = find_largest(bits)
     scale = (np.abs(weight).max(axis=0) / largest).astype(np.float32)
     scale[scale == 0] = 1
     return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8), scale

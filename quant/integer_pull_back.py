@@ -26,7 +26,7 @@ def build_integer_pull_back(model: onnx.ModelProto, tunables: Sequence[str]) -> 
     of the whole channel, so the slope takes the integer way and the excess is held constant.
 
     Args:
-        model: an int8 graph of fozo, in ONNX Runtime's own operators.
+        model: an integer graph of fozo, in ONNX Runtime's own operators.
         tunables: inputs with respect to which gradients are computed.
 
     Raises:
@@ -35,6 +35,7 @@ def build_integer_pull_back(model: onnx.ModelProto, tunables: Sequence[str]) -> 
     rules = {
         **RULES,
         "QuantizeLinear": pass_rounding,
+        "Clip": pass_rounding,  # of integers with fewer bits than their registers
         "MatMulIntegerToFloat": pull_back_integer_product,
     }
     return build_pull_back(model, tunables, rules, held_constant=("Gather",))

@@ -36,6 +36,7 @@ class Product:
     Attributes:
         name: name of the layer, for messages.
         node: name of the MatMul node.
+        input: name of the tensor on its left side, in float.
         left: the activation on the left side.
         right: the activation on the right side, or None where that is a weight.
         weight: name of the weight `[K, M]`, or None.
@@ -45,6 +46,7 @@ class Product:
 
     name: str
     node: str
+    input: str
     left: Operand
     right: Operand | None
     weight: str | None
@@ -102,6 +104,7 @@ class _Search:
         return Product(
             name=node.name.removesuffix("/matmul"),
             node=node.name,
+            input=left,
             left=self._find_operand(left),
             right=None if is_weight else self._find_operand(right),
             weight=right if is_weight else None,

@@ -1,4 +1,4 @@
-"""Addition of an int8 graph to a bundle: calibrate, write, check, and add or reject."""
+"""Addition of an integer graph to a bundle: calibrate, write, check, and add or reject."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .quantizer import Quantizer
 from .sensitivity import group_products
 from .settings import Options
 
-PRECISION, PORTABLE = "int8", "int8-qdq"
+PORTABLE_SUFFIX = "-qdq"  # of the precision of a graph in standard operators
 GRADIENT_IMAGES = 8  # on which the gradients of both precisions are compared
 
 
 class QuantizationError(FozoError):
-    """The int8 graph is no replacement for the fp32 graph; nothing was added to the bundle."""
+    """The integer graph is no replacement for the fp32 graph; nothing was added to the bundle."""
 
 
 def quantize(
@@ -35,7 +35,7 @@ def quantize(
     sensitivity: bool = False,
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] | None = None,
 ) -> tuple[Bundle, Report]:
-    """Add an int8 graph to a bundle, unless it is refused.
+    """Add an integer graph to a bundle, unless it is refused.
 
     Args:
         bundle: with an fp32 graph; it is changed only at the end.
@@ -56,19 +56,22 @@ def quantize(
         OutputError: it cannot be written.
     """
     step = progress or _ignore_progress
-    quantizer = Quantizer(bundle, options)
-    target = bundle.path / PRECISION  # inside the bundle: on its own file system
+    quantizer, precision = Quantizer(bundle, options), options.bits.name
+    target = bundle.path / precision  # inside the bundle: on its own file system
     with folder_beside(target):
         pass  # fails before the work if the bundle cannot be written
     with step("Calibrating", images.count) as advance:
         quantizer.calibrate(images, advance)
+    if passes := quantizer.passes:
+        with step("Making up for rounding", passes * images.count) as advance:
+            quantizer.refine(images, advance)
     with folder_beside(target) as folder:
-        graph, portable = folder / "int8.onnx", folder / "portable.onnx"
+        graph, portable = folder / "integer.onnx", folder / "portable.onnx"
         quantizer.write(graph, "fused")
         with step("Comparing with fp32", held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
         refused = report.refusals and not options.force
-        if sensitivity or (refused and any(list_inaccuracies(report.comparison))):
+        if sensitivity or (refused and any(list_inaccuracies(report.comparison, report.bits))):
             groups = len(group_products(quantizer.products))
             with step("Measuring each layer", groups) as advance:
                 report = replace(report, effects=tuple(quantizer.measure_effects(held_out, advance)))
@@ -81,18 +84,18 @@ def quantize(
             if portable_report.refusals and not options.force:
                 reasons = "; ".join(portable_report.refusals)
                 raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
-        bundle = quantizer.add(bundle, graph, PRECISION, report)
+        bundle = quantizer.add(bundle, graph, precision, report)
         if bundle.manifest.pull_backs:
             batch = np.stack([held_out.load(index) for index in range(min(held_out.count, GRADIENT_IMAGES))])
-            bundle = add_integer_pull_back(bundle, PRECISION, batch)
+            bundle = add_integer_pull_back(bundle, precision, batch)
         if options.portable:
-            bundle = quantizer.add(bundle, portable, PORTABLE, portable_report)
+            bundle = quantizer.add(bundle, portable, precision + PORTABLE_SUFFIX, portable_report)
     return bundle, report
 
 
 def _explain_refusal(report: Report) -> str:
-    message = f"the int8 graph was refused and not added: {'; '.join(report.refusals)}. "
-    if any(list_inaccuracies(report.comparison)):
+    message = f"the {report.bits.name} graph was refused and not added: {'; '.join(report.refusals)}. "
+    if any(list_inaccuracies(report.comparison, report.bits)):
         responsible = "; ".join(
             f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
             f"{effect.comparison.agreement:.1f} % agreement)"

@@ -9,26 +9,31 @@ import numpy as np
 
 from .graph_comparison import Comparison
 from .sensitivity import LayerEffect, format_effects
+from .settings import INT8, Bits
 
 MAX_LOSS = 1.0
 MIN_AGREEMENT = 95.0
+# Points of accuracy that a graph may lose, and percent of predictions that must stay, by its smaller number
+# of bits. Fewer bits cost accuracy, so these only catch a graph that is broken.
+LOW_BIT_LIMITS = {7: (2.0, 90.0), 6: (5.0, 80.0), 5: (10.0, 65.0), 4: (30.0, 40.0), 3: (60.0, 10.0)}
 
 
 @dataclass(frozen=True)
 class Report:
-    """Accuracy, size and speed of an int8 graph.
+    """Accuracy, size and speed of an integer graph.
 
     Attributes:
-        comparison: int8 against fp32 on images that were not used for calibration.
+        comparison: the graph against fp32 on images that were not used for calibration.
         integer: number of matrix products that ONNX Runtime computes with integers.
         intended: number of matrix products that were written with integers.
         float_layers: matrix products that were kept in float on request.
         outlier_layers: number of outlier channels by layer, for layers that have any.
-        megabytes: size of the int8 and the fp32 graph.
-        milliseconds: per image in int8, on this machine.
-        speedup: time of fp32 over time of int8 on this machine, measured in turn.
-        weight_bits: 8 or 7.
+        megabytes: size of the integer and the fp32 graph.
+        milliseconds: per image on integers, on this machine.
+        speedup: time of fp32 over time of the integer graph on this machine, measured in turn.
+        weight_bits: bits of a weight.
         processor: this machine's processor, and the reason for the bits of the weights.
+        bits: of weights and activations, as asked for.
         refusals: reasons not to use the graph; none if it is good.
         effects: losses of single layers, the most harmful first, if these were measured.
     """
@@ -43,13 +48,14 @@ class Report:
     speedup: float
     weight_bits: int
     processor: str
+    bits: Bits = INT8
     refusals: tuple[str, ...] = ()
     effects: tuple[LayerEffect, ...] = ()
 
 
 def list_refusals(report: Report) -> tuple[str, ...]:
     """Return the reasons not to use a graph, in words; none if it is good."""
-    reasons = list(list_inaccuracies(report.comparison))
+    reasons = list(list_inaccuracies(report.comparison, report.bits))
     if report.integer < report.intended:
         reasons.append(
             f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
@@ -63,21 +69,27 @@ def list_refusals(report: Report) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def list_inaccuracies(comparison: Comparison) -> Iterator[str]:
-    """Yield the ways in which a graph differs too much from the reference, in words."""
+def find_limits(bits: Bits) -> tuple[float, float]:
+    """Return the points of accuracy that a graph may lose, and the percent of predictions that must stay."""
+    return LOW_BIT_LIMITS.get(bits.smallest, (MAX_LOSS, MIN_AGREEMENT))
+
+
+def list_inaccuracies(comparison: Comparison, bits: Bits) -> Iterator[str]:
+    """Yield the ways in which a graph of these bits differs too much from the reference, in words."""
+    max_loss, min_agreement = find_limits(bits)
     if not np.isfinite([comparison.cosine_logits, comparison.cosine_features]).all():
         yield "its logits or features are not finite"
     unlabelled = comparison.loss is None or comparison.labels_are_doubtful
-    if not unlabelled and comparison.loss is not None and comparison.loss > MAX_LOSS:
+    if not unlabelled and comparison.loss is not None and comparison.loss > max_loss:
         yield (
             f"it loses {comparison.loss:.2f} points of top-1 accuracy on {comparison.images} held-out images "
-            f"({comparison.reference_accuracy:.2f} % in fp32, {comparison.accuracy:.2f} % in int8); "
-            f"{MAX_LOSS:.1f} is allowed"
+            f"({comparison.reference_accuracy:.2f} % in fp32, {comparison.accuracy:.2f} % in {bits.name}); "
+            f"{max_loss:.1f} is allowed"
         )
-    if unlabelled and comparison.agreement < MIN_AGREEMENT:
+    if unlabelled and comparison.agreement < min_agreement:
         yield (
             f"it agrees with fp32 on {comparison.agreement:.1f} % of {comparison.images} held-out images "
-            f"{_name_doubt(comparison)}; {MIN_AGREEMENT:.0f} % is asked for"
+            f"{_name_doubt(comparison)}; {min_agreement:.0f} % is asked for"
         )
 
 
@@ -91,13 +103,19 @@ def _name_doubt(comparison: Comparison) -> str:
     )
 
 
+def _describe_bits(report: Report) -> str:
+    if report.bits == INT8:
+        return f"{report.weight_bits}-bit weights"
+    return f"{report.bits.weights}-bit weights and {report.bits.activations}-bit activations"
+
+
 def describe_report(report: Report) -> str:
     """Describe the report in a few lines of text."""
     c = report.comparison
     size, original = report.megabytes
     accuracy = "" if c.loss is None else f"top-1 {c.reference_accuracy:.2f} % → {c.accuracy:.2f} %, "
     lines = [
-        f"int8 against fp32 on {c.images} held-out images",
+        f"{report.bits.name} against fp32 on {c.images} held-out images",
         f"  accuracy  {accuracy}{c.agreement:.2f} % the same class",
         f"  cosine    {c.cosine_logits:.4f} of logits, {c.cosine_features:.4f} of features "
         f"({c.signal_to_noise:.1f} dB signal to noise)",
@@ -105,8 +123,10 @@ def describe_report(report: Report) -> str:
         f"  speed     {report.speedup:.2f} times as fast on this machine, "
         f"{report.milliseconds:.1f} ms per image",
         f"  integers  {report.integer} of {report.intended} matrix products, "
-        f"{report.weight_bits}-bit weights ({report.processor})",
+        f"{_describe_bits(report)} ({report.processor})",
     ]
+    if report.bits != INT8:
+        lines.append("  registers of 8 bits, as in int8: fewer bits save neither memory nor time")
     if c.labels_are_doubtful:
         lines.append(
             f"  labels    probably not the model's, guessing among {c.classes} classes is as good; "

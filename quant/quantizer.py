@@ -1,9 +1,9 @@
-"""Steps of a quantisation: calibrate, write, check and add an int8 graph."""
+"""Steps of a quantisation: calibrate, refine, write, check and add an integer graph."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,18 +19,21 @@ from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import GraphEntry
 from ..engine.errors import InputError
-from ..engine.model import BATCH_STATISTICS, ImageArray
+from ..engine.model import BATCH_STATISTICS, FloatArray, ImageArray
 from ..engine.runtime.cpu import CpuFeatures, read_cpu_features
 from ..engine.runtime.network import Network
 from ..engine.runtime.onnx_file import check_graph_file
-from .calibration import CALIBRATION_BATCH, Range, calibrate
+from .activation_samples import ActivationSamples
+from .calibration import CALIBRATION_BATCH, Range, calibrate, observe_activations
 from .graph_comparison import Comparison, compare, measure_relative_time
+from .layer_integers import LayerIntegers, choose_integers
 from .operators import count_integer_products
 from .products import Product, find_products
 from .quantization_report import Report, list_refusals
+from .refinement import plan_passes, refine_grids, refine_weights
 from .sensitivity import LayerEffect, measure_layer_effects, record_effects
-from .settings import CALIBRATORS, WEIGHT_BITS, Options
-from .writer import choose_activation_grid, write_integer_graph
+from .settings import CALIBRATORS, INT8, WEIGHT_BITS, Bits, BitWidths, Options
+from .writer import write_integer_graph
 
 COMPARISON_BATCH = 32
 SENSITIVITY_IMAGES = 64
@@ -47,19 +50,34 @@ def choose_weight_bits(cpu: CpuFeatures) -> tuple[int, str]:
     return 7, f"{processor}: kernels add in 16 bits"
 
 
+def choose_widths(bits: Bits, limit: int) -> BitWidths:
+    """Return the bits of weights, activations and keys.
+
+    Args:
+        bits: as asked for.
+        limit: bits of weights that this processor can add; fewer bits of activations leave room for 8.
+    """
+    if bits == INT8:
+        return BitWidths(limit, 8, limit)
+    keys = limit if bits.activations == 8 else bits.activations
+    return BitWidths(bits.weights, bits.activations, keys)
+
+
 class Quantizer:
     """Quantisation of one bundle, step by step.
 
     Attributes:
-        bundle: receives the int8 graph.
+        bundle: receives the graph.
         options: options of the quantisation.
         path: file of the fp32 graph.
         model: the fp32 graph.
         products: matrix products that become integer products.
         float_products: matrix products that stay in float on request.
-        bits: bits of a weight.
-        processor: this machine's processor, and the reason for the bits, in words.
+        widths: bits of weights, activations and keys.
+        pixel_bits: bits of the weights of the product that reads pixels, which are bytes.
+        processor: this machine's processor, and the bits of weights that it can add, in words.
         ranges: of the activations, by name of the tensor; empty before calibration.
+        layers: integers of the products, by name; empty before calibration.
         origin: number and origin of the calibration images; empty before calibration.
     """
 
@@ -91,16 +109,33 @@ class Quantizer:
                 f"{bundle.manifest.model} has no layer left to compute with integers: all "
                 f"{len(candidates)} products are kept in float; give --keep-float fewer layers"
             )
-        if options.weight_bits not in (None, *WEIGHT_BITS):
-            raise InputError(f"expected weights of 8 or 7 bits, found {options.weight_bits}")
-        bits, reason = choose_weight_bits(read_cpu_features())
-        self.bits = options.weight_bits or bits
-        self.processor = reason if self.bits == bits else f"{self.bits} bits asked for; {reason}"
+        self._choose_bits()
         self.ranges: dict[str, Range] = {}
+        self.layers: dict[str, LayerIntegers] = {}
         self.origin = ""
+        self._samples = ActivationSamples(options.seed)
+
+    def _choose_bits(self) -> None:
+        asked = self.options.weight_bits
+        if asked not in (None, *WEIGHT_BITS):
+            raise InputError(f"expected weights of 8 or 7 bits, found {asked}")
+        if asked is not None and self.options.bits != INT8:
+            raise InputError(
+                f"--weight-bits {asked} is for int8 graphs, and --bits asks for {self.options.bits.name}: "
+                "leave one of them out"
+            )
+        bits, reason = choose_weight_bits(read_cpu_features())
+        self.pixel_bits = asked or bits
+        self.widths = choose_widths(self.options.bits, self.pixel_bits)
+        self.processor = reason if self.pixel_bits == bits else f"{asked} bits asked for; {reason}"
+
+    @property
+    def passes(self) -> int:
+        """Number of times that `refine` reads the images; 0 where nothing is refined."""
+        return len(plan_passes(self.products, self.layers)) if self.options.bits != INT8 else 0
 
     def calibrate(self, images: SourceImages, on_batch: Callable[[int], None]) -> None:
-        """Find the ranges of the activations.
+        """Find the ranges of the activations, and choose integers that hold them.
 
         Raises:
             InputError: an image cannot be read, there are too few, or activations are not finite.
@@ -119,17 +154,34 @@ class Quantizer:
                 calibrator=self.options.calibrator,
                 seed=self.options.seed,
                 on_batch=on_batch,
+                on_activations=self._samples.add if self.options.bits != INT8 else None,
             )
+        self.layers = choose_integers(self.model, self.products, self.ranges, self.widths, self.pixel_bits)
+        self.layers = refine_grids(self.products, self.layers, self.ranges, self._samples, self.widths)
+
+    def refine(self, images: SourceImages, on_batch: Callable[[int], None]) -> None:
+        """Choose weights and biases that make up for errors of rounding; reads the images `passes` times."""
+
+        def observe(tensors: Collection[str]) -> Iterator[tuple[int, dict[str, FloatArray]]]:
+            manifest = self.bundle.manifest
+            with closing(load_batches(images.load, range(images.count), CALIBRATION_BATCH)) as batches:
+                yield from observe_activations(
+                    *(self.model, tensors, count_batches(batches, on_batch)),
+                    *(manifest.width, manifest.prompt_bound),
+                    norms=len(manifest.norms),
+                    seed=self.options.seed,
+                )
+
+        self.layers = refine_weights(
+            self.model, self.products, self.layers, observe, self.widths.weights, self.options.seed
+        )
 
     def write(self, path: Path, dialect: str) -> None:
-        """Write the int8 graph to a file, in one of `DIALECTS`."""
-        integer = write_integer_graph(
-            self.model, self.products, self.ranges, dialect=dialect, weight_bits=self.bits
-        )
-        onnx.save(integer, path)
+        """Write the integer graph to a file, in one of `DIALECTS`."""
+        onnx.save(write_integer_graph(self.model, self.products, self.layers, dialect=dialect), path)
 
     def check(self, graph: Path, images: SourceImages, on_batch: Callable[[int], None]) -> Report:
-        """Compare the int8 graph with the fp32 graph on held-out images, and judge it."""
+        """Compare the integer graph with the fp32 graph on held-out images, and judge it."""
         info = self.bundle.info("fp32")
         with Network(graph, info) as network, Network(self.path, info) as reference:
             comparison = self._compare(network, reference, images, on_batch)
@@ -144,8 +196,9 @@ class Quantizer:
                 megabytes=(graph.stat().st_size / 1e6, self.path.stat().st_size / 1e6),
                 milliseconds=1e3 * seconds,
                 speedup=1 / ratio,
-                weight_bits=self.bits,
+                weight_bits=self.widths.weights,
                 processor=self.processor,
+                bits=self.options.bits,
             )
         return replace(report, refusals=list_refusals(report))
 
@@ -157,11 +210,7 @@ class Quantizer:
             return compare(answers, images.labels)
 
     def _count_outliers(self) -> dict[str, int]:
-        counts = {
-            p.name: len(choose_activation_grid(p, self.ranges).outliers)
-            for p in self.products
-            if not p.left.is_bytes
-        }
+        counts = {product.name: len(self.layers[product.name].left.outliers) for product in self.products}
         return {name: count for name, count in counts.items() if count}
 
     def measure_effects(self, images: SourceImages, on_layer: Callable[[int], None]) -> list[LayerEffect]:
@@ -172,11 +221,10 @@ class Quantizer:
             return measure_layer_effects(
                 self.model,
                 self.products,
-                self.ranges,
+                self.layers,
                 reference,
                 batch,
                 sample.labels,
-                weight_bits=self.bits,
                 on_layer=on_layer,
             )
 
@@ -195,8 +243,7 @@ class Quantizer:
         measurements = asdict(replace(report, effects=()))
         del measurements["effects"]
         return {
-            "weights": f"int8 per channel, {self.bits} bits",
-            "activations": "uint8 per tensor, int8 for attention keys",
+            **self._describe_integers(),
             "calibrator": self.options.calibrator,
             "calibration": self.origin,
             **measurements,
@@ -206,6 +253,19 @@ class Quantizer:
                 "onnx": onnx.__version__,
                 "onnxruntime": onnxruntime.__version__,
             },
+        }
+
+    def _describe_integers(self) -> dict[str, str]:
+        weights, activations, keys = self.widths.weights, self.widths.activations, self.widths.keys
+        if self.options.bits == INT8:
+            return {
+                "weights": f"int8 per channel, {weights} bits",
+                "activations": "uint8 per tensor, int8 for attention keys",
+            }
+        return {
+            "weights": f"int8 per channel, {weights} bits, {self.pixel_bits} where pixels are read",
+            "activations": f"uint8 per tensor, {activations} bits; int8 for attention keys, {keys} bits",
+            "rounding": "grids by squared error; weights compensate errors on the calibration images",
         }
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..engine.model import ImageArray, ModelInfo
 from ..engine.runtime.network import Network
-from .calibration import Range
 from .graph_comparison import Comparison, compare
+from .layer_integers import LayerIntegers
 from .products import Product
 from .writer import write_integer_graph
 
@@ -43,12 +43,11 @@ class LayerEffect:
 def measure_layer_effects(
     model: onnx.ModelProto,
     products: Sequence[Product],
-    ranges: Mapping[str, Range],
+    layers: Mapping[str, LayerIntegers],
     reference: Network,
     images: ImageArray,
     labels: NDArray[np.int64] | None,
     *,
-    weight_bits: int = 8,
     on_layer: Callable[[int], None] = lambda count: None,
 ) -> list[LayerEffect]:
     """Measure every group of products on its own; the most harmful comes first.
@@ -56,18 +55,17 @@ def measure_layer_effects(
     Args:
         model: the graph in float.
         products: the products to measure.
-        ranges: ranges of the activations that they quantise, by name of the tensor.
+        layers: their integers, by name.
         reference: network of the graph in float.
         images: uint8 `[N, H, W, 3]`.
         labels: int64 `[N]`, or None.
-        weight_bits: as in `write_integer_graph`.
         on_layer: called with 1 after each group.
     """
     batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
     expected = [reference(batch) for batch in batches]
     effects = []
     for group in group_products(products).values():
-        integer = write_integer_graph(model, group, ranges, weight_bits=weight_bits)
+        integer = write_integer_graph(model, group, layers)
         with _open_network(integer, reference.info) as network:
             output_pairs = zip((network(batch) for batch in batches), expected, strict=True)
             comparison = compare(output_pairs, labels)

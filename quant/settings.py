@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CALIBRATORS = ("percentile", "average", "minmax")
@@ -9,18 +10,73 @@ WEIGHT_BITS = (8, 7)
 
 
 @dataclass(frozen=True)
+class Bits:
+    """Bits that are asked for.
+
+    Attributes:
+        weights: of a weight, 3 to 8.
+        activations: of an activation, 3 to 8.
+    """
+
+    weights: int = 8
+    activations: int = 8
+
+    @property
+    def name(self) -> str:
+        """The precision of a graph with these bits: `int8`, or like `w6a6` with fewer."""
+        return "int8" if self == INT8 else f"w{self.weights}a{self.activations}"
+
+    @property
+    def smallest(self) -> int:
+        """The smaller of both numbers."""
+        return min(self.weights, self.activations)
+
+
+INT8 = Bits()
+
+
+def parse_bits(text: str) -> Bits:
+    """Return the bits that a text like `w6a6` names.
+
+    Raises:
+        ValueError: it has another form, or a number outside of 3 to 8.
+    """
+    found = re.fullmatch(r"w([3-8])a([3-8])", text)
+    if found is None:
+        raise ValueError(text)
+    return Bits(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True)
+class BitWidths:
+    """Bits of the integers of a graph, each in a register of 8.
+
+    Attributes:
+        weights: of weights, per output channel and symmetric.
+        activations: of activations, per tensor.
+        keys: of the keys of attention, which are signed and stand where weights do.
+    """
+
+    weights: int
+    activations: int = 8
+    keys: int = 8
+
+
+@dataclass(frozen=True)
 class Options:
     """Options of a quantisation.
 
     Attributes:
+        bits: of weights and activations.
         calibrator: see `calibrate`.
-        weight_bits: 8, 7, or None to choose by this machine's processor.
+        weight_bits: 8, 7, or None to choose by this machine's processor; only where `bits` are 8 and 8.
         keep_float: patterns of layers that stay in float, e.g. `blocks.7.mlp.fc2` or `*.mlp.fc2`.
         portable: add `int8-qdq` too, the same computation in standard operators.
         seed: of the prompts used for calibration, and of the split of the images.
         force: add the graph even if it is refused.
     """
 
+    bits: Bits = INT8
     calibrator: str = "percentile"
     weight_bits: int | None = None
     keep_float: tuple[str, ...] = ()

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from .calibration import Range
-from .grid import Grid, make_signed_grid, make_unsigned_grid, quantise_weight
+from .grid import Grid
+from .layer_integers import LayerIntegers
 from .products import Operand, Product
 
 DIALECTS = ("fused", "standard")
@@ -24,21 +24,19 @@ RUNTIME_DOMAIN = "com.microsoft"
 def write_integer_graph(
     model: onnx.ModelProto,
     products: Collection[Product],
-    ranges: Mapping[str, Range],
+    layers: Mapping[str, LayerIntegers],
     *,
     dialect: str = "fused",
-    weight_bits: int = 8,
 ) -> onnx.ModelProto:
     """Return the graph with some of its products on integers.
 
     Args:
         model: the graph in float; it is not changed.
         products: the products to run on integers; all others stay in float.
-        ranges: range of every activation that these quantise, by name.
+        layers: integers of these products, by name.
         dialect: `fused` or `standard`.
-        weight_bits: 8, or 7 (see `quantise_weight`).
     """
-    writer = _Writer(model.graph, ranges, weight_bits, fused=dialect == "fused")
+    writer = _Writer(model.graph, layers, fused=dialect == "fused")
     by_node = {product.node: product for product in products}
     merged = {product.output for product in products if product.bias}
     for node in model.graph.node:
@@ -59,15 +57,6 @@ def write_integer_graph(
     )
 
 
-def choose_activation_grid(product: Product, ranges: Mapping[str, Range]) -> Grid:
-    """Return the grid of integers for the left side of a product."""
-    if product.left.is_bytes:
-        return Grid(1.0, 0, signed=False)
-    # Only where the weight reads the tensor as it is does a channel of one match a row of the other.
-    separable = product.weight is not None and not product.left.moves
-    return make_unsigned_grid(ranges[product.left.tensor], outliers=separable)
-
-
 def _select_needed(nodes: list[onnx.NodeProto], tensors: set[str]) -> list[onnx.NodeProto]:
     """Return the nodes that these tensors depend on, in their order."""
     needed_tensors, needed_nodes = set(tensors), []
@@ -81,35 +70,33 @@ def _select_needed(nodes: list[onnx.NodeProto], tensors: set[str]) -> list[onnx.
 class _Writer:
     """Writer of one graph: the nodes so far, and the tensors that are quantised."""
 
-    def __init__(
-        self, graph: onnx.GraphProto, ranges: Mapping[str, Range], weight_bits: int, *, fused: bool
-    ) -> None:
+    def __init__(self, graph: onnx.GraphProto, layers: Mapping[str, LayerIntegers], *, fused: bool) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self._original = {node.name: node for node in graph.node}
-        self._ranges = ranges
-        self._bits = weight_bits
+        self._layers = layers
         self._fused = fused
         self._written: set[str] = set()
         self._quantised: dict[tuple[str, Grid], str] = {}
 
     def write_product(self, product: Product) -> None:
         """Write a product, with its bias, under its original name."""
-        grid = choose_activation_grid(product, self._ranges)
+        layer = self._layers[product.name]
+        grid = layer.left
         left = self._write_operand(product.left, grid)
         output = product.output if not grid.outliers else f"{product.output}/clipped"
-        if product.weight is not None:
-            weight = numpy_helper.to_array(self.weights[product.weight])
-            integers, scale = quantise_weight(weight, self._bits)
-            right = self._write_constant(f"{product.weight}/s8", integers)
-            self._multiply(product, left, grid, right, scale, output)
+        bias = product.bias
+        if layer.bias is not None:
+            bias = self._write_constant(f"{product.name}/corrected_bias", layer.bias)
+        if layer.weight is not None and layer.scale is not None:
+            right = self._write_constant(f"{product.weight}/s8", layer.weight)
+            self._multiply(product.name, left, grid, right, layer.scale, bias, output)
             if grid.outliers:
-                self._add_excess(product, grid, weight, output)
+                self._add_excess(product, grid, output)
         else:
-            assert product.right is not None
-            right_grid = make_signed_grid(self._ranges[product.right.tensor], self._bits)
-            right = self._write_operand(product.right, right_grid)
-            self._multiply(product, left, grid, right, np.float32(right_grid.scale), output)
+            assert product.right is not None and layer.right is not None
+            right = self._write_operand(product.right, layer.right)
+            self._multiply(product.name, left, grid, right, np.float32(layer.right.scale), bias, output)
 
     def _write_operand(self, operand: Operand, grid: Grid) -> str:
         """Write the integers of an operand as the product reads them, and return their name."""
@@ -130,9 +117,19 @@ class _Writer:
             name = f"{tensor}/{'s8' if grid.signed else 'u8'}"
             if name in self._written:
                 name += f"/{len(self._quantised)}"
-            self._write_node("QuantizeLinear", [tensor, *self._write_grid(name, grid)], name)
+            rounded = name if grid.bits == 8 else f"{name}/register"
+            self._write_node("QuantizeLinear", [tensor, *self._write_grid(name, grid)], rounded)
+            if grid.bits < 8:
+                self._clip_integers(rounded, grid, name)
             self._quantised[tensor, grid] = name
         return self._quantised[tensor, grid]
+
+    def _clip_integers(self, register: str, grid: Grid, output: str) -> None:
+        """Clip integers to the bits of their grid; QuantizeLinear has clipped them to those of a register."""
+        kind = np.int8 if grid.signed else np.uint8
+        limits = zip(("smallest", "largest"), grid.integers, strict=True)
+        names = [self._write_constant(f"{output}/{name}", kind(limit)) for name, limit in limits]
+        self._write_node("Clip", [register, *names], output)
 
     def _write_grid(self, name: str, grid: Grid) -> list[str]:
         """Write scale and zero of a grid as constants, and return their names."""
@@ -142,33 +139,36 @@ class _Writer:
 
     def _multiply(
         self,
-        product: Product,
+        layer: str,
         left: str,
         grid: Grid,
         right: str,
-        scale: NDArray[np.float32] | np.float32,
+        scale: NDArray[np.floating] | np.float32,
+        bias: str | None,
         output: str,
     ) -> None:
-        left_grid = self._write_grid(f"{product.name}/left", grid)
-        right_scale = self._write_constant(f"{product.name}/right/scale", scale)
+        """Write the product of two tensors of integers, and add a bias, under the name of a layer."""
+        left_grid = self._write_grid(f"{layer}/left", grid)
+        right_scale = self._write_constant(f"{layer}/right/scale", scale)
         if self._fused:
-            inputs = [left, right, left_grid[0], right_scale, left_grid[1], "", product.bias or ""]
+            inputs = [left, right, left_grid[0], right_scale, left_grid[1], "", bias or ""]
             self._write_node("MatMulIntegerToFloat", inputs, output, domain=RUNTIME_DOMAIN)
             return
-        zero = self._write_constant(f"{product.name}/right/zero", np.zeros(np.shape(scale), np.int8))
+        zero = self._write_constant(f"{layer}/right/zero", np.zeros(np.shape(scale), np.int8))
         axis = {"axis": 1} if np.ndim(scale) else {}
         operands = (
             self._write_node("DequantizeLinear", [left, *left_grid], f"{output}/left"),
             self._write_node("DequantizeLinear", [right, right_scale, zero], f"{output}/right", **axis),
         )
-        matmul = output if product.bias is None else f"{output}/product"
+        matmul = output if bias is None else f"{output}/product"
         self._write_node("MatMul", operands, matmul)
-        if product.bias is not None:
-            self._write_node("Add", [matmul, product.bias], output)
+        if bias is not None:
+            self._write_node("Add", [matmul, bias], output)
 
-    def _add_excess(self, product: Product, grid: Grid, weight: NDArray[np.float32], clipped: str) -> None:
+    def _add_excess(self, product: Product, grid: Grid, clipped: str) -> None:
         """Add, in float, what the grid clips in the outlier channels: `(x - clip(x)) @ weight` for these."""
         assert product.weight is not None
+        weight = numpy_helper.to_array(self.weights[product.weight])
         rows = self._write_constant(f"{product.output}/rows", weight[list(grid.outliers)])
         overflow = f"{product.output}/overflow"
         self._write_node("MatMul", [self._write_excess(product.left.tensor, grid), rows], overflow)

@@ -20,14 +20,24 @@ onnx = pytest.importorskip("onnx", reason="quantisation writes graphs with onnx"
 import onnxruntime as ort  # noqa: E402
 from fozo.quant.calibration import Range, calibrate  # noqa: E402
 from fozo.quant.grid import make_signed_grid, make_unsigned_grid, quantise_weight  # noqa: E402
+from fozo.quant.layer_integers import choose_integers  # noqa: E402
 from fozo.quant.operators import count_executed_operators, count_integer_products  # noqa: E402
 from fozo.quant.products import Product, find_products  # noqa: E402
 from fozo.quant.quantizer import choose_weight_bits  # noqa: E402
+from fozo.quant.settings import BitWidths  # noqa: E402
 from fozo.quant.writer import DIALECTS, write_integer_graph  # noqa: E402
 
 FLOAT = onnx.TensorProto.FLOAT
 BITS = choose_weight_bits(read_cpu_features())[0]  # more would overflow in this processor's kernels
 both_dialects = pytest.mark.parametrize("dialect", DIALECTS)
+
+
+def write_integers(
+    model: Any, products: list[Product], ranges: Any, dialect: str = "fused", bits: int = BITS
+) -> Any:
+    """Write the graph with weights and keys of some bits, and activations of 8."""
+    layers = choose_integers(model, products, ranges, BitWidths(bits, 8, bits))
+    return write_integer_graph(model, products, layers, dialect=dialect)
 
 
 def between(low: Any, high: Any, channels: int = 16) -> Range:
@@ -179,9 +189,7 @@ def test_a_linear_layer_is_this_arithmetic(
     model = linear(weight, bias)
     (product,) = find_products(model)
     assert product.bias == ("layer.bias" if with_bias else None)
-    integer = write_integer_graph(
-        model, [product], {"x": Range(low, high)}, dialect=dialect, weight_bits=bits
-    )
+    integer = write_integers(model, [product], {"x": Range(low, high)}, dialect, bits)
 
     q, scale = u8(x, -0.8, 1.7)
     w, column = s8(weight, np.abs(weight).max(axis=0), 2 ** (bits - 1) - 1)
@@ -222,7 +230,7 @@ def test_scores_are_this_arithmetic(dialect: str) -> None:
     (product,) = find_products(attention())
     ranges = {"q": between(-2, 1.7, 32), "k": between(-1.5, 1.2, 32)}
     ranges["q"].high[5] = 1.9  # channels differ; the integers have one scale
-    integer = write_integer_graph(attention(), [product], ranges, dialect=dialect)
+    integer = write_integers(attention(), [product], ranges, dialect, 8)
     left, left_scale = u8(q, -2, 1.9)
     right, right_scale = s8(k, 1.5)
 
@@ -246,7 +254,7 @@ def test_bytes_are_integers_already(random_images: Callable[..., ImageArray]) ->
     model = b.model({"images": kinds}, {"y": (FLOAT, ["N", 32, 24])}, 20, "test")
     images = random_images(3)
     for dialect in DIALECTS:
-        integer = write_integer_graph(model, find_products(model), {}, dialect=dialect, weight_bits=BITS)
+        integer = write_integers(model, find_products(model), {}, dialect)
         assert not {"Cast", "QuantizeLinear"} & {node.op_type for node in integer.graph.node}
         w, scale = s8(weight, np.abs(weight).max(axis=0), 2 ** (BITS - 1) - 1)
         close(run(integer, images=images), images.reshape(3, 32, 96).astype(np.float64) @ w * scale)
@@ -284,7 +292,7 @@ def ranges(model: Any, products: list[Product], random_images: Callable[..., Ima
 
 @pytest.fixture(scope="module")
 def written(model: Any, products: list[Product], ranges: Any) -> dict[str, Any]:
-    return {d: write_integer_graph(model, products, ranges, dialect=d, weight_bits=BITS) for d in DIALECTS}
+    return {d: write_integers(model, products, ranges, d) for d in DIALECTS}
 
 
 @pytest.fixture
@@ -313,7 +321,7 @@ def test_writing_is_deterministic_and_leaves_the_model(
 ) -> None:
     before = model.SerializeToString(deterministic=True)
     for dialect in DIALECTS:
-        again = write_integer_graph(model, products, ranges, dialect=dialect, weight_bits=BITS)
+        again = write_integers(model, products, ranges, dialect)
         assert again.SerializeToString() == written[dialect].SerializeToString()
     assert model.SerializeToString(deterministic=True) == before
 
@@ -470,7 +478,7 @@ def test_some_products_stay_in_float(
 ) -> None:
     images = np.zeros((1, 32, 32, 3), np.uint8)
     chosen = [product for product in products if product.name.startswith("blocks.1.mlp")]
-    integer = write_integer_graph(model, chosen, ranges, weight_bits=BITS)
+    integer = write_integers(model, chosen, ranges)
     onnx.save(integer, tmp_path / "model.onnx")
     assert count_integer_products(tmp_path / "model.onnx") == 2
     tensors = {tensor.name for tensor in integer.graph.initializer}

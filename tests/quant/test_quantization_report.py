@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs 
 
 from fozo.quant.graph_comparison import Comparison  # noqa: E402
 from fozo.quant.quantization_report import Report, describe_report, list_refusals  # noqa: E402
+from fozo.quant.settings import Bits  # noqa: E402
 
 
 def make_report(**changes: Any) -> Report:
@@ -62,6 +63,24 @@ def test_reasons_to_refuse(changes: dict[str, Any], reasons: list[str]) -> None:
         assert re.search(pattern, reason), reason
     text = describe_report(replace(report, refusals=found))
     assert all(reason in text for reason in found)
+
+
+@pytest.mark.parametrize(
+    ("bits", "loss", "agreement"),
+    [((8, 8), 1, 95), ((7, 8), 2, 90), ((8, 6), 5, 80), ((5, 5), 10, 65), ((4, 8), 30, 40), ((3, 3), 60, 10)],
+)
+def test_fewer_bits_may_lose_more(bits: tuple[int, int], loss: float, agreement: float) -> None:
+    few = Bits(*bits)
+    good = make_report(accuracy=80.0 - loss, reference_accuracy=80.0, bits=few)
+    assert list_refusals(good) == ()
+    (reason,) = list_refusals(make_report(accuracy=79.5 - loss, reference_accuracy=80.0, bits=few))
+    assert f"{79.5 - loss:.2f} % in {few.name}); {loss:.1f} is allowed" in reason
+    assert list_refusals(make_report(agreement=agreement, bits=few)) == ()
+    (reason,) = list_refusals(make_report(agreement=agreement - 0.5, bits=few))
+    assert f"{agreement} % is asked for" in reason
+    text = describe_report(good)
+    assert text.startswith(f"{few.name} against fp32")
+    assert ("registers of 8 bits" in text) == (bits != (8, 8))
 
 
 def test_a_report_for_people() -> None:

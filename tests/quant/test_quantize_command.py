@@ -67,6 +67,28 @@ def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None
     assert "blocks.2.mlp.fc2" in out and "7-bit weights" in out
 
 
+@pytest.mark.usefixtures("fast")
+def test_bits(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None:
+    """A precision of few bits has source statistics of its own, and works like any other."""
+    quantize = ("quantize", bundle.path, folder, *FEW, "--force")
+    assert fozo(*quantize)[0] == 0
+    code, out, err = fozo(*quantize, "--bits", "w6a6", "--portable")
+    assert (code, err) == (0, "")
+    for part in ("Making up for rounding: 24 images", "w6a6 against fp32 on 40", "22 of 22", "w6a6-qdq"):
+        assert part in out
+    assert "6-bit weights and 6-bit activations" in out and "registers of 8 bits, as in int8" in out
+    changed = Bundle.open(bundle.path)
+    assert list(changed.manifest.graphs) == ["fp32", "int8", "w6a6", "w6a6-qdq"]
+    sources = {changed.manifest.source[precision].file for precision in changed.manifest.graphs}
+    assert len(sources) == 4
+    assert fozo("inspect", bundle.path)[0] == 0
+    predict = ("predict", bundle.path, folder, "--out", bundle.path.parent / "out.csv", "-m", "neo")
+    assert fozo(*predict, "--precision", "w6a6")[0] == 0
+    code, _, err = fozo(*predict, "--precision", "w4a4", "--overwrite")
+    assert code == 1
+    assert "has no w4a4 graph, it has: fp32, int8, w6a6, w6a6-qdq" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,6 +99,8 @@ def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None
         (["{folder}", "--calibration-images", 0], "--calibration-images"),
         (["{folder}", "--calibrator", "entropy"], "entropy"),
         (["{folder}", "--weight-bits", 4], "--weight-bits"),
+        (["{folder}", "--bits", "w2a4"], "from 3 to 8, like w6a6 or w4a8, found 'w2a4'"),
+        (["{folder}", "--bits", "w6a6", "--weight-bits", 7], "--bits asks for w6a6"),
     ],
 )
 def test_command_with_bad_input(

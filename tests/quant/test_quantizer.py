@@ -19,7 +19,7 @@ from quant_doubles import PRODUCTS, ignore_progress
 
 onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs with onnx")
 
-from fozo.quant import writer  # noqa: E402
+from fozo.quant import layer_integers  # noqa: E402
 from fozo.quant.grid import make_unsigned_grid  # noqa: E402
 from fozo.quant.quantizer import Quantizer, choose_weight_bits  # noqa: E402
 from fozo.quant.sensitivity import format_effects  # noqa: E402
@@ -59,10 +59,11 @@ def test_bits_that_a_processor_can_add(architecture: str, flags: str, bits: int)
 def test_a_damaged_layer_comes_first(bundle: Bundle, images: tuple[SourceImages, SourceImages]) -> None:
     made = Quantizer(bundle, Options())
     made.calibrate(images[0], ignore_progress)
-    damaged = made.ranges["blocks.1.norm2"]
     advanced: list[int] = []
     sound = made.measure_effects(images[1], advanced.append)
-    made.ranges["blocks.1.norm2"] = replace(damaged, low=damaged.low / 20, high=damaged.high / 20)
+    damaged = made.layers["blocks.1.mlp.fc1"]
+    grid = replace(damaged.left, scale=damaged.left.scale / 20)
+    made.layers["blocks.1.mlp.fc1"] = replace(damaged, left=grid)
     effects = made.measure_effects(images[1], ignore_progress)
     assert effects[0].layers == ("blocks.1.mlp.fc1",)
     assert sound[0].layers != effects[0].layers
@@ -97,12 +98,14 @@ def test_outlier_channels_are_made_up_for(
     found = {}
     for rule in (True, False):
         made = Quantizer(bundle, Options())
-        made.calibrate(images[0], ignore_progress)
         with monkeypatch.context() as patch:
             if not rule:
                 patch.setattr(
-                    writer, "make_unsigned_grid", lambda r, outliers: make_unsigned_grid(r, outliers=False)
+                    layer_integers,
+                    "make_unsigned_grid",
+                    lambda r, bits, outliers: make_unsigned_grid(r, bits, outliers=False),
                 )
+            made.calibrate(images[0], ignore_progress)
             made.write(tmp_path / "int8.onnx", "fused")
             report = made.check(tmp_path / "int8.onnx", images[1], ignore_progress)
         found[rule] = report.comparison

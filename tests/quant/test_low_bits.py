@@ -1,0 +1,218 @@
+"""Graphs of 3 to 8 bits: their levels, their integer products, and the commands that add them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fozo.data.source import SourceImages
+from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.errors import BundleError, InputError
+from fozo.engine.model import FloatArray
+from fozo.engine.runtime.network import Network
+from fozo.export.onnx_builder import OnnxBuilder
+from quant_doubles import PRODUCTS, ignore_progress
+
+onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs with onnx")
+
+import onnxruntime as ort  # noqa: E402
+from fozo.quant.calibration import Range  # noqa: E402
+from fozo.quant.layer_integers import choose_integers  # noqa: E402
+from fozo.quant.operators import count_integer_products  # noqa: E402
+from fozo.quant.products import find_products  # noqa: E402
+from fozo.quant.quantization import quantize  # noqa: E402
+from fozo.quant.quantizer import Quantizer, choose_widths  # noqa: E402
+from fozo.quant.settings import Bits, BitWidths, Options, parse_bits  # noqa: E402
+from fozo.quant.writer import DIALECTS, write_integer_graph  # noqa: E402
+
+FLOAT = onnx.TensorProto.FLOAT
+ALL_BITS = range(3, 9)
+
+
+def run(model: Any, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+    """Run a model as it is and return some of its tensors, integers inside it included."""
+    onnx.checker.check_model(model, full_check=False)
+    inferred = onnx.ModelProto()
+    inferred.CopyFrom(model)
+    declared = {value.name for value in model.graph.output}
+    kinds = {"u8": onnx.TensorProto.UINT8, "s8": onnx.TensorProto.INT8}
+    for name in outputs:
+        if name not in declared:
+            kind = kinds[name.split("/")[-1]]
+            inferred.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(outputs, feed))
+
+
+def make_linear(weight: FloatArray, bias: FloatArray) -> Any:
+    b = OnnxBuilder()
+    b.node("Identity", [b.linear("x", weight.T, bias, "layer")], "end", output="y")
+    width, outputs = weight.shape
+    return b.model({"x": (FLOAT, ["N", width])}, {"y": (FLOAT, ["N", outputs])}, 20, "test")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("weight_bits", ALL_BITS)
+@pytest.mark.parametrize("activation_bits", ALL_BITS)
+def test_one_product_is_exactly_this_arithmetic(weight_bits: int, activation_bits: int, dialect: str) -> None:
+    """Steps are powers of two, so that floats hold every number that occurs."""
+    generator = np.random.default_rng(10 * weight_bits + activation_bits)
+    top, largest = 2**activation_bits - 1, 2 ** (weight_bits - 1) - 1
+    sums_fit = weight_bits + activation_bits < 16  # in processors that add two products in 16 bits
+    q = generator.integers(-largest, largest + 1, (48, 24))
+    q[0] = largest
+    weight = (q * 2.0**-5).astype(np.float32)
+    bias = (generator.integers(-64, 64, 24) / 8).astype(np.float32)
+    zero = top // 3
+    x = generator.normal(0, 0.2 * top, (300, 48)).astype(np.float32)
+    x[:, 0], x[0], x[1] = 0, 1e6, -1e6  # beyond both ends
+    low, high = np.full(48, -zero / 4), np.full(48, (top - zero) / 4)
+    model = make_linear(weight, bias)
+    (product,) = find_products(model)
+    layers = choose_integers(
+        model, [product], {"x": Range(low, high)}, BitWidths(weight_bits, activation_bits)
+    )
+    integer = write_integer_graph(model, [product], layers, dialect=dialect)
+
+    integers = np.clip(np.rint(x.astype(np.float64) * 4) + zero, 0, top).astype(np.int64)
+    product_sum = (integers - zero) @ q
+    expected = product_sum.astype(np.float64) / 4 * 2.0**-5 + bias
+    found, levels = run(integer, ["y", "x/u8"], {"x": x})
+    np.testing.assert_array_equal(levels, integers)
+    assert len(np.unique(levels)) == int(levels.max()) + 1 == 2**activation_bits
+    if sums_fit or dialect == "standard":
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", ALL_BITS)
+def test_levels_and_integer_operators_of_a_network(
+    bits: int, bundle: Bundle, images: tuple[SourceImages, SourceImages], tmp_path: Path
+) -> None:
+    made = Quantizer(bundle, Options(bits=Bits(bits, bits)))
+    made.calibrate(images[0], ignore_progress)
+    if made.passes:
+        made.refine(images[0], ignore_progress)
+    for dialect in DIALECTS:
+        made.write(tmp_path / f"{dialect}.onnx", dialect)
+        assert count_integer_products(tmp_path / f"{dialect}.onnx") == PRODUCTS
+    model = onnx.load(tmp_path / "fused.onnx")
+    tensors = {node.output[0] for node in model.graph.node if node.op_type in ("QuantizeLinear", "Clip")}
+    grids = sorted(name for name in tensors if name.endswith(("/u8", "/s8")))
+    assert len(grids) >= 3 * 6
+    pixels = np.stack([images[1].load(index) for index in range(8)])
+    generator = np.random.default_rng(0)
+    feed = {  # beyond all that calibration has seen
+        "images": pixels,
+        "prompts": generator.normal(0, 3, (1, 3, 64)).astype(np.float32),
+        "norms": generator.normal(0, 1, (1, 6, 2, 64)).astype(np.float32),
+    }
+    for name, values in zip(grids, run(model, grids, feed), strict=True):
+        levels = np.unique(values)
+        if name.endswith("/s8"):
+            largest = 2 ** (made.widths.keys - 1) - 1
+            assert -largest - (bits == 8) <= levels.min() and levels.max() <= largest
+        else:
+            assert levels.max() <= 2**bits - 1
+        assert 2 ** (bits - 1) <= len(levels) <= 2**bits or bits > 6
+    weights = {
+        t.name: onnx.numpy_helper.to_array(t).astype(int)
+        for t in model.graph.initializer
+        if t.name.endswith(".weight/s8")
+    }
+    largest = 2 ** (made.widths.weights - 1) - 1
+    assert len(weights) == PRODUCTS - 3
+    for name, values in weights.items():
+        if "patch" in name:
+            assert np.abs(values).max() == 2 ** (made.pixel_bits - 1) - 1
+        else:
+            assert np.abs(values).max() == largest
+
+
+def test_bits_of_keys() -> None:
+    assert choose_widths(Bits(8, 8), 8) == BitWidths(8, 8, 8)
+    assert choose_widths(Bits(8, 8), 7) == BitWidths(7, 8, 7)
+    assert choose_widths(Bits(4, 8), 7) == BitWidths(4, 8, 7)
+    assert choose_widths(Bits(8, 6), 7) == BitWidths(8, 6, 6)
+
+
+def test_names() -> None:
+    assert parse_bits("w8a8").name == "int8"
+    assert parse_bits("w6a6").name == "w6a6"
+    assert parse_bits("w4a8") == Bits(4, 8)
+    for text in ("w2a4", "w9a8", "w6", "int8", "w6a6 ", "a6w6"):
+        with pytest.raises(ValueError, match=text.strip()):
+            parse_bits(text)
+
+
+@pytest.mark.usefixtures("lenient")
+def test_several_precisions_in_a_bundle(bundle: Bundle, images: tuple[SourceImages, SourceImages]) -> None:
+    changed = bundle
+    for bits in (Bits(), Bits(6, 6), Bits(4, 8)):
+        changed, report = quantize(
+            changed, *images, Options(bits=bits, portable=bits.weights == 6, force=True)
+        )
+        assert report.integer == report.intended == PRODUCTS
+        assert report.bits == bits
+    assert list(changed.manifest.graphs) == ["fp32", "int8", "w6a6", "w6a6-qdq", "w4a8"]
+    record = changed.manifest.graphs["w4a8"].record
+    assert record["weights"].startswith("int8 per channel, 4 bits")
+    assert record["bits"] == {"weights": 4, "activations": 8}
+    pixels = np.stack([images[1].load(index) for index in range(8)])
+    outputs = {}
+    for precision in changed.manifest.graphs:
+        with Network.open(changed, precision, workers=1) as network:
+            outputs[precision] = network(pixels).features
+    errors = {name: float(np.square(values - outputs["fp32"]).mean()) for name, values in outputs.items()}
+    assert 0 < errors["int8"] < errors["w6a6"]
+    assert np.median(np.abs(outputs["w6a6"] - outputs["w6a6-qdq"])) < 1e-5
+    with pytest.raises(BundleError, match="has no w5a5 graph, it has: fp32, int8, w6a6, w6a6-qdq, w4a8"):
+        Network.open(changed, "w5a5")
+
+
+def test_bits_of_weights_go_with_int8_only(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="--weight-bits 7 is for int8 graphs, and --bits asks for w6a6"):
+        Quantizer(bundle, Options(bits=Bits(6, 6), weight_bits=7))
+
+
+def test_passes_share_the_memory(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More passes over the images lead to the same integers."""
+    layers = []
+    for size in (2**29, 2 * 8 * 256**2):
+        monkeypatch.setattr("fozo.quant.refinement.PASS_BYTES", size)
+        made = Quantizer(bundle, Options(bits=Bits(5, 5)))
+        made.calibrate(images[0], ignore_progress)
+        assert (made.passes == 1) == (size == 2**29)
+        seen: list[int] = []
+        made.refine(images[0], seen.append)
+        assert sum(seen) == made.passes * images[0].count
+        layers.append(made.layers)
+    for name, layer in layers[0].items():
+        if layer.weight is not None:
+            np.testing.assert_array_equal(layer.weight, layers[1][name].weight)
+
+
+@pytest.mark.usefixtures("fast")
+def test_refined_integers_are_better_than_nearest_ones(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages], tmp_path: Path
+) -> None:
+    def measure(prepare: Callable[[Quantizer], None]) -> float:
+        made = Quantizer(bundle, Options(bits=Bits(4, 4)))
+        made.calibrate(images[0], ignore_progress)
+        prepare(made)
+        made.write(tmp_path / "graph.onnx", "fused")
+        return made.check(tmp_path / "graph.onnx", images[1], ignore_progress).comparison.signal_to_noise
+
+    def take_nearest(made: Quantizer) -> None:
+        made.layers = choose_integers(made.model, made.products, made.ranges, made.widths, made.pixel_bits)
+
+    nearest = measure(take_nearest)
+    searched = measure(lambda made: None)
+    refined = measure(lambda made: made.refine(images[0], ignore_progress))
+    assert nearest < searched < refined
