@@ -20,11 +20,13 @@ from .options import (
     method_option,
     seeds_option,
 )
+from .recipe_options import RECIPE, apply_recipe
 from .stream_options import DEFAULT_METHODS, stream_options
 
 
 @click.command()
 @BUNDLE
+@RECIPE
 @method_option(DEFAULT_METHODS, "Methods to compare; the others are compared with the first")
 @click.option(
     "--setting",
@@ -56,6 +58,7 @@ from .stream_options import DEFAULT_METHODS, stream_options
 @QUIET
 def adapt(
     bundle: Path,
+    recipe: str | None,
     methods: tuple[str, ...],
     out: Path,
     resume: bool,
@@ -72,10 +75,12 @@ def adapt(
       fozo adapt --dataset imagenet-r --data IMAGENET_R --seeds 3
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m fozo:shift=origin,samples=2
       fozo adapt --dataset imagefolder --data DIR -m no_adapt -m t3a --orders 20
+      fozo adapt --recipe neo-512 --data IMAGENET_C
     """
     from ..eval.streaming.experiment import prepare
     from ..eval.streaming.spec import EvaluationSpec
 
+    methods, options = apply_recipe(recipe, methods, options)
     spec = EvaluationSpec.from_options(bundle, methods, **options)
     run_experiment(
         lambda: prepare(spec),

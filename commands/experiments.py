@@ -97,6 +97,7 @@ def _print_start(experiment: Experiment, out: Path, start: Start) -> None:
     elif start is Start.COMPLETE:
         click.echo(f"{out} is complete already.\n\n{table.format_summary(experiment.runs)}")
         click.echo(f"{describe_origin(experiment.results.bundle)}\n")
+        _print_published(experiment)
 
 
 def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> None:
@@ -124,11 +125,24 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
         click.echo(f"\nmean ± standard deviation over the seeds\n{format_seed_table(experiment.runs)}")
     click.echo("\n" + table.format_summary(experiment.runs))
     click.echo(describe_origin(experiment.results.bundle))
+    _print_published(experiment)
     classes = experiment.network.info.classes
     if not experiment.networks and (suspicion := describe_chance(experiment.runs, classes)):
         click.echo(f"Warning: {suspicion}", err=True)
     print_notes(experiment.describe_data())
     click.echo(f"\nResults: {out}")
+
+
+def _print_published(experiment: Experiment) -> None:
+    """Print the figures of the recipe beside the measured ones, and warn where they are not comparable."""
+    from ..eval.results.published_comparison import compare_with_published, format_comparison
+
+    comparison = compare_with_published(experiment.results)
+    if comparison is None:
+        return
+    click.echo(f"\n{format_comparison(comparison)}")
+    for text in comparison.warnings:
+        click.echo(f"Warning: not comparable with the published figures: {text}", err=True)
 
 
 def _make_row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainResult], None]:

@@ -68,7 +68,8 @@ def _render_run(run: RunDigest) -> list[str]:
         *map(paragraph, run.origin),
         *(f"**{escape(text)}**" for text in run.warnings),
         paragraph(run.headline),
-        *_render_tables(run.summary, run.domains, run.macro_f1),
+        *_render_tables(run.summary, run.domains, run.published, run.macro_f1),
+        *([escape(run.published.note)] if run.published else []),
         *_render_tables(*(breakdown.table for breakdown in (run.severities, run.rounds) if breakdown)),
     ]
 

@@ -16,6 +16,7 @@ from ...engine.records import RecordError, load_record, to_dict
 from ..protocol import OWN_CLASSES, Protocol
 from .average import MethodAverage, average_by_domain, compute_averages
 from .outcome import Run
+from .recipe_record import Recipe
 
 SCHEMA = 4
 
@@ -47,6 +48,7 @@ class ResultsRecord:
     average: dict[str, MethodAverage]
     runs: list[Run]
     average_by_domain: dict[str, dict[str, MethodAverage]] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
 
 @dataclass
@@ -64,6 +66,7 @@ class Results:
         runs: one per seed that was begun.
         created: time of writing, UTC.
         key_sha256: hash of everything that determines the results, for `--resume`.
+        recipe: published protocol that was run, with its figures; None: no one's.
     """
 
     protocol: Protocol
@@ -75,6 +78,7 @@ class Results:
     runs: list[Run]
     created: str = ""
     key_sha256: str = ""
+    recipe: Recipe | None = None
 
     @property
     def complete(self) -> bool:
@@ -111,7 +115,7 @@ class Results:
         write_atomic(path, (_NUMBERS.sub(_join_lines, text) + "\n").encode())
 
 
-_SHARED = ("key_sha256", "protocol", "bundle", "engine", "methods", "versions", "machine", "runs")
+_SHARED = ("key_sha256", "protocol", "bundle", "engine", "methods", "versions", "machine", "runs", "recipe")
 # A list of numbers over several lines; no string of JSON has a line break in it.
 _NUMBERS = re.compile(r"\[\n\s+(?:(?:-?\d[\d.e+-]*|null),?\s+)+\]")
 

@@ -25,8 +25,10 @@ from ..protocol import Protocol
 from ..results import partial_results as progress
 from ..results.data_notes import describe_notes
 from ..results.outcome import Run, Trace
+from ..results.recipe_record import Recipe
 from ..results.results_file import Results
 from ..results.run_facts import describe_environment, describe_methods, read_versions
+from .recipe_files import check_recipe_data
 from .runner import advance
 from .spec import EvaluationSpec
 from .stream import Integers, Segment, plan_segments
@@ -50,6 +52,7 @@ class Experiment:
             own; all are views of `network`, and everything is forgotten between domains. Empty: `network`
             for all.
         facts: further facts about bundle and prompts, for results; None removes one.
+        recipe: published protocol that is run, or None.
         runs: one per seed that was begun.
         adapters: adapters of the current run, by label.
     """
@@ -65,6 +68,7 @@ class Experiment:
     skip_unreadable: bool = False
     networks: Mapping[int, Mapping[str, Mapping[str, Network]]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
     runs: list[Run] = field(default_factory=list)
     adapters: dict[str, Adapter] = field(default_factory=dict)
     _saved: progress.Saved | None = None
@@ -102,6 +106,7 @@ class Experiment:
             methods=describe_methods(self.adapters),
             runs=self.runs,
             key_sha256=self.key_sha256,
+            recipe=self.recipe,
         )
 
     def run(self) -> Iterator[int]:
@@ -208,6 +213,8 @@ def prepare(spec: EvaluationSpec) -> Experiment:
     """
     methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle, spec.head)
     label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
+    if spec.recipe is not None:
+        check_recipe_data(spec.recipe, all_domains)
 
     def choose_domains(seed: int) -> list[Domain]:
         seed = spec.seed if spec.orders else seed
@@ -250,6 +257,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         columns,
         tuple(describe_deviations(all_domains)),
         spec.on_error == "skip",
+        recipe=spec.recipe,
     )
 
 

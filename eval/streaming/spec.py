@@ -13,6 +13,7 @@ from ...engine.names import DEFAULT_SEED
 from ...engine.records import RecordError, load_record, to_dict
 from ..datasets.dataset_request import OPTION_FIELDS, PATH_FIELDS, DatasetRequest
 from ..protocol import Setting
+from ..results.recipe_record import Recipe
 
 _DATASET_OPTIONS = (*OPTION_FIELDS, "severities")
 _READING_OPTIONS = tuple(field.name for field in fields(Reading))
@@ -36,6 +37,7 @@ class EvaluationSpec:
         head: name of the classes to use, where the bundle makes classes from texts; None: its own.
         precision, provider, workers, micro_batch: as for `Network.open`.
         on_error: at an unreadable image, `stop`, or `skip` it and count it.
+        recipe: published protocol that these options are those of; None: no one's.
     """
 
     bundle: Path
@@ -57,6 +59,7 @@ class EvaluationSpec:
     workers: int | None = None
     micro_batch: int | None = None
     on_error: Literal["stop", "skip"] = "stop"
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that have no effect in this setting, or contradict each other.

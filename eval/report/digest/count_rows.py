@@ -8,6 +8,7 @@ from typing import Any
 from ....engine.bundle.origin import describe_preparation
 from ...results.average import compute_gain
 from ...results.outcome import DomainResult
+from .published_figures import list_published_columns
 from .sources import Source
 
 _DOMAIN = ("severity", "round", "segment", "generated", "learnt_from", "complete")
@@ -37,6 +38,7 @@ def list_counts(source: Source) -> Iterator[dict[str, Any]]:
                     "label": label,
                     "method": results.methods[label].method,
                     **_list_method_counts(domain, label),
+                    **list_published_columns(source, domain.name, label),
                 }
 
 

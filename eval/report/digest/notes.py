@@ -9,6 +9,7 @@ from ...results.average import MethodAverage, compare_pair
 from ...results.data_notes import describe_notes
 from ...results.label_check import describe_chance
 from .groups import average_overall, count_images, list_processed_domains
+from .published_figures import list_recipe_warnings
 from .sources import Source
 
 
@@ -21,6 +22,7 @@ def list_warnings(source: Source) -> list[str]:
         *_list_suspicions(source),
         *_list_unreadable(source),
         *_list_data_notes(source),
+        *list_recipe_warnings(source),
     ]
 
 

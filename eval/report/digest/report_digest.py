@@ -17,6 +17,7 @@ from .explanations import make_title
 from .gains import Gains, digest_gains
 from .notes import list_warnings, write_headline
 from .provenance import Provenance, digest_provenance
+from .published_figures import tabulate_published
 from .reliability import Reliability, digest_reliability
 from .sources import Source
 from .speed import digest_speed
@@ -39,6 +40,7 @@ class RunDigest:
         headline: the main result in one sentence.
         summary: rates and cost of every method.
         domains: accuracy per domain and method.
+        published: accuracies of the recipe beside the measured ones, or None.
         macro_f1: macro-F1 per domain and method, or None.
         severities, rounds: accuracy by severity and by round, or None.
         gains: gains over the first method, or None.
@@ -58,6 +60,7 @@ class RunDigest:
     headline: str
     summary: Table
     domains: Table
+    published: Table | None
     macro_f1: Table | None
     severities: Breakdown | None
     rounds: Breakdown | None
@@ -133,6 +136,7 @@ def _digest_run(source: Source) -> RunDigest:
         write_headline(source),
         tabulate_summary(source),
         tabulate_domains(source),
+        tabulate_published(source),
         tabulate_macro_f1(source),
         digest_severities(source),
         digest_rounds(source),

@@ -27,6 +27,7 @@ def render_run(run: RunDigest, prefix: str) -> Html:
         table(run.summary),
         element("h2", "Domains"),
         table(run.domains),
+        table(run.published) if run.published else "",
         table(run.macro_f1) if run.macro_f1 else "",
         _render_breakdown(run.severities, run, prefix) if run.severities else "",
         _render_breakdown(run.rounds, run, prefix) if run.rounds else "",
