@@ -11,10 +11,8 @@ the gradient divided by the root mean square of the length of an estimate with a
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ import numpy as np
 import timm
 import torch
 from fozo.engine.model import FloatArray, SourceStatistics
-from fozo.engine.runtime.cpu import count_cpus, read_cpu_features
 from fozo.evaluation import DatasetRequest, Domain, open_dataset, shuffle_order
+from measuring import describe_machine, now
 
 BLOCKS = range(1, 9)  # whose norms PIZO tunes
 DISCREPANCY_WEIGHT = 0.4
@@ -116,17 +114,6 @@ def open_domains(bundle: fozo.Bundle, images: Path, frost_textures: Path | None)
     """Return generated corruptions at severity 5, and clean images."""
     request = DatasetRequest("imagenet-c", generate_from=images, frost_textures=frost_textures)
     return open_dataset(request, bundle.manifest)[1]
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return the processor and the versions of what computes."""
-    versions = {"fozo": fozo.__version__, "torch": torch.__version__, "timm": timm.__version__}
-    return {"machine": {"cpu": asdict(read_cpu_features()), "cpus": count_cpus()}, "versions": versions}
-
-
-def now() -> str:
-    """Return the time, UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from agreement import describe_machine, now
 from clip_like_image import (
     EqualRows,
     convert_image_tower,
@@ -52,6 +51,7 @@ from fozo.export.clip_source import ClipSource
 from fozo.export.image_format import read_preprocessing
 from fozo.export.text_training import tokenise
 from fozo.export.weights import LoadedWeights
+from measuring import describe_machine, now
 from open_clip.model import CLIP
 from open_clip.tokenizer import default_bpe
 

@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fozo
 import numpy as np
@@ -28,6 +24,7 @@ from fozo.engine.model import ImageArray
 from fozo.engine.runtime.cpu import count_cpus
 from fozo.engine.runtime.text_encoder import TextEncoder
 from fozo.eval.processes.memory import peak_bytes
+from measuring import describe_machine, now, run_alone, take_turns
 
 VIEWS = 64
 CONTEXTS = 9  # of STSS: the words, and 8 perturbations
@@ -38,8 +35,6 @@ TEXTS_PER_CALL = 32
 
 def main() -> None:
     """Write times and memory as JSON."""
-    from agreement import describe_machine, now  # imports PyTorch, which would count in `measure_memory`
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -135,17 +130,6 @@ def time_texts(bundle: Bundle, samples: int) -> dict[str, float]:
     return {"fozo": seconds["fozo"], "open_clip, 77 tokens": seconds["open_clip"] * scale}
 
 
-def take_turns(arms: dict[str, Callable[[], object]], samples: int) -> dict[str, float]:
-    """Return the median seconds of each arm; the first round is not counted."""
-    seconds: dict[str, list[float]] = {label: [] for label in arms}
-    for _ in range(samples + 1):
-        for label, run in arms.items():
-            begin = time.perf_counter()
-            run()
-            seconds[label].append(time.perf_counter() - begin)
-    return {label: statistics.median(values[1:]) for label, values in seconds.items()}
-
-
 def measure_memory(bundle: str, precision: str, method: str, views: ImageArray) -> float:
     """Return the peak memory in MB of a process that opens a bundle and predicts an image.
 
@@ -154,12 +138,6 @@ def measure_memory(bundle: str, precision: str, method: str, views: ImageArray) 
     with fozo.Network.open(bundle, precision) as network:
         fozo.Adapter(network, fozo.method(method, views=VIEWS)).step(views)
     return peak_bytes() / 1e6
-
-
-def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function returns in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from typing import Any
 import fozo
 import numpy as np
 import onnxruntime
-from clip_speed import run_alone
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.cpu import count_cpus
 from fozo.eval.processes.memory import peak_bytes
+from measuring import describe_machine, now, run_alone
 
 METHODS = ("pizo", "neo")
 BATCHES = (1, 8, 64)
@@ -34,8 +34,6 @@ STEPS = 3  # of a process whose memory is measured
 
 def main() -> None:
     """Write times and memory as JSON."""
-    from agreement import describe_machine, now  # imports PyTorch, which would count in `measure_memory`
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -20,20 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clip_speed import run_alone, take_turns
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.cpu import count_cpus
 from fozo.eval.processes.memory import peak_bytes
 from fozo.eval.tuning.tuning_run import TuningRun, open_run
 from fozo.eval.tuning.tuning_spec import TuningSpec
+from measuring import describe_machine, now, run_alone, take_turns
 
 CLASSES, SHOTS, BATCH, VECTORS, CALLS = 100, 2, 128, 8, 10
 
 
 def main() -> None:
     """Write times and memory as JSON."""
-    from agreement import describe_machine, now  # imports PyTorch, which would count in `measure_memory`
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
