@@ -12,6 +12,8 @@ from .engine.model import (
     BATCH_STATISTICS,
     NORMS,
     PROMPTS,
+    RECENTRING,
+    Activation,
     FloatArray,
     ImageArray,
     ModelInfo,
@@ -73,13 +75,23 @@ class StandInNetwork:
             norms=norms,
             gradients=() if batch_norms else (PROMPTS, NORMS),
         )
+        # The pixels are 16 tokens of 3 channels, and what comes of them 2 tokens.
+        activations = (Activation(1, "fc1", "pixels", 3), Activation(1, "output", "hidden", width))
+        if not batch_norms:
+            source = replace(
+                source,
+                activation_mean=generator.uniform(0.3, 0.6, 3 + width).astype(np.float32),
+                activation_std=generator.uniform(0.1, 0.4, 3 + width).astype(np.float32),
+            )
+            self.info = replace(self.info, source=source, activations=activations)
         if texts:
             self.info = _describe_texts(self.info, StandInText(classes, width))
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         """Compute one forward."""
         pixels = images.reshape(len(images), -1, 3).astype(np.float32) / 255
-        hidden = pixels.reshape(len(images), -1) @ self._images
+        moved = _recentre(pixels, tunables, slice(0, 3))
+        hidden = moved.reshape(len(images), -1) @ self._images
         if PROMPTS in tunables:
             positions = np.arange(1, tunables[PROMPTS].shape[1] + 1, dtype=np.float32)[:, None]
             hidden = hidden + np.sin(positions * tunables[PROMPTS]).sum(axis=1) @ self._prompts
@@ -87,11 +99,14 @@ class StandInNetwork:
             hidden = hidden + tunables[NORMS].reshape(len(tunables[NORMS]), -1) @ self._norms
         if BATCH_STATISTICS in tunables:
             hidden = hidden - tunables[BATCH_STATISTICS] * hidden.mean(axis=0)
-        features = np.tanh(hidden).reshape(len(images), 2, -1).astype(np.float32)
+        hidden = hidden.reshape(len(images), 2, -1)
+        features = np.tanh(_recentre(hidden, tunables, slice(3, None))).astype(np.float32)
         if self.info.takes_classifier:
             features = np.concatenate([features, _normalise(features[:, -1:])], axis=1)
         logits = features[:, -1] @ self.info.head_weight.T + self.info.head_bias
-        return Outputs(logits, features, np.stack([pixels.mean(axis=1), pixels.var(axis=1)], axis=1))
+        moments = _compute_moments(pixels)
+        both = np.concatenate([moments, _compute_moments(hidden)], axis=2) if self.info.activations else None
+        return Outputs(logits, features, moments, activation_moments=both)
 
     def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
         """Compute one forward and the gradients of a loss with these slopes."""
@@ -120,6 +135,19 @@ class StandInNetwork:
         view.__dict__.update(self.__dict__)
         view.info = self.info.select(classes)
         return view
+
+
+def _recentre(tokens: FloatArray, tunables: Tunables, channels: slice) -> FloatArray:
+    """Return tokens `[N, T, C]` that are moved by their channels of the tunable `recentring`."""
+    if RECENTRING not in tunables:
+        return tokens
+    gain, offset = np.moveaxis(tunables[RECENTRING][:, :, None, channels], 1, 0)
+    return cast(FloatArray, tokens * (1 + gain) + offset)
+
+
+def _compute_moments(tokens: FloatArray) -> FloatArray:
+    """Return mean and biased variance over the tokens of each image, float32 `[N, 2, C]`."""
+    return np.stack([tokens.mean(axis=1), tokens.var(axis=1)], axis=1).astype(np.float32)
 
 
 class StandInText:

@@ -19,7 +19,7 @@ from .engine.errors import BundleError, FozoError
 from .engine.interface.method import AnyBoundMethod, AnyMethod, Prediction, count_pull_backs, count_views
 from .engine.interface.method_options import describe
 from .engine.interface.request import Request, Requests, answer_with, drive
-from .engine.model import Forward, ImageArray, ModelInfo, Outputs, Tunables
+from .engine.model import RECENTRING, Forward, ImageArray, ModelInfo, Outputs, Tunables
 from .engine.state import State, iterate_values
 from .engine.streams.adapter import Adapter
 
@@ -323,7 +323,8 @@ class _Counter:
             self.pulled_images += len(request.images)
         answers = answer_with(self._network)(request)
         for outputs in answers:
-            for array in (outputs.logits, outputs.features, outputs.embedding):
+            moments = outputs.activation_moments
+            for array in (outputs.logits, outputs.features, outputs.embedding, moments):
                 if array is not None:
                     array.setflags(write=False)
             for array in (outputs.gradients or {}).values():
@@ -331,7 +332,8 @@ class _Counter:
         return answers
 
     def _check_tunables(self, tunables: Tunables, images: int) -> None:
-        names = self._network.info.tunables
+        info = self._network.info
+        names = (*info.tunables, RECENTRING) if info.activations else info.tunables
         for name, array in tunables.items():
             _require(
                 name in names, f"{self._name}: the network has no tunable {name!r}, only {', '.join(names)}"

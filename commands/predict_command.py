@@ -171,7 +171,7 @@ def predict(
     from ..data.image_reader import ImageReader, describe_files
     from ..engine.bundle.bundle import Bundle
     from ..engine.files import claim_file
-    from ..engine.registry import count_pull_backs, parse_method
+    from ..engine.registry import count_pull_backs, list_activation_uses, parse_method
     from ..engine.runtime.class_text import open_class_text
     from ..engine.runtime.network import Network
     from ..eval.predict.class_list import read_class_list
@@ -198,11 +198,11 @@ def predict(
         else watch_folder(watch, poll, new_only, idle_exit, memory, _make_suffix_note(quiet))
     )
     claimed = None if str(out) == STANDARD else out
-    gradients = count_pull_backs(configured) > 0
+    gradients, activations = count_pull_backs(configured) > 0, list_activation_uses([configured])
     with (
         claim_file(state),
         claim_file(claimed),
-        Network.open(opened, gradients=gradients, **engine) as network,
+        Network.open(opened, gradients=gradients, activations=activations, **engine) as network,
     ):
         if made is not None:
             text = open_class_text(opened, made, workers=engine["workers"])

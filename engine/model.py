@@ -24,12 +24,55 @@ PROMPTS = "prompts"
 NORMS = "norms"
 PIXELS = "pixels"  # what is added to the images, which are read as numbers in 0..1
 COORDINATOR_ARRAYS = ("parameters", "mean", "variance", "scale")
+RECENTRING = "recentring"  # of activations inside; an input of networks that were opened for it
 BATCH_STATISTICS = "batch_statistics"  # not zero: the images of a call depend on each other
 
 
 def list_differentiable(tunables: Iterable[str]) -> tuple[str, ...]:
     """Return the tunables with respect to which graphs have gradients: all but the pixels."""
     return tuple(name for name in tunables if name != PIXELS)
+
+
+# Activations by what reads them, and the sum that leaves a block.
+ACTIVATION_KINDS = ("qkv", "proj", "fc1", "fc2", "output")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor inside of a vision transformer that can be re-centred and whose moments can be read.
+
+    Attributes:
+        block: that it belongs to, from 0.
+        kind: one of `ACTIVATION_KINDS`: the product that reads it, or `output` for the sum behind the block.
+        tensor: its name in every graph of the bundle.
+        width: number of channels.
+        heads: 0 if the tensor is `[N, T, width]`; otherwise it is `[N, heads, T, width / heads]`.
+    """
+
+    block: int
+    kind: str
+    tensor: str
+    width: int
+    heads: int = 0
+
+
+@dataclass(frozen=True)
+class ActivationUse:
+    """The activations that a method re-centres.
+
+    Attributes:
+        kinds: out of `ACTIVATION_KINDS`.
+        last_blocks: number of blocks at the end that they belong to; None: all blocks.
+    """
+
+    kinds: tuple[str, ...]
+    last_blocks: int | None = None
+
+    def select(self, activations: Sequence[Activation]) -> list[Activation]:
+        """Return those of these kinds and blocks, in their order."""
+        blocks = 1 + max((activation.block for activation in activations), default=-1)
+        first = 0 if self.last_blocks is None else blocks - self.last_blocks
+        return [item for item in activations if item.kind in self.kinds and item.block >= first]
 
 
 @dataclass(frozen=True)
@@ -42,12 +85,17 @@ class SourceStatistics:
         images: how many images they were computed from.
         fisher: Fisher information of gain and bias of each tunable norm, float32 `[M, 2, W]`, as
             `compute_fisher` computes it; None where the bundle has no gradients.
+        activation_mean, activation_std: mean and standard deviation of every channel of the model's
+            activations, over all tokens of all images, float32 `[C]`; None if they were not computed, or the
+            network was opened without activations. All tokens count alike, and the variance is biased.
     """
 
     mean: FloatArray
     std: FloatArray
     images: int
     fisher: FloatArray | None = None
+    activation_mean: FloatArray | None = None
+    activation_std: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +200,8 @@ class ModelInfo:
         feature_widths: how much of each layer's feature is not padding; none given: all of it.
         gradients: names of the tunables whose gradients the network computes; none unless it was opened with
             them.
+        activations: that the tunable `recentring` moves, in its order; none unless the network was opened
+            with them.
         image_size: height and width of the images in pixels; None if only the graph says it.
         precision: name of the graph in its bundle; empty outside of bundles.
         takes_classifier: whether `head_weight` is an input of the graph, made from texts, and the last
@@ -176,6 +226,7 @@ class ModelInfo:
     norms: Mapping[str, int] = field(default_factory=dict)
     feature_widths: tuple[int, ...] = ()
     gradients: tuple[str, ...] = ()
+    activations: tuple[Activation, ...] = ()
     image_size: tuple[int, int] | None = None
     precision: str = ""
     takes_classifier: bool = False
@@ -243,6 +294,27 @@ class ModelInfo:
                 "computes none: the bundle was exported without --gradients, or the network opened without "
                 "gradients=True; do both with them, or use a method that needs forwards only"
             )
+
+    def require_activations(self, use: ActivationUse, user: str) -> list[Activation]:
+        """Return the activations of some kinds and blocks, whose source statistics the model has.
+
+        Raises:
+            BundleError: the network has no such activations, or the bundle no statistics of them.
+        """
+        selected = use.select(self.activations)
+        if not selected:
+            raise BundleError(
+                f"{user} re-centres activations ({', '.join(use.kinds)}), and this network of {self.name} "
+                "offers none: only vision transformers have them, and the bundle may come from an earlier "
+                "version of fozo, or the network was opened without activations; export the model again with "
+                "fozo export"
+            )
+        if self.require_source(user).activation_mean is None:
+            raise BundleError(
+                f"{user} needs source statistics of activations, and those of {self.name} are of features "
+                "alone; compute them again from clean images: fozo source BUNDLE DIR"
+            )
+        return selected
 
     def select(self, classes: Sequence[int]) -> ModelInfo:
         """Return the same model restricted to some of its classes, in the order of `classes`.
@@ -335,12 +407,15 @@ class Outputs:
             image, before anything that can be tuned; what tells domains apart. None for graphs of schema 1.
         gradients: where slopes were given, the gradient of the loss with respect to each tunable: float64, of
             the tunable's shape without its first axis, summed over the images. None otherwise.
+        activation_moments: float32 `[N, 2, C]`: mean and biased variance over the tokens of each image, of
+            every channel of the model's activations, before they are re-centred. None where it has none.
     """
 
     logits: FloatArray
     features: FloatArray
     embedding: FloatArray | None = None
     gradients: Mapping[str, FloatArray] | None = None
+    activation_moments: FloatArray | None = None
 
 
 class Forward(Protocol):

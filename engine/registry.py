@@ -14,6 +14,7 @@ from .interface.method import (
     count_pull_backs,
     count_views,
     get_view_recipe,
+    list_activation_uses,
 )
 from .interface.method_options import Option, configure, describe, get_options
 from .interface.plugins import load_plugin_methods
@@ -30,6 +31,7 @@ from .methods.lame import Lame
 from .methods.moments import MomentMatching
 from .methods.no_adapt import NoAdapt
 from .methods.pizo import Pizo
+from .methods.quar import Quar
 from .methods.sar import Sar
 from .methods.shift import Shift
 from .methods.stss import Stss
@@ -50,6 +52,7 @@ _methods: dict[str, AnyMethod] = {
     "shift_origin": Shift(target="origin"),
     "neo": Shift(target="origin", update="inclusive", average="global"),
     "moments": MomentMatching(),
+    "quar": Quar(),
     "lame": Lame(),
     "t3a": T3a(),
     "foa": Foa(),
@@ -143,6 +146,7 @@ __all__ = [
     "Option",
     "Pizo",
     "Prediction",
+    "Quar",
     "Sar",
     "Shift",
     "State",
@@ -158,6 +162,7 @@ __all__ = [
     "describe",
     "get_options",
     "get_view_recipe",
+    "list_activation_uses",
     "list_common_options",
     "method",
     "parse_method",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..engine.model import NORMS, PIXELS, PROMPTS, FloatArray, ImageArray, Outputs, Slopes, Tunables
 from .image_format import ImageFormat
 from .torch_reference import make_norm_hooks, normalise_pixels, replace_outputs
-from .vit_graph import build_vit_graph, list_vit_tunables, select_vit_norms
+from .vit_graph import build_vit_graph, list_vit_activations, list_vit_tunables, select_vit_norms
 from .vit_model import Vit, read_vit
 
 PROMPT_COUNTS = (0, 3)
@@ -70,6 +70,7 @@ class VitFamily:
             "patch_mean": float(vit.patch.weight.mean(dtype=np.float64)),
             "patch_std": float(vit.patch.weight.std(dtype=np.float64)),
             "prompt_bound": float(np.sqrt(6 / (3 * vit.patch_size[0] * vit.patch_size[1] + vit.width))),
+            "activations": list_vit_activations(vit),
             "tunables": list_vit_tunables(vit, norms, pixels=self._format.pixels),
         }
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from ..engine.model import NORMS, PIXELS, PROMPTS
+from ..engine.model import NORMS, PIXELS, PROMPTS, Activation
 from ..engine.runtime.graph_contract import IMAGES
 from .onnx_builder import Axes, OnnxBuilder
 from .signature import OPSET, declare_inputs, declare_outputs
@@ -41,6 +41,29 @@ def list_vit_tunables(vit: Vit, norms: Mapping[str, int], *, pixels: bool = Fals
     if pixels:
         tunables[PIXELS] = ("Q", *vit.image_size, 3)
     return tunables
+
+
+def list_vit_activations(vit: Vit) -> tuple[Activation, ...]:
+    """Return the inputs of the products of every block, and the sum behind it, in the order of computation.
+
+    The values that the heads of an attention have mixed are the input of its projection before they are put
+    side by side, because integers of them are moved and not the values.
+    """
+    activations = []
+    for index, block in enumerate(vit.blocks):
+        name = f"blocks.{index}"
+        mix = (f"{name}.attn/mix", block.heads) if block.attention_norm is None else (f"{name}.attn.norm", 0)
+        hidden = f"{name}.mlp.norm" if block.mlp_norm is not None else f"{name}.mlp/gate"
+        if block.mlp_norm is None and block.gate is None:
+            hidden = f"{name}.mlp/act"
+        activations += [
+            Activation(index, "qkv", f"{name}.norm1", vit.width),
+            Activation(index, "proj", mix[0], block.heads * block.head_width, mix[1]),
+            Activation(index, "fc1", f"{name}.norm2", vit.width),
+            Activation(index, "fc2", hidden, block.fc2.weight.shape[1]),
+            Activation(index, "output", f"{name}/mlp_residual", vit.width),
+        ]
+    return tuple(activations)
 
 
 def build_vit_graph(

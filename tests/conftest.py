@@ -19,19 +19,21 @@ from fozo.engine.bundle.create import create
 from fozo.engine.bundle.manifest import GraphEntry, Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.files import to_npz
-from fozo.engine.model import ImageArray
+from fozo.engine.model import ACTIVATION_KINDS, ActivationUse, ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.feature_statistics import compute_source_statistics
 from fozo.engine.statistics.fisher_information import compute_fisher
 from fozo.export.pull_back import build_pull_back
 from fozo.export.signature import OPSET
-from fozo.export.vit_graph import build_vit_graph, select_vit_norms
+from fozo.export.vit_graph import build_vit_graph, list_vit_activations, select_vit_norms
 from fozo.export.vit_model import read_vit
 from fozo.quant.quantization import quantize
 from fozo.quant.settings import Options
 from timm.models.vision_transformer import VisionTransformer
 
 MEAN, STD = (0.5, 0.45, 0.4), (0.5, 0.4, 0.3)  # differs per channel, so that an exchange would show
+
+ALL_ACTIVATIONS = ActivationUse(ACTIVATION_KINDS)
 
 torch.set_num_threads(1)
 
@@ -89,6 +91,7 @@ def _manifest(model: Any, name: str) -> Manifest:
         norms=select_vit_norms(vit),
         graphs={"fp32": GraphEntry("model.onnx", OPSET, 0.0)},
         pull_backs={"fp32": GraphEntry("pull-back.onnx", OPSET, 0.0)},
+        activations=list_vit_activations(vit),
     )
 
 
@@ -123,8 +126,9 @@ def randomised_vit() -> Callable[..., Any]:
 
 def _add_source(bundle: Bundle, precision: str) -> Bundle:
     images = _random_images(40, seed=900)
-    with Network.open(bundle, precision, gradients=True, workers=1) as network:
+    with Network.open(bundle, precision, activations=[ALL_ACTIVATIONS], workers=1) as network:
         statistics = compute_source_statistics(network, [images])
+    with Network.open(bundle, precision, gradients=True, workers=1) as network:
         statistics = replace(statistics, fisher=compute_fisher(network, [images[:20], images[20:]]))
     return bundle.with_source(precision, statistics, "random images")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from ..model import (
     COORDINATOR_ARRAYS,
     PIXELS,
     PROMPTS,
+    Activation,
+    ActivationUse,
     Coordinator,
     FloatArray,
     ImagePrompt,
@@ -168,7 +170,9 @@ class Bundle:
             raise BundleError(f"the bundle {self.path} has no {precision} graph, it has: {', '.join(graphs)}")
         return graphs[precision]
 
-    def info(self, precision: str, *, gradients: bool = False) -> ModelInfo:
+    def info(
+        self, precision: str, *, gradients: bool = False, activations: Sequence[ActivationUse] = ()
+    ) -> ModelInfo:
         """Return what methods may know of the model, with the source statistics of this graph, if any.
 
         There are none for a head that changes the images: they are of plain ones.
@@ -176,6 +180,7 @@ class Bundle:
         Args:
             precision: of the graph.
             gradients: describe its pull-back graph, which computes gradients for all tunables but the pixels.
+            activations: describe the graph in which these can be re-centred.
 
         Raises:
             BundleError: a file is missing, changed, or of the wrong shape.
@@ -188,12 +193,14 @@ class Bundle:
         image_prompt = self._read_image_prompt(entry, head)
         source = m.source[precision].file if precision in m.source and image_prompt is None else None
         used = [self._get_graph_entry(precision).file, m.head, *([source] if source else [])]
+        selected = m.select_activations(activations)
         identity = hash_texts(*(m.files[name].sha256 for name in used), str(m.prompt_bound))
         return replace(
             m.info(head["weight"], head["bias"]),
             identity=identity,
-            source=None if source is None else self.source(precision),
+            source=None if source is None else self.source(precision, selected),
             gradients=list_differentiable(m.tunables) if gradients else (),
+            activations=selected,
             precision=precision,
             image_prompt=image_prompt,
         )
@@ -340,10 +347,11 @@ class Bundle:
         """Return the manifest on disk, in which no other head was selected."""
         return self.manifest if self.selected_head is None else Bundle.open(self.path).manifest
 
-    def source(self, precision: str) -> SourceStatistics | None:
+    def source(self, precision: str, activations: Sequence[Activation] = ()) -> SourceStatistics | None:
         """Return the source statistics of a graph, or None if the bundle has none for it.
 
         Fisher information belongs to the classes that it was computed with, and is left out for other heads.
+        Those of activations are returned for the given ones.
 
         Raises:
             BundleError: they were computed with another graph, or their file is damaged.
@@ -359,7 +367,16 @@ class Bundle:
             pull_back = self._get_pull_back_sha256(precision)
             self._check_graph("pull-back graph", precision, entry.pull_back_sha256, pull_back)
             shapes["fisher"] = (len(m.norms), 2, max(m.norms.values(), default=0))
-        return SourceStatistics(**_load_arrays(self.file(entry.file), shapes), images=entry.images)
+        listed, names = self.manifest.activations, ("activation_mean", "activation_std")
+        if entry.has_activations and activations:
+            shapes |= dict.fromkeys(names, (sum(activation.width for activation in listed),))
+        arrays = _load_arrays(self.file(entry.file), shapes)
+        channels = np.concatenate(
+            [np.full(activation.width, activation in activations) for activation in listed]
+            or [np.zeros(0, bool)]
+        )
+        arrays |= {name: arrays[name][channels] for name in names if name in arrays}
+        return SourceStatistics(**arrays, images=entry.images)
 
     def _check_graph(self, kind: str, precision: str, expected: str, actual: str | None) -> None:
         """Check that source statistics were computed with the graph that the bundle has now."""
@@ -391,12 +408,15 @@ class Bundle:
         """
         self.check_plain_images()
         fisher = {} if statistics.fisher is None else {"fisher": statistics.fisher}
-        content = to_npz(mean=statistics.mean, std=statistics.std, **fisher)
+        mean, std = statistics.activation_mean, statistics.activation_std
+        activations = {} if mean is None or std is None else {"activation_mean": mean, "activation_std": std}
+        content = to_npz(mean=statistics.mean, std=statistics.std, **fisher, **activations)
         digest = hashlib.sha256(content).hexdigest()
         name = f"source-{precision}-{digest[:8]}.npz"
         pull_back = self._get_pull_back_sha256(precision) if fisher else None
         head = self._head_sha256 if fisher else None
-        entry = SourceEntry(name, self.graph_sha256(precision), statistics.images, origin, pull_back, head)
+        graph, images = self.graph_sha256(precision), statistics.images
+        entry = SourceEntry(name, graph, images, origin, pull_back, head, bool(activations))
         stored = self._stored_manifest()
         manifest = replace(stored, source={**stored.source, precision: entry})
         with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):

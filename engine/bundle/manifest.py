@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, has_controls
-from ..model import PIXELS, PROMPTS, FloatArray, ModelInfo
+from ..model import ACTIVATION_KINDS, PIXELS, PROMPTS, Activation, ActivationUse, FloatArray, ModelInfo
 from ..ordinary_files import parse_json
 from ..records import RecordError, load_record, to_dict
 from .preprocessing import Preprocessing
@@ -59,6 +59,8 @@ class SourceEntry:
         origin: where the images came from and how they were chosen.
         pull_back_sha256: the pull-back graph that computed `fisher`; None if the file has no such array.
         head_sha256: the head whose predictions `fisher` is of, where classes come from texts; else None.
+        has_activations: whether the file also has `activation_mean` and `activation_std`, float32 `[C]`, of
+            all activations that the manifest lists.
     """
 
     file: str
@@ -67,6 +69,7 @@ class SourceEntry:
     origin: str
     pull_back_sha256: str | None = None
     head_sha256: str | None = None
+    has_activations: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Manifest:
         heads: classes made from texts, by name; `head` and the fields of classes are those of one of them.
         files: every file of the bundle but the manifest.
         provenance: versions and options of the export, for the record.
+        activations: tensors of all graphs that can be re-centred, in the order of computation; none in
+            residual networks, and in bundles of earlier versions.
     """
 
     model: str
@@ -123,6 +128,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     patch_mean: float | None = None
     patch_std: float | None = None
+    activations: tuple[Activation, ...] = ()
 
     def info(self, head_weight: FloatArray, head_bias: FloatArray) -> ModelInfo:
         """Return what methods may know of the model, without identity, source statistics and gradients.
@@ -147,6 +153,11 @@ class Manifest:
             takes_classifier=self.text is not None,
             logit_scale=1.0 if self.text is None else self.text.logit_scale,
         )
+
+    def select_activations(self, uses: Sequence[ActivationUse]) -> tuple[Activation, ...]:
+        """Return the activations that any of several uses asks for, in the order of computation."""
+        selected = {activation for use in uses for activation in use.select(self.activations)}
+        return tuple(activation for activation in self.activations if activation in selected)
 
     @property
     def head_name(self) -> str | None:
@@ -223,6 +234,7 @@ def _parse(raw: Mapping[str, Any], where: Path) -> Manifest:
     data = {name: raw[name] for name in names if name in raw}  # others may come from later versions
     if raw["schema"] == 1:
         data |= {"norms": {}, "feature_widths": []}
+    data.setdefault("activations", [])  # bundles of earlier versions
     data.setdefault("pull_backs", {})  # bundles without gradients, and those of earlier versions
     data.setdefault("head", HEAD_FILE)  # and there it always had this name
     data |= {name: data.get(name) for name in ("patch_mean", "patch_std")}
@@ -265,6 +277,13 @@ def _find_contradiction(manifest: Manifest) -> str | None:
             f"feature_widths: expected {manifest.layers} widths, one per layer, in "
             f"1..{manifest.feature_width}, found {list(widths)}"
         )
+    for item in manifest.activations:
+        split = item.width % item.heads if item.heads > 0 else item.heads
+        if item.kind not in ACTIVATION_KINDS or item.block < 0 or item.width < 1 or split:
+            return (
+                f"activations: expected one of {', '.join(ACTIVATION_KINDS)} of a block, with at least one "
+                f"channel and as many in every head, found {item}"
+            )
     names = [graph.file for graph in manifest.graphs.values()]
     names += [source.file for source in manifest.source.values()]
     names += [graph.file for graph in manifest.pull_backs.values()]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..model import FloatArray, ImageArray, ModelInfo
+from ..model import ActivationUse, FloatArray, ImageArray, ModelInfo
 from ..state import State as State
 from ..state import StateT as StateT
 from ..state import iterate_values as iterate_values
@@ -120,6 +120,15 @@ def count_pull_backs(method: Method[Any]) -> float:
     A method that is not forward-only says so by a property `pull_backs`.
     """
     return float(getattr(method, "pull_backs", 0))
+
+
+def list_activation_uses(methods: Iterable[Method[Any]]) -> list[ActivationUse]:
+    """Return the activations that methods re-centre, as `Network.open` takes them.
+
+    A method that re-centres any says so by a property `activations`.
+    """
+    uses = (getattr(method, "activations", None) for method in methods)
+    return [use for use in uses if use is not None]
 
 
 def count_views(method: Method[Any]) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError, InputError
-from ..model import BATCH_STATISTICS, NORMS, PIXELS, PROMPTS, FloatArray, ModelInfo, Tunables
+from ..model import BATCH_STATISTICS, NORMS, PIXELS, PROMPTS, RECENTRING, FloatArray, ModelInfo, Tunables
 
 IMAGES = "images"
 CLASSIFIER = "classifier"  # of models whose classes are made from texts
 OUTPUTS = ("logits", "features", "embedding")
+ACTIVATION_MOMENTS = "activation_moments"  # an output of graphs with the input `recentring`
 # Inputs and outputs of a text graph.
 TOKENS, LENGTHS, CONTEXTS = "tokens", "lengths", "contexts"
 EMBEDDINGS, EMBEDDED = "embeddings", "embedded"
@@ -129,6 +130,8 @@ def check_contract(session: Any, info: ModelInfo, graph: Path) -> tuple[int, int
     types |= {CLASSIFIER: "tensor(float)"} if info.takes_classifier else {}
     output_types = dict.fromkeys(OUTPUTS if "embedding" in outputs else OUTPUTS[:2], "tensor(float)")
     contract, remedy = "the graph contract", "fozo export"
+    if info.activations:
+        types[RECENTRING] = output_types[ACTIVATION_MOMENTS] = "tensor(float)"
     if info.gradients:
         types |= SLOPE_TYPES
         output_types |= dict.fromkeys(map(name_gradient, info.gradients), "tensor(float)")

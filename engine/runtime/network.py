@@ -29,6 +29,7 @@ from ..model import (
     BATCH_STATISTICS,
     NORMS,
     PIXELS,
+    ActivationUse,
     ClassText,
     FloatArray,
     ImageArray,
@@ -44,6 +45,7 @@ from .class_text import open_class_text
 from .cpu import count_cpus
 from .feature_encoder import FeatureEncoder
 from .graph_contract import (
+    ACTIVATION_MOMENTS,
     CLASSIFIER,
     IMAGES,
     OUTPUTS,
@@ -104,13 +106,17 @@ class Network:
         self.provider = provider
         # Where calls have several threads, these belong to a session: one for each number of workers in use.
         self._couples = BATCH_STATISTICS in info.tunables or bool(info.gradients)
-        self._open = functools.partial(open_session, graph, provider, couples=self._couples)
+        self._open = functools.partial(
+            open_session, graph, provider, couples=self._couples, activations=info.activations
+        )
         self._sessions = {arrangement.workers: self._open(arrangement.workers)}
         self._session = self._sessions[arrangement.workers]
         self.image_size = check_contract(self._session, info, graph)
         self._tunables = read_tunables(self._session)
         self._outputs: dict[str, list[int]] = {
-            node.name: node.shape[1:] for node in self._session.get_outputs() if node.name in OUTPUTS
+            node.name: node.shape[1:]
+            for node in self._session.get_outputs()
+            if node.name in (*OUTPUTS, ACTIVATION_MOMENTS)
         }
         self._encoder_threads = arrangement.workers
         self._classes: NDArray[np.int64] | None = None  # columns of the graph's logits; None: all
@@ -126,6 +132,7 @@ class Network:
         *,
         head: str | None = None,
         gradients: bool = False,
+        activations: Sequence[ActivationUse] = (),
         workers: int | None = None,
         micro_batch: int | None = None,
         provider: str = "cpu",
@@ -141,14 +148,22 @@ class Network:
             head: name of the classes to use, where the bundle makes classes from texts; default: its own.
             gradients: load the pull-back graph of this precision instead. It computes the same forwards, and
                 gradients where they are asked for.
+            activations: that can be re-centred, and whose moments every forward returns; none by default. If
+                the bundle lists none, the network is opened without.
             workers: threads.
             micro_batch: images per forward call.
             provider: `cpu`, `openvino` or `openvino-bf16`.
 
         Raises:
             BundleError: the bundle or the graph cannot be used, or there is no pull-back graph.
-            InputError: `workers` or `micro_batch` is less than 1, or the provider is not installed.
+            InputError: `workers` or `micro_batch` is less than 1, the provider is not installed, or both
+                gradients and activations are asked for.
         """
+        if gradients and activations:
+            raise InputError(
+                "a network has either exact gradients or activations that can be re-centred; run methods"
+                " with exact gradients and methods that re-centre separately"
+            )
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         bundle = bundle if head is None else bundle.select_head(head)
@@ -157,7 +172,7 @@ class Network:
             workers = min(tuned.workers, count_cpus()) if workers is None else workers
             micro_batch = tuned.micro_batch if micro_batch is None else micro_batch
         graph = bundle.pull_back(precision) if gradients else bundle.graph(precision)
-        info = bundle.info(precision, gradients=gradients)
+        info = bundle.info(precision, gradients=gradients, activations=activations)
         if bundle.manifest.head_name is not None:
             loaded = bundle.load_head(bundle.manifest.head_name)
             info = replace(info, text=open_class_text(bundle, loaded, workers=workers))
@@ -282,7 +297,8 @@ class Network:
         Args:
             images: uint8 `[N, H, W, 3]`, RGB, N ≥ 1.
             tunables: by name, float32; the first axis is 1, or N for each image its own: `prompts`
-                `[R, P, D]`, `norms` `[S, M, 2, D]`. What is not given has no effect: without any, the network
+                `[R, P, D]`, `norms` `[S, M, 2, D]`, and `recentring` `[S, 2, C]` where the network was opened
+                with activations. What is not given has no effect: without any, the network
                 is the plain one. In residual networks, `norms` `[1, M, 2, W]` and `batch_statistics` `[1]`
                 are for the whole batch.
 

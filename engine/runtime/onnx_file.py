@@ -11,10 +11,10 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import BundleError, reason
 from ..ordinary_files import check_ordinary
+from .onnx_wire import BYTES, VARINT, Field, iterate_fields, read_varint
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 # Its content is a program for one device, which may lie in another file.
@@ -27,8 +27,6 @@ MAX_DEPTH = 100  # messages within messages, as in Google's own parsers
 MAX_FIELDS = 2_000_000  # ViT-B has 4,000; gigabytes of tiny fields would keep us busy for minutes
 MAX_NAME = 200  # bytes of a name that a message shows; every known domain is shorter
 
-_VARINT, _BYTES = 0, 2
-_SIZES = {1: 8, 5: 4}  # of the other wire types that are in use
 # Which messages are in which, by field number, and where they say what we want to know (onnx.proto).
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
@@ -50,15 +48,6 @@ _NAME = {"tensor": 8, "operator": 4, "function": 1}
 _DOMAIN = {"operator": 7, "function": 10, "opset": 1}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _AGAIN = "export the model again with fozo export"
-
-
-class _Field(NamedTuple):
-    """One field of a message: its number and wire type, and where its value is."""
-
-    number: int
-    wire: int
-    start: int
-    end: int
 
 
 def check_graph_file(path: Path) -> None:
@@ -88,12 +77,12 @@ class _Checker:
         self.inner_graphs = 0
 
     def check(self) -> None:
-        model = _Field(0, _BYTES, 0, len(self.content))
+        model = Field(0, BYTES, 0, len(self.content))
         if not any(field.number == 7 for field in self._iterate_fields(model)):
             raise ValueError("it has no graph")
         self._check_message("model", model, 0)
 
-    def _check_message(self, kind: str, message: _Field, depth: int) -> None:
+    def _check_message(self, kind: str, message: Field, depth: int) -> None:
         """Check one message and everything in it.
 
         Raises:
@@ -145,50 +134,20 @@ class _Checker:
                 f"operators; {_AGAIN}"
             )
 
-    def _iterate_fields(self, message: _Field) -> Iterator[_Field]:
-        """Yield the fields of a message in order, without reading their values."""
-        if message.wire != _BYTES:
-            raise ValueError(f"field {message.number} is no message")
-        position, end = message.start, message.end
-        while position < end:
+    def _iterate_fields(self, message: Field) -> Iterator[Field]:
+        """Yield the fields of a message in order, and count them."""
+        for field in iterate_fields(self.content, message):
             self.fields += 1
             if self.fields > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
-            tag, position = self._read_varint(position, end)
-            number, wire = tag >> 3, tag & 7
-            if not 0 < number < 1 << 29:
-                raise ValueError(f"there is no field {number}")
-            start, position = self._locate_value(wire, position, end)
-            if position > end:
-                raise ValueError(f"field {number} ends outside of its message, as if the file were truncated")
-            yield _Field(number, wire, start, position)
+            yield field
 
-    def _locate_value(self, wire: int, position: int, end: int) -> tuple[int, int]:
-        """Return where a value starts and ends."""
-        if wire == _VARINT:
-            return position, self._read_varint(position, end)[1]
-        if wire == _BYTES:
-            length, position = self._read_varint(position, end)
-            return position, position + length
-        if wire not in _SIZES:
-            raise ValueError(f"wire type {wire} is not in use")
-        return position, position + _SIZES[wire]
-
-    def _read_varint(self, position: int, end: int) -> tuple[int, int]:
-        """Return an integer of variable length, and the position after it."""
-        value = 0
-        for index, byte in enumerate(self.content[position : min(position + 10, end)]):
-            value |= (byte & 0x7F) << 7 * index
-            if byte < 0x80:
-                return value, position + index + 1
-        raise ValueError("a number is too long or cut off")
-
-    def _read_number(self, field: _Field) -> int:
-        if field.wire != _VARINT:
+    def _read_number(self, field: Field) -> int:
+        if field.wire != VARINT:
             raise ValueError(f"field {field.number} is no number")
-        return self._read_varint(field.start, field.end)[0]
+        return read_varint(self.content, field.start, field.end)[0]
 
-    def _read_text(self, field: _Field) -> str:
-        if field.wire != _BYTES:
+    def _read_text(self, field: Field) -> str:
+        if field.wire != BYTES:
             raise ValueError(f"field {field.number} is no text")
         return self.content[field.start : min(field.end, field.start + MAX_NAME)].decode("utf-8", "replace")

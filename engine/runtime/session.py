@@ -6,15 +6,17 @@ import contextlib
 import ctypes
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
 from ..errors import BundleError, ComputeError, InputError, reason
+from ..model import Activation
 from ..names import PROVIDERS
 from .cpu import read_cpu_features
+from .recentring_graph import add_recentring
 
 TRIM_SECONDS = 0.02
 
@@ -36,11 +38,15 @@ def check_provider(provider: str) -> None:
         )
 
 
-def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> Any:
+def open_session(
+    graph: Path, provider: str, workers: int, *, couples: bool, activations: Sequence[Activation] = ()
+) -> Any:
     """Open a session for `workers` calls at a time; if `couples`, for single calls of so many threads.
 
+    Its graph has the additional input and output of `add_recentring` if there are activations.
+
     Raises:
-        BundleError: ONNX Runtime cannot load the file.
+        BundleError: ONNX Runtime cannot load the file, or it does not compute an activation.
         ComputeError: memory is too short to load it.
     """
     options = ort.SessionOptions()
@@ -58,11 +64,12 @@ def open_session(graph: Path, provider: str, workers: int, *, couples: bool) -> 
     settings = (
         {} if provider == "cpu" else _build_openvino_settings(provider, workers, 1 if couples else workers)
     )
+    model = add_recentring(graph, activations) if activations else str(graph)
     try:
         with _return_freed_memory():
             # Without fallback: silently computing elsewhere would be another network.
             session = ort.InferenceSession(
-                str(graph), options, providers=[(name, settings)], enable_fallback=False
+                model, options, providers=[(name, settings)], enable_fallback=False
             )
     except Exception as error:  # the runtime raises many kinds, all of its own
         if isinstance(error, MemoryError) or "alloc" in str(error):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.bundle import Bundle
-from ..model import BATCH_STATISTICS, FloatArray, ImageArray
+from ..model import ACTIVATION_KINDS, BATCH_STATISTICS, ActivationUse, FloatArray, ImageArray
 from ..statistics.feature_statistics import compute_source_statistics
 from ..statistics.fisher_information import compute_fisher
 from .network import Network
@@ -77,6 +77,8 @@ def store_source(
 ) -> Bundle:
     """Compute the source statistics of a graph with that graph, and store them in its bundle.
 
+    Those of all activations that the bundle lists are computed with them.
+
     Args:
         bundle: the bundle that holds the graph; the changed bundle is returned.
         precision: name of the graph.
@@ -92,8 +94,9 @@ def store_source(
     tunables: dict[str, FloatArray] = {}
     if BATCH_STATISTICS in bundle.manifest.tunables:
         tunables[BATCH_STATISTICS] = np.ones(1, np.float32)
-    with Network.open(bundle, precision, gradients=fisher_batches is not None) as network:
+    with Network.open(bundle, precision, activations=[ActivationUse(ACTIVATION_KINDS)]) as network:
         statistics = compute_source_statistics(network, batches, **tunables)
-        if fisher_batches is not None:
+    if fisher_batches is not None:
+        with Network.open(bundle, precision, gradients=True) as network:
             statistics = replace(statistics, fisher=compute_fisher(network, fisher_batches))
     return bundle.with_source(precision, statistics, origin)

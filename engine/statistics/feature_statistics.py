@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -52,10 +52,50 @@ class Moments:
         return None if self.count < 2 else cast(FloatArray, np.sqrt(self.deviations / (self.count - 1)))
 
 
+@dataclass(frozen=True)
+class ChannelMoments:
+    """Mean and biased variance of the channels of some activations.
+
+    Attributes:
+        mean: float64 `[C]`.
+        variance: float64 `[C]`.
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+
+    @staticmethod
+    def of(values: FloatArray) -> ChannelMoments:
+        """Return the moments of `values` `[N, C]` over N."""
+        values = values.astype(np.float64)
+        return ChannelMoments(values.mean(axis=0), values.var(axis=0))
+
+    @staticmethod
+    def of_images(moments: FloatArray) -> ChannelMoments:
+        """Return the moments over all tokens of some images from those of each image, `[N, 2, C]`."""
+        means = ChannelMoments.of(moments[:, 0])
+        return ChannelMoments(means.mean, means.variance + moments[:, 1].mean(axis=0, dtype=np.float64))
+
+    def blend(self, other: ChannelMoments, weight: float) -> ChannelMoments:
+        """Return the moments of a mixture, of which a share of `weight` is `other`.
+
+        >>> old, new = ChannelMoments.of(np.array([[0.0], [2.0]])), ChannelMoments.of(np.array([[4.0]]))
+        >>> blend = old.blend(new, 1 / 3)
+        >>> float(blend.mean[0]), round(float(blend.variance[0]), 12)  # of 0, 2 and 4
+        (2.0, 2.666666666667)
+        """
+        delta = other.mean - self.mean
+        variance = (1 - weight) * self.variance + weight * other.variance
+        variance += weight * (1 - weight) * np.square(delta)
+        return ChannelMoments(self.mean + weight * delta, variance)
+
+
 def compute_source_statistics(
     network: Forward, batches: Iterable[ImageArray], **tunables: FloatArray
 ) -> SourceStatistics:
     """Compute the statistics of the features of clean images, without prompts.
+
+    Those of activations come with them if the network was opened with activations.
 
     Args:
         network: the very graph that will be adapted.
@@ -67,8 +107,13 @@ def compute_source_statistics(
             same for all images.
     """
     moments: Moments | None = None
+    activations: ChannelMoments | None = None
     for images in batches:
-        moments = Moments.of(network(images, **tunables).features).merge(moments)
+        outputs = network(images, **tunables)
+        moments = Moments.of(outputs.features).merge(moments)
+        if outputs.activation_moments is not None:
+            new = ChannelMoments.of_images(outputs.activation_moments)
+            activations = new if activations is None else activations.blend(new, len(images) / moments.count)
     if moments is None or moments.std is None or moments.count < MIN_IMAGES:
         raise InputError(
             f"source statistics need at least {MIN_IMAGES} images, found {moments.count if moments else 0}: "
@@ -84,4 +129,13 @@ def compute_source_statistics(
             f"{network.info.name} answers all {moments.count} clean images with the same features: they are "
             "equal, perhaps of one colour; give different images of what the model was trained on"
         )
-    return SourceStatistics(mean, std, moments.count)
+    statistics = SourceStatistics(mean, std, moments.count)
+    return statistics if activations is None else _add_activations(statistics, activations)
+
+
+def _add_activations(statistics: SourceStatistics, activations: ChannelMoments) -> SourceStatistics:
+    return replace(
+        statistics,
+        activation_mean=activations.mean.astype(np.float32),
+        activation_std=np.sqrt(activations.variance).astype(np.float32),
+    )

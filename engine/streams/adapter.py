@@ -15,7 +15,7 @@ from ..interface.request import answer_with, drive
 from ..interface.view_batch import ViewBatch, check_views
 from ..model import Forward, ImageArray
 from ..names import DEFAULT_SEED
-from ..registry import count_pull_backs, count_views, get_options
+from ..registry import count_pull_backs, count_views, get_options, list_activation_uses
 from ..registry import method as configured_method
 from ..runtime.network import Network
 from ..wrappers.fallback import step_with_fallback
@@ -134,6 +134,7 @@ class Adapter:
             precision,
             head=head,
             gradients=count_pull_backs(configured) > 0,
+            activations=list_activation_uses([configured]),
             workers=workers,
             micro_batch=micro_batch,
             provider=provider,

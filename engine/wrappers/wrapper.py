@@ -12,9 +12,11 @@ from ..interface.method import (
     count_pull_backs,
     count_views,
     get_view_recipe,
+    list_activation_uses,
 )
 from ..interface.method_options import validate
 from ..interface.view_recipe import ViewRecipe
+from ..model import ActivationUse
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Wrapper:
     def pull_backs(self) -> float:
         """Computations of exact gradients in a step of the method."""
         return count_pull_backs(self.method)
+
+    @property
+    def activations(self) -> ActivationUse | None:
+        """Activations that the method re-centres."""
+        return next(iter(list_activation_uses([self.method])), None)
 
     @property
     def views(self) -> int:

@@ -80,7 +80,7 @@ def time_steps(step: Callable[[], object], min_seconds: float) -> list[float]:
 
 def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray) -> Step:
     """Load a method on a network of ONNX Runtime."""
-    from ...engine.registry import count_pull_backs, count_views, parse_method
+    from ...engine.registry import count_pull_backs, count_views, list_activation_uses, parse_method
     from ...engine.runtime.network import Network
     from ...engine.streams.adapter import Adapter
 
@@ -89,6 +89,7 @@ def load_adapter(request: Mapping[str, Any], bundle: Bundle, images: ImageArray)
         bundle,
         request["precision"],
         gradients=count_pull_backs(method) > 0,
+        activations=list_activation_uses([method]),
         workers=request["threads"],
         provider=request["provider"],
     )
@@ -129,7 +130,10 @@ def _compute_random_statistics(network: Any) -> Any:
     features = np.concatenate([network(image[None]).features for image in images])
     norms = network.info.norms
     fisher = np.zeros((len(norms), 2, max(norms.values())), np.float32) if norms else None
-    return SourceStatistics(features.mean(axis=0), features.std(axis=0, ddof=1), len(images), fisher)
+    channels = sum(activation.width for activation in network.info.activations)
+    activations = (np.zeros(channels, np.float32), np.ones(channels, np.float32)) if channels else ()
+    mean, std = features.mean(axis=0), features.std(axis=0, ddof=1)
+    return SourceStatistics(mean, std, len(images), fisher, *activations)
 
 
 def main() -> None:

@@ -14,7 +14,13 @@ import numpy as np
 from ...data.image_reader import describe_unreadable
 from ...engine.bundle.bundle import Bundle
 from ...engine.files import hash_texts
-from ...engine.registry import AnyMethod, count_pull_backs, get_options, parse_methods
+from ...engine.registry import (
+    AnyMethod,
+    count_pull_backs,
+    get_options,
+    list_activation_uses,
+    parse_methods,
+)
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.class_order import describe_order
@@ -243,6 +249,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         bundle,
         spec.precision,
         gradients=any(map(count_pull_backs, methods.values())),
+        activations=list_activation_uses(methods.values()),
         workers=spec.workers,
         micro_batch=spec.micro_batch,
         provider=spec.provider,

@@ -10,7 +10,7 @@ from typing import Any
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.head import Head
 from ...engine.errors import InputError
-from ...engine.registry import AnyMethod, count_pull_backs, parse_methods
+from ...engine.registry import AnyMethod, count_pull_backs, list_activation_uses, parse_methods
 from ...engine.runtime.class_head import build_head
 from ...engine.runtime.class_text import open_class_text
 from ...engine.runtime.network import Network
@@ -48,6 +48,7 @@ def prepare_transfer(bundle: Bundle, spec: TransferSpec) -> Experiment:
         bundle,
         spec.precision,
         gradients=any(map(count_pull_backs, methods.values())),
+        activations=list_activation_uses(methods.values()),
         workers=spec.workers,
         micro_batch=spec.micro_batch,
         provider=spec.provider,

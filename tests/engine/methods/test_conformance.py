@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from fozo.engine.methods.gauss import Gauss
 from fozo.engine.methods.lame import Lame
 from fozo.engine.methods.moments import MomentMatching
 from fozo.engine.methods.pizo import Pizo
+from fozo.engine.methods.quar import Quar
 from fozo.engine.methods.sar import Sar
 from fozo.engine.methods.t3a import T3a
 from fozo.engine.methods.tda import Tda
 from fozo.engine.methods.zoa import Zoa
-from fozo.engine.model import ImageArray
+from fozo.engine.model import ACTIVATION_KINDS, ActivationUse, ImageArray
 from fozo.engine.registry import METHODS as ALL_METHODS
 from fozo.engine.registry import (
     AnyMethod,
@@ -36,6 +38,7 @@ from fozo.engine.registry import (
     Shift,
     count_pull_backs,
     get_options,
+    list_activation_uses,
     list_common_options,
     method,
 )
@@ -68,6 +71,9 @@ WRAPPED: dict[str, AnyMethod] = {
         guard_pause=1,
         guard_pause_max=2,
     ),
+    "quar-domains-guard": method(
+        "quar", domains=3, domains_threshold=0.0, guard="rollback", guard_diversity=0.01
+    ),
     "moments-interval-domains-guard": method(
         "moments", interval=4, domains=3, domains_threshold=0.0, guard="rollback", guard_diversity=0.01
     ),
@@ -78,6 +84,8 @@ VARIANTS: dict[str, AnyMethod] = {
     "shift-inclusive": Shift(update="inclusive", gain=0.5),
     "shift-global": Shift(average="global"),
     "moments-lagged": MomentMatching(update="lagged", gain=0.5),
+    "quar-local": Quar(branches="local", blocks=1, average="exponential"),
+    "quar-global": Quar(branches="global", prior=0.0),
     "lame-window": Lame(neighbours=2, window=9),
     "lame-rbf": Lame(affinity="rbf", window=4),
     "lame-linear": Lame(affinity="linear"),
@@ -144,24 +152,39 @@ def stream(random_images: MakeImages) -> list[ImageArray]:
     return [random_images(size, seed=index) for index, size in enumerate(SIZES)]
 
 
-def needs_gradients(name: str) -> bool:
-    return count_pull_backs(VARIANTS[name]) > 0
+def list_needs(name: str) -> dict[str, Any]:
+    """Return the arguments of `Network.open` that a method asks for."""
+    configured = VARIANTS[name]
+    return {
+        "gradients": count_pull_backs(configured) > 0,
+        "activations": list_activation_uses([configured]),
+    }
 
 
 @pytest.fixture(scope="module")
-def gradient_networks(int8_bundle_path: Path) -> Iterator[dict[str, Network]]:
-    """Open both graphs with gradients."""
-    with (
-        Network.open(int8_bundle_path, gradients=True, workers=1) as fp32,
-        Network.open(int8_bundle_path, "int8", gradients=True, workers=1) as int8,
-    ):
-        yield {"fp32": fp32, "int8": int8}
+def special_networks(int8_bundle_path: Path) -> Iterator[dict[tuple[str, str], Network]]:
+    """Open both graphs with gradients, and both with all activations."""
+    everything: dict[str, dict[str, Any]] = {
+        "gradients": {"gradients": True},
+        "activations": {"activations": [ActivationUse(ACTIVATION_KINDS)]},
+    }
+    with contextlib.ExitStack() as stack:
+        yield {
+            (kind, precision): stack.enter_context(
+                Network.open(int8_bundle_path, precision, workers=1, **options)
+            )
+            for kind, options in everything.items()
+            for precision in ("fp32", "int8")
+        }
 
 
 @pytest.fixture
-def network(networks: dict[int, Network], gradient_networks: dict[str, Network], name: str) -> Network:
+def network(
+    networks: dict[int, Network], special_networks: dict[tuple[str, str], Network], name: str
+) -> Network:
     """Return the network that a method needs."""
-    return gradient_networks["fp32"] if needs_gradients(name) else networks[64]
+    kinds = [kind for kind, need in list_needs(name).items() if need]
+    return special_networks[kinds[0], "fp32"] if kinds else networks[64]
 
 
 @pytest.fixture(params=["fp32", "int8"])
@@ -169,13 +192,14 @@ def either_network(
     request: pytest.FixtureRequest,
     network: Network,
     int8_network: Network,
-    gradient_networks: dict[str, Network],
+    special_networks: dict[tuple[str, str], Network],
     name: str,
 ) -> Network:
     """Return both, one after the other."""
     if request.param == "fp32":
         return network
-    return gradient_networks["int8"] if needs_gradients(name) else int8_network
+    kinds = [kind for kind, need in list_needs(name).items() if need]
+    return special_networks[kinds[0], "int8"] if kinds else int8_network
 
 
 def run(adapter: Adapter, stream: list[ImageArray]) -> list[Prediction]:
@@ -265,7 +289,7 @@ def test_adapter_open(bundle_path: Path, stream: list[ImageArray], name: str) ->
     assert_identical(
         run(opened, stream),
         run(
-            Adapter(Network.open(bundle_path, gradients=needs_gradients(name), workers=1), METHODS[name]),
+            Adapter(Network.open(bundle_path, workers=1, **list_needs(name)), METHODS[name]),
             stream,
         ),
     )
@@ -321,7 +345,7 @@ def test_splitting_the_work_changes_no_bit(
     for micro_batch in (1, 2, 3, 64):
         for workers in (1, 2):
             arrangement: dict[str, Any] = {"workers": workers, "micro_batch": micro_batch}
-            with Network.open(path, precision, gradients=needs_gradients(name), **arrangement) as network:
+            with Network.open(path, precision, **list_needs(name), **arrangement) as network:
                 adapter = Adapter(network, VARIANTS[name], seed=3)
                 logits = [prediction.logits.tobytes() for prediction in run(adapter, stream)]
                 seen[micro_batch, workers] = logits, state_bits(adapter.state)
