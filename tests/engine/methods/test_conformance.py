@@ -306,12 +306,27 @@ def test_checkpoints_belong_to_their_bundle(
         Adapter.open(int8_bundle_path, method="no_adapt", precision="int8").load(tmp_path / "state.npz")
 
 
+NEED_NO_SOURCE = (
+    "no_adapt",
+    "shift_origin",
+    "neo",
+    "lame",
+    "t3a",
+    "bca",
+    "tent",
+    "sar",
+    "deyo",
+    "tda",
+    "gauss",
+)
+
+
 def test_methods_that_need_source_statistics_say_so(
     make_bundle: Callable[..., Bundle], stream: list[ImageArray], tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "plain", source=False)
     for name in METHODS:
-        if name in ("no_adapt", "shift_origin", "neo", "lame", "t3a", "tent", "sar", "deyo", "tda", "gauss"):
+        if name in NEED_NO_SOURCE:
             run(Adapter.open(bundle.path, method=name, workers=1), stream)
         else:
             with pytest.raises(BundleError, match="fozo source"):
