@@ -11,9 +11,7 @@ PRECISIONS = {"fp32": "fp32", "int8": "W8A8", "w6a6": "W6A6", "w4a8": "W4A8", "w
 
 def tabulate_bits() -> str:
     """Return a row per method and a column per precision: accuracy in %, spread over seeds, and noise."""
-    averages = {
-        name: compute_averages(complete_runs(read_accuracy(f"bits-{name}"))) for name in PRECISIONS
-    }
+    averages = {name: compute_averages(complete_runs(read_accuracy(f"bits-{name}"))) for name in PRECISIONS}
     labels = list(next(iter(averages.values())))
     rows = []
     for label in labels:

@@ -21,8 +21,10 @@ from .interface.plugins import load_plugin_methods
 from .methods.align import Align
 from .methods.bca import Bca
 from .methods.bn_adapt import BnAdapt
+from .methods.cazo import Cazo
 from .methods.deyo import Deyo
 from .methods.eata import Eata
+from .methods.eva0 import Eva0
 from .methods.foa import Foa
 from .methods.foa_bp import FoaBp
 from .methods.fozo import Fozo
@@ -60,6 +62,8 @@ _methods: dict[str, AnyMethod] = {
     "fozo": Fozo(),
     "zoa": Zoa(),
     "pizo": Pizo(),
+    "eva0": Eva0(),
+    "cazo": Cazo(),
     "align": Align(),
     "tent": Tent(),
     "eata": Eata(),
@@ -130,9 +134,11 @@ __all__ = [
     "AnyMethod",
     "Bca",
     "BnAdapt",
+    "Cazo",
     "Deyo",
     "Domains",
     "Eata",
+    "Eva0",
     "Foa",
     "FoaBp",
     "Fozo",

@@ -17,8 +17,10 @@ from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.align import Align
 from fozo.engine.methods.bca import Bca
+from fozo.engine.methods.cazo import Cazo
 from fozo.engine.methods.deyo import Deyo
 from fozo.engine.methods.eata import Eata
+from fozo.engine.methods.eva0 import Eva0
 from fozo.engine.methods.foa import Foa
 from fozo.engine.methods.gauss import Gauss
 from fozo.engine.methods.lame import Lame
@@ -92,6 +94,8 @@ VARIANTS: dict[str, AnyMethod] = {
     "t3a-1": T3a(supports=1),
     "tda-wide": Tda(positive=1, entropy_low=0.0, entropy_high=1.0, negative_weight=1.0),
     "bca-network": Bca(logits="network", embedding_count=2.0, prior_above=0.0),
+    "eva0-plain": Eva0(perturbation=0.05, loss="entropy", anchor_every=2, directions="rademacher"),
+    "cazo-plain": Cazo(pairs=1, step_rule="plain", rate=1e-4, bias_correction="none", shift="none"),
     "gauss-slots": Gauss(slots=2, weight=0.5, mean="slots"),
     "gauss-soft": Gauss(labels="soft"),
     "gauss-classes": Gauss(labels="soft", covariance="classes"),
@@ -129,7 +133,7 @@ VARIANTS: dict[str, AnyMethod] = {
 RANDOM = [
     name
     for name, each in VARIANTS.items()
-    if isinstance(each, Pizo)
+    if isinstance(each, (Pizo, Eva0, Cazo))
     or (getattr(each, "prompts", 0) and getattr(each, "tune", "prompts") != "norms")
     or name in ("deyo-all", "align-share")
 ]
@@ -313,6 +317,7 @@ NEED_NO_SOURCE = (
     "lame",
     "t3a",
     "bca",
+    "eva0",
     "tent",
     "sar",
     "deyo",
@@ -383,7 +388,7 @@ def test_selecting_all_classes_changes_nothing(network: Network, stream: list[Im
 INDEPENDENT = [
     name
     for name, each in VARIANTS.items()
-    if each.forwards <= 1 and not isinstance(each, (Lame, T3a, Tda, Gauss))
+    if each.forwards <= 1 and not isinstance(each, (Lame, T3a, Tda, Gauss, Bca))
 ]
 
 
