@@ -41,7 +41,8 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
     default="w8a8",
     show_default=True,
     help="Bits of weights and activations, each from 3 to 8: w8a8 adds int8, w6a6 adds w6a6, and so on. They"
-    " are integers in registers of 8 bits, so memory and speed are those of int8.",
+    " are integers in registers of 8 bits, so memory and speed are those of int8. w4 is for small files:"
+    " weights of 4 bits, two in a byte, and activations in float.",
 )
 @click.option(
     "--calibrator",

@@ -34,11 +34,11 @@ class InputMoments:
 class MomentSums:
     """Sums over batches, from which the moments of one input follow."""
 
-    def __init__(self, grid: Grid, seed: int) -> None:
+    def __init__(self, grid: Grid | None, seed: int) -> None:
         """Begin without tokens.
 
         Args:
-            grid: of the input.
+            grid: of the input; None leaves it in float.
             seed: of the choice of tokens.
         """
         self._grid, self._generator = grid, np.random.default_rng(seed)
@@ -50,9 +50,11 @@ class MomentSums:
         rows = values.reshape(-1, values.shape[-1])
         count = min(len(rows), TOKENS * images)
         rows = rows[np.sort(self._generator.permutation(len(rows))[:count])].astype(np.float32)
-        rounded = self._grid.round(rows)
-        channels = list(self._grid.outliers)
-        rows[:, channels] = np.clip(rows[:, channels], *self._grid.limits)
+        rounded = rows
+        if self._grid is not None:
+            rounded = self._grid.round(rows)
+            channels = list(self._grid.outliers)
+            rows[:, channels] = np.clip(rows[:, channels], *self._grid.limits)
         terms = (rows.sum(axis=0), rounded.sum(axis=0), rounded.T @ rounded, rounded.T @ rows)
         exact = tuple(np.asarray(term, np.float64) for term in terms)
         self._sums = tuple(map(np.add, self._sums, exact)) if self._sums else exact

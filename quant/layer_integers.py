@@ -12,9 +12,11 @@ from onnx import numpy_helper
 
 from ..engine.model import FloatArray
 from .calibration import Range
+from .clip_search import SHARES
 from .grid import Grid, make_signed_grid, make_unsigned_grid, quantise_weight
 from .products import Product
 from .settings import BitWidths
+from .weight_blocks import LARGEST, SMALLEST, repeat_scales, search_block_scales
 
 BYTES = Grid(1.0, 0, signed=False)  # the values of pixels
 
@@ -24,18 +26,21 @@ class LayerIntegers:
     """Integers of one product.
 
     Attributes:
-        left: grid of the activation on the left.
+        left: grid of the activation on the left; None where that stays in float.
         right: grid of the activation on the right; None where that is a weight.
         weight: int8 `[K, M]`; None where the right side is an activation.
-        scale: of the columns of the weight, float32 `[M]`; None likewise.
+        scale: of the columns of the weight, float32 `[M]`, or `[B, M]` of blocks of 4-bit weights, which go
+            with activations in float; None where there is no weight.
         bias: float32 `[M]` to add in place of the layer's own; None keeps that.
+        single_row: whether an image has one row on the left.
     """
 
-    left: Grid
+    left: Grid | None
     right: Grid | None = None
     weight: NDArray[np.int8] | None = None
     scale: FloatArray | None = None
     bias: FloatArray | None = None
+    single_row: bool = False
 
 
 def choose_integers(
@@ -66,6 +71,31 @@ def choose_integers(
             count = (product.left.is_bytes and pixel_bits) or bits.weights
             integers, scale = quantise_weight(numpy_helper.to_array(weights[product.weight]), count)
             layers[product.name] = LayerIntegers(left, weight=integers, scale=scale)
+    return layers
+
+
+def choose_block_integers(
+    model: onnx.ModelProto, products: Collection[Product], pixel_bits: int, single_rows: Collection[str]
+) -> dict[str, LayerIntegers]:
+    """Return weights of 4 bits in blocks, rounded to the nearest integer, for products that read no pixels.
+
+    Args:
+        model: the graph in float.
+        products: products with weights.
+        pixel_bits: of the weights of products that read pixels, which are integers already.
+        single_rows: tensors with one row per image.
+    """
+    pixel_products = [product for product in products if product.left.is_bytes]
+    layers = choose_integers(model, pixel_products, {}, BitWidths(pixel_bits))
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for product in products:
+        if product.weight is not None and not product.left.is_bytes:
+            weight = numpy_helper.to_array(weights[product.weight])
+            scale = search_block_scales(weight, SHARES)
+            rounded = np.rint(weight / repeat_scales(scale, len(weight)))
+            integers = np.clip(rounded, SMALLEST, LARGEST).astype(np.int8)
+            single = product.input in single_rows
+            layers[product.name] = LayerIntegers(None, weight=integers, scale=scale, single_row=single)
     return layers
 
 

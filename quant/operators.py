@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 # Operators of products that compute with integers; MatMul, FusedMatMul and MatMulNBits do not.
 INTEGER_OPERATORS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger")
+BLOCK_OPERATOR = "MatMulNBits"
 
 
 def count_executed_operators(graph: Path) -> Counter[str]:
@@ -28,3 +29,8 @@ def count_integer_products(graph: Path) -> int:
     """Count the matrix products that ONNX Runtime computes with integers, rather than silently in float."""
     counts = count_executed_operators(graph)
     return sum(counts[operator] for operator in INTEGER_OPERATORS)
+
+
+def count_block_products(graph: Path) -> int:
+    """Count the matrix products of float activations with weights that stay in blocks of 4 bits."""
+    return count_executed_operators(graph)[BLOCK_OPERATOR]

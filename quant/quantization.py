@@ -85,7 +85,7 @@ def quantize(
                 reasons = "; ".join(portable_report.refusals)
                 raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
         bundle = quantizer.add(bundle, graph, precision, report)
-        if bundle.manifest.pull_backs:
+        if bundle.manifest.pull_backs and not quantizer.weights_only:
             batch = np.stack([held_out.load(index) for index in range(min(held_out.count, GRADIENT_IMAGES))])
             bundle = add_integer_pull_back(bundle, precision, batch)
         if options.portable:

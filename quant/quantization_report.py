@@ -9,13 +9,13 @@ import numpy as np
 
 from .graph_comparison import Comparison
 from .sensitivity import LayerEffect, format_effects
-from .settings import INT8, Bits
+from .settings import INT8, WEIGHTS_ONLY, Bits
 
 MAX_LOSS = 1.0
 MIN_AGREEMENT = 95.0
 # Points of accuracy that a graph may lose, and percent of predictions that must stay, by its smaller number
 # of bits. Fewer bits cost accuracy, so these only catch a graph that is broken.
-LOW_BIT_LIMITS = {7: (2.0, 90.0), 6: (5.0, 80.0), 5: (10.0, 65.0), 4: (30.0, 40.0), 3: (60.0, 10.0)}
+LOW_BIT_LIMITS = {7: (2.0, 90.0), 6: (5.0, 80.0), 5: (15.0, 60.0), 4: (50.0, 25.0), 3: (75.0, 5.0)}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def list_refusals(report: Report) -> tuple[str, ...]:
             f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
             "and has put the others back into float"
         )
-    if report.speedup < 1:
+    if report.bits == WEIGHTS_ONLY:  # for size, not for speed
+        if report.megabytes[0] >= report.megabytes[1]:
+            reasons.append("its file is not smaller than that of fp32")
+    elif report.speedup < 1:
         reasons.append(
             f"it is slower than fp32 on this machine, {report.speedup:.2f} times as fast: its products "
             "are too small, or this processor lacks fast integer kernels (fozo bench says what it has)"
@@ -106,6 +109,8 @@ def _name_doubt(comparison: Comparison) -> str:
 def _describe_bits(report: Report) -> str:
     if report.bits == INT8:
         return f"{report.weight_bits}-bit weights"
+    if report.bits == WEIGHTS_ONLY:
+        return f"{report.bits.weights}-bit weights in blocks"
     return f"{report.bits.weights}-bit weights and {report.bits.activations}-bit activations"
 
 
@@ -125,7 +130,9 @@ def describe_report(report: Report) -> str:
         f"  integers  {report.integer} of {report.intended} matrix products, "
         f"{_describe_bits(report)} ({report.processor})",
     ]
-    if report.bits != INT8:
+    if report.bits == WEIGHTS_ONLY:
+        lines.append("  sums      in float: fewer bits save space, and pixels alone are integers")
+    elif report.bits != INT8:
         lines.append("  registers of 8 bits, as in int8: fewer bits save neither memory nor time")
     if c.labels_are_doubtful:
         lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,13 +26,14 @@ from ..engine.runtime.onnx_file import check_graph_file
 from .activation_samples import ActivationSamples
 from .calibration import CALIBRATION_BATCH, Range, calibrate, observe_activations
 from .graph_comparison import Comparison, compare, measure_relative_time
-from .layer_integers import LayerIntegers, choose_integers
-from .operators import count_integer_products
+from .layer_integers import LayerIntegers, choose_block_integers, choose_integers
+from .operators import count_block_products, count_integer_products
 from .products import Product, find_products
 from .quantization_report import Report, list_refusals
 from .refinement import plan_passes, refine_grids, refine_weights
 from .sensitivity import LayerEffect, measure_layer_effects, record_effects
-from .settings import CALIBRATORS, INT8, WEIGHT_BITS, Bits, BitWidths, Options
+from .settings import CALIBRATORS, INT8, WEIGHT_BITS, WEIGHTS_ONLY, Bits, BitWidths, Options
+from .weight_blocks import BLOCK_ROWS
 from .writer import write_integer_graph
 
 COMPARISON_BATCH = 32
@@ -57,10 +58,10 @@ def choose_widths(bits: Bits, limit: int) -> BitWidths:
         bits: as asked for.
         limit: bits of weights that this processor can add; fewer bits of activations leave room for 8.
     """
-    if bits == INT8:
+    if bits in (INT8, WEIGHTS_ONLY):
         return BitWidths(limit, 8, limit)
-    keys = limit if bits.activations == 8 else bits.activations
-    return BitWidths(bits.weights, bits.activations, keys)
+    activations = bits.activations or 8
+    return BitWidths(bits.weights, activations, limit if activations == 8 else activations)
 
 
 class Quantizer:
@@ -69,6 +70,7 @@ class Quantizer:
     Attributes:
         bundle: receives the graph.
         options: options of the quantisation.
+        weights_only: whether activations stay in float, except for pixels.
         path: file of the fp32 graph.
         model: the fp32 graph.
         products: matrix products that become integer products.
@@ -102,6 +104,9 @@ class Quantizer:
         check_graph_file(self.path)
         self.model = onnx.load(self.path, load_external_data=False)
         candidates = find_products(self.model)
+        self.weights_only = options.bits == WEIGHTS_ONLY
+        if self.weights_only:
+            candidates = [product for product in candidates if product.weight is not None]
         self.float_products = _select_products(candidates, options.keep_float)
         self.products = [product for product in candidates if product not in self.float_products]
         if not self.products:
@@ -119,6 +124,8 @@ class Quantizer:
         asked = self.options.weight_bits
         if asked not in (None, *WEIGHT_BITS):
             raise InputError(f"expected weights of 8 or 7 bits, found {asked}")
+        if self.options.portable and self.weights_only:
+            raise InputError("--portable needs integer activations: leave it out, or ask for other --bits")
         if asked is not None and self.options.bits != INT8:
             raise InputError(
                 f"--weight-bits {asked} is for int8 graphs, and --bits asks for {self.options.bits.name}: "
@@ -142,6 +149,10 @@ class Quantizer:
         """
         self.origin = f"{images.count} of {images.origin}"
         manifest = self.bundle.manifest
+        if self.weights_only:
+            rows = self._find_single_rows(images)
+            self.layers = choose_block_integers(self.model, self.products, self.pixel_bits, rows)
+            return
         operands = [o for p in self.products for o in (p.left, p.right) if o is not None and not o.is_bytes]
         with closing(load_batches(images.load, range(images.count), CALIBRATION_BATCH)) as batches:
             self.ranges = calibrate(
@@ -163,18 +174,28 @@ class Quantizer:
         """Choose weights and biases that make up for errors of rounding; reads the images `passes` times."""
 
         def observe(tensors: Collection[str]) -> Iterator[tuple[int, dict[str, FloatArray]]]:
-            manifest = self.bundle.manifest
             with closing(load_batches(images.load, range(images.count), CALIBRATION_BATCH)) as batches:
-                yield from observe_activations(
-                    *(self.model, tensors, count_batches(batches, on_batch)),
-                    *(manifest.width, manifest.prompt_bound),
-                    norms=len(manifest.norms),
-                    seed=self.options.seed,
-                )
+                yield from self._observe(tensors, count_batches(batches, on_batch))
 
         self.layers = refine_weights(
             self.model, self.products, self.layers, observe, self.widths.weights, self.options.seed
         )
+
+    def _observe(
+        self, tensors: Collection[str], batches: Iterable[ImageArray]
+    ) -> Iterator[tuple[int, dict[str, FloatArray]]]:
+        manifest = self.bundle.manifest
+        return observe_activations(
+            *(self.model, tensors, batches, manifest.width, manifest.prompt_bound),
+            norms=len(manifest.norms),
+            seed=self.options.seed,
+        )
+
+    def _find_single_rows(self, images: SourceImages) -> set[str]:
+        """Return the inputs of products that have one row per image."""
+        inputs = {product.input for product in self.products}
+        ((_, activations),) = self._observe(inputs, [images.load(0)[None]])
+        return {name for name, values in activations.items() if values.shape[1] == 1}
 
     def write(self, path: Path, dialect: str) -> None:
         """Write the integer graph to a file, in one of `DIALECTS`."""
@@ -189,14 +210,14 @@ class Quantizer:
             seconds, ratio = measure_relative_time(network, reference, batch)
             report = Report(
                 comparison=comparison,
-                integer=count_integer_products(graph),
+                integer=count_integer_products(graph) + count_block_products(graph),
                 intended=len(self.products),
                 float_layers=tuple(product.name for product in self.float_products),
                 outlier_layers=self._count_outliers(),
                 megabytes=(graph.stat().st_size / 1e6, self.path.stat().st_size / 1e6),
                 milliseconds=1e3 * seconds,
                 speedup=1 / ratio,
-                weight_bits=self.widths.weights,
+                weight_bits=self.options.bits.weights if self.weights_only else self.widths.weights,
                 processor=self.processor,
                 bits=self.options.bits,
             )
@@ -210,7 +231,8 @@ class Quantizer:
             return compare(answers, images.labels)
 
     def _count_outliers(self) -> dict[str, int]:
-        counts = {product.name: len(self.layers[product.name].left.outliers) for product in self.products}
+        grids = {product.name: self.layers[product.name].left for product in self.products}
+        counts = {name: len(grid.outliers) for name, grid in grids.items() if grid is not None}
         return {name: count for name, count in counts.items() if count}
 
     def measure_effects(self, images: SourceImages, on_layer: Callable[[int], None]) -> list[LayerEffect]:
@@ -261,6 +283,12 @@ class Quantizer:
             return {
                 "weights": f"int8 per channel, {weights} bits",
                 "activations": "uint8 per tensor, int8 for attention keys",
+            }
+        if self.weights_only:
+            return {
+                "weights": f"int4 in blocks of {BLOCK_ROWS}; int8, {weights} bits, where pixels are read",
+                "activations": "float32; pixels are bytes",
+                "rounding": "weights compensate errors on the calibration images",
             }
         return {
             "weights": f"int8 per channel, {weights} bits, {self.pixel_bits} where pixels are read",

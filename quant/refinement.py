@@ -22,7 +22,7 @@ from .settings import BitWidths
 
 PASS_BYTES = 2**29  # memory for the moments of the inputs that one pass over the images measures
 
-Input = tuple[str, Grid]
+Input = tuple[str, Grid | None]
 Observe = Callable[[Collection[str]], Iterator[tuple[int, dict[str, FloatArray]]]]
 
 
@@ -105,7 +105,7 @@ def refine_weights(
             if product.weight is None or product.left.is_bytes or key not in moments:
                 continue
             weight = numpy_helper.to_array(weights[product.weight])
-            integers, scale, bias = compensate_errors(weight, moments[key], bits)
+            integers, scale, bias = compensate_errors(weight, moments[key], bits, blocks=key[1] is None)
             if product.bias is not None:
                 bias = bias + numpy_helper.to_array(weights[product.bias])
             refined[product.name] = replace(

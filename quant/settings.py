@@ -15,32 +15,37 @@ class Bits:
 
     Attributes:
         weights: of a weight, 3 to 8.
-        activations: of an activation, 3 to 8.
+        activations: of an activation, 3 to 8; None leaves activations in float, where weights have 4 bits.
     """
 
     weights: int = 8
-    activations: int = 8
+    activations: int | None = 8
 
     @property
     def name(self) -> str:
-        """The precision of a graph with these bits: `int8`, or like `w6a6` with fewer."""
-        return "int8" if self == INT8 else f"w{self.weights}a{self.activations}"
+        """The precision of a graph with these bits: `int8`, or like `w6a6` or `w4`."""
+        if self == INT8:
+            return "int8"
+        return f"w{self.weights}" if self.activations is None else f"w{self.weights}a{self.activations}"
 
     @property
     def smallest(self) -> int:
         """The smaller of both numbers."""
-        return min(self.weights, self.activations)
+        return min(self.weights, self.activations or self.weights)
 
 
 INT8 = Bits()
+WEIGHTS_ONLY = Bits(4, None)
 
 
 def parse_bits(text: str) -> Bits:
-    """Return the bits that a text like `w6a6` names.
+    """Return the bits that a text like `w6a6` or `w4` names.
 
     Raises:
         ValueError: it has another form, or a number outside of 3 to 8.
     """
+    if text == WEIGHTS_ONLY.name:
+        return WEIGHTS_ONLY
     found = re.fullmatch(r"w([3-8])a([3-8])", text)
     if found is None:
         raise ValueError(text)

@@ -16,9 +16,11 @@ from onnx import helper, numpy_helper
 from .grid import Grid
 from .layer_integers import LayerIntegers
 from .products import Operand, Product
+from .weight_blocks import list_attributes, pack_blocks
 
 DIALECTS = ("fused", "standard")
 RUNTIME_DOMAIN = "com.microsoft"
+_FIRST_ROW = ((0, "start"), (1, "stop"), (1, "axis"))
 
 
 def write_integer_graph(
@@ -82,6 +84,9 @@ class _Writer:
     def write_product(self, product: Product) -> None:
         """Write a product, with its bias, under its original name."""
         layer = self._layers[product.name]
+        if layer.left is None:
+            self._write_block_product(product, layer)
+            return
         grid = layer.left
         left = self._write_operand(product.left, grid)
         output = product.output if not grid.outliers else f"{product.output}/clipped"
@@ -97,6 +102,32 @@ class _Writer:
             assert product.right is not None and layer.right is not None
             right = self._write_operand(product.right, layer.right)
             self._multiply(product.name, left, grid, right, np.float32(layer.right.scale), bias, output)
+
+    def _write_block_product(self, product: Product, layer: LayerIntegers) -> None:
+        """Write the product of a float activation and 4-bit weights.
+
+        The kernel for a single row rounds differently from the one for several. An image that contributes one
+        row is given two, so that results do not depend on the number of images.
+        """
+        assert layer.weight is not None and layer.scale is not None
+        name, left, output = product.name, product.input, product.output
+        bias = product.bias or ""
+        if layer.bias is not None:
+            bias = self._write_constant(f"{name}/corrected_bias", layer.bias)
+        packed = self._write_constant(f"{product.weight}/u4", pack_blocks(layer.weight))
+        scale = self._write_constant(f"{name}/right/scale", layer.scale.T.ravel())
+        if layer.single_row:
+            left = self._write_node("Concat", [left, left], f"{name}/twice", axis=1)
+        self._write_node(
+            "MatMulNBits",
+            [left, packed, scale, "", "", bias],
+            f"{output}/twice" if layer.single_row else output,
+            domain=RUNTIME_DOMAIN,
+            **list_attributes(layer.weight),
+        )
+        if layer.single_row:
+            first = [self._write_constant(f"rows/{end}", np.asarray([v], np.int64)) for v, end in _FIRST_ROW]
+            self._write_node("Slice", [f"{output}/twice", *first], output)
 
     def _write_operand(self, operand: Operand, grid: Grid) -> str:
         """Write the integers of an operand as the product reads them, and return their name."""

@@ -8,6 +8,7 @@ from fozo.engine.model import FloatArray
 
 onnx = pytest.importorskip("onnx", reason="the room of quantisation needs onnx")
 
+import onnxruntime  # noqa: E402
 from fozo.quant.calibration import Range  # noqa: E402
 from fozo.quant.clip_search import (  # noqa: E402
     SHARES,
@@ -18,6 +19,12 @@ from fozo.quant.clip_search import (  # noqa: E402
 from fozo.quant.error_compensation import RIDGE, compensate_errors, round_rows  # noqa: E402
 from fozo.quant.grid import Grid, fit_unsigned_grid  # noqa: E402
 from fozo.quant.input_moments import MomentSums  # noqa: E402
+from fozo.quant.weight_blocks import (  # noqa: E402
+    list_attributes,
+    pack_blocks,
+    repeat_scales,
+    search_block_scales,
+)
 
 
 def make_inputs(seed: int, tokens: int = 4000, width: int = 24) -> FloatArray:
@@ -51,9 +58,10 @@ def test_rounding_is_that_of_optimal_brain_surgery(
     x = make_inputs(seed)
     hessian = np.cov(x.T.astype(np.float64)) + 0.01 * np.eye(24)
     weight = generator.normal(size=(24, 10))
-    scale = np.abs(weight).max(axis=0) / (2 ** (bits - 1) - 1)
-    found = round_rows(weight, hessian, scale, bits)
-    np.testing.assert_array_equal(found, eliminate_rows(weight, hessian, scale, 2 ** (bits - 1) - 1))
+    largest = 2 ** (bits - 1) - 1
+    scale = np.abs(weight).max(axis=0) / largest
+    found = round_rows(weight, hessian, np.broadcast_to(scale, weight.shape), (-largest, largest))
+    np.testing.assert_array_equal(found, eliminate_rows(weight, hessian, scale, largest))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -154,3 +162,42 @@ def test_scales_of_weights(bits: int) -> None:
             np.square(s * np.clip(np.rint(column / s), -largest, largest) - column).sum() for s in candidates
         ]
         assert scale == pytest.approx(candidates[int(np.argmin(errors))], rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [32, 64, 50])
+def test_blocks_are_what_the_runtime_multiplies(rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    weight = generator.normal(size=(rows, 12)).astype(np.float32)
+    weight[:32, 4] = 0
+    scale = search_block_scales(weight, SHARES)
+    scales = repeat_scales(scale, rows)
+    assert scale.shape == (-(-rows // 32), 12) and scales.shape == weight.shape
+    integers = np.clip(np.rint(weight / scales), -8, 7).astype(np.int8)
+    assert np.abs(integers * scales - weight).max() < 0.4 * np.abs(weight).max()
+    tensors = {"b": pack_blocks(integers), "s": scale.T.ravel()}
+    node = onnx.helper.make_node(
+        "MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft", **list_attributes(integers)
+    )
+    kinds = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy"]
+    stored = [onnx.numpy_helper.from_array(values, name) for name, values in tensors.items()]
+    graph = onnx.helper.make_graph([node], "blocks", kinds[:1], kinds[1:], stored)
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("com.microsoft", 1)]
+    content = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    x = generator.normal(size=(2, 5, rows)).astype(np.float32)
+    (found,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(found, x.astype(np.float64) @ (integers * scales), atol=1e-4)
+
+
+def test_compensation_of_blocks() -> None:
+    generator = np.random.default_rng(3)
+    x, weight = make_inputs(3, width=80), generator.normal(size=(80, 10)).astype(np.float32)
+    sums = MomentSums(None, 0)
+    sums.add(x, 1000)
+    integers, scale, bias = compensate_errors(weight, sums.summarise(), 4, blocks=True)
+    scales = repeat_scales(scale, 80)
+    nearest_scales = repeat_scales(search_block_scales(weight, SHARES), 80)
+    nearest = np.clip(np.rint(weight / nearest_scales), -8, 7) * nearest_scales
+    assert integers.min() >= -8 and integers.max() <= 7
+    difference = x @ (integers * scales) + bias - x @ weight
+    assert np.square(difference).sum() < 0.7 * np.square(x @ nearest - x @ weight).sum()

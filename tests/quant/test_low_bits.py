@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from fozo.engine.errors import BundleError, InputError
 from fozo.engine.model import FloatArray
 from fozo.engine.runtime.network import Network
 from fozo.export.onnx_builder import OnnxBuilder
-from quant_doubles import PRODUCTS, ignore_progress
+from quant_doubles import PRODUCTS, ignore_progress, set_relative_time
 
 onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs with onnx")
 
 import onnxruntime as ort  # noqa: E402
 from fozo.quant.calibration import Range  # noqa: E402
 from fozo.quant.layer_integers import choose_integers  # noqa: E402
-from fozo.quant.operators import count_integer_products  # noqa: E402
+from fozo.quant.operators import count_block_products, count_integer_products  # noqa: E402
 from fozo.quant.products import find_products  # noqa: E402
 from fozo.quant.quantization import quantize  # noqa: E402
+from fozo.quant.quantization_report import describe_report, list_refusals  # noqa: E402
 from fozo.quant.quantizer import Quantizer, choose_widths  # noqa: E402
 from fozo.quant.settings import Bits, BitWidths, Options, parse_bits  # noqa: E402
 from fozo.quant.writer import DIALECTS, write_integer_graph  # noqa: E402
@@ -144,7 +146,8 @@ def test_names() -> None:
     assert parse_bits("w8a8").name == "int8"
     assert parse_bits("w6a6").name == "w6a6"
     assert parse_bits("w4a8") == Bits(4, 8)
-    for text in ("w2a4", "w9a8", "w6", "int8", "w6a6 ", "a6w6"):
+    assert parse_bits("w4").name == "w4"
+    for text in ("w2a4", "w9a8", "w6", "w4a", "int8", "w6a6 ", "a6w6"):
         with pytest.raises(ValueError, match=text.strip()):
             parse_bits(text)
 
@@ -216,3 +219,42 @@ def test_refined_integers_are_better_than_nearest_ones(
     searched = measure(lambda made: None)
     refined = measure(lambda made: made.refine(images[0], ignore_progress))
     assert nearest < searched < refined
+
+
+@pytest.mark.usefixtures("lenient")
+def test_weights_of_4_bits(bundle: Bundle, images: tuple[SourceImages, SourceImages]) -> None:
+    changed, report = quantize(bundle, *images, Options(bits=parse_bits("w4"), force=True))
+    assert list(changed.manifest.graphs) == ["fp32", "w4"]
+    graph = changed.graph("w4")
+    products = PRODUCTS - 3  # attention scores have no weight
+    assert report.integer == report.intended == products
+    assert (count_block_products(graph), count_integer_products(graph)) == (products - 1, 1)
+    assert report.megabytes[0] < 0.35 * report.megabytes[1]
+    assert "4-bit weights in blocks" in describe_report(report)
+    pixels = np.stack([images[1].load(index) for index in range(6)])
+    with Network.open(changed, workers=1) as network:
+        expected = network(pixels).features
+    with (
+        Network.open(changed, "w4", workers=1, micro_batch=1) as single,
+        Network.open(changed, "w4", workers=2, micro_batch=4) as several,
+    ):
+        outputs = single(pixels), several(pixels)
+    for name in ("logits", "features", "embedding"):
+        assert getattr(outputs[0], name).tobytes() == getattr(outputs[1], name).tobytes()
+    assert np.square(outputs[0].features - expected).mean() < 0.02 * np.square(expected).mean()
+    with pytest.raises(InputError, match="--portable needs integer activations"):
+        Quantizer(bundle, Options(bits=parse_bits("w4"), portable=True))
+
+
+def test_larger_files_of_4_bit_weights_are_refused(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time is no reason to refuse them."""
+    set_relative_time(monkeypatch, 1.5)
+    made = Quantizer(bundle, Options(bits=parse_bits("w4")))
+    made.calibrate(images[0], ignore_progress)
+    made.write(tmp_path / "w4.onnx", "fused")
+    report = made.check(tmp_path / "w4.onnx", images[1], ignore_progress)
+    assert not any("slower" in reason for reason in report.refusals)
+    larger = replace(report, megabytes=(2.0, 1.0), refusals=())
+    assert "its file is not smaller than that of fp32" in list_refusals(larger)

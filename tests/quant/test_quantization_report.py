@@ -67,7 +67,7 @@ def test_reasons_to_refuse(changes: dict[str, Any], reasons: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("bits", "loss", "agreement"),
-    [((8, 8), 1, 95), ((7, 8), 2, 90), ((8, 6), 5, 80), ((5, 5), 10, 65), ((4, 8), 30, 40), ((3, 3), 60, 10)],
+    [((8, 8), 1, 95), ((7, 8), 2, 90), ((8, 6), 5, 80), ((5, 5), 15, 60), ((4, 8), 50, 25), ((3, 3), 75, 5)],
 )
 def test_fewer_bits_may_lose_more(bits: tuple[int, int], loss: float, agreement: float) -> None:
     few = Bits(*bits)
