@@ -32,6 +32,7 @@ from .methods.gauss import Gauss
 from .methods.lame import Lame
 from .methods.moments import MomentMatching
 from .methods.no_adapt import NoAdapt
+from .methods.pea import Pea
 from .methods.pizo import Pizo
 from .methods.quar import Quar
 from .methods.sar import Sar
@@ -55,6 +56,7 @@ _methods: dict[str, AnyMethod] = {
     "neo": Shift(target="origin", update="inclusive", average="global"),
     "moments": MomentMatching(),
     "quar": Quar(),
+    "pea": Pea(),
     "lame": Lame(),
     "t3a": T3a(),
     "foa": Foa(),
@@ -150,6 +152,7 @@ __all__ = [
     "MomentMatching",
     "NoAdapt",
     "Option",
+    "Pea",
     "Pizo",
     "Prediction",
     "Quar",

@@ -25,6 +25,7 @@ from fozo.engine.methods.foa import Foa
 from fozo.engine.methods.gauss import Gauss
 from fozo.engine.methods.lame import Lame
 from fozo.engine.methods.moments import MomentMatching
+from fozo.engine.methods.pea import Pea
 from fozo.engine.methods.pizo import Pizo
 from fozo.engine.methods.quar import Quar
 from fozo.engine.methods.sar import Sar
@@ -88,6 +89,7 @@ VARIANTS: dict[str, AnyMethod] = {
     "moments-lagged": MomentMatching(update="lagged", gain=0.5),
     "quar-local": Quar(branches="local", blocks=1, average="exponential"),
     "quar-global": Quar(branches="global", prior=0.0),
+    "pea-few-blocks": Pea(least_weight=0.5, drift_limit=1.0, entropy_rise=0.0),
     "lame-window": Lame(neighbours=2, window=9),
     "lame-rbf": Lame(affinity="rbf", window=4),
     "lame-linear": Lame(affinity="linear"),
