@@ -24,6 +24,7 @@ from .methods.bn_adapt import BnAdapt
 from .methods.cazo import Cazo
 from .methods.deyo import Deyo
 from .methods.eata import Eata
+from .methods.elatta import Elatta
 from .methods.eva0 import Eva0
 from .methods.foa import Foa
 from .methods.foa_bp import FoaBp
@@ -32,6 +33,7 @@ from .methods.gauss import Gauss
 from .methods.lame import Lame
 from .methods.moments import MomentMatching
 from .methods.no_adapt import NoAdapt
+from .methods.pace import Pace
 from .methods.pea import Pea
 from .methods.pizo import Pizo
 from .methods.quar import Quar
@@ -66,6 +68,7 @@ _methods: dict[str, AnyMethod] = {
     "pizo": Pizo(),
     "eva0": Eva0(),
     "cazo": Cazo(),
+    "pace": Pace(),
     "align": Align(),
     "tent": Tent(),
     "eata": Eata(),
@@ -77,6 +80,7 @@ _methods: dict[str, AnyMethod] = {
     "tda": Tda(),
     "gauss": Gauss(),
     "bca": Bca(),
+    "elatta": Elatta(),
 }
 METHODS: Mapping[str, AnyMethod] = MappingProxyType(_methods)
 
@@ -140,6 +144,7 @@ __all__ = [
     "Deyo",
     "Domains",
     "Eata",
+    "Elatta",
     "Eva0",
     "Foa",
     "FoaBp",
@@ -152,6 +157,7 @@ __all__ = [
     "MomentMatching",
     "NoAdapt",
     "Option",
+    "Pace",
     "Pea",
     "Pizo",
     "Prediction",

@@ -78,8 +78,18 @@ def compute_projection(fastfood: Fastfood, inputs: int, outputs: int) -> FloatAr
         raise InputError(
             f"expected a projection of 1 to {width} values to at most {width}, found {inputs} to {outputs}"
         )
-    columns = transform_hadamard(np.diag(fastfood.signs)[:inputs])
-    columns = transform_hadamard(columns[:, fastfood.order] * fastfood.gains)
-    norm = np.sqrt(outputs * np.square(fastfood.gains).sum())
-    matrix: FloatArray = columns[:, :outputs].T / norm
+    matrix: FloatArray = project(fastfood, np.eye(inputs), outputs).T
     return matrix
+
+
+def project(fastfood: Fastfood, rows: FloatArray, outputs: int) -> FloatArray:
+    """Return the projection of each row `[n, q]`, float64 `[n, outputs]`, without a matrix.
+
+    Neither q nor the number of outputs may exceed the width of the projection.
+    """
+    padded = np.zeros((len(rows), len(fastfood.signs)))
+    padded[:, : rows.shape[1]] = rows
+    mixed = transform_hadamard(padded * fastfood.signs)
+    mixed = transform_hadamard(mixed[:, fastfood.order] * fastfood.gains)
+    result: FloatArray = mixed[:, :outputs] / np.sqrt(outputs * np.square(fastfood.gains).sum())
+    return result

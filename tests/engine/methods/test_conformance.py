@@ -20,11 +20,13 @@ from fozo.engine.methods.bca import Bca
 from fozo.engine.methods.cazo import Cazo
 from fozo.engine.methods.deyo import Deyo
 from fozo.engine.methods.eata import Eata
+from fozo.engine.methods.elatta import Elatta
 from fozo.engine.methods.eva0 import Eva0
 from fozo.engine.methods.foa import Foa
 from fozo.engine.methods.gauss import Gauss
 from fozo.engine.methods.lame import Lame
 from fozo.engine.methods.moments import MomentMatching
+from fozo.engine.methods.pace import Pace
 from fozo.engine.methods.pea import Pea
 from fozo.engine.methods.pizo import Pizo
 from fozo.engine.methods.quar import Quar
@@ -98,6 +100,10 @@ VARIANTS: dict[str, AnyMethod] = {
     "bca-network": Bca(logits="network", embedding_count=2.0, prior_above=0.0),
     "eva0-plain": Eva0(perturbation=0.05, loss="entropy", anchor_every=2, directions="rademacher"),
     "cazo-plain": Cazo(pairs=1, step_rule="plain", rate=1e-4, bias_correction="none", shift="none"),
+    "elatta-previous": Elatta(start="previous", bound=5.0, sigma=1.0),
+    "pace-small": Pace(
+        population=3, dimension=8, sigma=0.2, settle_below=0.9, domain_threshold=0.0, domain_min_batch=2
+    ),
     "gauss-slots": Gauss(slots=2, weight=0.5, mean="slots"),
     "gauss-soft": Gauss(labels="soft"),
     "gauss-classes": Gauss(labels="soft", covariance="classes"),
@@ -135,7 +141,7 @@ VARIANTS: dict[str, AnyMethod] = {
 RANDOM = [
     name
     for name, each in VARIANTS.items()
-    if isinstance(each, (Pizo, Eva0, Cazo))
+    if isinstance(each, (Pizo, Eva0, Cazo, Pace, Elatta))
     or (getattr(each, "prompts", 0) and getattr(each, "tune", "prompts") != "norms")
     or name in ("deyo-all", "align-share")
 ]
@@ -390,7 +396,7 @@ def test_selecting_all_classes_changes_nothing(network: Network, stream: list[Im
 INDEPENDENT = [
     name
     for name, each in VARIANTS.items()
-    if each.forwards <= 1 and not isinstance(each, (Lame, T3a, Tda, Gauss, Bca))
+    if each.forwards <= 1 and not isinstance(each, (Lame, T3a, Tda, Gauss, Bca, Elatta))
 ]
 
 
