@@ -236,7 +236,7 @@ def export(
         click.echo(
             f"No source statistics yet: FOZO needs them. Compute them with: fozo source {out} CLEAN_IMAGES"
         )
-        if int8 and "batch_statistics" not in bundle.manifest.tunables:
+        if int8:
             click.echo(f"No int8 graph yet. Make one with: fozo quantize {out} CLEAN_IMAGES")
     click.echo(describe_bundle(bundle))
 

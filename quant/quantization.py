@@ -12,9 +12,9 @@ from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.create import folder_beside
 from ..engine.errors import FozoError
+from .convolution_quantizer import make_quantizer
 from .pull_back_addition import add_integer_pull_back
 from .quantization_report import Report, list_inaccuracies
-from .quantizer import Quantizer
 from .sensitivity import group_products
 from .settings import Options
 
@@ -56,7 +56,7 @@ def quantize(
         OutputError: it cannot be written.
     """
     step = progress or _ignore_progress
-    quantizer, precision = Quantizer(bundle, options), options.bits.name
+    quantizer, precision = make_quantizer(bundle, options), options.bits.name
     target = bundle.path / precision  # inside the bundle: on its own file system
     with folder_beside(target):
         pass  # fails before the work if the bundle cannot be written
@@ -95,7 +95,7 @@ def quantize(
 
 def _explain_refusal(report: Report) -> str:
     message = f"the {report.bits.name} graph was refused and not added: {'; '.join(report.refusals)}. "
-    if any(list_inaccuracies(report.comparison, report.bits)):
+    if report.effects and any(list_inaccuracies(report.comparison, report.bits)):
         responsible = "; ".join(
             f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
             f"{effect.comparison.agreement:.1f} % agreement)"

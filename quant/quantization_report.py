@@ -24,9 +24,9 @@ class Report:
 
     Attributes:
         comparison: the graph against fp32 on images that were not used for calibration.
-        integer: number of matrix products that ONNX Runtime computes with integers.
-        intended: number of matrix products that were written with integers.
-        float_layers: matrix products that were kept in float on request.
+        integer: number of layers that ONNX Runtime computes with integers; with `w4`, with weights in blocks.
+        intended: number of layers that were written so.
+        float_layers: layers that were kept in float on request.
         outlier_layers: number of outlier channels by layer, for layers that have any.
         megabytes: size of the integer and the fp32 graph.
         milliseconds: per image on integers, on this machine.
@@ -34,6 +34,7 @@ class Report:
         weight_bits: bits of a weight.
         processor: this machine's processor, and the reason for the bits of the weights.
         bits: of weights and activations, as asked for.
+        kind: plural name of the layers that are counted.
         refusals: reasons not to use the graph; none if it is good.
         effects: losses of single layers, the most harmful first, if these were measured.
     """
@@ -49,6 +50,7 @@ class Report:
     weight_bits: int
     processor: str
     bits: Bits = INT8
+    kind: str = "matrix products"
     refusals: tuple[str, ...] = ()
     effects: tuple[LayerEffect, ...] = ()
 
@@ -127,7 +129,7 @@ def describe_report(report: Report) -> str:
         f"  size      {original:.1f} MB → {size:.1f} MB",
         f"  speed     {report.speedup:.2f} times as fast on this machine, "
         f"{report.milliseconds:.1f} ms per image",
-        f"  integers  {report.integer} of {report.intended} matrix products, "
+        f"  integers  {report.integer} of {report.intended} {report.kind}, "
         f"{_describe_bits(report)} ({report.processor})",
     ]
     if report.bits == WEIGHTS_ONLY:

@@ -19,7 +19,7 @@ from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.manifest import GraphEntry
 from ..engine.errors import InputError
-from ..engine.model import BATCH_STATISTICS, FloatArray, ImageArray
+from ..engine.model import FloatArray, ImageArray
 from ..engine.runtime.cpu import CpuFeatures, read_cpu_features
 from ..engine.runtime.network import Network
 from ..engine.runtime.onnx_file import check_graph_file
@@ -74,7 +74,7 @@ class Quantizer:
         path: file of the fp32 graph.
         model: the fp32 graph.
         products: matrix products that become integer products.
-        float_products: matrix products that stay in float on request.
+        float_layers: names of the layers that stay in float on request.
         widths: bits of weights, activations and keys.
         pixel_bits: bits of the weights of the product that reads pixels, which are bytes.
         processor: this machine's processor, and the bits of weights that it can add, in words.
@@ -82,6 +82,8 @@ class Quantizer:
         layers: integers of the products, by name; empty before calibration.
         origin: number and origin of the calibration images; empty before calibration.
     """
+
+    kind = "matrix products"
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
         """Read the fp32 graph of a bundle.
@@ -94,31 +96,36 @@ class Quantizer:
             raise InputError(
                 f"expected a calibrator out of {', '.join(CALIBRATORS)}, found {options.calibrator!r}"
             )
-        if BATCH_STATISTICS in bundle.manifest.tunables:
-            raise InputError(
-                f"{bundle.manifest.model} is a convolutional network, and its convolutions stay in float: "
-                "only vision transformers are quantised; use its fp32 graph"
-            )
         self.bundle, self.options = bundle, options
         self.path = bundle.graph("fp32")
         check_graph_file(self.path)
         self.model = onnx.load(self.path, load_external_data=False)
-        candidates = find_products(self.model)
         self.weights_only = options.bits == WEIGHTS_ONLY
-        if self.weights_only:
-            candidates = [product for product in candidates if product.weight is not None]
-        self.float_products = _select_products(candidates, options.keep_float)
-        self.products = [product for product in candidates if product not in self.float_products]
-        if not self.products:
-            raise InputError(
-                f"{bundle.manifest.model} has no layer left to compute with integers: all "
-                f"{len(candidates)} products are kept in float; give --keep-float fewer layers"
-            )
+        self.products: list[Product] = []
+        self.float_layers: tuple[str, ...] = ()
+        self._choose_layers()
         self._choose_bits()
         self.ranges: dict[str, Range] = {}
         self.layers: dict[str, LayerIntegers] = {}
         self.origin = ""
         self._samples = ActivationSamples(options.seed)
+
+    def _choose_layers(self) -> None:
+        """Choose the layers that are to run on integers."""
+        candidates = find_products(self.model)
+        if self.weights_only:
+            candidates = [product for product in candidates if product.weight is not None]
+        names = [product.name for product in candidates]
+        self.float_layers = tuple(select_layers(names, self.options.keep_float))
+        self.products = [product for product in candidates if product.name not in self.float_layers]
+        self._check_layers(len(self.products), len(candidates))
+
+    def _check_layers(self, count: int, candidates: int) -> None:
+        if not count:
+            raise InputError(
+                f"{self.bundle.manifest.model} has no layer left to compute with integers: all "
+                f"{candidates} {self.kind} are kept in float; give --keep-float fewer layers"
+            )
 
     def _choose_bits(self) -> None:
         asked = self.options.weight_bits
@@ -207,12 +214,13 @@ class Quantizer:
         with Network(graph, info) as network, Network(self.path, info) as reference:
             comparison = self._compare(network, reference, images, on_batch)
             batch = _load_first(images, COMPARISON_BATCH)
+            executed, intended = self._count_layers(graph)
             seconds, ratio = measure_relative_time(network, reference, batch)
             report = Report(
                 comparison=comparison,
-                integer=count_integer_products(graph) + count_block_products(graph),
-                intended=len(self.products),
-                float_layers=tuple(product.name for product in self.float_products),
+                integer=executed,
+                intended=intended,
+                float_layers=self.float_layers,
                 outlier_layers=self._count_outliers(),
                 megabytes=(graph.stat().st_size / 1e6, self.path.stat().st_size / 1e6),
                 milliseconds=1e3 * seconds,
@@ -220,6 +228,7 @@ class Quantizer:
                 weight_bits=self.options.bits.weights if self.weights_only else self.widths.weights,
                 processor=self.processor,
                 bits=self.options.bits,
+                kind=self.kind,
             )
         return replace(report, refusals=list_refusals(report))
 
@@ -229,6 +238,10 @@ class Quantizer:
         with closing(load_batches(images.load, range(images.count), COMPARISON_BATCH)) as batches:
             answers = ((network(batch), reference(batch)) for batch in count_batches(batches, on_batch))
             return compare(answers, images.labels)
+
+    def _count_layers(self, graph: Path) -> tuple[int, int]:
+        """Return how many layers ONNX Runtime computes as they were written, and how many were written."""
+        return count_integer_products(graph) + count_block_products(graph), len(self.products)
 
     def _count_outliers(self) -> dict[str, int]:
         grids = {product.name: self.layers[product.name].left for product in self.products}
@@ -297,16 +310,19 @@ class Quantizer:
         }
 
 
-def _select_products(products: Sequence[Product], patterns: Sequence[str]) -> list[Product]:
-    layers = [product.name for product in products]
+def select_layers(layers: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Return the layers that any of the patterns names, in their order.
+
+    Raises:
+        InputError: a pattern names no layer.
+    """
     matches = {pattern: fnmatch.filter(layers, pattern) for pattern in patterns}
     if unmatched := [pattern for pattern, names in matches.items() if not names]:
         raise InputError(
-            f"no layer is called {unmatched[0]!r}; layers are called like {products[1].name} or "
-            f"{products[-1].name}"
+            f"no layer is called {unmatched[0]!r}; layers are called like {layers[1]} or {layers[-1]}"
         )
     selected = {name for names in matches.values() for name in names}
-    return [product for product in products if product.name in selected]
+    return [name for name in layers if name in selected]
 
 
 def _load_first(images: SourceImages, count: int) -> ImageArray:

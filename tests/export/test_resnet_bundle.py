@@ -17,15 +17,13 @@ from export_doubles import RANDOM
 from fozo.data.loader import count_batches, load_batches
 from fozo.data.source import SourceImages
 from fozo.engine.bundle.bundle import Bundle
-from fozo.engine.errors import BundleError, ExportError, InputError
+from fozo.engine.errors import BundleError, ExportError
 from fozo.engine.registry import method as fozo_method
 from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.source_statistics import plan_source_batches, store_source
 from fozo.engine.statistics.feature_statistics import Moments
 from fozo.engine.statistics.objective import compute_discrepancy
 from fozo.engine.streams.adapter import Adapter
-from fozo.quant.quantizer import Quantizer
-from fozo.quant.settings import Options
 from resnet_doubles import CLASSES, assert_close, compute_reference, draw_images
 
 torch = pytest.importorskip("torch", reason="export needs PyTorch")
@@ -151,13 +149,6 @@ def test_a_state_for_each_domain(method: str, bundle: Bundle, tmp_path: Path) ->
     assert [each.diagnostics["domain_changed"] for each in found] == [0, 1, 0, 1]
     assert [each.forwards / adapter.method.forwards for each in found] == [1, 2, 1, 2]
     assert found[-1].logits.tobytes() == expected.logits.tobytes()
-
-
-def test_convolutions_are_not_quantised(bundle: Bundle) -> None:
-    with pytest.raises(
-        InputError, match="small is a convolutional network, and its convolutions stay in float"
-    ):
-        Quantizer(bundle, Options())
 
 
 def test_norms_of_blocks_that_are_not_there(
