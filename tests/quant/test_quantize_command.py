@@ -158,7 +158,7 @@ def test_interrupted_command(
 def test_command_without_onnx(
     bundle: Bundle, folder: Path, fozo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("quantization", "quantizer"):
+    for module in ("quantization", "convolution_quantizer", "quantizer"):
         monkeypatch.delitem(sys.modules, f"fozo.quant.{module}")
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, _, err = fozo("quantize", bundle.path, folder)
