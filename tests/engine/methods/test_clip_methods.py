@@ -23,6 +23,8 @@ VARIANTS: dict[str, AnyMethod] = {
     "zero": method("zero", views=3),
     "tda": method("tda"),
     "gauss": method("gauss"),
+    "bca": method("bca"),
+    "bca-network": method("bca", logits="network", embedding_count=2.0),
     "gauss-soft": method("gauss", labels="soft"),
     "t3a": method("t3a"),
 }

@@ -180,6 +180,12 @@ def test_what_cannot_be_compiled_is_refused(bundle_path: Path, spec: str) -> Non
         compile_method(bundle_path, spec)
 
 
+@pytest.mark.parametrize("name", ["bca", "elatta", "eva0", "cazo", "pace"])
+def test_a_refusal_names_the_method(bundle_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match=f"^{name} cannot be compiled as it is"):
+        compile_method(bundle_path, name)
+
+
 def test_images_with_something_added_are_refused(bundle_path: Path) -> None:
     network = Network.open(Bundle.open(bundle_path), workers=1)
     info = replace(network.info, source=None, image_prompt=ImagePrompt(frame=2))
