@@ -19,9 +19,8 @@ from ..model import NORMS, FloatArray, ImageArray, ModelInfo, Outputs, SourceSta
 from ..search.gradient_steps import compute_rms
 from ..search.spsa import compute_directional_slope, draw_gaussian_direction
 from ..search.tuned_norms import TunedNorms
-from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
-from ..statistics.feature_statistics import Moments
-from ..statistics.objective import LossScale, compute_alignment_loss, compute_discrepancy, entropy
+from ..statistics.activation_shift import compute_shift_offset, update_average
+from ..statistics.objective import LossScale, compute_outputs_loss, entropy
 
 SMALLEST_CURVATURE = 1e-12  # to divide by
 
@@ -174,17 +173,9 @@ class BoundCazo(Binding[Cazo]):
         return state.curvature / (1 - remainder)
 
     def _compute_loss(self, outputs: Outputs) -> float:
-        options = self.options
-        distance = compute_discrepancy(
-            Moments.of(outputs.features), self.source, widths=self.model.feature_widths
-        )
-        return compute_alignment_loss(
-            distance, entropy(outputs.logits), options.discrepancy_weight, options.loss_scale
-        )
+        options, widths = self.options, self.model.feature_widths
+        weight, scale = options.discrepancy_weight, options.loss_scale
+        return compute_outputs_loss(outputs, self.source, widths, weight, scale)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
-        """Return the logit offset of the activation shift, `[K]`."""
-        if self.options.shift == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return compute_logit_offset(self.model.head_weight, compute_shift(target, center, 1.0))
+        return compute_shift_offset(self.model.head_weight, self.source, center, self.options.shift)

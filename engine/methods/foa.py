@@ -18,7 +18,7 @@ from ..interface.request import Request, Requests
 from ..model import PROMPTS, FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
 from ..search import cma, spsa
 from ..search.cma import CovarianceForm, Search
-from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from ..statistics.activation_shift import compute_shift_offset, update_average
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
     REFERENCE_BATCH,
@@ -249,13 +249,8 @@ class BoundFoa(Binding[Foa]):
         return _Candidate(index, loss, distance, moments.mean[-1], outputs.logits, features)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
-        """Return the logit offset of the activation shift, `[K]`."""
-        if self.options.shift == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return compute_logit_offset(
-            self.model.head_weight, compute_shift(target, center, self.options.shift_gain)
-        )
+        options, head_weight = self.options, self.model.head_weight
+        return compute_shift_offset(head_weight, self.source, center, options.shift, options.shift_gain)
 
 
 def _build_mean_prompts(state: FoaState) -> FloatArray:

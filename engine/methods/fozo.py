@@ -19,7 +19,7 @@ from ..model import PROMPTS, FloatArray, ImageArray, ModelInfo, SourceStatistics
 from ..search import spsa
 from ..search.philox import GENERATOR_HELP, Generator, draw_philox_normal
 from ..search.schedule import Constants, Schedule, advance
-from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from ..statistics.activation_shift import compute_shift_offset, update_average
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
     DiscrepancyNorm,
@@ -259,13 +259,8 @@ class BoundFozo(Binding[Fozo]):
         return slide_window(window, np.mean(features, axis=0), self.options.window)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
-        """Return the logit offset of the activation shift, `[K]`."""
-        if self.options.shift == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return compute_logit_offset(
-            self.model.head_weight, compute_shift(target, center, self.options.shift_gain)
-        )
+        options, head_weight = self.options, self.model.head_weight
+        return compute_shift_offset(head_weight, self.source, center, options.shift, options.shift_gain)
 
     def _compute_loss(self, candidate: _Candidate, distance: float, offset: FloatArray) -> float:
         logits = candidate.logits + offset if self.options.entropy_on == "shifted" else candidate.logits

@@ -22,16 +22,9 @@ from ..search.cma import CovarianceForm, Search
 from ..search.fastfood import Fastfood, draw_fastfood, project
 from ..search.norm_layout import NormLayout
 from ..search.norm_selection import select_norms
-from ..statistics.activation_shift import compute_logit_offset, compute_shift, update_average
+from ..statistics.activation_shift import compute_shift_offset, update_average
 from ..statistics.domain_detector import DomainEstimate, DomainRules, Observation, SmallBatches, observe
-from ..statistics.feature_statistics import Moments
-from ..statistics.objective import (
-    REFERENCE_BATCH,
-    LossScale,
-    compute_alignment_loss,
-    compute_discrepancy,
-    entropy,
-)
+from ..statistics.objective import REFERENCE_BATCH, LossScale, compute_outputs_loss, entropy
 
 TINY = 1e-12
 
@@ -43,8 +36,8 @@ class PaceState(State):
     Attributes:
         search: the distribution that CMA-ES adapts.
         best: best point of the last batch, float64 `[p]`.
-        settled: 1 if the search has stopped, and its mean is applied; else 0.
-        unscored: 1 if the bank is to be tried on the next batch; else 0.
+        settled: the search has stopped, and its mean is applied.
+        tries_bank: the next batch tries the points of the bank.
         domain: running statistics by which a new domain is noticed.
         bank: means of earlier domains' searches, the oldest first, float64 `[n, p]`.
         bank_centers: mean of the last feature in each of these domains, float64 `[n, F]`.
@@ -53,8 +46,8 @@ class PaceState(State):
 
     search: Search
     best: FloatArray
-    settled: int
-    unscored: int
+    settled: bool
+    tries_bank: bool
     domain: DomainEstimate
     bank: FloatArray = variable_length_array()
     bank_centers: FloatArray = variable_length_array()
@@ -176,8 +169,8 @@ class BoundPace(Binding[Pace]):
             seed=seed,
             search=self._start_search(),
             best=np.zeros(self.dimension),
-            settled=0,
-            unscored=0,
+            settled=False,
+            tries_bank=False,
             domain=DomainEstimate(),
             bank=np.zeros((0, self.dimension)),
             bank_centers=np.zeros((0, self.model.feature_width)),
@@ -221,7 +214,7 @@ class BoundPace(Binding[Pace]):
         """Request one forward per candidate; return scores, next state, logit offset, and forwards."""
         options, search, center = self.options, state.search, state.center
         extra, forwards = state.best[None], options.population + 1
-        if state.unscored:
+        if state.tries_bank:
             extra = np.vstack([np.zeros((1, self.dimension)), state.bank])
             tried = yield from self._score(extra, images)
             order = np.argsort(tried.losses, kind="stable")[: options.bank_choices]
@@ -237,8 +230,8 @@ class BoundPace(Binding[Pace]):
             state,
             search=told,
             best=points[scores.best].copy(),
-            settled=int(_has_settled(search.mean, told.mean, options.settle_below)),
-            unscored=0,
+            settled=_has_settled(search.mean, told.mean, options.settle_below),
+            tries_bank=False,
             center=update_average(center, np.mean(scores.means, axis=0), options.shift_decay),
         )
         return scores, next_state, self._compute_offset(center), forwards
@@ -267,13 +260,9 @@ class BoundPace(Binding[Pace]):
         return [dict(self.layout.build_tunables(row)) for row in values]
 
     def _compute_loss(self, outputs: Outputs) -> float:
-        options = self.options
-        distance = compute_discrepancy(
-            Moments.of(outputs.features), self.source, widths=self.model.feature_widths
-        )
-        return compute_alignment_loss(
-            distance, entropy(outputs.logits), options.discrepancy_weight, options.loss_scale
-        )
+        options, widths = self.options, self.model.feature_widths
+        weight, scale = options.discrepancy_weight, options.loss_scale
+        return compute_outputs_loss(outputs, self.source, widths, weight, scale)
 
     def _observe(self, state: PaceState, outputs: Outputs) -> Observation:
         """Compare the batch with the domain, whose statistics stay as they are after the search."""
@@ -298,8 +287,8 @@ class BoundPace(Binding[Pace]):
             state,
             search=self._start_search(),
             best=np.zeros(self.dimension),
-            settled=0,
-            unscored=1,
+            settled=False,
+            tries_bank=True,
             bank=bank,
             bank_centers=centers,
             center=None,
@@ -309,15 +298,11 @@ class BoundPace(Binding[Pace]):
         return cma.start_search(self.dimension, self.options.sigma, self.options.covariance)
 
     def _compute_offset(self, center: FloatArray | None) -> FloatArray:
-        """Return the logit offset of the activation shift, `[K]`."""
-        if self.options.shift == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.options.shift == "origin" else self.source.mean[-1]
-        return compute_logit_offset(self.model.head_weight, compute_shift(target, center, 1.0))
+        return compute_shift_offset(self.model.head_weight, self.source, center, self.options.shift)
 
 
 def _has_settled(before: FloatArray, after: FloatArray, limit: float) -> bool:
-    """Return whether the mean moved by less than `limit` of its length; not from the origin."""
+    """Return True if the mean moved by less than `limit` of its length; False if it was the origin."""
     length = float(np.linalg.norm(before))
     return bool(length) and float(np.linalg.norm(after - before)) / length < limit
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model import FloatArray
+from ..model import FloatArray, SourceStatistics
 
 
 def update_average(previous: FloatArray | None, value: FloatArray, decay: float) -> FloatArray:
@@ -48,3 +48,33 @@ def compute_logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> F
     if shift is None:
         return np.zeros(len(head_weight), np.float32)
     return head_weight @ shift.astype(np.float32)
+
+
+def compute_shift_offset(
+    head_weight: FloatArray,
+    source: SourceStatistics,
+    center: FloatArray | None,
+    target: str,
+    gain: float = 1.0,
+) -> FloatArray:
+    """Return the logit offset of the activation shift to a named target, float32 `[K]`.
+
+    Args:
+        head_weight: `[K, F]`.
+        source: statistics of clean images.
+        center: where features are centred now, `[F]`; None before the first batch, which is not shifted.
+        target: `none`, no shift; `origin`; anything else is the source mean of the last feature.
+        gain: 1 moves features all the way.
+
+    >>> source = SourceStatistics(np.array([[1.0, 1.0]]), np.ones((1, 2)), images=100)
+    >>> head, center = np.eye(2, dtype=np.float32), np.array([0.0, 3.0])
+    >>> for target in ("source_mean", "origin", "none"):
+    ...     print(compute_shift_offset(head, source, center, target))
+    [ 1. -2.]
+    [ 0. -3.]
+    [0. 0.]
+    """
+    if target == "none":
+        return compute_logit_offset(head_weight, None)
+    destination = None if target == "origin" else source.mean[-1]
+    return compute_logit_offset(head_weight, compute_shift(destination, center, gain))

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from ..model import FloatArray, SourceStatistics
+from ..model import FloatArray, Outputs, SourceStatistics
 from .feature_statistics import Moments
 
 REFERENCE_BATCH = 64
@@ -123,6 +123,21 @@ def compute_alignment_loss(distance: float, entropies: FloatArray, weight: float
     share = len(entropies) / REFERENCE_BATCH
     loss = weight * distance * share + float(entropies.sum())
     return loss / share if scale == "per_image" else loss
+
+
+def compute_outputs_loss(
+    outputs: Outputs, source: SourceStatistics, widths: Sequence[int], weight: float, scale: LossScale
+) -> float:
+    """Return the loss of FOA for the outputs of one forward: of a batch alone, with unshifted logits.
+
+    Args:
+        outputs: features `[N, L, F]` and logits `[N, K]`.
+        source: statistics of clean images, `[L, F]`.
+        widths: as for `compute_discrepancy`.
+        weight, scale: as for `compute_alignment_loss`.
+    """
+    distance = compute_discrepancy(Moments.of(outputs.features), source, widths=widths)
+    return compute_alignment_loss(distance, entropy(outputs.logits), weight, scale)
 
 
 def compute_discrepancy_slopes(

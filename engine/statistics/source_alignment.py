@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ..model import FloatArray, ModelInfo, SourceStatistics
-from .activation_shift import compute_logit_offset, compute_shift
+from .activation_shift import compute_shift_offset
 from .feature_statistics import Moments
 from .objective import REFERENCE_BATCH, compute_discrepancy, estimate_chance_discrepancy
 
@@ -51,11 +51,9 @@ class SourceAlignment:
 
     def compute_offset(self, moments: Moments, strength: float) -> FloatArray:
         """Return the logit offset of the shift, `[K]`; it is smaller for few images, whose mean is noisy."""
-        if self.target == "none":
-            return compute_logit_offset(self.model.head_weight, None)
-        target = None if self.target == "origin" else self.source.mean[-1]
         gain = min(1.0, moments.count / REFERENCE_BATCH) * strength
-        return compute_logit_offset(self.model.head_weight, compute_shift(target, moments.mean[-1], gain))
+        center = moments.mean[-1]
+        return compute_shift_offset(self.model.head_weight, self.source, center, self.target, gain)
 
     def shift_logits(self, logits: FloatArray, moments: Moments | None) -> FloatArray:
         """Return logits with the shift that follows from some features; unshifted where there are none."""
