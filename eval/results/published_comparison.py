@@ -18,7 +18,7 @@ class ComparedMethod:
     """Figures of a method by row, top-1 accuracy in percent; None where there is none.
 
     Attributes:
-        name: name in the publication.
+        name: name in the publication, with asterisks if the figures have a source of their own.
         published: what was published.
         measured: what was measured; None if the recipe does not run the method.
     """
@@ -37,12 +37,14 @@ class PublishedComparison:
         rows: corruptions in the order of the recipe, and the average.
         methods: one per published row.
         warnings: sentences that say why measured figures cannot be compared with published ones.
+        sources: where published figures were read: those without asterisks, and those with one, two, ….
     """
 
     recipe: Recipe
     rows: tuple[str, ...]
     methods: tuple[ComparedMethod, ...]
     warnings: tuple[str, ...]
+    sources: tuple[str, ...]
 
 
 def compare_with_published(results: Results) -> PublishedComparison | None:
@@ -52,24 +54,32 @@ def compare_with_published(results: Results) -> PublishedComparison | None:
         return None
     measured = _collect_accuracies(results)
     rows = (*recipe.options.corruptions, AVERAGE)
+    published = recipe.list_figures(str(results.bundle.get("precision")))
+    marks = _mark_sources(published)
     return PublishedComparison(
         recipe,
         rows,
-        tuple(
-            _compare_method(figures, measured, rows)
-            for figures in recipe.list_figures(str(results.bundle.get("precision")))
-        ),
+        tuple(_compare_method(figures, measured, rows, marks[figures.source]) for figures in published),
         tuple(describe_obstacles(recipe, results)),
+        tuple(f"{mark} {source or recipe.source}".strip() for source, mark in marks.items()),
     )
 
 
+def _mark_sources(published: Sequence[PublishedFigures]) -> dict[str | None, str]:
+    """Return asterisks by source: none for that of the recipe, if it has figures, one for the next, …."""
+    sources = dict.fromkeys(figures.source for figures in published)
+    others = [source for source in sources if source is not None]
+    marks: dict[str | None, str] = {None: ""} if None in sources else {}
+    return {**marks, **{source: "*" * number for number, source in enumerate(others, 1)}}
+
+
 def _compare_method(
-    figures: PublishedFigures, measured: Mapping[str, Mapping[str, float]], rows: Sequence[str]
+    figures: PublishedFigures, measured: Mapping[str, Mapping[str, float]], rows: Sequence[str], mark: str
 ) -> ComparedMethod:
     published = {**figures.accuracy, AVERAGE: figures.average}
     label = figures.label
     return ComparedMethod(
-        figures.name,
+        figures.name + mark,
         tuple(map(published.get, rows)),
         None if label is None else tuple(measured.get(row, {}).get(label) for row in rows),
     )
@@ -98,7 +108,7 @@ def describe_obstacles(recipe: Recipe, results: Results) -> list[str]:
     texts = []
     if model not in recipe.models:
         texts.append(f"The model is {model}; the figures were published for {recipe.models[0]}.")
-    if precision not in {figures.precision for figures in recipe.published}:
+    if not recipe.has_figures(precision):
         texts.append(f"The graph is {precision}; the published figures are of {FP32}.")
     if any(domain.generated for domain in domains):
         texts.append(
@@ -142,7 +152,7 @@ def format_comparison(comparison: PublishedComparison) -> str:
             columns = (method.published,) if method.measured is None else (method.published, method.measured)
             cells += "".join(_format_number(column[index]).rjust(width) for column in columns)
         lines.append(row.ljust(_FIRST) + cells)
-    lines.append(f"published: {comparison.recipe.source}")
+    lines += [f"published: {source}" for source in comparison.sources]
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.recipe.notes)])
 
 

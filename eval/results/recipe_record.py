@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..protocol import Setting
 
 FP32 = "fp32"
+_PORTABLE = "-qdq"  # end of the name of a portable form, which has the bits of the graph named before
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class PublishedFigures:
         accuracy: by corruption; empty if only the average is published.
         label: label of fozo's method that does the same; None: fozo has none, or the recipe does not run it.
         precision: name of the graph that the figures are compared with.
+        source: where the figures were read; None if in the recipe's source.
     """
 
     name: str
@@ -27,6 +29,7 @@ class PublishedFigures:
     accuracy: Mapping[str, float] = field(default_factory=dict)
     label: str | None = None
     precision: str = FP32
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Recipe:
     Attributes:
         name: name for `--recipe`.
         summary: publication and protocol in one line.
-        source: where the figures are printed.
+        source: where the figures were read that name no source of their own.
         models: names of the model that they were measured on, as manifests have them.
         images: number of images of each corruption.
         drawn_from: number of images of each corruption in the data that they are drawn from.
@@ -77,7 +80,10 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
     def list_figures(self, precision: str) -> list[PublishedFigures]:
-        """Return the figures of a precision; those of fp32 if none are published for it."""
-        return [row for row in self.published if row.precision == precision] or [
-            row for row in self.published if row.precision == FP32
-        ]
+        """Return the figures of a precision; those of fp32 if the recipe has none for it."""
+        name = precision.removesuffix(_PORTABLE) if self.has_figures(precision) else FP32
+        return [row for row in self.published if row.precision == name]
+
+    def has_figures(self, precision: str) -> bool:
+        """Return True if there are figures of a precision or, for a portable form, of its bits."""
+        return precision.removesuffix(_PORTABLE) in {row.precision for row in self.published}

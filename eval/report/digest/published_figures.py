@@ -30,7 +30,7 @@ def tabulate_published(source: Source) -> Table | None:
         tuple(columns),
         rows,
         tuple((method.name, _count_columns(method)) for method in methods),
-        " ".join([f"{recipe.summary}. Published: {recipe.source}.", *recipe.notes]),
+        " ".join([f"{recipe.summary}. Published: {'. '.join(comparison.sources)}.", *recipe.notes]),
     )
 
 
@@ -42,20 +42,21 @@ def list_recipe_warnings(source: Source) -> list[str]:
 
 
 def list_published_columns(source: Source, domain: str, label: str) -> dict[str, Any]:
-    """Return the columns of a recipe for a method on a domain: its name and the published accuracy, in 0..1.
+    """Return the columns of a recipe for a method on a domain: its name, published accuracies and source.
 
-    Without a recipe there are none. The accuracy is None where none is published for the domain.
+    Accuracies are in 0..1, and None where the recipe has no figure. Without a recipe there are no columns.
     """
     recipe = source.results.recipe
     if recipe is None:
         return {}
     figures = recipe.list_figures(str(source.results.bundle.get("precision")))
-    published = next((row.accuracy.get(domain) for row in figures if row.label == label), None)
-    average = next((row.average for row in figures if row.label == label), None)
+    row = next((row for row in figures if row.label == label), None)
+    published = None if row is None else row.accuracy.get(domain)
     return {
         "recipe": recipe.name,
         "published_accuracy": None if published is None else published / 100,
-        "published_average": None if average is None else average / 100,
+        "published_average": None if row is None else row.average / 100,
+        "published_source": None if row is None else row.source or recipe.source,
     }
 
 

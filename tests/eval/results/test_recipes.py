@@ -72,11 +72,7 @@ def test_shipped_recipes_are_whole(name: str) -> None:
     assert recipe.models[0] == "vit_base_patch16_224.augreg2_in21k_ft_in1k"
     labels = {figures.label for figures in recipe.published if figures.precision == "fp32"} - {None}
     assert labels == set(parse_methods(recipe.methods))
-    for figures in recipe.published:
-        if figures.accuracy:
-            assert tuple(figures.accuracy) == IMAGENET_C
-            mean = sum(figures.accuracy.values()) / 15
-            assert mean == pytest.approx(figures.average, abs=0.14), figures.name  # NEO's FOA is 58.53
+    assert all(tuple(figures.accuracy) in ((), IMAGENET_C) for figures in recipe.published)
 
 
 def test_protocols() -> None:
@@ -91,29 +87,129 @@ def test_protocols() -> None:
     }
 
 
+# All published figures, copied from the sources: average, and accuracies in the order of the corruptions.
+FIGURES = """
+foa-50k, fp32
+NoAdapt | 55.5 | 56.8 56.8 57.5 46.9 35.6 53.1 44.8 62.2 62.5 65.7 77.7 32.6 46.0 67.0 67.6
+LAME | 54.1 | 56.5 56.5 57.2 46.4 34.7 52.7 44.2 58.4 61.5 63.1 77.4 24.7 44.6 66.6 67.2
+T3A | 56.9 | 56.4 56.9 57.3 47.9 37.8 54.3 46.9 63.6 60.8 68.5 78.1 38.3 50.0 67.6 69.1
+activation shift alone | 59.1 | -
+FOA | 66.3 | 61.5 63.2 63.3 59.3 56.7 61.4 57.7 69.4 69.6 73.4 81.1 67.7 62.7 73.9 73.0
+TENT, gradients | 59.6 | 60.3 61.6 61.8 59.2 56.5 63.5 59.2 54.3 64.5 2.3 79.1 67.4 61.5 72.5 70.6
+CoTTA, gradients | 61.7 | 63.6 63.8 64.1 55.5 51.1 63.6 55.5 70.0 69.4 71.5 78.5 9.7 64.5 73.4 71.2
+SAR, gradients | 62.7 | 59.2 60.5 60.7 57.5 55.6 61.8 57.6 65.9 63.5 69.1 78.7 45.7 62.4 71.9 70.3
+foa-50k, int8
+NoAdapt | 54.1 | 55.8 55.8 56.5 46.7 34.7 52.1 42.5 60.8 61.4 66.7 76.9 24.6 44.7 65.8 66.7
+LAME | 52.5 | -
+T3A | 55.1 | 55.6 55.7 55.7 45.8 34.4 51.1 41.2 59.5 61.9 66.8 76.4 45.5 43.4 65.6 67.5
+FOA | 63.5 | 60.7 61.4 61.3 57.2 51.5 59.4 51.3 68.0 67.3 72.4 80.3 63.2 57.0 72.0 69.8
+foa-50k, w6a6
+NoAdapt | 47.7 | 44.2 42.0 44.8 39.8 28.9 43.4 34.7 53.2 59.8 59.0 75.1 27.4 39.0 59.1 65.3
+LAME | 45.8 | -
+T3A | 45.4 | 43.3 41.3 42.7 29.1 23.4 38.9 30.0 49.4 58.3 60.2 73.8 31.0 36.3 58.0 65.2
+FOA | 55.8 | 53.2 51.8 54.6 49.6 38.8 51.0 44.8 60.3 65.0 68.8 76.7 39.5 46.6 67.3 68.6
+fozo-5k-continual, fp32
+NoAdapt | 55.57 | -
+LAME | 54.16 | -
+T3A | 53.76 | -
+FOA, 2 forwards | 58.13 | -
+ZOA | 58.56 | -
+FOZO | 59.52 | -
+FOZO, 26 forwards | 62.6 | -
+TENT, gradients | 58.32 | -
+EATA, gradients | 61.35 | -
+SAR, gradients | 60.36 | -
+DeYO, gradients | 60.76 | -
+fozo-5k-continual, int8
+FOA, 2 forwards | 57.07 | -
+ZOA | 56.91 | -
+FOZO | 58.0 | -
+neo-512, fp32
+NoAdapt | 55.6 | 57.0 56.9 57.4 46.9 35.3 53.3 44.8 62.2 62.6 65.8 77.9 32.6 45.8 67.5 67.9
+LAME | 54.2 | 56.5 56.8 56.7 47.1 34.9 52.9 44.7 58.5 62.2 62.0 78.1 24.9 44.4 67.1 66.9
+T3A | 55.2 | 56.7 57.0 57.0 47.5 35.9 53.1 45.3 62.7 63.3 62.9 78.1 27.5 45.8 67.4 67.3
+FOA | 58.4 | 57.2 58.6 57.7 49.2 36.8 54.4 47.1 64.3 63.9 70.7 78.2 54.5 49.6 67.2 68.6
+NEO | 59.2 | 57.7 57.6 58.1 49.8 37.9 55.0 47.5 64.6 65.0 71.2 78.3 58.2 49.8 68.2 69.1
+Surgeon | 56.1 | 58.7 58.8 58.9 49.1 36.8 54.8 45.7 62.2 61.7 63.0 78.1 31.7 46.2 67.6 68.9
+TENT, gradients | 56.3 | 57.2 57.5 57.6 48.0 36.8 54.0 46.4 63.0 63.3 62.4 78.2 36.9 46.7 68.0 67.6
+SAR, gradients | 55.9 | 57.0 57.3 57.5 47.5 36.3 53.5 46.3 62.6 63.3 65.4 78.0 34.0 45.7 67.5 67.3
+CoTTA, gradients | 55.9 | 57.0 57.1 57.7 48.2 36.0 53.3 45.0 63.2 63.0 64.8 77.9 33.2 46.3 67.8 67.8
+"""
+LABELS = {
+    "NoAdapt": "no_adapt",
+    "LAME": "lame",
+    "T3A": "t3a",
+    "activation shift alone": "shift",
+    "FOA": "foa",
+    "FOA, 2 forwards": "foa_2",
+    "ZOA": "zoa",
+    "FOZO": "fozo",
+    "NEO": "neo",
+}
+
+
+def read_figures() -> dict[tuple[str, str], dict[str, tuple[float, list[float]]]]:
+    """Return average and accuracies of `FIGURES` by recipe and precision, and then by name."""
+    tables: dict[tuple[str, str], dict[str, tuple[float, list[float]]]] = {}
+    for line in FIGURES.strip().splitlines():
+        if "|" not in line:
+            recipe, precision = line.split(", ")
+            rows = tables[recipe, precision] = {}
+            continue
+        name, average, accuracies = line.split(" | ")
+        rows[name] = float(average), [float(value) for value in accuracies.split() if value != "-"]
+    return tables
+
+
 def test_published_figures() -> None:
-    neo = {figures.name: figures for figures in load_recipe("neo-512").published}
-    assert list(neo) == ["NoAdapt", "FOA", "NEO", "Surgeon"]
-    assert [neo[name].accuracy["contrast"] for name in neo] == [32.6, 54.5, 58.2, 31.7]
-    assert [neo[name].average for name in neo] == [55.6, 58.4, 59.2, 56.1]
-    assert neo["Surgeon"].label is None
+    tables = read_figures()
+    assert {name: {row.precision for row in load_recipe(name).published} for name in SHIPPED} == {
+        name: {precision for recipe, precision in tables if recipe == name} for name in SHIPPED
+    }
+    for (recipe, precision), rows in tables.items():
+        shipped = [row for row in load_recipe(recipe).published if row.precision == precision]
+        assert {row.name: (row.average, list(row.accuracy.values())) for row in shipped} == rows
+        assert [row.label for row in shipped] == [LABELS.get(row.name) for row in shipped]
+
+
+def test_averages_follow_from_the_rows() -> None:
+    for (recipe, _), rows in read_figures().items():
+        for name, (average, accuracies) in rows.items():
+            if accuracies:
+                # One decimal of each; but NEO's README has 58.4 for FOA, whose row has a mean of 58.53.
+                tolerance = 0.14 if (recipe, name) == ("neo-512", "FOA") else 0.07
+                assert sum(accuracies) / 15 == pytest.approx(average, abs=tolerance)
+
+
+def test_figures_of_a_precision() -> None:
+    foa, neo = load_recipe("foa-50k"), load_recipe("neo-512")
+    averages = {
+        precision: next(row.average for row in foa.list_figures(precision) if row.name == "FOA")
+        for precision in ("fp32", "int8", "int8-qdq", "w6a6", "w6a6-qdq", "w4a4")
+    }
+    assert averages == {
+        "fp32": 66.3,
+        "int8": 63.5,
+        "int8-qdq": 63.5,
+        "w6a6": 55.8,
+        "w6a6-qdq": 55.8,
+        "w4a4": 66.3,
+    }
+    assert [foa.has_figures(precision) for precision in averages] == [True] * 5 + [False]
+    assert neo.list_figures("int8") == list(neo.published) and not neo.has_figures("int8-qdq")
+
+
+def test_figures_that_were_not_read_in_their_publication_say_so() -> None:
     fozo = load_recipe("fozo-5k-continual")
-    assert {row.label: row.average for row in fozo.list_figures("fp32") if row.label} == {
-        "no_adapt": 55.57,
-        "lame": 54.16,
-        "t3a": 53.76,
-        "foa_2": 58.13,
-        "zoa": 58.56,
-        "fozo": 59.52,
+    assert fozo.source == "abstract of FOZO, arXiv 2603.04733"
+    assert {(row.name, row.precision) for row in fozo.published if row.source is None} == {
+        ("FOA, 2 forwards", "fp32"),
+        ("FOZO", "fp32"),
     }
-    assert {row.label: row.average for row in fozo.list_figures("int8")} == {
-        "foa_2": 57.07,
-        "zoa": 56.91,
-        "fozo": 58.0,
-    }
-    foa = {row.name: row for row in load_recipe("foa-50k").list_figures("int8")}
-    assert foa["FOA"].accuracy["glass_blur"] == 51.5 and foa["T3A"].accuracy["contrast"] == 45.5
-    assert load_recipe("neo-512").list_figures("int8") == list(load_recipe("neo-512").published)
+    (source,) = {row.source for row in fozo.published} - {None}
+    assert source == "third-party summaries of FOZO, not checked: its tables were not at hand"
+    lame = [row for row in load_recipe("foa-50k").published if row.source is not None]
+    assert [(row.name, row.precision) for row in lame] == [("LAME", "int8"), ("LAME", "w6a6")]
 
 
 # --- a run in miniature
@@ -187,6 +283,7 @@ def test_reports_show_published_beside_measured(tmp_path: Path) -> None:
         ("neo-512", "0.5"),
         ("neo-512", "0.555"),
     }
+    assert {row["published_source"] for row in rows} == {load_recipe("neo-512").source}
 
 
 def test_missing_images_are_an_error(tmp_path: Path) -> None:
@@ -233,6 +330,26 @@ def test_warnings_name_what_is_not_the_published_thing(tmp_path: Path) -> None:
     )
     results.bundle["precision"] = "w4"
     assert warn(known) == ("The graph is w4; the published figures are of fp32.",)
+    results.bundle["precision"] = "int8-qdq"
+    assert warn(known) == ()
+
+
+def test_asterisks_name_sources_of_their_own(tmp_path: Path) -> None:
+    recipe = make_recipe()
+    first, second, *others = recipe.published
+    figures = (first, replace(second, source="a summary"), *others)
+    results = run_recipe(recipe, save_miniature(tmp_path / "data"), tmp_path / "results.json")
+    comparison = compare_with_published(replace(results, recipe=replace(recipe, published=figures)))
+    assert comparison is not None
+    assert [method.name for method in comparison.methods] == ["NoAdapt", "NEO*", "Surgeon"]
+    assert comparison.sources == (recipe.source, "* a summary")
+    text = format_comparison(comparison)
+    assert f"published: {recipe.source}\npublished: * a summary\nnote: " in text
+    # If all figures are from elsewhere, the recipe's source is that of none.
+    figures = tuple(replace(row, source="b"[: row.name == "NEO"] or "a") for row in recipe.published)
+    comparison = compare_with_published(replace(results, recipe=replace(recipe, published=figures)))
+    assert comparison is not None and comparison.sources == ("* a", "** b")
+    assert [method.name for method in comparison.methods] == ["NoAdapt*", "NEO**", "Surgeon*"]
 
 
 def test_runs_without_a_recipe_show_no_figures(tmp_path: Path) -> None:
