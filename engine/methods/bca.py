@@ -23,13 +23,13 @@ TINY = np.finfo(np.float64).tiny  # in place of a probability of 0, whose logari
 
 @dataclass(frozen=True)
 class BcaState(State):
-    """Embeddings and priors of the classes, and how many images they stand for.
+    """Embeddings and priors of the classes, and their weights in the running means.
 
     Attributes:
         embeddings: µ, of length 1, float32 `[K, E]`.
-        embedding_counts: c₁, images that each of them stands for, float64 `[K]`.
+        embedding_counts: c₁, weight of each embedding as a number of images, float64 `[K]`.
         priors: P, in row k the mean prediction of images of embedding k, float32 `[K, K]`.
-        prior_counts: c₂, images that each row stands for, float64 `[K]`.
+        prior_counts: c₂, weight of each row of priors as a number of images, float64 `[K]`.
     """
 
     embeddings: FloatArray
@@ -57,13 +57,17 @@ class Bca:
     )
     logits: Literal["cosines", "network"] = option(
         "cosines",
-        "what s is made of: cosines with the embeddings (paper), or the network's own logits and the change"
-        " that the moved embeddings make, which keeps the head's bias and lengths",
+        "scores in s: cosines with the embeddings (paper), or the network's logits plus the change caused by"
+        " moved embeddings, which keeps the bias and the lengths of the head's rows",
     )
     move_above: float = option(0.05, "probability above which an image moves its embedding", low=0, high=1)
     prior_above: float = option(0.65, "probability above which an image changes its prior", low=0, high=1)
-    embedding_count: float = option(20000.0, "c₁ at the start, images that a row stands for", low=0)
-    prior_count: float = option(1.0, "c₂ at the start, images that a prior stands for", low=0)
+    embedding_count: float = option(
+        20000.0, "c₁ at the start: weight of the head's row in the mean, as a number of images", low=0
+    )
+    prior_count: float = option(
+        1.0, "c₂ at the start: weight of the first prior in the mean, as a number of images", low=0
+    )
 
     def __post_init__(self) -> None:
         validate(self)

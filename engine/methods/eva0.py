@@ -53,7 +53,7 @@ class Eva0:
         3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
     directions: Literal["gaussian", "rademacher"] = option(
-        "gaussian", "entries of the directions: normal, or random signs (which of them is not known)"
+        "gaussian", "entries of the directions: normal, or random signs; the sources at hand leave it open"
     )
     perturbation: float = option(
         0.001, "µ, size of the perturbation; the source tries 0.001 and 0.003", low=0

@@ -66,7 +66,7 @@ class Results:
         runs: one per seed that was begun.
         created: time of writing, UTC.
         key_sha256: hash of everything that determines the results, for `--resume`.
-        recipe: published protocol that was run, with its figures; None: no one's.
+        recipe: published protocol that was run, with its figures; None if no recipe was used.
     """
 
     protocol: Protocol

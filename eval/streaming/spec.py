@@ -37,7 +37,7 @@ class EvaluationSpec:
         head: name of the classes to use, where the bundle makes classes from texts; None: its own.
         precision, provider, workers, micro_batch: as for `Network.open`.
         on_error: at an unreadable image, `stop`, or `skip` it and count it.
-        recipe: published protocol that these options are those of; None: no one's.
+        recipe: published protocol that set these options; None if no recipe was used.
     """
 
     bundle: Path
