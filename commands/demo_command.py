@@ -65,7 +65,7 @@ def demo(clip: bool, out: Path | None, precision: str, as_json: bool, overwrite:
         bundle.path, demonstration.methods, data, subset=demonstration.subset, precision=precision
     )
     experiment, results = prepare(spec), out / "results.json"
-    with experiment.network, claim_results(results):
+    with experiment.method_networks, claim_results(results):
         start = _start(experiment, results, overwrite=overwrite)
         _run(experiment, results, start, lines, quiet=quiet, silent=as_json)
     title = f"{bundle.manifest.model} {precision}: accuracy on digits, corruptions of severity {SEVERITY}"

@@ -73,7 +73,7 @@ def run_experiment(
         raise InputError(f"expected a .json file for --out, found {out}; picture and progress go beside it")
     check_writable(out)  # fails now and not after the work
     experiment = prepare()
-    with experiment.network, claim_results(out):
+    with experiment.method_networks, claim_results(out):
         start = start_run(experiment, out, resume=resume, overwrite=overwrite)
         _print_start(experiment, out, start)
         if start is not Start.COMPLETE:

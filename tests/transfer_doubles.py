@@ -50,7 +50,7 @@ def prepare(folder: Path, *methods: str, names: tuple[str, ...] = tuple(SETS), *
 
 def run(experiment: Experiment, batches: int | None = None) -> Experiment:
     """Run a transfer, to its end or for some batches."""
-    with experiment.network:
+    with experiment.method_networks:
         for _ in islice(experiment.run(), batches):
             pass
     return experiment

@@ -14,13 +14,7 @@ import numpy as np
 from ...data.image_reader import describe_unreadable
 from ...engine.bundle.bundle import Bundle
 from ...engine.files import hash_texts
-from ...engine.registry import (
-    AnyMethod,
-    count_pull_backs,
-    get_options,
-    list_activation_uses,
-    parse_methods,
-)
+from ...engine.registry import AnyMethod, get_options, parse_methods
 from ...engine.runtime.network import Network
 from ...engine.streams.adapter import Adapter
 from ..datasets.class_order import describe_order
@@ -34,6 +28,7 @@ from ..results.outcome import Run, Trace
 from ..results.recipe_record import Recipe
 from ..results.results_file import Results
 from ..results.run_facts import describe_environment, describe_methods, read_versions
+from .method_networks import MethodNetworks
 from .recipe_files import check_recipe_data
 from .runner import advance
 from .spec import EvaluationSpec
@@ -47,7 +42,8 @@ class Experiment:
     """A run of several methods over the streams of one or several seeds.
 
     Attributes:
-        bundle, precision, network: the adapted model.
+        bundle, precision: the adapted model.
+        method_networks: networks of its graph.
         methods: methods by label.
         protocol: protocol of the stream.
         domains: returns the domains of a seed, in the order of the stream.
@@ -55,8 +51,8 @@ class Experiment:
         deviations: sentences on how the data differs from the official data set.
         skip_unreadable: leave out images that cannot be read, and count them.
         networks: by seed, name of the domain and label of the method, where every domain has classes of its
-            own; all are views of `network`, and everything is forgotten between domains. Empty: `network`
-            for all.
+            own; all are views of `method_networks`, and everything is forgotten between domains. Empty:
+            `method_networks` for all domains.
         facts: further facts about bundle and prompts, for results; None removes one.
         recipe: published protocol that is run, or None.
         runs: one per seed that was begun.
@@ -65,7 +61,7 @@ class Experiment:
 
     bundle: Bundle
     precision: str
-    network: Network
+    method_networks: MethodNetworks
     methods: dict[str, AnyMethod]
     protocol: Protocol
     domains: Callable[[int], list[Domain]]
@@ -83,6 +79,11 @@ class Experiment:
         """Open the data of the first seed and every method, so that errors occur before the work."""
         self._first = self.domains(self.protocol.seeds[0])
         self.adapters = self._open_adapters(self.protocol.seeds[0], self._first[0])
+
+    @property
+    def network(self) -> Network:
+        """Network of the methods that re-centre no activations, or of the first one if there are none."""
+        return self.method_networks.first
 
     @property
     def images(self) -> int:
@@ -206,7 +207,7 @@ class Experiment:
     def _open_adapters(self, seed: int, domain: Domain) -> dict[str, Adapter]:
         networks = self.networks.get(seed, {}).get(domain.name, {})
         return {
-            label: Adapter(networks.get(label, self.network), method, seed)
+            label: Adapter(networks.get(label, self.method_networks.find(method)), method, seed)
             for label, method in self.methods.items()
         }
 
@@ -245,11 +246,10 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         reduced_above=spec.dataset.reading.reduced_above,
         orders=spec.orders is not None,
     )
-    network = Network.open(
+    networks = MethodNetworks.open(
         bundle,
         spec.precision,
-        gradients=any(map(count_pull_backs, methods.values())),
-        activations=list_activation_uses(methods.values()),
+        methods.values(),
         workers=spec.workers,
         micro_batch=spec.micro_batch,
         provider=spec.provider,
@@ -257,7 +257,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
     return Experiment(
         bundle,
         spec.precision,
-        network if selected is None else network.select(selected),
+        networks if selected is None else networks.view(lambda network: network.select(selected)),
         methods,
         protocol,
         choose_domains,

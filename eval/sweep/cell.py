@@ -132,7 +132,7 @@ def compute(
         FozoError: the bundle, data or method cannot be used, or differs from that of the cell.
     """
     opened = prepare(replace(job.spec, bundle=bundle or job.spec.bundle, workers=threads))
-    with opened.network:
+    with opened.method_networks:
         experiment = _restrict_to_cell(opened, job.cell)
         for images in experiment.run():
             on_images(images)

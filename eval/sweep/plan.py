@@ -73,14 +73,14 @@ def plan(spec: EvaluationSpec, bundles: Sequence[Path], precisions: Sequence[str
 def _open_domains(spec: EvaluationSpec) -> list[Domain]:
     """Return all domains with all of their images."""
     experiment = prepare(replace(spec, subset="all", subset_list=None))
-    with experiment.network:
+    with experiment.method_networks:
         return experiment.domains(spec.seed)
 
 
 def _check_graph(spec: EvaluationSpec, domain: Domain) -> _Graph:
     """Open a graph with all methods on one domain, so that what fails in one of its cells fails now."""
     experiment = prepare(_narrow(spec, domain))
-    with experiment.network:
+    with experiment.method_networks:
         return _Graph(experiment.bundle, spec.precision, experiment.protocol)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ...engine.bundle.bundle import Bundle
 from ...engine.bundle.head import Head
 from ...engine.errors import InputError
-from ...engine.registry import AnyMethod, count_pull_backs, list_activation_uses, parse_methods
+from ...engine.registry import AnyMethod, parse_methods
 from ...engine.runtime.class_head import build_head
 from ...engine.runtime.class_text import open_class_text
 from ...engine.runtime.network import Network
@@ -19,6 +19,7 @@ from ..datasets.domain import Domain, describe_deviations
 from ..datasets.subset import choose_subset
 from ..protocol import OWN_CLASSES, Protocol
 from ..streaming.experiment import Experiment
+from ..streaming.method_networks import MethodNetworks
 from .transfer_spec import PUBLISHED, TransferSpec
 from .transfer_target import TransferTarget, mark_source, open_target
 from .transferred_contexts import load_contexts
@@ -44,23 +45,22 @@ def prepare_transfer(bundle: Bundle, spec: TransferSpec) -> Experiment:
     domains = [domain for target in targets for domain in target.domains]
     if repeated := [name for name, count in Counter(domain.name for domain in domains).items() if count > 1]:
         raise InputError(f"expected different data sets, found {repeated[0]} twice; leave one out")
-    network = Network.open(
+    networks = MethodNetworks.open(
         bundle,
         spec.precision,
-        gradients=any(map(count_pull_backs, methods.values())),
-        activations=list_activation_uses(methods.values()),
+        methods.values(),
         workers=spec.workers,
         micro_batch=spec.micro_batch,
         provider=spec.provider,
     )
     plain, prompted = make_heads(bundle, spec, targets, contexts)
-    view = partial(_view_network, bundle, network, workers=spec.workers)
+    view = partial(_view_networks_of_head, bundle, networks, workers=spec.workers)
     views = view_networks(targets, methods, view, plain, prompted)
     same_images = spec.orders is not None or bool(spec.context_seeds)
     return Experiment(
         bundle,
         spec.precision,
-        network,
+        networks,
         methods,
         _make_protocol(spec, targets, domains),
         lambda seed: choose_subset(domains, spec.subset, spec.seed if same_images else seed)[0],
@@ -120,7 +120,7 @@ def make_heads(
 def view_networks(
     targets: Sequence[TransferTarget],
     methods: Mapping[str, AnyMethod],
-    view: Callable[[Head], Network],
+    view: Callable[[Head], MethodNetworks],
     plain: Mapping[str, Head],
     prompted: Sequence[Mapping[str, Head]],
 ) -> list[dict[str, dict[str, Network]]]:
@@ -129,7 +129,7 @@ def view_networks(
     Args:
         targets: the data sets.
         methods: the methods by label.
-        view: returns the network with the classes of a head.
+        view: returns the networks with the classes of a head.
         plain, prompted: heads, as `make_heads` returns them.
     """
     zero_shot = {target.name: view(plain[target.name]) for target in targets} if ZERO_SHOT in methods else {}
@@ -138,7 +138,10 @@ def view_networks(
         networks_of_domains = {}
         for target in targets:
             prompt = view(heads[target.name])
-            by_label = {label: zero_shot[target.name] if label == ZERO_SHOT else prompt for label in methods}
+            by_label = {
+                label: (zero_shot[target.name] if label == ZERO_SHOT else prompt).find(method)
+                for label, method in methods.items()
+            }
             networks_of_domains.update({domain.name: by_label for domain in target.domains})
         networks.append(networks_of_domains)
     return networks
@@ -172,9 +175,12 @@ def describe_transfer(
     }
 
 
-def _view_network(bundle: Bundle, network: Network, head: Head, workers: int | None) -> Network:
-    """Return the network with the classes of a head."""
-    return network.with_classifier(head.weight, open_class_text(bundle, head, workers=workers))
+def _view_networks_of_head(
+    bundle: Bundle, networks: MethodNetworks, head: Head, workers: int | None
+) -> MethodNetworks:
+    """Return the networks with the classes of a head."""
+    text = open_class_text(bundle, head, workers=workers)
+    return networks.view(lambda network: network.with_classifier(head.weight, text))
 
 
 def _make_protocol(

@@ -55,7 +55,7 @@ def test_one_colour_is_at_chance_level(tmp_path: Path, bundle_path: Path) -> Non
             put(tmp_path / chr(97 + number) / f"{image}.png", np.full((40, 40, 3), 127, np.uint8))
     spec = EvaluationSpec.from_options(bundle_path, ["no_adapt"], "imagefolder", data=tmp_path)
     experiment = prepare(spec)
-    with experiment.network:
+    with experiment.method_networks:
         for _ in experiment.run():
             pass
         text = describe_chance(experiment.runs, experiment.network.info.classes)

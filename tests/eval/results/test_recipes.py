@@ -46,7 +46,7 @@ def run_recipe(recipe: Recipe, data: Path, out: Path) -> Results:
         recipe=recipe,
     )
     experiment = prepare(EvaluationSpec.from_dict(spec.to_dict()))
-    with experiment.network:
+    with experiment.method_networks:
         for _ in experiment.run():
             pass
         experiment.results.save(out)

@@ -19,7 +19,7 @@ def run_demo(**options: int) -> Experiment:
         DEMO_BUNDLE, ("no_adapt", "t3a"), request, subset="24", batch_size=8, workers=1, **options
     )
     experiment = prepare(spec)
-    with experiment.network:
+    with experiment.method_networks:
         for _ in experiment.run():
             pass
     return experiment

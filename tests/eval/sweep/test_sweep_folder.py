@@ -43,7 +43,7 @@ def test_cells_are_what_one_run_of_all_gives(
     del options["precisions"]
     spec = EvaluationSpec.from_options(bundle_path, ["no_adapt", "fozo"], **options, workers=2)
     experiment = prepare(spec)
-    with experiment.network:
+    with experiment.method_networks:
         assert sum(experiment.run()) == 2 * 3 * 24
     expected = {
         (run.seed, domain.name, domain.severity, label): (domain.ids_sha256, counts(result))
