@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -277,13 +278,8 @@ def _find_contradiction(manifest: Manifest) -> str | None:
             f"feature_widths: expected {manifest.layers} widths, one per layer, in "
             f"1..{manifest.feature_width}, found {list(widths)}"
         )
-    for item in manifest.activations:
-        split = item.width % item.heads if item.heads > 0 else item.heads
-        if item.kind not in ACTIVATION_KINDS or item.block < 0 or item.width < 1 or split:
-            return (
-                f"activations: expected one of {', '.join(ACTIVATION_KINDS)} of a block, with at least one "
-                f"channel and as many in every head, found {item}"
-            )
+    if problem := _find_contradiction_of_activations(manifest):
+        return f"activations: {problem}"
     names = [graph.file for graph in manifest.graphs.values()]
     names += [source.file for source in manifest.source.values()]
     names += [graph.file for graph in manifest.pull_backs.values()]
@@ -308,6 +304,20 @@ def _find_contradiction(manifest: Manifest) -> str | None:
         ),
         None,
     )
+
+
+def _find_contradiction_of_activations(manifest: Manifest) -> str | None:
+    blocks = manifest.layers - (manifest.text is not None)  # there, the last layer is the image embedding
+    for item in manifest.activations:
+        split = item.width % item.heads if item.heads > 0 else item.heads
+        if item.kind not in ACTIVATION_KINDS or not 0 <= item.block < blocks or item.width < 1 or split:
+            return (
+                f"expected one of {', '.join(ACTIVATION_KINDS)} of a block in 0..{blocks - 1}, with at least "
+                f"one channel and as many in every head, found {item}"
+            )
+    counts = Counter(item.tensor for item in manifest.activations)
+    repeated = next((tensor for tensor, count in counts.items() if count > 1), None)
+    return repeated and f"expected every tensor once, found {repeated} {counts[repeated]} times"
 
 
 def _find_lacking_tunable(manifest: Manifest, head: HeadEntry) -> str | None:

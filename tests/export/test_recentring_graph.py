@@ -219,6 +219,8 @@ def test_a_tensor_that_the_graph_lacks(int8_bundle_path: Path) -> None:
         ('"kind": "qkv"', '"kind": "query"'),
         ('"width": 64,\n   "heads": 4', '"width": 66,\n   "heads": 4'),
         ('"block": 0', '"block": -1'),
+        ('"block": 2', '"block": 3'),
+        ('"tensor": "blocks.2.norm1"', '"tensor": "blocks.1.norm1"'),
     ],
 )
 def test_manifests_that_cannot_be_used(bundle_path: Path, tmp_path: Path, change: tuple[str, str]) -> None:
