@@ -1,6 +1,6 @@
 """Moment matching: bring mean and variance of the head's input to those of clean images.
 
-This is the global branch of QuAR (arXiv 2610.08358) at the one place where the engine sees features.
+This is the global branch of QuAR (arXiv 2610.08358). The method `quar` has the local branches, too.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ class MomentMatching:
     """Affine moment matching of the last feature f, per channel: `µ_S + √r · (f − µ)`, `r = σ_S² / (σ² + ε)`.
 
     Published are the clamp of r to at most 3, ε, the rate 0.1 of the running moments, and the full
-    strength 1 of the global branch (QuAR also matches the inputs of quantisers inside the last four blocks,
-    which are no outputs of the graph). Where that is silent, the choice is ours: r is clamped on both sides,
-    the running variance is that of all images under the weights of the running mean, between batches too,
-    and it is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance
-    yet, and only the mean is matched.
+    strength 1 of the global branch. Where that is silent, the choice is ours: r is clamped on both sides, the
+    running variance is that of all images under the weights of the running mean, between batches too, and it
+    is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance yet, and
+    only the mean is matched.
     """
 
     name: ClassVar[str] = "moments"

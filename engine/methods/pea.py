@@ -62,7 +62,8 @@ class Pea:
     rate: float = option(0.02, "m, weight of a batch in the running moments", low=0, high=1)
     drift_limit: float = option(
         4.0,
-        "γ: a batch replaces the moments of a block if its drift is above this multiple of the average",
+        "γ: a batch replaces the moments of a block if its drift is above this multiple of the average, which"
+        " includes that drift; so it never does if γ α is 1 or more",
         low=0,
     )
     average_rate: float = option(

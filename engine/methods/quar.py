@@ -54,7 +54,8 @@ class Quar:
     local_strength: float = option(0.5, "λ of the local branch", low=0, high=1)
     global_strength: float = option(1.0, "λ of the global branch", low=0, high=1)
     average: Literal["cumulative", "exponential"] = option(
-        "cumulative", "running moments: of all batches alike, for one domain, or rather of recent ones"
+        "cumulative",
+        "running moments: all batches weigh the same (cumulative), or recent ones more (exponential)",
     )
     rate: float = option(0.1, "weight of a batch in the exponential average", low=0, high=1)
     limit: float = option(3.0, "largest ratio of standard deviations, clean to running", low=0)

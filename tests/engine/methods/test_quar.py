@@ -1,4 +1,4 @@
-"""QuAR against PyTorch with hooks on a timm model, on the exported graph, and its options one by one.
+"""QuAR against PyTorch with hooks on a timm model, on an edited int8 graph, and its options one by one.
 
 The reference keeps every batch and weighs all of them anew in each step; it shares no code with the engine.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fozo.engine.registry import METHODS
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
+from recentring_doubles import EditedGraph
 
 MakeImages = Callable[..., ImageArray]
 
@@ -75,12 +77,16 @@ class Reference:
             for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
                 layer = block.get_submodule(name)
                 layer.register_forward_pre_hook(self.make_hook(f"{index}.{name}", index, name))
+        self.begin(clean)
+
+    def begin(self, clean: ImageArray) -> None:
+        """Measure clean images, and start."""
         last = self.run(clean)
         for name, values in self.recorded.items():
             flat = values.flatten(0, 1)
             self.places[name] = Batches((flat.mean(0), flat.std(0, unbiased=False)))
         self.last = Batches((last.mean(0), last.std(0)))
-        self.moving = quar.branches != "global"
+        self.moving = self.quar.branches != "global"
 
     def make_hook(self, key: str, index: int, name: str) -> Any:
         def hook(module: Any, inputs: Any) -> Any:
@@ -106,8 +112,41 @@ class Reference:
         self.last.values.append(last[:, None])
         if self.quar.branches != "local":
             last = self.last.recentre(last, self.quar.global_strength, self.quar)
+        return self.apply_head(last)
+
+    def apply_head(self, last: Any) -> Any:
         with torch.no_grad():
             return self.model.head(last).numpy()
+
+
+class IntegerReference(Reference):
+    """The same on a copy of the int8 graph whose maps are inputs."""
+
+    def __init__(self, path: Path, quar: Quar, clean: ImageArray) -> None:
+        self.quar, bundle = quar, Bundle.open(path)
+        products = [item for item in bundle.manifest.activations if item.kind in PRODUCTS]
+        self.graph, self.head = EditedGraph(bundle, "int8", products), bundle.info("int8")
+        self.recorded, self.places, self.moving = {}, {}, False
+        self.begin(clean)
+
+    def run(self, images: ImageArray) -> Any:
+        maps = {}
+        for item in self.graph.activations:
+            if self.moving and item.block >= DEPTH - self.quar.blocks:
+                move = partial(
+                    self.places[item.tensor].recentre, strength=self.quar.local_strength, quar=self.quar
+                )
+                intercept = move(torch.zeros(item.width, dtype=torch.float64))
+                slope = move(torch.ones(item.width, dtype=torch.float64)) - intercept
+                maps[item.tensor] = slope.numpy(), intercept.numpy()
+        outputs = self.graph.run(images, maps)
+        self.recorded = {
+            item.tensor: torch.from_numpy(outputs[item.tensor]) for item in self.graph.activations
+        }
+        return torch.from_numpy(outputs["features"][:, -1]).double()
+
+    def apply_head(self, last: Any) -> Any:
+        return last.numpy() @ self.head.head_weight.T.astype(np.float64) + self.head.head_bias
 
 
 @pytest.mark.parametrize(
@@ -135,6 +174,22 @@ def test_against_hooks_in_pytorch(
             images = (random_images(size, seed=index) * (0.5 if index < 5 else 0.25)).astype(np.uint8)
             expected = reference.step(images)
             np.testing.assert_allclose(adapter.step(images).logits, expected, rtol=1e-4, atol=1e-4)
+        assert adapter.frozen_batches == 0
+
+
+@pytest.mark.parametrize(
+    "quar", [Quar(), Quar(average="exponential", local_strength=1.0, limit=1.01)], ids=["default", "strong"]
+)
+def test_against_an_edited_int8_graph(int8_bundle_path: Path, random_images: MakeImages, quar: Quar) -> None:
+    """The map stands in front of the integers; the last bits of its values may move one of them by a step."""
+    reference = IntegerReference(int8_bundle_path, quar, random_images(40, seed=900))
+    with Network.open(int8_bundle_path, "int8", activations=[quar.activations], workers=1) as network:
+        adapter = Adapter(network, quar)
+        for number, size in enumerate(SIZES):
+            images = random_images(size, seed=number) // (2 if number < 5 else 4)
+            expected, logits = reference.step(images), adapter.step(images).logits
+            np.testing.assert_allclose(logits, expected, atol=0.02)
+            assert np.abs(logits - expected).mean() < 0.005 * np.abs(network(images).logits - expected).mean()
         assert adapter.frozen_batches == 0
 
 
