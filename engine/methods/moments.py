@@ -36,8 +36,8 @@ class MomentsState(State):
 class MomentMatching:
     """Affine moment matching of the last feature f, per channel: `µ_S + √r · (f − µ)`, `r = σ_S² / (σ² + ε)`.
 
-    Published are the clamp of r to at most 3, ε, the rate 0.1 of the running moments, and the full
-    strength 1 of the global branch. Where that is silent, the choice is ours: r is clamped on both sides, the
+    Notes on the paper give the clamp of r to at most 3, ε, the rate 0.1 of the running moments, and the full
+    strength 1 of the global branch. Where they are silent, the choice is ours: r is clamped on both sides, the
     running variance is that of all images under the weights of the running mean, between batches too, and it
     is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance yet, and
     only the mean is matched.
