@@ -37,6 +37,7 @@ class ConvolutionQuantizer(Quantizer):
     """
 
     kind = "convolutions"
+    always_float = "batch norms, sums and classifier"
 
     def _choose_layers(self) -> None:
         if self.weights_only or self.options.portable:

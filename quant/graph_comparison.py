@@ -49,6 +49,11 @@ class Comparison:
         return is_chance(round(self.reference_accuracy * self.images / 100), self.images, self.classes)
 
     @property
+    def accuracy_decides(self) -> bool:
+        """True if accuracies are known and the reference is better than guessing."""
+        return self.loss is not None and not self.labels_are_doubtful
+
+    @property
     def loss(self) -> float | None:
         """Points of accuracy that the graph loses against the reference, or None."""
         if self.accuracy is None or self.reference_accuracy is None:

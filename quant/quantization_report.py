@@ -7,15 +7,41 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engine.statistics.chance import find_chance_limit
 from .graph_comparison import Comparison
 from .sensitivity import LayerEffect, format_effects
 from .settings import INT8, WEIGHTS_ONLY, Bits
 
 MAX_LOSS = 1.0
 MIN_AGREEMENT = 95.0
-# Points of accuracy that a graph may lose, and percent of predictions that must stay, by its smaller number
-# of bits. Fewer bits cost accuracy, so these only catch a graph that is broken.
-LOW_BIT_LIMITS = {7: (2.0, 90.0), 6: (5.0, 80.0), 5: (15.0, 60.0), 4: (50.0, 25.0), 3: (75.0, 5.0)}
+LABELLED_AGREEMENT = 25.0  # percent of predictions that must stay where accuracy decides
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Losses that a graph may have.
+
+    Attributes:
+        points: of top-1 accuracy that it may lose.
+        agreement: percent of predictions that must stay where accuracy is unknown.
+        share: part of fp32's accuracy above guessing that it may lose, whatever `points` says.
+    """
+
+    points: float
+    agreement: float
+    share: float = 0.5
+
+
+# By the smaller number of bits. Few bits cost accuracy, so these limits are wide; those of
+# `find_allowed_loss` and `find_required_agreement` hold besides and catch broken graphs.
+LOW_BIT_LIMITS = {
+    7: Limits(2.0, 90.0),
+    6: Limits(5.0, 80.0),
+    5: Limits(15.0, 60.0),
+    4: Limits(50.0, 25.0),
+    3: Limits(75.0, 10.0, share=0.9),
+}
+WEIGHTS_ONLY_LIMITS = Limits(3.0, 85.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,7 @@ class Report:
         processor: this machine's processor, and the reason for the bits of the weights.
         bits: of weights and activations, as asked for.
         kind: plural name of the layers that are counted.
+        always_float: layers that stay in float at any number of bits, in words.
         refusals: reasons not to use the graph; none if it is good.
         effects: losses of single layers, the most harmful first, if these were measured.
     """
@@ -51,6 +78,7 @@ class Report:
     processor: str
     bits: Bits = INT8
     kind: str = "matrix products"
+    always_float: str = "attention mix and classifier"
     refusals: tuple[str, ...] = ()
     effects: tuple[LayerEffect, ...] = ()
 
@@ -74,36 +102,70 @@ def list_refusals(report: Report) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def find_limits(bits: Bits) -> tuple[float, float]:
-    """Return the points of accuracy that a graph may lose, and the percent of predictions that must stay."""
-    return LOW_BIT_LIMITS.get(bits.smallest, (MAX_LOSS, MIN_AGREEMENT))
+def find_limits(bits: Bits) -> Limits:
+    """Return the losses that a graph of these bits may have."""
+    if bits == WEIGHTS_ONLY:
+        return WEIGHTS_ONLY_LIMITS
+    return LOW_BIT_LIMITS.get(bits.smallest, Limits(MAX_LOSS, MIN_AGREEMENT))
+
+
+def find_allowed_loss(comparison: Comparison, limits: Limits) -> float:
+    """Return the points of accuracy that a graph may lose.
+
+    It has to keep a part of what fp32 has above guessing, and to be right more often than guessing may be.
+    One point is allowed in any case.
+
+    Args:
+        comparison: with accuracies.
+        limits: those of its bits.
+    """
+    assert comparison.reference_accuracy is not None
+    above_guessing = comparison.reference_accuracy - 100 / comparison.classes
+    above_chance = comparison.reference_accuracy - _find_chance_percent(comparison)
+    return max(MAX_LOSS, min(limits.points, limits.share * above_guessing, above_chance))
+
+
+def find_required_agreement(comparison: Comparison, limits: Limits) -> float:
+    """Return the percent of predictions that must stay: more than guessing, also where accuracy decides."""
+    agreement = limits.agreement
+    if comparison.accuracy_decides:
+        agreement = min(agreement, LABELLED_AGREEMENT)
+    return max(agreement, _find_chance_percent(comparison))
 
 
 def list_inaccuracies(comparison: Comparison, bits: Bits) -> Iterator[str]:
     """Yield the ways in which a graph of these bits differs too much from the reference, in words."""
-    max_loss, min_agreement = find_limits(bits)
+    limits = find_limits(bits)
     if not np.isfinite([comparison.cosine_logits, comparison.cosine_features]).all():
         yield "its logits or features are not finite"
-    unlabelled = comparison.loss is None or comparison.labels_are_doubtful
-    if not unlabelled and comparison.loss is not None and comparison.loss > max_loss:
+    if comparison.accuracy_decides and comparison.loss is not None:
+        allowed = find_allowed_loss(comparison, limits)
+        if comparison.loss > allowed:
+            yield (
+                f"it loses {comparison.loss:.2f} points of top-1 accuracy on {comparison.images} held-out "
+                f"images ({comparison.reference_accuracy:.2f} % in fp32, {comparison.accuracy:.2f} % in "
+                f"{bits.name}); {allowed:.1f} is allowed"
+            )
+    required = find_required_agreement(comparison, limits)
+    if comparison.agreement < required:
         yield (
-            f"it loses {comparison.loss:.2f} points of top-1 accuracy on {comparison.images} held-out images "
-            f"({comparison.reference_accuracy:.2f} % in fp32, {comparison.accuracy:.2f} % in {bits.name}); "
-            f"{max_loss:.1f} is allowed"
+            f"it agrees with fp32 on {comparison.agreement:.1f} % of {comparison.images} held-out images"
+            f"{_name_doubt(comparison)}; {round(required, 1):g} % is asked for"
         )
-    if unlabelled and comparison.agreement < min_agreement:
-        yield (
-            f"it agrees with fp32 on {comparison.agreement:.1f} % of {comparison.images} held-out images "
-            f"{_name_doubt(comparison)}; {min_agreement:.0f} % is asked for"
-        )
+
+
+def _find_chance_percent(comparison: Comparison) -> float:
+    return 100 * find_chance_limit(comparison.images, comparison.classes)
 
 
 def _name_doubt(comparison: Comparison) -> str:
-    """Return the reason why agreement decides and not accuracy."""
+    """Return the reason why agreement decides and not accuracy, if that is so."""
+    if comparison.accuracy_decides:
+        return ""
     if comparison.reference_accuracy is None:
-        return "without known labels"
+        return " without known labels"
     return (
-        f"whose labels are probably not the model's (fp32 gets {comparison.reference_accuracy:.2f} % right, "
+        f" whose labels are probably not the model's (fp32 gets {comparison.reference_accuracy:.2f} % right, "
         f"and guessing {100 / comparison.classes:.2f} %)"
     )
 
@@ -120,7 +182,9 @@ def describe_report(report: Report) -> str:
     """Describe the report in a few lines of text."""
     c = report.comparison
     size, original = report.megabytes
-    accuracy = "" if c.loss is None else f"top-1 {c.reference_accuracy:.2f} % → {c.accuracy:.2f} %, "
+    accuracy = ""
+    if c.loss is not None:
+        accuracy = f"top-1 {c.reference_accuracy:.2f} % → {c.accuracy:.2f} % ({-c.loss:+.2f}), "
     lines = [
         f"{report.bits.name} against fp32 on {c.images} held-out images",
         f"  accuracy  {accuracy}{c.agreement:.2f} % the same class",
@@ -136,6 +200,7 @@ def describe_report(report: Report) -> str:
         lines.append("  sums      in float: fewer bits save space, and pixels alone are integers")
     elif report.bits != INT8:
         lines.append("  registers of 8 bits, as in int8: fewer bits save neither memory nor time")
+        lines.append(f"  float     {report.always_float}, as in int8")
     if c.labels_are_doubtful:
         lines.append(
             f"  labels    probably not the model's, guessing among {c.classes} classes is as good; "

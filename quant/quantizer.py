@@ -84,6 +84,7 @@ class Quantizer:
     """
 
     kind = "matrix products"
+    always_float = "attention mix and classifier"
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
         """Read the fp32 graph of a bundle.
@@ -229,6 +230,7 @@ class Quantizer:
                 processor=self.processor,
                 bits=self.options.bits,
                 kind=self.kind,
+                always_float=self.always_float,
             )
         return replace(report, refusals=list_refusals(report))
 

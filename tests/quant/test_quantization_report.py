@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs 
 
 from fozo.quant.graph_comparison import Comparison  # noqa: E402
 from fozo.quant.quantization_report import Report, describe_report, list_refusals  # noqa: E402
-from fozo.quant.settings import Bits  # noqa: E402
+from fozo.quant.settings import Bits, parse_bits  # noqa: E402
 
 
 def make_report(**changes: Any) -> Report:
@@ -51,6 +51,7 @@ MISLABELLED = {"accuracy": 0.5, "reference_accuracy": 0.5}
         ({"integer": 21}, ["computes 21 of its 22"]),
         ({"speedup": 1.0}, []),
         ({"speedup": 0.93}, [r"slower than fp32 .*0\.93 times"]),
+        ({"accuracy": 53.0, "reference_accuracy": 54.0, "classes": 2}, []),  # one point, though near guessing
         ({"speedup": 0.5, "integer": 0, "agreement": 10.0}, ["agrees", "computes 0", "slower"]),
         ({"cosine_features": math.nan, "cosine_logits": math.nan}, ["finite|nan"]),
     ],
@@ -65,22 +66,98 @@ def test_reasons_to_refuse(changes: dict[str, Any], reasons: list[str]) -> None:
     assert all(reason in text for reason in found)
 
 
+ALL_BITS = [Bits(), Bits(7, 8), Bits(8, 6), Bits(5, 5), Bits(4, 8), Bits(4, 4), Bits(3, 3), parse_bits("w4")]
+
+
+@pytest.mark.parametrize("bits", ALL_BITS, ids=lambda bits: bits.name)
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+@pytest.mark.parametrize("reference", [None, 60.0, 72.0, 95.0])
+def test_broken_graphs_are_refused_at_any_bits(bits: Bits, classes: int, reference: float | None) -> None:
+    """A graph that predicts at random: with labels, without, and with those of other classes."""
+    guessing = 100 / classes
+    broken = make_report(
+        **{"accuracy": None if reference is None else guessing, "reference_accuracy": reference},
+        **{"agreement": guessing, "classes": classes, "bits": bits},
+    )
+    reasons = list_refusals(broken)
+    assert any("it agrees with fp32 on" in reason for reason in reasons)
+    assert any("points of top-1 accuracy" in reason for reason in reasons) == (reference is not None)
+    mislabelled = make_report(
+        accuracy=guessing, reference_accuracy=guessing, agreement=guessing, classes=classes, bits=bits
+    )
+    assert any("whose labels are probably not" in reason for reason in list_refusals(mislabelled))
+
+
+@pytest.mark.parametrize("bits", ALL_BITS, ids=lambda bits: bits.name)
+def test_one_sign_of_a_broken_graph_is_enough(bits: Bits) -> None:
+    """Accuracy and agreement are looked at separately, since one alone may look good by accident."""
+    (reason,) = list_refusals(make_report(accuracy=0.1, reference_accuracy=40.0, bits=bits))
+    assert reason.startswith("it loses 39.90 points")
+    (reason,) = list_refusals(make_report(**LABELLED, agreement=4.0, bits=bits))
+    assert reason.startswith("it agrees with fp32 on 4.0 % of 400 held-out images; ")
+
+
 @pytest.mark.parametrize(
-    ("bits", "loss", "agreement"),
-    [((8, 8), 1, 95), ((7, 8), 2, 90), ((8, 6), 5, 80), ((5, 5), 15, 60), ((4, 8), 50, 25), ((3, 3), 75, 5)],
+    ("bits", "reference", "accuracy", "agreement"),
+    [
+        ("w4a4", 82.81, 51.95, 54.3),
+        ("w4a8", 82.81, 80.27, 87.7),
+        ("w6a6", 82.81, 82.03, 91.41),
+        ("w4", 83.0, 82.5, 94),
+    ],
 )
-def test_fewer_bits_may_lose_more(bits: tuple[int, int], loss: float, agreement: float) -> None:
-    few = Bits(*bits)
-    good = make_report(accuracy=80.0 - loss, reference_accuracy=80.0, bits=few)
-    assert list_refusals(good) == ()
-    (reason,) = list_refusals(make_report(accuracy=79.5 - loss, reference_accuracy=80.0, bits=few))
-    assert f"{79.5 - loss:.2f} % in {few.name}); {loss:.1f} is allowed" in reason
-    assert list_refusals(make_report(agreement=agreement, bits=few)) == ()
-    (reason,) = list_refusals(make_report(agreement=agreement - 0.5, bits=few))
-    assert f"{agreement} % is asked for" in reason
-    text = describe_report(good)
-    assert text.startswith(f"{few.name} against fp32")
-    assert ("registers of 8 bits" in text) == (bits != (8, 8))
+def test_graphs_of_a_real_network_pass(
+    bits: str, reference: float, accuracy: float, agreement: float
+) -> None:
+    """Figures of ViT-Tiny on clean images."""
+    fields = {"agreement": agreement, "bits": parse_bits(bits)}
+    report = make_report(accuracy=accuracy, reference_accuracy=reference, **fields)
+    assert list_refusals(report) == list_refusals(make_report(**fields)) == ()
+    assert f"{reference:.2f} % → {accuracy:.2f} % ({accuracy - reference:.2f})" in describe_report(report)
+
+
+def test_weights_of_4_bits_alone_may_lose_little() -> None:
+    w4 = parse_bits("w4")
+    assert list_refusals(make_report(accuracy=77.1, reference_accuracy=80.0, bits=w4)) == ()
+    (reason,) = list_refusals(make_report(accuracy=76.0, reference_accuracy=80.0, bits=w4))
+    assert "76.00 % in w4); 3.0 is allowed" in reason
+    assert len(list_refusals(make_report(agreement=80.0, bits=w4))) == 1
+
+
+@pytest.mark.parametrize(
+    ("bits", "reference", "lowest"),
+    [
+        (Bits(), 80.0, 79.0),
+        (Bits(8, 6), 80.0, 75.0),
+        (Bits(5, 5), 80.0, 65.0),
+        (Bits(5, 5), 20.0, 10.05),  # half of what 0.1 % by guessing leaves
+        (Bits(4, 4), 80.0, 40.05),
+        (Bits(3, 3), 80.0, 8.09),
+        (Bits(3, 3), 10.0, 2.82),  # as much may be guessed of 400 images among 1000 classes
+    ],
+)
+def test_lowest_accuracy(bits: Bits, reference: float, lowest: float) -> None:
+    for accuracy, refused in ((lowest + 0.01, False), (lowest - 0.01, True)):
+        report = make_report(accuracy=accuracy, reference_accuracy=reference, bits=bits)
+        assert bool(list_refusals(report)) == refused, accuracy
+
+
+def test_fewer_bits_may_differ_more() -> None:
+    lowest = []
+    for count in range(8, 2, -1):
+        bits = Bits(count, 8)
+        passing = [n for n in range(101) if not list_refusals(make_report(agreement=float(n), bits=bits))]
+        lowest.append(passing[0])
+        assert passing == list(range(passing[0], 101))
+    assert lowest == sorted(lowest, reverse=True) and lowest[0] == 95 and lowest[-1] == 10
+
+
+def test_what_few_bits_leave_in_float() -> None:
+    assert "attention mix and classifier, as in int8" in describe_report(make_report(bits=Bits(6, 6)))
+    assert "attention mix" not in describe_report(make_report())
+    residual = make_report(bits=Bits(6, 6), always_float="batch norms, sums and classifier")
+    assert "float     batch norms, sums and classifier" in describe_report(residual)
+    assert "registers of 8 bits" in describe_report(residual)
 
 
 def test_a_report_for_people() -> None:
