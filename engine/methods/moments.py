@@ -37,10 +37,10 @@ class MomentMatching:
     """Affine moment matching of the last feature f, per channel: `µ_S + √r · (f − µ)`, `r = σ_S² / (σ² + ε)`.
 
     Notes on the paper give the clamp of r to at most 3, ε, the rate 0.1 of the running moments, and the full
-    strength 1 of the global branch. Where they are silent, the choice is ours: r is clamped on both sides, the
-    running variance is that of all images under the weights of the running mean, between batches too, and it
-    is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance yet, and
-    only the mean is matched.
+    strength 1 of the global branch. Where they are silent, the choice is ours: r is clamped on both sides,
+    the running variance is that of all images under the weights of the running mean, between batches too, and
+    it is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance yet,
+    and only the mean is matched.
     """
 
     name: ClassVar[str] = "moments"
