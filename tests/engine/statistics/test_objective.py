@@ -12,11 +12,12 @@ from doubles import step_on
 from fozo.engine.errors import InputError
 from fozo.engine.methods.fozo import Fozo, FozoState
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, SourceStatistics
-from fozo.engine.statistics.activation_shift import compute_logit_offset, compute_shift
+from fozo.engine.statistics.activation_shift import compute_logit_offset, compute_shift, compute_shift_offset
 from fozo.engine.statistics.feature_statistics import MIN_IMAGES, Moments, compute_source_statistics
 from fozo.engine.statistics.objective import (
     DiscrepancyNorm,
     compute_discrepancy,
+    compute_outputs_loss,
     entropy,
     log_softmax,
     softmax,
@@ -165,6 +166,9 @@ def test_everything_is_float64_whatever_comes_in() -> None:
 def test_losses_of_the_family() -> None:
     distance = compute_discrepancy(Moments.of(FEATURES), SOURCE)
     close(0.4 * distance * 4 / 64 + entropy(LOGITS).sum(), 5.518037318262162, 1e-12)  # FOA
+    outputs = Outputs(LOGITS, FEATURES)
+    close(compute_outputs_loss(outputs, SOURCE, (3, 3), 0.4, "sum"), 5.518037318262162, 1e-12)
+    close(compute_outputs_loss(outputs, SOURCE, (), 0.4, "per_image"), 16 * 5.518037318262162, 1e-11)
     mean = compute_discrepancy(Moments.of(FEATURES), SOURCE, "mean_squared")
     close(30 * mean + entropy(LOGITS).mean(), 7.2564470135055865, 1e-12)  # ZOA
 
@@ -176,6 +180,19 @@ def test_shift_vector_and_the_logits_it_moves() -> None:
     close(shift, SHIFT, 1e-10)
     moved = (FEATURES[:, 1] + shift) @ WEIGHT.T + BIAS
     close(LOGITS + compute_logit_offset(WEIGHT, shift), moved, 1e-7)  # the shift is rounded to float32
+
+
+def test_the_offset_of_a_named_target() -> None:
+    center = FEATURES[:, -1].mean(axis=0)
+    offsets = {
+        target: compute_shift_offset(WEIGHT, SOURCE, center, target, 0.5)
+        for target in ("source_mean", "official_sum", "origin", "none")
+    }
+    close(offsets["source_mean"], 0.5 * WEIGHT @ SHIFT, 1e-7)
+    assert np.array_equal(offsets["official_sum"], offsets["source_mean"])
+    close(offsets["origin"], -0.5 * WEIGHT @ FEATURES[:, 1].sum(axis=0) / 4, 1e-7)
+    assert not offsets["none"].any()
+    assert not compute_shift_offset(WEIGHT, SOURCE, None, "source_mean").any()
 
 
 def test_fozo_loss_sees_the_shift() -> None:
