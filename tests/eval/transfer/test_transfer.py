@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from fozo.data.demo import DEMO_CLIP_BUNDLE
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import InputError
 from fozo.eval.results.average import compute_averages
 from fozo.eval.results.results_file import read_results
-from fozo.eval.transfer.transfer import list_methods
+from fozo.eval.streaming.method_networks import MethodNetworks
+from fozo.eval.transfer.transfer import list_methods, view_networks
 from fozo.eval.transfer.transfer_spec import PUBLISHED, TransferSpec
 from metric_doubles import compute_macro_f1
 from transfer_doubles import CONTEXT, NAMES, SETS, make_folder, predict, prepare, run
@@ -46,6 +51,25 @@ def test_every_data_set_has_its_own_classes_and_the_same_context(folder: Path, t
     macro_f1s = [domain.methods["no_adapt"].tally.macro_f1 for domain in domains]
     assert averages["no_adapt"].macro_f1 == pytest.approx(np.mean(macro_f1s))
     assert averages["t3a"].gain is not None and averages["zero-shot"].gain is None
+
+
+def test_every_method_has_its_own_activations_with_the_classes_of_a_head() -> None:
+    methods = list_methods(["quar", "pea"], has_context=True)
+    bundle, target = Bundle.open(DEMO_CLIP_BUNDLE), SimpleNamespace(name="digits")
+    target.domains = [target]
+    with MethodNetworks.open(bundle, "fp32", methods.values(), workers=1) as networks:
+
+        def view(classes: Any) -> MethodNetworks:
+            return networks.view(lambda network: network.select(classes))
+
+        targets: Any = [target]
+        heads: list[Any] = [{"digits": [1, 2]}, {"digits": [3, 4, 5]}]
+        (views,) = view_networks(targets, methods, view, heads[0], heads[1:])
+    for label, method in methods.items():
+        use, network = getattr(method, "activations", None), views["digits"][label]
+        assert network.info.classes == (2 if label == "zero-shot" else 3)
+        selected = [] if use is None else use.select(bundle.manifest.activations)
+        assert list(network.info.activations) == selected
 
 
 def test_results_say_what_was_transferred(folder: Path, tmp_path: Path) -> None:
