@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,8 +18,12 @@ from fozo.engine.errors import BundleError
 from fozo.engine.model import ACTIVATION_KINDS, Activation, ActivationUse, ImageArray
 from fozo.engine.runtime.network import Network
 from fozo.engine.runtime.recentring_graph import add_recentring
+from fozo.engine.runtime.source_statistics import store_source
+from fozo.engine.streams.adapter import Adapter
 from fozo.export.vit_graph import build_vit_graph, list_vit_activations
 from fozo.export.vit_model import read_vit
+from fozo.quant.quantization import quantize
+from fozo.quant.settings import Options, parse_bits
 from onnx import TensorProto, helper
 from vit_doubles import MEAN, STD, VITS
 
@@ -174,6 +179,35 @@ def test_int8_graphs(
     assert after["MatMul"] == before["MatMul"] + 2 * len(activations)  # the moments
     norms = np.zeros((1, len(bundle.manifest.norms), 2, bundle.manifest.width), np.float32)
     check_against_edits(path, activations, random_images(3), {"norms": norms})
+
+
+@pytest.mark.parametrize("bits", ["w6a6", "w4a4", "w4"])
+def test_graphs_of_fewer_bits(
+    bundle_path: Path,
+    random_images: Callable[..., ImageArray],
+    clean_images: Callable[..., Any],
+    tmp_path: Path,
+    bits: str,
+) -> None:
+    """A bundle lists its activations once, for graphs of all precisions; quar adapts on each."""
+    shutil.copytree(bundle_path, tmp_path / "bundle")
+    options = Options(force=True, bits=parse_bits(bits))
+    sets = clean_images(40, 900), clean_images(32, 901)
+    bundle, _ = quantize(Bundle.open(tmp_path / "bundle"), *sets, options)
+    activations = bundle.manifest.select_activations([ActivationUse(ACTIVATION_KINDS)])
+    path = bundle.graph(bits)
+    before, after = (
+        Counter(node.op_type for node in model.graph.node)
+        for model in (onnx.load(path), onnx.load_from_string(add_recentring(path, activations)))
+    )
+    additional = {"MatMul", "Add", "Mul", "Sub", "Split", "Shape", "Cast", "Reciprocal", "Concat", "Expand"}
+    assert {name for name in after if after[name] != before[name]} <= additional | {"Reshape"}
+    bundle = store_source(bundle, bits, [random_images(40, seed=900)], "random images")
+    adapter = Adapter.open(bundle.path, precision=bits, method="quar", workers=1)
+    for index in range(3):
+        images = random_images(7, seed=index) // 2
+        assert not np.allclose(adapter.step(images).logits, adapter.network(images).logits, atol=1e-3)
+    assert adapter.frozen_batches == 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
