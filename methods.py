@@ -12,7 +12,17 @@ from .engine.interface.method_options import option, validate
 from .engine.interface.request import Request, Requests, answer_with, drive
 from .engine.interface.view_batch import ViewBatch, get_plain_images
 from .engine.interface.view_recipe import ViewRecipe
-from .engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, SourceStatistics, Tunables
+from .engine.model import (
+    Activation,
+    ActivationUse,
+    FloatArray,
+    ImageArray,
+    ModelInfo,
+    Outputs,
+    Slopes,
+    SourceStatistics,
+    Tunables,
+)
 from .engine.search.gradient_steps import take_velocity_step
 from .engine.search.norm_selection import select_norms
 from .engine.search.spsa import (
@@ -29,7 +39,7 @@ from .engine.state import (
     variable_length_array,
 )
 from .engine.statistics.activation_shift import compute_logit_offset, compute_shift, update_average
-from .engine.statistics.feature_statistics import Moments
+from .engine.statistics.feature_statistics import ChannelMoments, Moments
 from .engine.statistics.objective import (
     compute_alignment_loss,
     compute_discrepancy,
@@ -38,12 +48,16 @@ from .engine.statistics.objective import (
     softmax,
 )
 from .engine.statistics.output_slopes import derive_discrepancy, derive_entropy
+from .engine.statistics.recentred_activations import RecentredActivations, map_to_source
 from .engine.statistics.window import compute_window_moments, create_empty_window, slide_window
 
 __all__ = [
+    "Activation",
+    "ActivationUse",
     "Binding",
     "BoundMethod",
     "BundleError",
+    "ChannelMoments",
     "FloatArray",
     "ImageArray",
     "InputError",
@@ -52,6 +66,7 @@ __all__ = [
     "Moments",
     "Outputs",
     "Prediction",
+    "RecentredActivations",
     "Request",
     "Requests",
     "Slopes",
@@ -78,6 +93,7 @@ __all__ = [
     "entropy",
     "get_plain_images",
     "log_softmax",
+    "map_to_source",
     "option",
     "optional_array",
     "replace_step_counts",
