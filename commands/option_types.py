@@ -144,9 +144,9 @@ class Seeds(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 class BitNames(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """Bits of weights and activations, like `w6a6` or `w4`, as `Bits`."""
+    """Bits of weights and activations, like `int8`, `w6a6` or `w4`, as `Bits`."""
 
-    name = "wXaY|w4"
+    name = "int8|wXaY|w4"
 
     def convert(self, value: str | Bits, param: click.Parameter | None, ctx: click.Context | None) -> Bits:
         """Return the bits."""
@@ -156,7 +156,8 @@ class BitNames(click.ParamType):  # type: ignore[type-arg, unused-ignore]
             return parse_bits(value)
         except ValueError:
             self.fail(
-                f"expected bits of weights and activations from 3 to 8, like w6a6, or w4, found {value!r}",
+                "expected int8, w4, or bits of weights and activations from 3 to 8, as in w6a6, "
+                f"found {value!r}",
                 param,
                 ctx,
             )

@@ -38,18 +38,17 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 @click.option(
     "--bits",
     type=BitNames(),
-    default="w8a8",
+    default="int8",
     show_default=True,
-    help="Bits of weights and activations, each from 3 to 8: w8a8 adds int8, w6a6 adds w6a6, and so on. They"
-    " are integers in registers of 8 bits, so memory and speed are those of int8. w4 is for small files:"
+    help="Bits of weights and activations, each from 3 to 8, like w6a6; int8 is w8a8. The precision has this"
+    " name. They lie in registers of 8 bits, so memory and speed are those of int8. w4 is for small files:"
     " weights of 4 bits, two in a byte, and activations in float.",
 )
 @click.option(
     "--calibrator",
     type=click.Choice(CALIBRATORS),
-    default="percentile",
-    show_default=True,
-    help="How a channel's range follows from its extremes in the calibration batches.",
+    help="How a channel's range follows from its extremes in the calibration batches; default: percentile."
+    " Not for w4 and ResNets, which have no such ranges.",
 )
 @click.option(
     "--weight-bits",
@@ -65,7 +64,7 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 @click.option(
     "--portable",
     is_flag=True,
-    help="Add int8-qdq too (or w6a6-qdq): the same in standard operators, for other runtimes.",
+    help="Add <precision>-qdq too, like int8-qdq: the same in standard operators, for other runtimes.",
 )
 @click.option(
     "--sensitivity", is_flag=True, help="Measure and print the loss of accuracy that each layer causes alone."

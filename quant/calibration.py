@@ -112,15 +112,20 @@ def calibrate(
             on_activations(values_by_name)
         count += 1
         on_batch(images)
+    require_batches(count)
+    return {
+        name: reduce(Range.union, (extremes.summarise(name, calibrator) for extremes in collected))
+        for name in sorted(tensors)
+    }
+
+
+def require_batches(count: int) -> None:
+    """Raise an InputError if there are fewer batches than kinds of tunables."""
     if count < len(CASES):
         raise InputError(
             f"calibration needs at least {len(CASES)} batches of {CALIBRATION_BATCH} images, one for every "
             f"kind of tunables, found {count}; give it more images"
         )
-    return {
-        name: reduce(Range.union, (extremes.summarise(name, calibrator) for extremes in collected))
-        for name in sorted(tensors)
-    }
 
 
 def observe_activations(
@@ -141,6 +146,9 @@ def observe_activations(
 
     Yields:
         The number of images of a batch, and the values of the tensors by name.
+
+    Raises:
+        InputError: a tensor has non-finite values.
     """
     names = sorted(tensors)
     session = _open_session(model, names, threads)
@@ -152,7 +160,13 @@ def observe_activations(
         feed[PROMPTS] = _draw_prompts(case, prompts, width, prompt_bound, generator)
         if norms:
             feed[NORMS] = _draw_norms(case, (1, norms, 2, width), generator)
-        yield len(images), dict(zip(names, session.run(names, feed), strict=True))
+        activations = dict(zip(names, session.run(names, feed), strict=True))
+        for name, values in activations.items():
+            if not np.isfinite([values.min(), values.max()]).all():
+                raise InputError(
+                    f"{name} takes non-finite values on the calibration images; check the weights"
+                )
+        yield len(images), activations
 
 
 class _Extremes:
@@ -163,10 +177,7 @@ class _Extremes:
 
     def add(self, name: str, values: FloatArray) -> None:
         flat = values.reshape(-1, values.shape[-1])
-        extremes = Range(flat.min(axis=0), flat.max(axis=0))
-        if not (np.isfinite(extremes.low).all() and np.isfinite(extremes.high).all()):
-            raise InputError(f"{name} takes non-finite values on the calibration images; check the weights")
-        self._batches.setdefault(name, []).append(extremes)
+        self._batches.setdefault(name, []).append(Range(flat.min(axis=0), flat.max(axis=0)))
 
     def summarise(self, name: str, calibrator: str) -> Range:
         low = np.stack([extremes.low for extremes in self._batches[name]]).astype(np.float64)

@@ -44,13 +44,23 @@ def search_signed_grid(range_: Range, sample: FloatArray, bits: int) -> Grid:
 def search_weight_scales(weight: FloatArray, bits: int) -> FloatArray:
     """Return the scales of the columns of a weight `[K, M]` with the least squared error, float32 `[M]`."""
     largest = find_largest(bits)
-    full = np.abs(weight).max(axis=0)
-    full[full == 0] = largest
-    best, errors = np.zeros_like(full), np.full(len(full), np.inf)
+    return np.asarray(search_scales(weight[None], (-largest, largest))[0])
+
+
+def search_scales(blocks: FloatArray, limits: tuple[int, int]) -> FloatArray:
+    """Return the scales of the columns of several weights with the least squared error, float32 `[B, M]`.
+
+    Args:
+        blocks: the weights `[B, K, M]`.
+        limits: the smallest and largest integer.
+    """
+    full = np.abs(blocks).max(axis=1) / limits[1]
+    full[full == 0] = 1
+    best, errors = np.zeros_like(full), np.full(full.shape, np.inf)
     for share in SHARES:
-        scale = share * full / largest
-        rounded = scale * np.clip(np.rint(weight / scale), -largest, largest)
-        error = np.square(rounded - weight).sum(axis=0)
+        scale = share * full
+        rounded = np.clip(np.rint(blocks / scale[:, None]), *limits) * scale[:, None]
+        error = np.square(rounded - blocks).sum(axis=1)
         better = error < errors
         best[better], errors[better] = scale[better], error[better]
     return np.asarray(best, np.float32)

@@ -54,6 +54,9 @@ class ConvolutionQuantizer(Quantizer):
         self.convolution_ranges: dict[str, ConvolutionRanges] = {}
         self._check_layers(len(self.convolutions), len(counts))
 
+    def _choose_calibrator(self) -> None:
+        self._refuse_calibrator("ranges of convolutions are found in another way")
+
     def calibrate(self, images: SourceImages, on_batch: Callable[[int], None]) -> None:
         """Find the ranges of the convolutions, without and with batch statistics.
 

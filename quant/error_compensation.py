@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.model import FloatArray
-from .clip_search import SHARES, search_weight_scales
+from .clip_search import search_weight_scales
 from .grid import find_largest
 from .input_moments import InputMoments
 from .weight_blocks import LARGEST, SMALLEST, repeat_scales, search_block_scales
@@ -49,7 +49,7 @@ def compensate_errors(
     hessian = moments.gram + ridge * np.eye(len(weight))
     best = exact + np.linalg.solve(hessian, (moments.cross - moments.gram) @ exact)
     if blocks:
-        scale, limits = search_block_scales(best, SHARES), (SMALLEST, LARGEST)
+        scale, limits = search_block_scales(best), (SMALLEST, LARGEST)
         scales = repeat_scales(scale, len(weight))
     else:
         scale, limits = search_weight_scales(best, bits), (-find_largest(bits), find_largest(bits))

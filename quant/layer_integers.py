@@ -12,7 +12,6 @@ from onnx import numpy_helper
 
 from ..engine.model import FloatArray
 from .calibration import Range
-from .clip_search import SHARES
 from .grid import Grid, make_signed_grid, make_unsigned_grid, quantise_weight
 from .products import Product
 from .settings import BitWidths
@@ -91,7 +90,7 @@ def choose_block_integers(
     for product in products:
         if product.weight is not None and not product.left.is_bytes:
             weight = numpy_helper.to_array(weights[product.weight])
-            scale = search_block_scales(weight, SHARES)
+            scale = search_block_scales(weight)
             rounded = np.rint(weight / repeat_scales(scale, len(weight)))
             integers = np.clip(rounded, SMALLEST, LARGEST).astype(np.int8)
             single = product.input in single_rows

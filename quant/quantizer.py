@@ -24,7 +24,7 @@ from ..engine.runtime.cpu import CpuFeatures, read_cpu_features
 from ..engine.runtime.network import Network
 from ..engine.runtime.onnx_file import check_graph_file
 from .activation_samples import ActivationSamples
-from .calibration import CALIBRATION_BATCH, Range, calibrate, observe_activations
+from .calibration import CALIBRATION_BATCH, Range, calibrate, observe_activations, require_batches
 from .graph_comparison import Comparison, compare, measure_relative_time
 from .layer_integers import LayerIntegers, choose_block_integers, choose_integers
 from .operators import count_block_products, count_integer_products
@@ -71,6 +71,7 @@ class Quantizer:
         bundle: receives the graph.
         options: options of the quantisation.
         weights_only: whether activations stay in float, except for pixels.
+        calibrator: summary of the extremes of a channel; None where no ranges are measured.
         path: file of the fp32 graph.
         model: the fp32 graph.
         products: matrix products that become integer products.
@@ -93,7 +94,7 @@ class Quantizer:
             BundleError: it cannot be read.
             InputError: an option does not fit the graph.
         """
-        if options.calibrator not in CALIBRATORS:
+        if options.calibrator not in (None, *CALIBRATORS):
             raise InputError(
                 f"expected a calibrator out of {', '.join(CALIBRATORS)}, found {options.calibrator!r}"
             )
@@ -102,6 +103,7 @@ class Quantizer:
         check_graph_file(self.path)
         self.model = onnx.load(self.path, load_external_data=False)
         self.weights_only = options.bits == WEIGHTS_ONLY
+        self.calibrator = self._choose_calibrator()
         self.products: list[Product] = []
         self.float_layers: tuple[str, ...] = ()
         self._choose_layers()
@@ -110,6 +112,19 @@ class Quantizer:
         self.layers: dict[str, LayerIntegers] = {}
         self.origin = ""
         self._samples = ActivationSamples(options.seed)
+
+    def _choose_calibrator(self) -> str | None:
+        """Return the summary of extremes, or None where no ranges are measured."""
+        if not self.weights_only:
+            return self.options.calibrator or CALIBRATORS[0]
+        self._refuse_calibrator("activations stay in float with --bits w4")
+        return None
+
+    def _refuse_calibrator(self, reason: str) -> None:
+        if self.options.calibrator is not None:
+            raise InputError(
+                f"--calibrator {self.options.calibrator} has no effect, as {reason}: leave it out"
+            )
 
     def _choose_layers(self) -> None:
         """Choose the layers that are to run on integers."""
@@ -158,8 +173,10 @@ class Quantizer:
         self.origin = f"{images.count} of {images.origin}"
         manifest = self.bundle.manifest
         if self.weights_only:
+            require_batches(-(-images.count // CALIBRATION_BATCH))
             rows = self._find_single_rows(images)
             self.layers = choose_block_integers(self.model, self.products, self.pixel_bits, rows)
+            on_batch(images.count)  # one image tells the rows; `refine` reads them all
             return
         operands = [o for p in self.products for o in (p.left, p.right) if o is not None and not o.is_bytes]
         with closing(load_batches(images.load, range(images.count), CALIBRATION_BATCH)) as batches:
@@ -170,7 +187,7 @@ class Quantizer:
                 width=manifest.width,
                 prompt_bound=manifest.prompt_bound,
                 norms=len(manifest.norms),
-                calibrator=self.options.calibrator,
+                calibrator=self.calibrator or CALIBRATORS[0],
                 seed=self.options.seed,
                 on_batch=on_batch,
                 on_activations=self._samples.add if self.options.bits != INT8 else None,
@@ -281,7 +298,7 @@ class Quantizer:
         del measurements["effects"]
         return {
             **self._describe_integers(),
-            "calibrator": self.options.calibrator,
+            **({} if self.calibrator is None else {"calibrator": self.calibrator}),
             "calibration": self.origin,
             **measurements,
             "effects": record_effects(report.effects),
@@ -305,10 +322,11 @@ class Quantizer:
                 "activations": "float32; pixels are bytes",
                 "rounding": "weights compensate errors on the calibration images",
             }
+        grids = "ends of grids by squared error; " if activations < 8 else ""
         return {
             "weights": f"int8 per channel, {weights} bits, {self.pixel_bits} where pixels are read",
             "activations": f"uint8 per tensor, {activations} bits; int8 for attention keys, {keys} bits",
-            "rounding": "grids by squared error; weights compensate errors on the calibration images",
+            "rounding": f"{grids}weights compensate errors on the calibration images",
         }
 
 

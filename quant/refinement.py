@@ -35,7 +35,7 @@ def refine_grids(
 ) -> dict[str, LayerIntegers]:
     """Return the layers with grids of activations that have the least squared error on a sample.
 
-    Grids of 8 bits, and those of pixels, stay as they are.
+    With activations of 8 bits, all grids stay as they are, and those of pixels always do.
 
     Args:
         products: all products on integers.
@@ -55,7 +55,7 @@ def refine_grids(
                     ranges[tensor], sample, bits.activations, outliers=outliers
                 )
             refined[product.name] = replace(refined[product.name], left=lefts[tensor, outliers])
-        if bits.keys < 7 and product.right is not None:  # 7 bits are a limit of processors
+        if bits.activations < 8 and product.right is not None:
             tensor = product.right.tensor
             right = search_signed_grid(ranges[tensor], samples.get(tensor), bits.keys)
             refined[product.name] = replace(refined[product.name], right=right)

@@ -39,13 +39,14 @@ WEIGHTS_ONLY = Bits(4, None)
 
 
 def parse_bits(text: str) -> Bits:
-    """Return the bits that a text like `w6a6` or `w4` names.
+    """Return the bits that a text like `int8`, `w6a6` or `w4` names.
 
     Raises:
         ValueError: it has another form, or a number outside of 3 to 8.
     """
-    if text == WEIGHTS_ONLY.name:
-        return WEIGHTS_ONLY
+    for bits in (INT8, WEIGHTS_ONLY):
+        if text == bits.name:
+            return bits
     found = re.fullmatch(r"w([3-8])a([3-8])", text)
     if found is None:
         raise ValueError(text)
@@ -73,16 +74,17 @@ class Options:
 
     Attributes:
         bits: of weights and activations.
-        calibrator: see `calibrate`.
+        calibrator: see `calibrate`; None takes `CALIBRATORS[0]`. Other graphs than those of transformers with
+            integer activations have no ranges to summarise, and take None only.
         weight_bits: 8, 7, or None to choose by this machine's processor; only where `bits` are 8 and 8.
         keep_float: patterns of layers that stay in float, e.g. `blocks.7.mlp.fc2` or `*.mlp.fc2`.
-        portable: add `int8-qdq` too, the same computation in standard operators.
+        portable: add `<precision>-qdq` too, like `int8-qdq`: the same computation in standard operators.
         seed: of the prompts used for calibration, and of the split of the images.
         force: add the graph even if it is refused.
     """
 
     bits: Bits = INT8
-    calibrator: str = "percentile"
+    calibrator: str | None = None
     weight_bits: int | None = None
     keep_float: tuple[str, ...] = ()
     portable: bool = False

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.model import FloatArray
+from .clip_search import search_scales
 
 BLOCK_ROWS = 32  # weights of a column that share a scale
 BLOCK_BITS = 4
 SMALLEST, LARGEST = -8, 7
 _ZERO = 8  # of the unsigned integers in the file
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def count_blocks(rows: int) -> int:
@@ -20,24 +23,9 @@ def count_blocks(rows: int) -> int:
     return -(-rows // BLOCK_ROWS)
 
 
-def search_block_scales(weight: FloatArray, shares: Sequence[float]) -> FloatArray:
-    """Return the scales of the blocks of a weight `[K, M]` with the least squared error, float32 `[B, M]`.
-
-    Args:
-        weight: float.
-        shares: of the largest weight in a block, which the largest integer may stand for.
-    """
-    blocks = _split(weight)
-    full = np.abs(blocks).max(axis=1) / LARGEST
-    full[full == 0] = 1
-    best, errors = np.zeros_like(full), np.full(full.shape, np.inf)
-    for share in shares:
-        scale = share * full
-        rounded = np.clip(np.rint(blocks / scale[:, None]), SMALLEST, LARGEST) * scale[:, None]
-        error = np.square(rounded - blocks).sum(axis=1)
-        better = error < errors
-        best[better], errors[better] = scale[better], error[better]
-    return np.asarray(best, np.float32)
+def search_block_scales(weight: FloatArray) -> FloatArray:
+    """Return the scales of the blocks of a weight `[K, M]` with the least squared error, float32 `[B, M]`."""
+    return search_scales(_split(weight), (SMALLEST, LARGEST))
 
 
 def repeat_scales(scale: FloatArray, rows: int) -> FloatArray:
@@ -58,7 +46,7 @@ def list_attributes(integers: NDArray[np.int8]) -> Mapping[str, int]:
     return {"K": rows, "N": columns, "bits": BLOCK_BITS, "block_size": BLOCK_ROWS, "accuracy_level": 1}
 
 
-def _split(weight: NDArray[np.generic]) -> NDArray[np.generic]:
+def _split(weight: NDArray[_Scalar]) -> NDArray[_Scalar]:
     """Return a weight `[K, M]` as blocks `[B, 32, M]`, padded with zeros."""
     rows, columns = weight.shape
     padded = np.zeros((count_blocks(rows) * BLOCK_ROWS, columns), weight.dtype)

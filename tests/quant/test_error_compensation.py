@@ -169,7 +169,7 @@ def test_blocks_are_what_the_runtime_multiplies(rows: int) -> None:
     generator = np.random.default_rng(rows)
     weight = generator.normal(size=(rows, 12)).astype(np.float32)
     weight[:32, 4] = 0
-    scale = search_block_scales(weight, SHARES)
+    scale = search_block_scales(weight)
     scales = repeat_scales(scale, rows)
     assert scale.shape == (-(-rows // 32), 12) and scales.shape == weight.shape
     integers = np.clip(np.rint(weight / scales), -8, 7).astype(np.int8)
@@ -196,7 +196,7 @@ def test_compensation_of_blocks() -> None:
     sums.add(x, 1000)
     integers, scale, bias = compensate_errors(weight, sums.summarise(), 4, blocks=True)
     scales = repeat_scales(scale, 80)
-    nearest_scales = repeat_scales(search_block_scales(weight, SHARES), 80)
+    nearest_scales = repeat_scales(search_block_scales(weight), 80)
     nearest = np.clip(np.rint(weight / nearest_scales), -8, 7) * nearest_scales
     assert integers.min() >= -8 and integers.max() <= 7
     difference = x @ (integers * scales) + bias - x @ weight

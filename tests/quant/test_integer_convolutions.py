@@ -161,6 +161,8 @@ def test_bundles_of_residual_networks(residual_bundle: Bundle) -> None:
         assert report.integer == report.intended == count_integer_convolutions(changed.graph(bits.name))
         assert "39 of 39 convolutions" in describe_report(report)
     assert list(changed.manifest.graphs) == ["fp32", "int8", "w6a6"]
+    record = changed.manifest.graphs["w6a6"].record
+    assert "calibrator" not in record and record["always_float"] == "batch norms, sums and classifier"
     pixels = draw_images(16, seed=5)
     with Network.open(changed, "w6a6", workers=1) as network, Network.open(changed, workers=1) as reference:
         a, b = (net(pixels, batch_statistics=ONE).features for net in (network, reference))
@@ -175,6 +177,7 @@ def test_bundles_of_residual_networks(residual_bundle: Bundle) -> None:
     [
         (Options(bits=parse_bits("w4")), "--bits w4 has no kernel"),
         (Options(portable=True), "--portable is not needed"),
+        (Options(calibrator="minmax"), "--calibrator minmax has no effect, as ranges of convolutions"),
         (Options(keep_float=("*",)), "all 20 convolutions are kept in float"),
         (Options(keep_float=("blocks.*",)), "no layer is called 'blocks.*'"),
     ],

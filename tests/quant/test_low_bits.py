@@ -21,6 +21,7 @@ onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs 
 
 import onnxruntime as ort  # noqa: E402
 from fozo.quant.calibration import Range  # noqa: E402
+from fozo.quant.grid import Grid  # noqa: E402
 from fozo.quant.layer_integers import choose_integers  # noqa: E402
 from fozo.quant.operators import count_block_products, count_integer_products  # noqa: E402
 from fozo.quant.products import find_products  # noqa: E402
@@ -120,7 +121,7 @@ def test_levels_and_integer_operators_of_a_network(
             assert -largest - (bits == 8) <= levels.min() and levels.max() <= largest
         else:
             assert levels.max() <= 2**bits - 1
-        assert 2 ** (bits - 1) <= len(levels) <= 2**bits or bits > 6
+        assert 2 ** (bits - 1) <= len(levels) <= 2**bits
     weights = {
         t.name: onnx.numpy_helper.to_array(t).astype(int)
         for t in model.graph.initializer
@@ -144,10 +145,11 @@ def test_bits_of_keys() -> None:
 
 def test_names() -> None:
     assert parse_bits("w8a8").name == "int8"
+    assert parse_bits("int8") == Bits()
     assert parse_bits("w6a6").name == "w6a6"
     assert parse_bits("w4a8") == Bits(4, 8)
     assert parse_bits("w4").name == "w4"
-    for text in ("w2a4", "w9a8", "w6", "w4a", "int8", "w6a6 ", "a6w6"):
+    for text in ("w2a4", "w9a8", "w6", "w4a", "int4", "w6a6 ", "a6w6"):
         with pytest.raises(ValueError, match=text.strip()):
             parse_bits(text)
 
@@ -180,6 +182,29 @@ def test_several_precisions_in_a_bundle(bundle: Bundle, images: tuple[SourceImag
 def test_bits_of_weights_go_with_int8_only(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="--weight-bits 7 is for int8 graphs, and --bits asks for w6a6"):
         Quantizer(bundle, Options(bits=Bits(6, 6), weight_bits=7))
+
+
+def test_keys_of_7_bits_have_searched_ends(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys follow activations, also with 7 bits, which int8 has on some processors."""
+    calls: list[int] = []
+
+    def search(range_: Range, sample: FloatArray, bits: int) -> Grid:
+        calls.append(bits)
+        return Grid(0.125, 0, signed=True, bits=bits)
+
+    monkeypatch.setattr("fozo.quant.refinement.search_signed_grid", search)
+    for bits, count in ((Bits(8, 7), 3), (Bits(4, 8), 0)):
+        calls.clear()
+        made = Quantizer(bundle, Options(bits=bits))
+        made.calibrate(images[0], ignore_progress)
+        assert calls == [7] * count
+        keys = [layer.right for layer in made.layers.values() if layer.right is not None]
+        assert len(keys) == 3
+        assert all((grid.scale == 0.125) == (count > 0) for grid in keys)
+        rounding = made._describe_integers()["rounding"]
+        assert rounding.startswith("ends of grids") == (count > 0)
 
 
 def test_passes_share_the_memory(
@@ -231,6 +256,7 @@ def test_weights_of_4_bits(bundle: Bundle, images: tuple[SourceImages, SourceIma
     assert (count_block_products(graph), count_integer_products(graph)) == (products - 1, 1)
     assert report.megabytes[0] < 0.35 * report.megabytes[1]
     assert "4-bit weights in blocks" in describe_report(report)
+    assert "calibrator" not in changed.manifest.graphs["w4"].record
     pixels = np.stack([images[1].load(index) for index in range(6)])
     with Network.open(changed, workers=1) as network:
         expected = network(pixels).features
@@ -244,6 +270,32 @@ def test_weights_of_4_bits(bundle: Bundle, images: tuple[SourceImages, SourceIma
     assert np.square(outputs[0].features - expected).mean() < 0.02 * np.square(expected).mean()
     with pytest.raises(InputError, match="--portable needs integer activations"):
         Quantizer(bundle, Options(bits=parse_bits("w4"), portable=True))
+
+
+def test_calibration_of_4_bit_weights(bundle: Bundle, images: tuple[SourceImages, SourceImages]) -> None:
+    """It counts its images, needs as many as any other, and has no ranges to summarise."""
+    w4 = Options(bits=parse_bits("w4"))
+    made, counts = Quantizer(bundle, w4), []
+    made.calibrate(images[0], counts.append)
+    assert sum(counts) == images[0].count
+    assert made.calibrator is None and Quantizer(bundle, Options()).calibrator == "percentile"
+    with pytest.raises(InputError, match=r"at least 5 batches of 4 images.*found 4; give it more"):
+        Quantizer(bundle, w4).calibrate(images[0].select(range(16)), ignore_progress)
+    with pytest.raises(InputError, match="--calibrator minmax has no effect, as activations stay in float"):
+        Quantizer(bundle, replace(w4, calibrator="minmax"))
+
+
+def test_activations_of_4_bit_weights_must_be_finite(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages]
+) -> None:
+    made = Quantizer(bundle, Options(bits=parse_bits("w4")))
+    made.calibrate(images[0], ignore_progress)
+    tensor = next(t for t in made.model.graph.initializer if t.name == "blocks.1.attn.key.weight")
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[3, 5] = np.nan
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(InputError, match="non-finite values on the calibration images; check the weights"):
+        made.refine(images[0], ignore_progress)
 
 
 def test_larger_files_of_4_bit_weights_are_refused(

@@ -50,7 +50,9 @@ FEW = ("--calibration-images", 24, "--held-out-images", 40, "--source-images", 3
 
 @pytest.mark.usefixtures("lenient")
 def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None:
-    code, out, err = fozo("quantize", bundle.path, folder, *FEW, "--portable", "--sensitivity")
+    code, out, err = fozo(
+        "quantize", bundle.path, folder, *FEW, "--portable", "--sensitivity", "--bits", "int8"
+    )
     assert (code, err) == (0, "")
     for part in ("Calibrating: 24 images", "int8 against fp32 on 40 held-out images", "22 of 22", "int8-qdq"):
         assert part in out
@@ -99,7 +101,11 @@ def test_bits(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None:
         (["{folder}", "--calibration-images", 0], "--calibration-images"),
         (["{folder}", "--calibrator", "entropy"], "entropy"),
         (["{folder}", "--weight-bits", 4], "--weight-bits"),
-        (["{folder}", "--bits", "w2a4"], "from 3 to 8, like w6a6, or w4, found 'w2a4'"),
+        (
+            ["{folder}", "--bits", "w2a4"],
+            "expected int8, w4, or bits of weights and activations from 3 to 8, as in w6a6, found 'w2a4'",
+        ),
+        (["{folder}", "--bits", "w4", "--calibrator", "minmax"], "--calibrator minmax has no effect"),
         (["{folder}", "--bits", "w6a6", "--weight-bits", 7], "--bits asks for w6a6"),
     ],
 )
