@@ -3,6 +3,7 @@
 #
 #   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
 #   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
+#   bench/run.sh bits        quantise to fewer bits, and stream 256 images per domain (about an hour on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
 #   bench/run.sh clip-model  train the CLIP-like model and tune a prompt (half an hour on two cores)
 #   bench/run.sh clip        stream images through it, many views of each (two hours on two cores)
@@ -60,6 +61,15 @@ accuracy() {
   adapt gradients int8 reset "$SEEDS" "no_adapt shift_origin neo pizo align align_all=align:gradient_share=1 \
     align4=align:gradient_share=1,learn_every=4"
   $PYTHON "$BENCH/gradient_tables.py"
+}
+
+bits() {
+  local bits precision
+  for bits in w6a6 w4a8 w4a4; do $FOZO quantize tiny "$DATA/imagenet/source" --bits "$bits" --force; done
+  for precision in int8 w6a6 w4a8 w4a4; do
+    adapt "bits-$precision" "$precision" reset 1 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
+  done
+  adapt bits-foa w6a6 reset 1 "no_adapt foa zoa quar pizo" --subset 256 --corruptions "${FEW%,clean}"
 }
 
 agreement() {
@@ -142,7 +152,7 @@ mkdir -p "$WORK" "$BENCH/results"
 cd "$WORK"
 for step in "$@"; do
   case $step in
-    bundles | accuracy | agreement | clip-model | clip | clip-speed | speed | tables) "${step//-/_}" ;;
-    *) echo "expected bundles, accuracy, agreement, clip-model, clip, clip-speed, speed or tables, found $step" >&2; exit 2 ;;
+    bundles | accuracy | bits | agreement | clip-model | clip | clip-speed | speed | tables) "${step//-/_}" ;;
+    *) echo "expected bundles, accuracy, bits, agreement, clip-model, clip, clip-speed, speed or tables, found $step" >&2; exit 2 ;;
   esac
 done

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
+from bits_tables import tabulate_bits
 from clip_tables import (
     tabulate_clip,
     tabulate_clip_cost,
@@ -41,6 +42,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "family-reset-domains": lambda: tabulate_domains("family-reset"),
     "family-continual": lambda: tabulate_averages("family-continual"),
     "family-continual-domains": lambda: tabulate_domains("family-continual"),
+    "bits": tabulate_bits,
+    "bits-foa": lambda: tabulate_averages("bits-foa"),
     "gradients": tabulate_gradients,
     "clip": tabulate_clip,
     "clip-domains": tabulate_clip_domains,
