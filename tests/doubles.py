@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
-from fozo.engine.interface.method import Prediction
+from fozo.engine.interface.method import Prediction, count_pull_backs, list_activation_uses
 from fozo.engine.interface.request import answer_with, drive
 from fozo.engine.model import (
     FloatArray,
@@ -39,6 +39,18 @@ PROMPT_BOUND = 0.0625
 WNIDS = ("n01440764", "n01443537", "n02007558", "n04254680")
 # Methods for vision transformers (no batch norms) that take images as they are (one view of each).
 VIT_METHODS = [name for name, each in METHODS.items() if name != "bn_adapt" and count_views(each) == 1]
+
+# Those of them that need no activations, which a stand-in for a network does not offer.
+STAND_IN_METHODS = [name for name in VIT_METHODS if not list_activation_uses([METHODS[name]])]
+
+
+def list_needs(name: str) -> dict[str, Any]:
+    """Return the arguments of `Network.open` that a method asks for."""
+    return {
+        "gradients": count_pull_backs(METHODS[name]) > 0,
+        "activations": list_activation_uses([METHODS[name]]),
+    }
+
 
 # --- real data ---
 

@@ -25,6 +25,7 @@ MODULES = [
     "engine.statistics.feature_statistics",
     "engine.statistics.objective",
     "engine.statistics.output_slopes",
+    "engine.statistics.recentred_activations",
     "engine.statistics.voting",
     "engine.statistics.window",
     "engine.streams.adapter",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import VIT_METHODS, state_bits
+from doubles import STAND_IN_METHODS, state_bits
 from fozo.engine.errors import InputError, OutputError, StateError
 from fozo.engine.model import ImageArray
 from fozo.engine.registry import METHODS, AnyMethod, Fozo, Shift, method
@@ -81,7 +81,7 @@ def assert_refused(path: Path, adapter: Adapter, match: str | None = None) -> No
 
 
 @pytest.mark.parametrize("batches", [0, 1, 4])
-@pytest.mark.parametrize("name", VIT_METHODS)
+@pytest.mark.parametrize("name", STAND_IN_METHODS)
 def test_round_trip(stand_in: StandIn, tmp_path: Path, name: str, batches: int) -> None:
     norms = {f"blocks.{block}.norm{norm}": 3 for block in (0, 1) for norm in (1, 2)}
     with_norms = partial(stand_in, norms=norms)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import VIT_METHODS, state_bits
+from doubles import VIT_METHODS, list_needs, state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, ComputeError, InputError, StateError
 from fozo.engine.interface.method import Step
@@ -18,7 +18,7 @@ from fozo.engine.interface.request import Request
 from fozo.engine.methods.no_adapt import BoundNoAdapt
 from fozo.engine.methods.shift import BoundShift
 from fozo.engine.model import ImageArray, Outputs, Tunables
-from fozo.engine.registry import METHODS, Fozo, State, count_pull_backs, method
+from fozo.engine.registry import Fozo, State, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
@@ -87,7 +87,7 @@ class Pair:
 def test_streams_of_one_method(
     open_either: Callable[..., Network], random_images: MakeImages, name: str
 ) -> None:
-    with open_either(gradients=count_pull_backs(METHODS[name]) > 0) as network:
+    with open_either(**list_needs(name)) as network:
         pair = Pair(network)
         for seed in range(4):
             pair.open(seed, name, seed)
@@ -95,18 +95,21 @@ def test_streams_of_one_method(
             pair.step({seed: random_images(n, seed=9 * turn + seed) for seed, n in enumerate(sizes)})
 
 
-@pytest.mark.parametrize("gradients", [False, True])
-def test_everything_mixed(bundle_path: Path, random_images: MakeImages, gradients: bool) -> None:
-    with Network.open(bundle_path, gradients=gradients, workers=2, micro_batch=3) as network:
-        mix_everything(network, random_images)
+@pytest.mark.parametrize("special", ["fozo", "align", "quar", "pea"])
+def test_everything_mixed(bundle_path: Path, random_images: MakeImages, special: str) -> None:
+    """Mix all methods that run on the network of a method, with what it needs."""
+    needs = list_needs(special)
+    names = [name for name in VIT_METHODS if list_needs(name) in (needs, list_needs("fozo"))]
+    assert special in names
+    with Network.open(bundle_path, workers=2, micro_batch=3, **needs) as network:
+        mix_everything(network, random_images, names)
 
 
-def mix_everything(network: Network, random_images: MakeImages) -> None:
+def mix_everything(network: Network, random_images: MakeImages, names: list[str]) -> None:
     """Methods, options, batch sizes and progress differ, and streams come and go."""
     pair, generator = Pair(network), np.random.default_rng(0)
-    for name in VIT_METHODS:
-        if network.info.gradients or not count_pull_backs(METHODS[name]):
-            pair.open(name, name)
+    for name in names:
+        pair.open(name, name)
     pair.open(("fozo", 1), "fozo", 7, prompts=1, output="clean")
     pair.open(("fozo", 3), "fozo", 8, samples=2, window=6)
     for turn in range(5):

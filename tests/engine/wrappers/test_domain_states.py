@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from domain_doubles import LETTERS, Scripted, Tally, batch, tally
-from doubles import VIT_METHODS, predict_on, state_bits, step_on
+from doubles import VIT_METHODS, list_needs, predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.interface.method import Prediction, Step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, Tunables
@@ -272,6 +272,17 @@ def network(bundle_path: Path) -> Iterator[Network]:
         yield opened
 
 
+@pytest.fixture
+def method_network(network: Network, bundle_path: Path, name: str) -> Iterator[Network]:
+    """Open one with activations for a method that needs them."""
+    needs = list_needs(name)
+    if not needs["activations"]:
+        yield network
+        return
+    with Network.open(bundle_path, workers=2, **needs) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="module")
 def looks(random_images: MakeImages) -> Callable[[str, int], ImageArray]:
     """`looks(letter, seed)`: 64 images of a domain."""
@@ -284,10 +295,13 @@ STREAM = "AABAACDDBBA"
 @pytest.mark.parametrize("classes", [None, (17, 3, 4)], ids=["all", "some"])
 @pytest.mark.parametrize("name", VIT_METHODS)  # methods with views: test_view_methods.py
 def test_equals_an_adapter_for_each_domain(
-    network: Network, looks: Callable[[str, int], ImageArray], name: str, classes: tuple[int, ...] | None
+    method_network: Network,
+    looks: Callable[[str, int], ImageArray],
+    name: str,
+    classes: tuple[int, ...] | None,
 ) -> None:
     """Of which each goes on with the step number that all together have reached."""
-    served = network if classes is None else network.select(classes)
+    served = method_network if classes is None else method_network.select(classes)
     counted = Counted(served)
     together = Adapter(counted, method(name, domains=3), seed=5)
     apart: dict[str, Adapter] = {}

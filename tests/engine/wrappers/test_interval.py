@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import VIT_METHODS, predict_on, state_bits, step_on
+from doubles import VIT_METHODS, list_needs, predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
 from fozo.engine.registry import Fozo, Interval, Shift, get_options, method
@@ -122,13 +122,24 @@ def network(bundle_path: Path) -> Iterator[Network]:
         yield opened
 
 
+@pytest.fixture
+def method_network(network: Network, bundle_path: Path, name: str) -> Iterator[Network]:
+    """Open one with activations for a method that needs them."""
+    needs = list_needs(name)
+    if not needs["activations"]:
+        yield network
+        return
+    with Network.open(bundle_path, workers=1, **needs) as opened:
+        yield opened
+
+
 @pytest.mark.parametrize("name", VIT_METHODS)
 @pytest.mark.parametrize("size", [1, 3])
 def test_every_method_resumes_within_an_interval(
-    network: Network, random_images: Callable[..., ImageArray], tmp_path: Path, name: str, size: int
+    method_network: Network, random_images: Callable[..., ImageArray], tmp_path: Path, name: str, size: int
 ) -> None:
     configured = method(name, interval=4)
-    whole, stopped, resumed = (Adapter(network, configured, seed=3) for _ in range(3))
+    whole, stopped, resumed = (Adapter(method_network, configured, seed=3) for _ in range(3))
     start = state_bits(whole.state)
     stream = [random_images(size, seed=index) for index in range(7)]
     expected = [whole.step(batch) for batch in stream]
