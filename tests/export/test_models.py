@@ -193,7 +193,7 @@ def test_every_method_adapts_it(case: Case, method_network: Network, name: str) 
         assert prediction.logits.shape == (count, case.model.classes or 1000)
         assert prediction.logits.dtype == np.float32
         assert np.isfinite(prediction.logits).all()
-        # The maps of pea multiply from block to block, and 24 of random weights can overflow (docs/methods.md).
+        # The maps of pea multiply from block to block; those of 24 random blocks can overflow.
         assert not prediction.frozen or (name == "pea" and case.model.depth == 24)
         assert prediction.loss is None or np.isfinite(prediction.loss)
         np.testing.assert_allclose(prediction.probabilities.sum(axis=1), 1, rtol=1e-12)
