@@ -281,6 +281,18 @@ class ModelInfo:
                 f"{', '.join(self.tunables) or 'none'}; use another method, or export the model again{option}"
             )
 
+    def require_separate_images(self, user: str) -> None:
+        """Check that images of a batch do not depend on each other, so that each can be perturbed on its own.
+
+        Raises:
+            BundleError: they do, by batch statistics.
+        """
+        if BATCH_STATISTICS in self.tunables:
+            raise BundleError(
+                f"{user} perturbs every image on its own, and {self.name} normalises over the batch; "
+                "use zoa for residual networks"
+            )
+
     def require_gradient(self, tunable: str, user: str) -> None:
         """Check that gradients with respect to a tunable can be computed.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from typing import Any
 import fozo
 import numpy as np
 import pytest
+from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.bundle.manifest import Manifest
 from fozo.engine.bundle.preprocessing import Preprocessing
 from fozo.engine.interface.method import Prediction, count_pull_backs, list_activation_uses
@@ -29,7 +31,8 @@ from fozo.engine.model import (
     SourceStatistics,
     Tunables,
 )
-from fozo.engine.registry import METHODS, count_views
+from fozo.engine.registry import METHODS, AnyMethod, count_views
+from fozo.engine.runtime.network import Network
 from fozo.engine.wrappers.fallback import step_with_fallback
 from fozo.testing import sum_logits_slopes
 from numpy.typing import NDArray
@@ -44,12 +47,19 @@ VIT_METHODS = [name for name, each in METHODS.items() if name != "bn_adapt" and 
 STAND_IN_METHODS = [name for name in VIT_METHODS if not list_activation_uses([METHODS[name]])]
 
 
-def list_needs(name: str) -> dict[str, Any]:
+def list_needs(method: AnyMethod) -> dict[str, Any]:
     """Return the arguments of `Network.open` that a method asks for."""
-    return {
-        "gradients": count_pull_backs(METHODS[name]) > 0,
-        "activations": list_activation_uses([METHODS[name]]),
-    }
+    return {"gradients": count_pull_backs(method) > 0, "activations": list_activation_uses([method])}
+
+
+@contextlib.contextmanager
+def lend_network(network: Network, bundle: Bundle | Path, method: AnyMethod) -> Iterator[Network]:
+    """Lend a network, or of a method that needs activations one with them, which is opened for it."""
+    if not list_activation_uses([method]):
+        yield network
+        return
+    with Network.open(bundle, workers=network.workers, **list_needs(method)) as opened:
+        yield opened
 
 
 # --- real data ---

@@ -13,12 +13,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..errors import BundleError
 from ..interface.method import Binding, Prediction, State, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
-from ..model import BATCH_STATISTICS, NORMS, FloatArray, ImageArray, ModelInfo
+from ..model import NORMS, FloatArray, ImageArray, ModelInfo
 from ..search.gradient_steps import compute_rms
+from ..search.spsa import draw_signs
 from ..search.tuned_norms import TunedNorms
 from ..statistics.objective import entropy
 
@@ -84,11 +84,7 @@ class Eva0:
             BundleError: the graph has no tunable norms, or its images depend on each other.
         """
         model.require_tunable(NORMS, self.name)
-        if BATCH_STATISTICS in model.tunables:
-            raise BundleError(
-                f"{self.name} perturbs every image on its own, and {model.name} normalises over the batch; "
-                "use zoa for residual networks"
-            )
+        model.require_separate_images(self.name)
         norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
         return BoundEva0(self, model, norms)
 
@@ -112,7 +108,7 @@ class BoundEva0(Binding[Eva0]):
         options = self.options
         directions = self._draw_directions(state, len(images))
         moves = np.float32(options.perturbation) * directions
-        pair = [self._build_tunables(state.norms + moves), self._build_tunables(state.norms - moves)]
+        pair = [self.norms.build_tunables(state.norms + sign * moves) for sign in (1, -1)]
         plus, minus = yield Request(images, pair)
         differences = _compute_losses(plus.logits, minus.logits, options.loss)
         scale = 2 * options.perturbation * len(images)
@@ -144,19 +140,13 @@ class BoundEva0(Binding[Eva0]):
         if options.directions == "gaussian":
             directions = generator.standard_normal(shape, np.float32)
         else:
-            directions = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+            directions = draw_signs(generator, shape)
         if options.anchor_every and state.norms.any():
             numbers = state.images + np.arange(count)
             for index in np.flatnonzero(numbers % options.anchor_every == options.anchor_every - 1):
                 anchor = -generator.random(state.norms.shape, np.float32) * state.norms
                 directions[index] = anchor / np.float32(max(compute_rms(anchor), TINY))
         return directions
-
-    def _build_tunables(self, norms: FloatArray) -> dict[str, FloatArray]:
-        """Return what to feed for addends `[N, T, 2, D]`, one set per image."""
-        tunable = np.zeros((len(norms), self.norms.count, 2, self.norms.width), np.float32)
-        tunable[:, self.norms.rows] = norms
-        return {NORMS: tunable}
 
     def _descend(self, norms: FloatArray, gradient: FloatArray) -> FloatArray:
         """Return the norms after one bounded step, float32."""

@@ -13,12 +13,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import BundleError
 from ..interface.method import Binding, Prediction, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import (
-    BATCH_STATISTICS,
     NORMS,
     PROMPTS,
     FloatArray,
@@ -29,6 +27,7 @@ from ..model import (
 )
 from ..search.gradient_steps import compute_rms
 from ..search.philox import GENERATOR_HELP, Generator, draw_philox_normal, draw_philox_signs
+from ..search.spsa import draw_signs
 from ..search.tuned_norms import TunedNorms
 from ..statistics.feature_statistics import Moments
 from ..statistics.objective import (
@@ -111,11 +110,7 @@ class Pizo:
                 (batch statistics), so that none can have its own perturbation.
         """
         source = model.require_source(self.name)
-        if BATCH_STATISTICS in model.tunables:
-            raise BundleError(
-                f"{self.name} perturbs every image on its own, and {model.name} normalises over the batch; "
-                "use zoa for residual networks"
-            )
+        model.require_separate_images(self.name)
         rates: dict[str, Rates] = {}
         rows = slice(0, 0)
         if self.tune != "norms":
@@ -226,7 +221,7 @@ class BoundPizo(Binding[Pizo]):
             if self.options.directions == "gaussian":
                 directions[NORMS] = generator.standard_normal(shape, np.float32)
             else:
-                directions[NORMS] = 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+                directions[NORMS] = draw_signs(generator, shape)
         return directions
 
     def _build_tunables(self, state: PizoState, directions: Mapping[str, FloatArray], sign: int) -> Tunables:

@@ -37,6 +37,15 @@ def draw_segmented_direction(seed: int, step: int, sample: int, size: int) -> Fl
     return np.where(generator.integers(0, 2, size, dtype=np.int8) == 1, sizes, -sizes)
 
 
+def draw_signs(generator: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
+    """Draw random signs, +1 or −1, float32 of the given shape.
+
+    >>> print(draw_signs(np.random.default_rng(0), (4,)))
+    [-1.  1.  1.  1.]
+    """
+    return 2 * generator.integers(0, 2, shape, np.int8).astype(np.float32) - 1
+
+
 def draw_uniform(seed: int, bound: float, shape: tuple[int, ...]) -> FloatArray:
     """Draw initial values, float32 of the given shape, uniform in `[-bound, bound]`.
 

@@ -41,7 +41,8 @@ class TunedNorms:
         return np.zeros((self.rows.stop - self.rows.start, 2, self.width), dtype)
 
     def build_tunables(self, addends: FloatArray) -> Tunables:
-        """Return what to feed for the addends `[T, 2, W]` of the tuned norms."""
-        norms = np.zeros((1, self.count, 2, self.width), np.float32)
-        norms[0, self.rows] = addends
+        """Return what to feed for addends of the tuned norms, `[T, 2, W]`, or `[N, T, 2, W]` per image."""
+        sets = addends.reshape(-1, *addends.shape[-3:])
+        norms = np.zeros((len(sets), self.count, 2, self.width), np.float32)
+        norms[:, self.rows] = sets
         return {NORMS: norms}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import list_needs
+from doubles import lend_network
 from export_doubles import RANDOM
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.model import ACTIVATION_KINDS, ActivationUse, ImageArray
@@ -153,12 +153,8 @@ def network(case: Case) -> Iterator[Network]:
 @pytest.fixture
 def method_network(case: Case, network: Network, name: str) -> Iterator[Network]:
     """Open one with activations for a method that needs them."""
-    needs = list_needs(name)
-    if not needs["activations"]:
-        yield network
-        return
-    with Network.open(case.bundle, workers=1, **needs) as opened:
-        yield opened
+    with lend_network(network, case.bundle, METHODS[name]) as lent:
+        yield lent
 
 
 def test_the_graph_is_the_model(case: Case, network: Network) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import VIT_METHODS, state_bits
+from doubles import VIT_METHODS, list_needs, state_bits
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError, StateError
 from fozo.engine.methods.align import Align
@@ -41,9 +41,7 @@ from fozo.engine.registry import (
     Fozo,
     Prediction,
     Shift,
-    count_pull_backs,
     get_options,
-    list_activation_uses,
     list_common_options,
     method,
 )
@@ -164,15 +162,6 @@ def stream(random_images: MakeImages) -> list[ImageArray]:
     return [random_images(size, seed=index) for index, size in enumerate(SIZES)]
 
 
-def list_needs(name: str) -> dict[str, Any]:
-    """Return the arguments of `Network.open` that a method asks for."""
-    configured = VARIANTS[name]
-    return {
-        "gradients": count_pull_backs(configured) > 0,
-        "activations": list_activation_uses([configured]),
-    }
-
-
 @pytest.fixture(scope="module")
 def special_networks(int8_bundle_path: Path) -> Iterator[dict[tuple[str, str], Network]]:
     """Open both graphs with gradients, and both with all activations."""
@@ -195,7 +184,7 @@ def network(
     networks: dict[int, Network], special_networks: dict[tuple[str, str], Network], name: str
 ) -> Network:
     """Return the network that a method needs."""
-    kinds = [kind for kind, need in list_needs(name).items() if need]
+    kinds = [kind for kind, need in list_needs(VARIANTS[name]).items() if need]
     return special_networks[kinds[0], "fp32"] if kinds else networks[64]
 
 
@@ -210,7 +199,7 @@ def either_network(
     """Return both, one after the other."""
     if request.param == "fp32":
         return network
-    kinds = [kind for kind, need in list_needs(name).items() if need]
+    kinds = [kind for kind, need in list_needs(VARIANTS[name]).items() if need]
     return special_networks[kinds[0], "int8"] if kinds else int8_network
 
 
@@ -301,7 +290,7 @@ def test_adapter_open(bundle_path: Path, stream: list[ImageArray], name: str) ->
     assert_identical(
         run(opened, stream),
         run(
-            Adapter(Network.open(bundle_path, workers=1, **list_needs(name)), METHODS[name]),
+            Adapter(Network.open(bundle_path, workers=1, **list_needs(VARIANTS[name])), METHODS[name]),
             stream,
         ),
     )
@@ -373,7 +362,7 @@ def test_splitting_the_work_changes_no_bit(
     for micro_batch in (1, 2, 3, 64):
         for workers in (1, 2):
             arrangement: dict[str, Any] = {"workers": workers, "micro_batch": micro_batch}
-            with Network.open(path, precision, **list_needs(name), **arrangement) as network:
+            with Network.open(path, precision, **list_needs(VARIANTS[name]), **arrangement) as network:
                 adapter = Adapter(network, VARIANTS[name], seed=3)
                 logits = [prediction.logits.tobytes() for prediction in run(adapter, stream)]
                 seen[micro_batch, workers] = logits, state_bits(adapter.state)

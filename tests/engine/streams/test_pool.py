@@ -18,7 +18,7 @@ from fozo.engine.interface.request import Request
 from fozo.engine.methods.no_adapt import BoundNoAdapt
 from fozo.engine.methods.shift import BoundShift
 from fozo.engine.model import ImageArray, Outputs, Tunables
-from fozo.engine.registry import Fozo, State, method
+from fozo.engine.registry import METHODS, Fozo, State, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 from fozo.engine.streams.pool import Pool
@@ -87,7 +87,7 @@ class Pair:
 def test_streams_of_one_method(
     open_either: Callable[..., Network], random_images: MakeImages, name: str
 ) -> None:
-    with open_either(**list_needs(name)) as network:
+    with open_either(**list_needs(METHODS[name])) as network:
         pair = Pair(network)
         for seed in range(4):
             pair.open(seed, name, seed)
@@ -98,8 +98,8 @@ def test_streams_of_one_method(
 @pytest.mark.parametrize("special", ["fozo", "align", "quar", "pea"])
 def test_everything_mixed(bundle_path: Path, random_images: MakeImages, special: str) -> None:
     """Mix all methods that run on the network of a method, with what it needs."""
-    needs = list_needs(special)
-    names = [name for name in VIT_METHODS if list_needs(name) in (needs, list_needs("fozo"))]
+    needs, plain = list_needs(METHODS[special]), list_needs(METHODS["fozo"])
+    names = [name for name in VIT_METHODS if list_needs(METHODS[name]) in (needs, plain)]
     assert special in names
     with Network.open(bundle_path, workers=2, micro_batch=3, **needs) as network:
         mix_everything(network, random_images, names)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from domain_doubles import LETTERS, Scripted, Tally, batch, tally
-from doubles import VIT_METHODS, list_needs, predict_on, state_bits, step_on
+from doubles import VIT_METHODS, lend_network, predict_on, state_bits, step_on
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.interface.method import Prediction, Step
 from fozo.engine.model import FloatArray, ImageArray, ModelInfo, Outputs, Slopes, Tunables
@@ -275,12 +275,8 @@ def network(bundle_path: Path) -> Iterator[Network]:
 @pytest.fixture
 def method_network(network: Network, bundle_path: Path, name: str) -> Iterator[Network]:
     """Open one with activations for a method that needs them."""
-    needs = list_needs(name)
-    if not needs["activations"]:
-        yield network
-        return
-    with Network.open(bundle_path, workers=2, **needs) as opened:
-        yield opened
+    with lend_network(network, bundle_path, METHODS[name]) as lent:
+        yield lent
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from doubles import VIT_METHODS, list_needs, predict_on, state_bits, step_on
+from doubles import VIT_METHODS, lend_network, predict_on, state_bits, step_on
 from fozo.engine.errors import InputError
 from fozo.engine.model import FloatArray, ImageArray, Outputs
-from fozo.engine.registry import Fozo, Interval, Shift, get_options, method
+from fozo.engine.registry import METHODS, Fozo, Interval, Shift, get_options, method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
 
@@ -125,12 +125,8 @@ def network(bundle_path: Path) -> Iterator[Network]:
 @pytest.fixture
 def method_network(network: Network, bundle_path: Path, name: str) -> Iterator[Network]:
     """Open one with activations for a method that needs them."""
-    needs = list_needs(name)
-    if not needs["activations"]:
-        yield network
-        return
-    with Network.open(bundle_path, workers=1, **needs) as opened:
-        yield opened
+    with lend_network(network, bundle_path, METHODS[name]) as lent:
+        yield lent
 
 
 @pytest.mark.parametrize("name", VIT_METHODS)
