@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -41,3 +42,30 @@ def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function returns in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+@contextlib.contextmanager
+def prepare_alone(
+    prepare: Callable[..., Callable[[], object]], *arguments: Any
+) -> Iterator[Callable[[], float]]:
+    """Yield a function that runs what `prepare` returns, in a process of its own, and returns the seconds.
+
+    Libraries keep threads waiting for more work after a call has returned. In one process, those of one arm
+    would take time from the next.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(_prepare, (prepare, *arguments))
+        yield lambda: float(pool.apply(_time_prepared))
+
+
+_prepared: list[Callable[[], object]] = []
+
+
+def _prepare(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+    _prepared[:] = [prepare(*arguments)]
+
+
+def _time_prepared() -> float:
+    begin = time.perf_counter()
+    _prepared[0]()
+    return time.perf_counter() - begin

@@ -2,14 +2,15 @@
 
     python bench/step_speed.py tiny base --out bench/results/step-speed.json
 
-Both sides take turns in one process, and medians are written, with the median of the ratios of neighbours.
-ONNX Runtime gets as many threads as the engine has workers. Memory is the peak of a process that takes three
-steps.
+Both sides take turns, each in a process of its own with a pause before each step, as its neighbour's threads
+may still be looking for work. Medians are written, with the median of the ratios of neighbours. ONNX Runtime
+gets as many threads as the engine has workers. Memory is the peak of a process that takes three steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -25,11 +26,12 @@ import onnxruntime
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.runtime.cpu import count_cpus
 from fozo.eval.processes.memory import peak_bytes
-from measuring import describe_machine, now, run_alone
+from measuring import describe_machine, now, prepare_alone, run_alone
 
 METHODS = ("pizo", "neo")
 BATCHES = (1, 8, 64)
 STEPS = 3  # of a process whose memory is measured
+PAUSE = 0.2  # seconds before each step
 
 
 def main() -> None:
@@ -69,17 +71,19 @@ def measure(
     step: Path, bundle: Path, precision: str, method: str, batch: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return one row: seconds of a step by graph and engine, their ratio, and peak memory of both."""
-    arms = {"engine": open_engine(bundle, precision, method), "graph": open_graph(step)}
     size = Bundle.open(bundle).manifest.preprocessing.size
     images = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
-    seconds: dict[str, list[float]] = {label: [] for label in arms}
-    end = None
-    while len(seconds["graph"]) <= options.samples and (end is None or time.perf_counter() < end):
-        for label, take_step in arms.items():
-            begin = time.perf_counter()
-            take_step(images)
-            seconds[label].append(time.perf_counter() - begin)
-        end = end or time.perf_counter() + options.seconds  # the first round is not counted
+    seconds: dict[str, list[float]] = {"engine": [], "graph": []}
+    with (
+        prepare_alone(prepare_engine, bundle, precision, method, images) as run_engine,
+        prepare_alone(prepare_graph, step, images) as run_graph,
+    ):
+        end = None
+        while len(seconds["graph"]) <= options.samples and (end is None or time.perf_counter() < end):
+            for label, take_step in (("engine", run_engine), ("graph", run_graph)):
+                time.sleep(PAUSE)
+                seconds[label].append(take_step())
+            end = end or time.perf_counter() + options.seconds  # the first round is not counted
     engine, graph = seconds["engine"][1:], seconds["graph"][1:]
     return {
         "model": Bundle.open(bundle).manifest.model,
@@ -93,6 +97,16 @@ def measure(
         "engine_mb": run_alone(measure_engine_memory, bundle, precision, method, images),
         "graph_mb": run_alone(measure_graph_memory, step, images),
     }
+
+
+def prepare_engine(bundle: Path, precision: str, method: str, images: Any) -> Callable[[], object]:
+    """Return a function that takes the next step over the same images with the engine."""
+    return functools.partial(open_engine(bundle, precision, method), images)
+
+
+def prepare_graph(step: Path, images: Any) -> Callable[[], object]:
+    """Return a function that takes the next step over the same images with a graph."""
+    return functools.partial(open_graph(step), images)
 
 
 def open_engine(bundle: Path, precision: str, method: str) -> Callable[[Any], object]:

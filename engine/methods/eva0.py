@@ -17,7 +17,7 @@ from ..interface.method import Binding, Prediction, State, Step
 from ..interface.method_options import option, validate
 from ..interface.request import Request, Requests
 from ..model import NORMS, FloatArray, ImageArray, ModelInfo
-from ..search.gradient_steps import compute_rms
+from ..search.gradient_steps import compute_length, compute_rms
 from ..search.spsa import draw_signs
 from ..search.tuned_norms import TunedNorms
 from ..statistics.objective import entropy
@@ -113,12 +113,12 @@ class BoundEva0(Binding[Eva0]):
         differences = _compute_losses(plus.logits, minus.logits, options.loss)
         scale = 2 * options.perturbation * len(images)
         slopes = differences / scale if options.perturbation else np.zeros(len(images))
-        gradient = np.tensordot(slopes, directions.astype(np.float64), 1)
+        gradient = np.einsum("n,n...->...", slopes, directions)
         norms = self._descend(state.norms, gradient)
         logits = (plus.logits + minus.logits) / 2
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
-            "gradient": float(np.linalg.norm(gradient)),
+            "gradient": compute_length(gradient),
             "size": compute_rms(norms),
         }
         next_state = Eva0State(state.step + 1, state.seed, norms, state.images + len(images))
@@ -151,7 +151,7 @@ class BoundEva0(Binding[Eva0]):
     def _descend(self, norms: FloatArray, gradient: FloatArray) -> FloatArray:
         """Return the norms after one bounded step, float32."""
         options = self.options
-        length = float(np.linalg.norm(gradient))
+        length = compute_length(gradient)
         if length > options.clip:
             gradient = gradient * (options.clip / length)
         values = options.retention * norms.astype(np.float64) - options.rate * gradient

@@ -268,7 +268,7 @@ class BoundPizo(Binding[Pizo]):
             for name, direction in pair.directions.items():
                 if epsilon := self.rates[name].epsilon:
                     field = f"{name}_gradient"
-                    gradient = np.tensordot(slopes / (2 * epsilon), direction, 1)
+                    gradient = np.einsum("n,n...->...", slopes / (2 * epsilon), direction)
                     sums[field] = sums.get(field, getattr(state, field)) + gradient
         return replace(state, images=state.images + len(features), **sums)
 

@@ -18,6 +18,15 @@ def compute_rms(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
+def compute_length(values: FloatArray) -> float:
+    """Return the Euclidean length of an array, without BLAS (docs/engine.md, threads of NumPy).
+
+    >>> compute_length(np.array([[3.0], [4.0]]))
+    5.0
+    """
+    return float(np.sqrt(np.sum(np.square(values))))
+
+
 def take_sgd_step(values: FloatArray, gradient: FloatArray, rate: float, decay: float) -> FloatArray:
     """Return `values` after gradient descent with L2 weight decay, a new float32 array.
 

@@ -47,7 +47,7 @@ def compute_logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> F
     """
     if shift is None:
         return np.zeros(len(head_weight), np.float32)
-    return head_weight @ shift.astype(np.float32)
+    return np.einsum("kf,f->k", head_weight, shift.astype(np.float32))
 
 
 def compute_shift_offset(

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 from ...engine.errors import ExportError
-from ...engine.model import ModelInfo
+from ...engine.model import NORMS, ModelInfo
 from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
 from .chunked_network import Feed, append_network
 from .graph_names import copy_with_prefix
+from .row_norms import separate_gains
 from .tensor import ExpressionGraph, Tensor, concatenate
 
 PREFIX = "network/"  # before the names of the network's values
@@ -73,6 +74,8 @@ class EmbeddedNetwork:
             raise ExportError(f"{self.info.name} has no tunable {', '.join(sorted(unknown))}")
         self.graph.initializers |= {tensor.name: tensor for tensor in prefixed.graph.initializer}
         feeds = {name: self.choose_feed(name, value, candidates) for name, value in inputs.items()}
+        if NORMS in feeds and feeds[NORMS].repeats:
+            separate_gains(self.graph, prefixed.graph, self.info.width)
         rows = (self.count * len(candidates)).reshape()
         outputs = append_network(self.graph, prefixed.graph, PREFIX, feeds, rows, OUTPUT_AXES)
         logits, features = (split_rows(outputs[name], len(candidates)) for name in (LOGITS, FEATURES))
