@@ -47,7 +47,9 @@ def compute_logit_offset(head_weight: FloatArray, shift: FloatArray | None) -> F
     """
     if shift is None:
         return np.zeros(len(head_weight), np.float32)
-    return np.einsum("kf,f->k", head_weight, shift.astype(np.float32))
+    # Not `@`, whose threads would go on looking for work (docs/engine.md, threads of NumPy).
+    offset: FloatArray = np.einsum("kf,f->k", head_weight, shift.astype(np.float32))
+    return offset
 
 
 def compute_shift_offset(

@@ -10,7 +10,7 @@ import onnx
 
 from ...engine.errors import ExportError
 from ...engine.model import NORMS, ModelInfo
-from ...engine.runtime.graph_contract import CLASSIFIER, IMAGES
+from ...engine.runtime.graph_contract import ACTIVATION_MOMENTS, CLASSIFIER, IMAGES
 from .chunked_network import Feed, append_network
 from .graph_names import copy_with_prefix
 from .row_norms import separate_gains
@@ -18,15 +18,22 @@ from .tensor import ExpressionGraph, Tensor, concatenate
 
 PREFIX = "network/"  # before the names of the network's values
 FEATURES, LOGITS = "features", "logits"
-OUTPUT_AXES = {LOGITS: 2, FEATURES: 3}
+OUTPUT_AXES = {LOGITS: 2, FEATURES: 3, ACTIVATION_MOMENTS: 3}
 
 
 @dataclass(frozen=True)
 class GraphOutputs:
-    """Outputs of one forward in a graph: logits float32 `[N, K]` and features float32 `[N, L, F]`."""
+    """Outputs of one forward in a graph, float32.
+
+    Attributes:
+        logits: `[N, K]`.
+        features: `[N, L, F]`.
+        activation_moments: `[N, 2, C]`; None if the network has none.
+    """
 
     logits: Tensor
     features: Tensor
+    activation_moments: Tensor | None = None
 
 
 @dataclass
@@ -77,9 +84,13 @@ class EmbeddedNetwork:
         if NORMS in feeds and feeds[NORMS].repeats:
             separate_gains(self.graph, prefixed.graph, self.info.width)
         rows = (self.count * len(candidates)).reshape()
-        outputs = append_network(self.graph, prefixed.graph, PREFIX, feeds, rows, OUTPUT_AXES)
-        logits, features = (split_rows(outputs[name], len(candidates)) for name in (LOGITS, FEATURES))
-        return [GraphOutputs(*pair) for pair in zip(logits, features, strict=True)]
+        results = {name: axes for name, axes in OUTPUT_AXES.items() if name in self._list_outputs()}
+        outputs = append_network(self.graph, prefixed.graph, PREFIX, feeds, rows, results)
+        shares = [split_rows(outputs[name], len(candidates)) for name in results]
+        return [GraphOutputs(*tensors) for tensors in zip(*shares, strict=True)]
+
+    def _list_outputs(self) -> set[str]:
+        return {value.name for value in self.model.graph.output}
 
     def choose_feed(
         self, name: str, value: onnx.ValueInfoProto, candidates: Sequence[Mapping[str, Tensor]] = ()

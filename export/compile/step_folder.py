@@ -16,9 +16,12 @@ from ...engine.errors import ExportError, OutputError, reason
 from ...engine.files import hash_texts, to_npz, write_atomic
 from ...engine.interface.method import AnyMethod
 from ...engine.interface.method_options import get_options
+from ...engine.model import ModelInfo
 from ...engine.names import DEFAULT_SEED
+from ...engine.registry import list_activation_uses
 from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
 from ...engine.runtime.network import Network
+from ...engine.runtime.recentring_graph import add_recentring
 from ..output_folder import check_output_folder
 from .embedded_network import LOGITS
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step
@@ -91,7 +94,8 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
     """
     check_output_folder(folder, OWN_NAMES, "step", overwrite, "name a new folder with --out")
     method = use_graph_generator(request.method)
-    with Network.open(request.bundle, request.precision) as network:
+    uses = list_activation_uses([method])
+    with Network.open(request.bundle, request.precision, activations=uses) as network:
         step = build_request(request, method, network)
         description = describe_step(request, method, step)
         for model in (step.model, step.init):
@@ -114,9 +118,17 @@ def build_request(request: StepRequest, method: AnyMethod, network: Network) -> 
     Raises:
         ExportError: the method or an option cannot be compiled.
     """
-    model = onnx.load(request.bundle.graph(request.precision))
+    model = load_graph(request.bundle, network.info)
     identity = compute_identity(request, method)
     return build_step(model, method.bind(network.info), request.seed, identity, request.batch)
+
+
+def load_graph(bundle: Bundle, info: ModelInfo) -> onnx.ModelProto:
+    """Return the graph of a model, with the nodes that its activations need."""
+    graph = bundle.graph(info.precision)
+    if info.activations:
+        return onnx.load_model_from_string(add_recentring(graph, info.activations))
+    return onnx.load(graph)
 
 
 def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> StepVectors:
@@ -135,7 +147,7 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         ExportError: the step differs from the engine.
     """
     twin = replace(request, precision=EXACT)
-    with Network.open(twin.bundle, EXACT) as exact:
+    with Network.open(twin.bundle, EXACT, activations=list_activation_uses([method])) as exact:
         if exact.info.source is None and network.info.source is not None:
             exact = exact.with_source(network.info.source)
         step = build_request(twin, method, exact)

@@ -18,12 +18,14 @@ from ...engine.methods.fozo import BoundFozo
 from ...engine.methods.moments import BoundMomentMatching
 from ...engine.methods.no_adapt import BoundNoAdapt
 from ...engine.methods.pizo import BoundPizo
+from ...engine.methods.quar import BoundQuar
 from ...engine.methods.shift import BoundShift
 from ...engine.runtime.graph_contract import IMAGES
 from .embedded_network import LOGITS, EmbeddedNetwork
 from .fozo_step import FozoStep
 from .frozen_fallback import answer_with_fallback
 from .pizo_step import PizoStep
+from .quar_step import QuarStep
 from .shift_steps import MomentsStep, NoAdaptStep, ShiftStep
 from .step_builder import StepBuilder, StepInputs, StepOutputs
 from .tensor import ExpressionGraph, Tensor, where
@@ -32,6 +34,7 @@ BUILDERS: Mapping[type, StepBuilder] = {
     BoundNoAdapt: NoAdaptStep(),
     BoundShift: ShiftStep(),
     BoundMomentMatching: MomentsStep(),
+    BoundQuar: QuarStep(),
     BoundFozo: FozoStep(),
     BoundPizo: PizoStep(),
 }
@@ -124,7 +127,7 @@ def find_builder(method: AnyBoundMethod) -> StepBuilder:
     if type(method) not in BUILDERS:
         raise ExportError(
             f"{method.name} cannot be compiled as it is; expected no_adapt, shift, shift_origin, neo, "
-            "moments, fozo or pizo, without the common options interval, domains, guard and temperature"
+            "moments, quar, fozo or pizo, without the common options interval, domains, guard and temperature"
         )
     return BUILDERS[type(method)]
 

@@ -14,10 +14,10 @@ import pytest
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import ExportError
 from fozo.engine.model import ImageArray, ImagePrompt
-from fozo.engine.registry import parse_method
+from fozo.engine.registry import list_activation_uses, parse_method
 from fozo.engine.runtime.network import Network
 from fozo.engine.streams.adapter import Adapter
-from fozo.export.compile.step_folder import use_graph_generator
+from fozo.export.compile.step_folder import load_graph, use_graph_generator
 from fozo.export.compile.step_graph import NEXT_STATE, STATE, VALID, StepGraph, build_step
 
 SEED, IDENTITY = 7, 123_456_789_012_345_678
@@ -40,6 +40,9 @@ METHODS = [
     "shift:update=inclusive,average=global,warm_up=20,gain=0.7",
     "moments",
     "moments:update=lagged,decay=0.5,ratio_limit=1,gain=0.5",
+    "quar",
+    "quar:branches=local,average=exponential,rate=0.3,blocks=1,local_strength=0.8",
+    "quar:branches=global,prior=0,limit=1.2,global_strength=0.6,epsilon=0.01",
     "fozo",
     "fozo:samples=2,output=mean,window=30,loss_scale=per_image,loss_norm=l2_groups,schedule_loss=mean",
     "fozo:output=clean,loss_norm=l2_per_layer,shift=origin,shift_update=inclusive,update_rate=previous",
@@ -73,8 +76,8 @@ def compile_method(path: Path, spec: str, precision: str = "fp32") -> tuple[Step
     """Return the step of a method, and an adapter of the engine for the same."""
     bundle = Bundle.open(path)
     method = use_graph_generator(parse_method(spec)[1])
-    network = Network.open(bundle, precision, workers=1)
-    step = build_step(onnx.load(bundle.graph(precision)), method.bind(network.info), SEED, IDENTITY)
+    network = Network.open(bundle, precision, activations=list_activation_uses([method]), workers=1)
+    step = build_step(load_graph(bundle, network.info), method.bind(network.info), SEED, IDENTITY)
     onnx.checker.check_model(step.model, full_check=precision == "fp32")
     return step, Adapter(network, method, seed=SEED)
 
@@ -100,10 +103,15 @@ def test_steps_are_those_of_the_engine(bundle_path: Path, random_images: Any, sp
         expected = getattr(adapter.state, name, None)
         if expected is not None and STATE + name in step.state:
             assert_close(step.state[STATE + name], expected, name)
+    for name in ("local", "last"):  # moments of QuAR
+        moments = getattr(adapter.state, name, None)
+        if f"{STATE}{name}_mean" in step.state:
+            assert_close(step.state[f"{STATE}{name}_mean"], moments.mean, f"mean of {name}")
+            assert_close(step.state[f"{STATE}{name}_variance"], moments.variance, f"variance of {name}")
     assert int(step.state[f"{STATE}step"]) == adapter.state.step == 6
 
 
-@pytest.mark.parametrize("spec", ["fozo", "pizo", "neo"])
+@pytest.mark.parametrize("spec", ["fozo", "pizo", "neo", "quar"])
 def test_fifty_steps_of_changing_size(bundle_path: Path, random_images: Any, spec: str) -> None:
     graph, adapter = compile_method(bundle_path, spec)
     step, agreeing, total = Step(graph), 0, 0
@@ -116,7 +124,7 @@ def test_fifty_steps_of_changing_size(bundle_path: Path, random_images: Any, spe
     assert agreeing >= 0.999 * total
 
 
-@pytest.mark.parametrize("spec", ["fozo", "pizo", "moments"])
+@pytest.mark.parametrize("spec", ["fozo", "pizo", "moments", "quar"])
 def test_integer_kernels(int8_bundle_path: Path, random_images: Any, spec: str) -> None:
     graph, adapter = compile_method(int8_bundle_path, spec, "int8")
     step = Step(graph)
@@ -132,7 +140,10 @@ def test_weights_are_stored_once(bundle_path: Path) -> None:
     assert len(graph.model.SerializeToString()) < network + 250_000
 
 
-@pytest.mark.parametrize(("spec", "field"), [("pizo", "norms"), ("fozo", "prompts"), ("shift", "center")])
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [("pizo", "norms"), ("fozo", "prompts"), ("shift", "center"), ("quar", "local_variance")],
+)
 def test_the_frozen_network_answers_what_is_not_finite(
     bundle_path: Path, random_images: Any, spec: str, field: str
 ) -> None:
