@@ -66,10 +66,10 @@ accuracy() {
 bits() {
   local bits precision
   for bits in w6a6 w4a8 w4a4; do $FOZO quantize tiny "$DATA/imagenet/source" --bits "$bits" --force; done
-  for precision in int8 w6a6 w4a8 w4a4; do
-    adapt "bits-$precision" "$precision" reset 1 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
+  for precision in fp32 int8 w6a6 w4a8 w4a4; do
+    adapt "bits-$precision" "$precision" reset 3 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
   done
-  adapt bits-foa w6a6 reset 1 "no_adapt foa zoa quar pizo" --subset 256 --corruptions "${FEW%,clean}"
+  adapt bits-foa w6a6 reset 3 "no_adapt foa zoa quar pizo" --subset 256 --corruptions "${FEW%,clean}"
 }
 
 agreement() {

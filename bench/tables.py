@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
-from bits_tables import tabulate_bits
+from bits_tables import tabulate_bits, tabulate_foa
 from clip_tables import (
     tabulate_clip,
     tabulate_clip_cost,
@@ -43,7 +43,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "family-continual": lambda: tabulate_averages("family-continual"),
     "family-continual-domains": lambda: tabulate_domains("family-continual"),
     "bits": tabulate_bits,
-    "bits-foa": lambda: tabulate_averages("bits-foa"),
+    "bits-foa": tabulate_foa,
     "gradients": tabulate_gradients,
     "clip": tabulate_clip,
     "clip-domains": tabulate_clip_domains,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     default="pizo",
     show_default=True,
     metavar="NAME[:OPTION=VALUE,…]",
-    help="Method of the step: no_adapt, shift, shift_origin, neo, moments, fozo or pizo.",
+    help="Method of the step: no_adapt, shift, shift_origin, neo, moments, quar, fozo or pizo.",
 )
 @click.option("--precision", default="fp32", show_default=True, help="Graph of the bundle, such as int8.")
 @click.option("--head", metavar="NAME", help="Classes, for bundles that make them from texts (fozo classes).")
@@ -66,7 +66,7 @@ def compile_bundle(
 
     step.onnx takes images and a state, and returns predictions and the next state. init.onnx returns the
     first state. step.json says the rest: preparation of images, classes, names and shapes. vectors.npz and
-    vectors/ have a few steps with their results, so that a program can prove itself. Needs no PyTorch.
+    vectors/ have a few steps with their results, to check a program against. Needs no PyTorch.
 
     \b
     Examples:

@@ -25,12 +25,14 @@ QUIET = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 WORKERS = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Number of threads; default: the tuned number, else all processors. Results do not depend on it.",
+    help="Number of threads; default: what `fozo bench --tune` stored, else all processors. "
+    "Results do not depend on it.",
 )
 MICRO_BATCH = click.option(
     "--micro-batch",
     type=click.IntRange(1),
-    help="Images per call of the runtime; default: the tuned number. Results do not depend on it.",
+    help="Images per call of the runtime; default: what `fozo bench --tune` stored. "
+    "Results do not depend on it.",
 )
 PROVIDER = click.option(
     "--provider",

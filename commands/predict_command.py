@@ -88,7 +88,7 @@ DEFAULT_METHOD, ZERO_SHOT = "pizo:domains=16", "no_adapt"
 @click.option(
     "--classes",
     type=FILE,
-    help="File with the classes to predict among: identifiers or indices, one per line.",
+    help="File with the classes to predict among: identifiers, names or indices, one per line.",
 )
 @click.option(
     "--state",

@@ -1,6 +1,6 @@
 """ELaTTA: an offset of the head's input in a few directions, found by CMA-ES for each image.
 
-From arXiv 2510.11068 only the abstract was at hand, with the formula `z' = z + V_k p` and the search on the
+From arXiv 2510.11068 the source is the abstract, with the formula `z' = z + V_k p` and the search on the
 entropy of head(z'); its code is not public. There, V_k are the right singular vectors of centred source
 features. Bundles keep no features, so V_k here are those of the head's centred rows, which point where the
 classes lie apart. k, the population, the number of generations, the bound of p and where the search begins

@@ -1,6 +1,6 @@
 """EVA-0: a perturbation of its own for every image, and an entropy that growing logits cannot lower.
 
-From arXiv 2605.18867 only the abstract was at hand, and a description by others; no code was found. The pair
+From arXiv 2605.18867 the sources are the abstract and a description by others; there is no code. The pair
 of probes, the mean of their logits as the answer, the common scale, the clipped gradient, anchors and bounds
 are as described there. The formulas of the loss and of anchor directions are inferred. No published figure
 has been reproduced with this file.
@@ -53,7 +53,7 @@ class Eva0:
         3, "number of last blocks whose norms stay frozen; fewer if none would be left to adapt", low=0
     )
     directions: Literal["gaussian", "rademacher"] = option(
-        "gaussian", "entries of the directions: normal, or random signs; the sources at hand leave it open"
+        "gaussian", "entries of the directions: normal, or random signs; the sources leave it open"
     )
     perturbation: float = option(
         0.001, "µ, size of the perturbation; the source tries 0.001 and 0.003", low=0

@@ -1,7 +1,7 @@
 """QuAR: re-centre the inputs of the last blocks' products, and the class token, in one forward.
 
-Cha, Kwon, Lee, arXiv 2610.08358. The paper has no code and was not at hand: formula, defaults and limits are
-taken from notes on it, and nothing here was verified against a published number.
+Cha, Kwon, Lee, arXiv 2610.08358. The paper has no code, and its text is no source here: formula, defaults and
+limits are taken from notes on it, and nothing here was verified against a published number.
 """
 
 from __future__ import annotations
