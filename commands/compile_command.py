@@ -14,6 +14,8 @@ from .options import BUNDLE, seed_option
 if TYPE_CHECKING:
     from ..export.compile.step_folder import CompiledStep
 
+LARGEST_SEED = 2**63 - 1  # of a state: an int64
+
 
 @click.command(name="compile")
 @BUNDLE
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Images of every step, for runtimes that want fixed shapes; default: any number.",
 )
-@seed_option("Seed of the random directions, stored in the first state.")
+@seed_option("Seed of the random directions, stored in the first state.", most=LARGEST_SEED)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Steps of the vectors, with their images and states.",
+    help="Least number of steps of the vectors, with their images and states; there are more where an update"
+    " of the method needs more images.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a step that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the content of step.json.")
@@ -85,6 +88,8 @@ def compile_bundle(
     _, method = parse_method(spec)
     request = StepRequest(Bundle.open(bundle, head), method, precision, batch, seed, vector_steps)
     compiled = compile_step(request, out, overwrite=overwrite)
+    if compiled.steps_to_update is not None:
+        click.echo(warn_of_missing_update(compiled), err=True)
     if as_json:
         click.echo(json.dumps(dict(compiled.description), indent=1, ensure_ascii=False))
         return
@@ -93,16 +98,26 @@ def compile_bundle(
         f"{out}: {compiled.description['method']} on {compiled.description['model']} {precision}, "
         f"step.onnx {size:.1f} MB, {len(compiled.description['state'])} values of state"
     )
-    click.echo(describe_verification(compiled, vector_steps))
+    click.echo(describe_verification(compiled))
     click.echo("Next: run init.onnx once, then step.onnx for every batch (docs/embedding.md).")
 
 
-def describe_verification(compiled: CompiledStep, steps: int) -> str:
+def warn_of_missing_update(compiled: CompiledStep) -> str:
+    """Return a warning that the vectors check no update."""
+    description = compiled.description
+    return (
+        f"Warning: the {compiled.steps} steps of the vectors have no update of {description['method']}, "
+        f"which waits for {description['options']['update_images']} images, so its updates were not "
+        f"compared; for one, compile with --vector-steps {compiled.steps_to_update}."
+    )
+
+
+def describe_verification(compiled: CompiledStep) -> str:
     """Return what was compared, in a line or two."""
     difference = compiled.difference if compiled.exact_difference is None else compiled.exact_difference
     line = (
-        f"Verified against the engine over {steps} steps: logits differ by at most {difference:.1e} of the "
-        "largest"
+        f"Verified against the engine over {compiled.steps} steps: logits differ by at most {difference:.1e} "
+        "of the largest"
     )
     if compiled.rounding is None:
         return f"{line}."

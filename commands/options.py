@@ -103,9 +103,10 @@ def overwrite_option(help: str) -> Decorator:
     return click.option("--overwrite", is_flag=True, help=help)
 
 
-def seed_option(help: str) -> Decorator:
-    """Return the option for the seed of everything random."""
-    return click.option("--seed", type=click.IntRange(0), default=DEFAULT_SEED, show_default=True, help=help)
+def seed_option(help: str, most: int | None = None) -> Decorator:
+    """Return the option for the seed of everything random; `most` is the largest one, if there is a limit."""
+    kind = click.IntRange(0, most)
+    return click.option("--seed", type=kind, default=DEFAULT_SEED, show_default=True, help=help)
 
 
 ORDERS = click.option(

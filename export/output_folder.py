@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..engine.errors import OutputError
@@ -34,3 +35,30 @@ def check_output_folder(
         raise OutputError(
             f"{folder} has a {content}, or a part of one; replace it with --overwrite, or name another folder"
         )
+
+
+def swap_content(new: Path, folder: Path, names: Sequence[str]) -> None:
+    """Move files and folders to a folder in place of those of the same kind that it has.
+
+    They are renamed one after the other. If that fails or is interrupted, all old ones are put back. The
+    first name goes first and comes last: a process that is killed in between leaves a folder without it, so
+    nobody takes a mixture of old and new for complete.
+
+    Args:
+        new: complete, on the file system of `folder`. Old entries are left in it.
+        folder: to be changed; made if it is missing. Entries of other names stay.
+        names: of the entries; first the one without which nobody reads the others.
+
+    Raises:
+        OSError: an entry cannot be moved.
+    """
+    old = new / ".replaced"
+    old.mkdir()
+    folder.mkdir(exist_ok=True)
+    moves = [(folder, old, name) for name in names] + [(new, folder, name) for name in reversed(names)]
+    with ExitStack() as undo:
+        for source, target, name in moves:
+            if (source / name).exists():
+                (source / name).rename(target / name)
+                undo.callback((target / name).rename, source / name)
+        undo.pop_all()

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from ...engine.bundle.bundle import Bundle
+from ...engine.bundle.create import folder_beside
 from ...engine.errors import ExportError, OutputError, reason
 from ...engine.files import hash_texts, to_npz, write_atomic
 from ...engine.interface.method import AnyMethod
@@ -22,7 +23,7 @@ from ...engine.registry import list_activation_uses
 from ...engine.runtime.graph_contract import IMAGES as IMAGES_INPUT
 from ...engine.runtime.network import Network
 from ...engine.runtime.recentring_graph import add_recentring
-from ..output_folder import check_output_folder
+from ..output_folder import check_output_folder, swap_content
 from .embedded_network import LOGITS
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step
 from .step_vectors import (
@@ -33,11 +34,14 @@ from .step_vectors import (
     check_difference,
     compare_logits,
     compute_vectors,
+    count_steps,
+    count_steps_to_effect,
 )
 
 SCHEMA = 1
 DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS = "step.json", "step.onnx", "init.onnx", "vectors"
-OWN_NAMES = {DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS, f"{VECTORS}.npz", f"{VECTORS}.json"}
+ARCHIVE, INDEX = f"{VECTORS}.npz", f"{VECTORS}.json"
+OWN_NAMES = (DESCRIPTION, STEP_FILE, INIT_FILE, VECTORS, ARCHIVE, INDEX)
 EXACT = "fp32"
 METADATA = "fozo.step"  # key of the description in the graphs
 
@@ -52,7 +56,7 @@ class StepRequest:
         precision: graph of the bundle.
         batch: images of every step; None: any number.
         seed: of the first state.
-        vector_steps: steps of the vectors.
+        vector_steps: steps of the vectors at least; there are more where the method's updates need them.
     """
 
     bundle: Bundle
@@ -62,6 +66,11 @@ class StepRequest:
     seed: int = DEFAULT_SEED
     vector_steps: int = STEPS
 
+    @property
+    def vector_images(self) -> int:
+        """Images of every step of the vectors."""
+        return self.batch or IMAGES
+
 
 @dataclass(frozen=True)
 class CompiledStep:
@@ -69,15 +78,19 @@ class CompiledStep:
 
     Attributes:
         description: the content of step.json.
+        steps: of the vectors.
         difference: largest difference of a logit to the engine, relative to the largest one.
         exact_difference: that of the same step in fp32, if this one is in integers.
         rounding: how far the engine's own steps in integers are from those in fp32; None in fp32.
+        steps_to_update: steps that would show an update, if these have none; None if they have.
     """
 
     description: Mapping[str, Any]
+    steps: int
     difference: float
     exact_difference: float | None = None
     rounding: float | None = None
+    steps_to_update: int | None = None
 
 
 def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False) -> CompiledStep:
@@ -101,15 +114,17 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
         for model in (step.model, step.init):
             onnx.helper.set_model_props(model, {METADATA: json.dumps(description, ensure_ascii=False)})
         files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
-        count = request.batch or IMAGES
-        vectors = compute_vectors(files[STEP_FILE], step.state, network, method, count, request.vector_steps)
+        images = request.vector_images
+        steps = count_steps(method, images, request.vector_steps)
+        vectors = compute_vectors(files[STEP_FILE], step.state, network, method, images, steps)
         exact_difference = rounding = None
         if request.precision != EXACT:
-            twin = verify_exact_twin(request, method, network)
+            twin = verify_exact_twin(request, method, network, steps)
             exact_difference, rounding = twin.difference, compare_logits(vectors.expected, twin.expected)
         check_difference(vectors, method.name, max(LARGEST_DIFFERENCE, rounding or 0))
     write_step(folder, files, description, vectors)
-    return CompiledStep(description, vectors.difference, exact_difference, rounding)
+    missing = None if vectors.updates != 0 else count_steps_to_effect(method, images)
+    return CompiledStep(description, steps, vectors.difference, exact_difference, rounding, missing)
 
 
 def build_request(request: StepRequest, method: AnyMethod, network: Network) -> StepGraph:
@@ -119,7 +134,7 @@ def build_request(request: StepRequest, method: AnyMethod, network: Network) -> 
         ExportError: the method or an option cannot be compiled.
     """
     model = load_graph(request.bundle, network.info)
-    identity = compute_identity(request, method)
+    identity = compute_identity(method, network.info)
     return build_step(model, method.bind(network.info), request.seed, identity, request.batch)
 
 
@@ -131,7 +146,7 @@ def load_graph(bundle: Bundle, info: ModelInfo) -> onnx.ModelProto:
     return onnx.load(graph)
 
 
-def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network) -> StepVectors:
+def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network, steps: int) -> StepVectors:
     """Return the same steps of the fp32 graph, after comparing them with the engine.
 
     In integers, a difference in the last bit of a sum can become one of an integer, which every block
@@ -142,6 +157,7 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         request: of a graph in integers.
         method: with the generator of graphs.
         network: of this graph.
+        steps: of the vectors.
 
     Raises:
         ExportError: the step differs from the engine.
@@ -151,9 +167,8 @@ def verify_exact_twin(request: StepRequest, method: AnyMethod, network: Network)
         if exact.info.source is None and network.info.source is not None:
             exact = exact.with_source(network.info.source)
         step = build_request(twin, method, exact)
-        images = request.batch or IMAGES
         vectors = compute_vectors(
-            serialize(step.model), step.state, exact, method, images, request.vector_steps
+            serialize(step.model), step.state, exact, method, request.vector_images, steps
         )
     check_difference(vectors, method.name)
     return vectors
@@ -167,16 +182,13 @@ def use_graph_generator(method: AnyMethod) -> AnyMethod:
     return changed
 
 
-def compute_identity(request: StepRequest, method: AnyMethod) -> int:
-    """Return a number that states of this step have, and those of other steps have not."""
+def compute_identity(method: AnyMethod, info: ModelInfo) -> int:
+    """Return a number that states of this step have, and those of other steps have not.
+
+    It covers all constants of the graph: weights, classes, source statistics and options.
+    """
     options = json.dumps(get_options(method), sort_keys=True)
-    digest = hash_texts(
-        request.bundle.graph_sha256(request.precision),
-        request.bundle.manifest.head_name or "",
-        method.name,
-        options,
-    )
-    return int(digest[:15], 16)
+    return int(hash_texts(info.identity, method.name, options)[:15], 16)
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
@@ -229,28 +241,36 @@ def describe_step(request: StepRequest, method: AnyMethod, step: StepGraph) -> d
 def write_step(
     folder: Path, files: Mapping[str, bytes], description: Mapping[str, Any], vectors: StepVectors
 ) -> None:
-    """Write all files of a step; a folder without its description is not complete.
+    """Write all files of a step to a folder of their own, which then takes the place of an older step.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written. An older step stays as it was.
     """
+    contents = list_contents(files, vectors)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    contents[DESCRIPTION] = to_json({**description, "files": hashes})
     try:
-        (folder / VECTORS).mkdir(parents=True, exist_ok=True)
-        (folder / DESCRIPTION).unlink(missing_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({reason(error)}); choose another --out") from error
-    contents = {**files, f"{VECTORS}.npz": to_npz(**vectors.arrays)}
+    with folder_beside(folder) as new:
+        (new / VECTORS).mkdir()
+        for name, content in contents.items():
+            write_atomic(new / name, content)
+        swap_content(new, folder, OWN_NAMES)
+
+
+def list_contents(files: Mapping[str, bytes], vectors: StepVectors) -> dict[str, bytes]:
+    """Return the contents of all files but the description by name: graphs, and vectors in both forms."""
+    contents = {**files, ARCHIVE: to_npz(**vectors.arrays)}
     index = {}
     for name, array in vectors.arrays.items():
         file = f"{VECTORS}/{name}.bin"
         little = array.astype(array.dtype.newbyteorder("<"))
         contents[file] = little.tobytes()
         index[name] = {"file": file, "type": array.dtype.name, "shape": list(array.shape)}
-    contents[f"{VECTORS}.json"] = to_json(index)
-    for name, content in contents.items():
-        write_atomic(folder / name, content)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    write_atomic(folder / DESCRIPTION, to_json({**description, "files": hashes}))
+    contents[INDEX] = to_json(index)
+    return contents
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:

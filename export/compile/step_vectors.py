@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,9 @@ from ...engine.streams.adapter import Adapter
 from .embedded_network import LOGITS
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID
 
-STEPS = 5
-IMAGES = 16  # of a step, where the graph takes any number; 80 in all, so that PIZO updates
+STEPS = 5  # at least
+IMAGES = 16  # of a step, where the graph takes any number
+MOST_STEPS = 80  # for the sake of updates: the state of a step may have some megabytes
 SMALLEST_LOGIT = 1e-9  # to divide by
 LARGEST_DIFFERENCE = 1e-3  # of logits, relative to the largest one; rounding alone is far below
 
@@ -42,6 +44,40 @@ class StepVectors:
     def difference(self) -> float:
         """Largest difference of a logit to the engine's, relative to the largest logit of its step."""
         return compare_logits(self.arrays[LOGITS], self.expected)
+
+    @property
+    def updates(self) -> int | None:
+        """Updates within the steps, by a method that counts them; None by the others."""
+        counts = self.arrays.get(f"{STATE}updates")
+        return None if counts is None else int(counts[-1])
+
+
+def count_steps(method: AnyMethod, images: int, least: int = STEPS) -> int:
+    """Return the number of steps for the vectors.
+
+    A method that collects images before it updates gets steps for two updates, since its momentum matters
+    from the second one on. Where these would be more than 80, it gets those for one update and its effect;
+    where these are still more, `least`.
+
+    Args:
+        method: with or without an option `update_images`.
+        images: of every step.
+        least: steps that are asked for.
+    """
+    for steps in (2 * count_steps_per_update(method, images), count_steps_to_effect(method, images)):
+        if steps <= MOST_STEPS:
+            return max(least, steps)
+    return least
+
+
+def count_steps_to_effect(method: AnyMethod, images: int) -> int:
+    """Return the steps up to the first one that predicts with updated values."""
+    return count_steps_per_update(method, images) + 1
+
+
+def count_steps_per_update(method: AnyMethod, images: int) -> int:
+    """Return the steps in which a method collects the images of an update."""
+    return math.ceil(getattr(method, "update_images", 1) / images)
 
 
 def compute_vectors(

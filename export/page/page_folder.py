@@ -15,10 +15,10 @@ from ...engine.errors import InputError, OutputError, reason
 from ...engine.files import write_atomic
 from ...engine.registry import method
 from ..compile.step_folder import (
+    ARCHIVE,
     DESCRIPTION,
     INIT_FILE,
     STEP_FILE,
-    VECTORS,
     StepRequest,
     compile_step,
     to_json,
@@ -146,8 +146,16 @@ def compile_demo(name: str, folder: Path) -> dict[str, Any]:
     target = f"steps/{name}"
     request = StepRequest(Bundle.open(DEMO_BUNDLE), method(name))
     compile_step(request, folder / target, overwrite=True)
-    (folder / target / f"{VECTORS}.npz").unlink()  # browsers read the plain files
+    write_atomic(folder / target / DESCRIPTION, describe_without_archive(folder / target / DESCRIPTION))
+    (folder / target / ARCHIVE).unlink()
     return {**describe_step_folder(folder / target, target), "method": name}
+
+
+def describe_without_archive(path: Path) -> bytes:
+    """Return the content of step.json for a page, which lacks vectors.npz: browsers read the plain files."""
+    description = json.loads(path.read_bytes())
+    description.get("files", {}).pop(ARCHIVE, None)
+    return to_json(description)
 
 
 def read_files(runtime: Path, steps: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
@@ -162,10 +170,11 @@ def read_files(runtime: Path, steps: Mapping[str, Path]) -> Iterator[tuple[str, 
     sources["digits/license.txt"] = DEMO_BUNDLE.with_name(_LICENSE)
     for target, step in steps.items():
         names = [path.relative_to(step).as_posix() for path in step.rglob("*") if path.is_file()]
-        sources |= {f"{target}/{name}": step / name for name in names if not name.endswith(".npz")}
+        sources |= {f"{target}/{name}": step / name for name in names if name != ARCHIVE}
     for name, path in sources.items():
         try:
-            yield name, path.read_bytes()
+            is_description = path.name == DESCRIPTION
+            yield name, describe_without_archive(path) if is_description else path.read_bytes()
         except OSError as error:
             raise InputError(
                 f"cannot read {path}: {reason(error)}; check the path and its permissions"

@@ -118,7 +118,7 @@ def test_threads_need_isolation_and_agree(browser: Any, site: Path, address: str
     steps = "&".join(f"step=steps/{name}" for name in DEMO_METHODS)
     results = read_results(browser, f"{address}verify.html?threads=2&{steps}")
     assert results["passed"] and results["threads"] == 2, results
-    assert [entry["steps"] for entry in results["results"]] == [5] * len(DEMO_METHODS)
+    assert {entry["steps"] for entry in results["results"]} == {5, 8}  # PIZO has two updates in eight
     with serve(site, isolated=False) as plain:
         alone = read_results(browser, f"{plain}verify.html?threads=2&step=steps/pizo")
         assert alone["passed"] and alone["threads"] == 1

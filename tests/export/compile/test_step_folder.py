@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import ExportError, OutputError
-from fozo.engine.files import from_npz
+from fozo.engine.files import from_npz, hash_file
 from fozo.engine.registry import method
 from fozo.export.compile import step_folder
 from fozo.export.compile.step_folder import StepRequest, compile_step
@@ -27,7 +27,7 @@ def folder(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["compile", str(bundle_path), "-m", "pizo", "--out", str(path), "--seed", "5"]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "Verified against the engine over 5 steps" in result.output
+    assert "Verified against the engine over 8 steps" in result.output
     return path
 
 
@@ -57,7 +57,7 @@ def test_the_loop_of_a_host_reproduces_the_vectors(folder: Path) -> None:
             np.testing.assert_array_equal(state[entry["input"]], read_raw(folder, entry["input"])[index + 1])
             assert str(state[entry["input"]].dtype) == entry["type"]
             assert list(state[entry["input"]].shape) == entry["shape"]
-    assert int(state["state.updates"]) == 1  # 80 images: the values have moved
+    assert int(state["state.updates"]) == 2  # after 64 and 128 images
     assert np.abs(state["state.norms"]).max() > 0 and int(state["state.seed"]) == 5
 
 
@@ -134,18 +134,44 @@ def test_other_content_and_an_older_step_stay(bundle_path: Path, tmp_path: Path)
         compile_step(request, tmp_path / "file")
 
 
-def test_an_interrupted_write_leaves_no_description(
-    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def list_hashes(folder: Path) -> dict[str, str]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hash_file(path) for path in paths}
+
+
+@pytest.mark.parametrize("writes", range(0, 12, 3))
+def test_an_interrupted_write_leaves_the_old_step(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    request = StepRequest(Bundle.open(bundle_path), method("neo"))
-    compile_step(request, tmp_path / "step")
+    folder, left = tmp_path / "step", writes
+    compile_step(StepRequest(Bundle.open(bundle_path), method("neo")), folder)
+    (folder / ".gitignore").touch()
+    before = list_hashes(folder)
 
-    def stop(path: Path, content: bytes) -> None:
-        raise KeyboardInterrupt
+    def write_some(path: Path, content: bytes) -> None:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        path.write_bytes(content)
 
-    monkeypatch.setattr(step_folder, "write_atomic", stop)
+    monkeypatch.setattr(step_folder, "write_atomic", write_some)
+    request = StepRequest(Bundle.open(bundle_path), method("shift"))
     with pytest.raises(KeyboardInterrupt):
-        compile_step(request, tmp_path / "step", overwrite=True)
-    assert not (tmp_path / "step" / "step.json").exists()
+        compile_step(request, folder, overwrite=True)
+    assert list_hashes(folder) == before
     monkeypatch.undo()
-    compile_step(request, tmp_path / "step", overwrite=True)
+    compile_step(request, folder, overwrite=True)
+    description = json.loads((folder / "step.json").read_text())
+    assert description["method"] == "shift"
+    assert list_hashes(folder).keys() == {*description["files"], "step.json", ".gitignore"}
+    assert list_hashes(folder).items() >= description["files"].items()
+
+
+def test_a_seed_that_a_state_cannot_hold(bundle_path: Path, tmp_path: Path) -> None:
+    arguments = ["compile", str(bundle_path), "--out", str(tmp_path / "step"), "--seed"]
+    result = CliRunner().invoke(cli, [*arguments, str(2**63)])
+    assert result.exit_code == 2 and f"0<=x<={2**63 - 1}" in result.stderr
+    result = CliRunner().invoke(cli, [*arguments, str(2**63 - 1)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert read_raw(tmp_path / "step", "state.seed").tolist()[0] == 2**63 - 1

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from fozo.cli import cli
 from fozo.data.demo import demo_images
 from fozo.engine.errors import InputError, OutputError
+from fozo.engine.files import hash_file
 from fozo.export.page.page_folder import (
     DEMO_METHODS,
     RUNTIME_FILES,
@@ -57,6 +58,7 @@ def test_the_folder_has_everything(site: Path) -> None:
         assert step["model"] == "fozo_demo_vit" and step["precision"] == "fp32"
         assert json.loads((site / step["folder"] / "step.json").read_text())["schema"] == 1
         assert (site / step["folder"] / "vectors.json").is_file()
+        check_hashes(site / step["folder"])
     images, labels = demo_images("test")
     stored = np.fromfile(site / "digits" / "images.bin", np.uint8).reshape(images.shape)
     np.testing.assert_array_equal(stored, images)
@@ -66,6 +68,14 @@ def test_the_folder_has_everything(site: Path) -> None:
         assert (site / "runtime" / name).read_text() == name
     for path in SITE.iterdir():
         assert (site / path.name).read_bytes() == path.read_bytes()
+
+
+def check_hashes(step: Path) -> None:
+    """Check the files of a step as the programs of examples/ do."""
+    files = json.loads((step / "step.json").read_text())["files"]
+    assert "vectors/logits.bin" in files
+    for name, digest in files.items():
+        assert hash_file(step / name) == digest
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
@@ -115,7 +125,9 @@ def test_steps_of_visitors(site: Path, runtime: Path, tmp_path: Path) -> None:
     (step / "vectors").mkdir(parents=True)
     for name in ("step.onnx", "init.onnx", "vectors.npz", "vectors.json", "vectors/logits.bin"):
         (step / name).write_bytes(b"content")
-    (step / "step.json").write_text('{"model": "vit", "precision": "int8", "method": "pizo"}')
+    files = {name: hash_file(step / name) for name in ("vectors.npz", "vectors/logits.bin")}
+    description = {"model": "vit", "precision": "int8", "method": "pizo", "files": files}
+    (step / "step.json").write_text(json.dumps(description))
     catalogue = write_page(PageRequest(runtime, (step,)), tmp_path / "site")
     assert catalogue["steps"][-1] == {
         "folder": "steps/my-step",
@@ -125,6 +137,7 @@ def test_steps_of_visitors(site: Path, runtime: Path, tmp_path: Path) -> None:
     }
     written = tmp_path / "site" / "steps" / "my-step"
     assert (written / "vectors" / "logits.bin").is_file() and not (written / "vectors.npz").exists()
+    check_hashes(written)
     (step / "init.onnx").unlink()
     with pytest.raises(InputError, match=r"found no init\.onnx"):
         write_page(PageRequest(runtime, (step,)), tmp_path / "other")
