@@ -260,6 +260,35 @@ class HostChecks:
         self.expect_error("of another step", "adapt", compiled_step("neo"), photos, "--state", state)
         assert state.read_bytes() == stored
 
+    @pytest.mark.parametrize("path", ["absent/state", "folder"])
+    def test_a_state_that_cannot_be_stored(
+        self, compiled_step: Callable[..., Path], photos: Path, tmp_path: Path, path: str
+    ) -> None:
+        (tmp_path / "folder").mkdir()
+        result = self.run("adapt", compiled_step("neo"), photos, "--state", tmp_path / path)
+        assert result.status == 1 and result.lines == []  # it is said before the stream begins
+        (line,) = result.errors
+        assert str(tmp_path / path) in line and " state" in line
+
+    def test_states_of_similar_names(
+        self, compiled_step: Callable[..., Path], photos: Path, tmp_path: Path
+    ) -> None:
+        state = tmp_path / "camera.1"
+        (tmp_path / "camera.new").write_text("of somebody else")
+        assert self.run("adapt", compiled_step("neo"), photos, "--state", state).status == 0
+        assert {path.name for path in tmp_path.iterdir()} == {"camera.1", "camera.new"}
+        assert (tmp_path / "camera.new").read_text() == "of somebody else"
+
+    def test_a_step_that_the_runtime_cannot_run(
+        self, compiled_step: Callable[..., Path], photos: Path, tmp_path: Path
+    ) -> None:
+        step = tmp_path / "step"
+        shutil.copytree(compiled_step("neo", "fp32", "--batch", "6"), step)
+        description = json.loads((step / "step.json").read_text())
+        description["images"]["shape"][0] = "N"  # although the graph takes six
+        (step / "step.json").write_text(json.dumps(description))
+        self.expect_error("images", "adapt", step, photos, "4")
+
     def test_a_file_that_is_no_image(
         self, compiled_step: Callable[..., Path], photos: Path, tmp_path: Path
     ) -> None:

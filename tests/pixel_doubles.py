@@ -25,6 +25,7 @@ def list_recipes() -> list[tuple[tuple[int, int], Preprocessing]]:
             ((31, 90), Preprocessing((64, 64), 48, interpolation, frame=3)),
             ((21, 18), Preprocessing((50, 64), 40, interpolation, "squash")),
             ((640, 480), Preprocessing((224, 224), 224, interpolation, "squash")),
+            ((91, 200), Preprocessing((32, 32), 32, interpolation)),  # columns are filtered before rows
         ]
     return recipes
 
@@ -72,6 +73,7 @@ def check_prepared_photos(
         ((31, 90), Preprocessing((64, 64), 48, interpolation, frame=3)),
         ((21, 18), Preprocessing((50, 64), 40, interpolation, "squash")),
         ((224, 224), Preprocessing((224, 224), 224, interpolation)),
+        ((91, 200), Preprocessing((32, 32), 32, interpolation)),  # columns are filtered before rows
     ):
         pixels = draw_pixels(generator, width, height)
         description["preprocessing"] = vars(recipe)

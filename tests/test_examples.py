@@ -178,6 +178,36 @@ def test_a_compiled_step_without_fozo_predicts_as_the_adapter(tmp_path: Path, bu
     assert printed == [str(names[label]) for label in labels]
 
 
+@pytest.mark.parametrize("batch", [4, None])
+def test_batches_and_deep_images_of_a_compiled_step_without_fozo(
+    tmp_path: Path, bundle_path: Path, batch: int | None
+) -> None:
+    """A fixed batch is filled up with copies of its images; of 16 bits, the upper eight are kept."""
+    pytest.importorskip("onnx")
+    frames, step = save_frames(tmp_path / "frames", 11), tmp_path / "step"
+    grey = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    Image.fromarray(grey).save(frames / "005.png")
+    fixed = ["--batch", str(batch)] if batch else []
+    arguments = ["compile", str(bundle_path), "-m", "neo", "--out", str(step), *fixed]
+    assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
+    bundle, size = fozo.Bundle.open(bundle_path), batch or 8
+    images = [
+        fozo.preprocess(fozo.read_image(path), bundle.manifest.preprocessing)
+        for path in sorted(frames.iterdir())
+    ]
+    adapter, labels = fozo.Adapter.open(bundle_path, method="neo"), []
+    for start in range(0, len(images), size):
+        piece = images[start : start + size]
+        filled = [piece[index % len(piece)] for index in range(batch or len(piece))]
+        labels += adapter.step(np.stack(filled)).logits.argmax(1).tolist()[: len(piece)]
+    names = bundle.manifest.class_names or bundle.manifest.class_ids or range(bundle.manifest.classes)
+    printed = [line.split()[1] for line in run_example("python/adapt.py", step, frames).splitlines()]
+    assert printed == [str(names[label]) for label in labels]
+    prepare = load_script(EXAMPLES / "python" / "adapt.py").prepare
+    recipe = json.loads((step / "step.json").read_text())["preprocessing"]
+    np.testing.assert_array_equal(prepare(frames / "005.png", recipe), images[5])
+
+
 def test_awaited_answers_give_the_same_step() -> None:
     drive_async = load_script(EXAMPLES / "foreign_runtime.py").drive_async
     network, images = StandInNetwork(), draw_images(5)

@@ -52,6 +52,8 @@ void adapt(const Options *options)
     double entropy = 0; /* mean of the images so far */
     uint8_t *pixels = allocate(batch, length);
     State state = file && access(file, F_OK) == 0 ? load_state(step, file) : create_state(step);
+    if (file)
+        save_state(step, state, file); /* what cannot be stored fails now, not after the stream */
     for (size_t start = 0; start < count; start += batch) {
         size_t images = count - start < batch ? count - start : batch;
         for (size_t i = 0; i < images; i++) {

@@ -3,6 +3,7 @@
 #include "image.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,22 +104,38 @@ static void apply_window(const Window *window, const uint8_t *source, size_t str
     }
 }
 
-Image resize_image(const Image *image, int width, int height, const char *filter)
+static Image resize_rows(const Image *image, int width, const char *filter)
 {
     size_t row = (size_t)image->width * 3, new_row = (size_t)width * 3;
-    Image wide = create_image(width, image->height), result = create_image(width, height);
+    Image result = create_image(width, image->height);
     for (int x = 0; x < width; x++) {
         Window window = find_window(image->width, width, x, filter);
         for (size_t y = 0; y < (size_t)image->height; y++)
-            apply_window(&window, image->pixels + y * row, 3, wide.pixels + y * new_row + (size_t)x * 3);
+            apply_window(&window, image->pixels + y * row, 3, result.pixels + y * new_row + (size_t)x * 3);
         free(window.weights);
     }
+    return result;
+}
+
+static Image resize_columns(const Image *image, int height, const char *filter)
+{
+    size_t row = (size_t)image->width * 3;
+    Image result = create_image(image->width, height);
     for (int y = 0; y < height; y++) {
         Window window = find_window(image->height, height, y, filter);
-        for (size_t x = 0; x < new_row; x += 3)
-            apply_window(&window, wide.pixels + x, new_row, result.pixels + (size_t)y * new_row + x);
+        for (size_t x = 0; x < row; x += 3)
+            apply_window(&window, image->pixels + x, row, result.pixels + (size_t)y * row + x);
         free(window.weights);
     }
-    release_image(&wide);
+    return result;
+}
+
+Image resize_image(const Image *image, int width, int height, const char *filter)
+{
+    int loss = image->height - height;
+    bool columns_first = loss > 0 && loss > 2 * (image->width - width); /* the order matters to the last bits */
+    Image half = columns_first ? resize_columns(image, height, filter) : resize_rows(image, width, filter);
+    Image result = columns_first ? resize_rows(&half, width, filter) : resize_columns(&half, height, filter);
+    release_image(&half);
     return result;
 }

@@ -19,6 +19,7 @@ async function adapt([folder, photos, size], { state: file, threads }) {
   const batch = chooseBatch(step.description, parseCount(size, "BATCH"));
   const paths = listPhotos(photos);
   let state = file && existsSync(file) ? loadState(step, file) : step.firstState;
+  if (file) saveState(step, state, file); // what cannot be stored fails now, not after the stream
   let entropy = 0;
   let unlearnt = 0;
   for (let start = 0; start < paths.length; start += batch) {

@@ -33,7 +33,7 @@ export function readFile(path, content) {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new InputError(`expected ${content}, found no readable file: ${error.message}`);
+    throw new InputError(`expected ${content}, found no readable file: ${path} (${error.code})`);
   }
 }
 

@@ -31,12 +31,20 @@ export function loadState({ description }, file) {
   return Object.fromEntries(tensors);
 }
 
-/** Write a state: the little-endian bytes of all its values, in the order of step.json. */
+/**
+ * Write a state: the little-endian bytes of all its values, in the order of step.json.
+ *
+ * @throws {InputError} it cannot be written
+ */
 export function saveState({ description }, state, file) {
   const parts = description.state.map(({ input }) => {
     const { buffer, byteOffset, byteLength } = state[input].data;
     return Buffer.from(buffer, byteOffset, byteLength);
   });
-  writeFileSync(`${file}.new`, Buffer.concat(parts));
-  renameSync(`${file}.new`, file); // an interrupted program leaves the old state
+  try {
+    writeFileSync(`${file}.new`, Buffer.concat(parts));
+    renameSync(`${file}.new`, file); // an interrupted program leaves the old state
+  } catch (error) {
+    throw new InputError(`cannot write the state ${file}: ${error.message}`);
+  }
 }

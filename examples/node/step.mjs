@@ -24,7 +24,7 @@ export async function openStep(folder, threads) {
   const options = threads ? { intraOpNumThreads: threads } : {};
   const init = await openGraph(folder, description, "init.onnx", options);
   const session = await openGraph(folder, description, "step.onnx", options);
-  return { folder, description, session, firstState: await init.run({}) };
+  return { folder, description, session, firstState: await runGraph(init, {}) };
 }
 
 /**
@@ -35,11 +35,13 @@ export async function openStep(folder, threads) {
  * @param {Record<string, ort.Tensor>} state the first one, or the `nextState` of the batch before
  * @returns {Promise<{logits: Float32Array, labels: number[], entropy: number, valid: boolean,
  *   nextState: Record<string, ort.Tensor>}>} `logits` are `[N, K]`
+ * @throws {InputError} ONNX Runtime cannot compute it
  */
 export async function runStep({ description, session }, pixels, state) {
   const { images, logits, valid, diagnostics } = description;
   const shape = [pixels.length / countPixels(description), ...images.shape.slice(1)];
-  const outputs = await session.run({ [images.input]: new ort.Tensor("uint8", pixels, shape), ...state });
+  const feeds = { [images.input]: new ort.Tensor("uint8", pixels, shape), ...state };
+  const outputs = await runGraph(session, feeds);
   return {
     logits: outputs[logits].data,
     labels: findLargest(outputs[logits]),
@@ -104,6 +106,14 @@ async function openGraph(folder, description, name, options) {
     return await ort.InferenceSession.create(path, options);
   } catch (error) {
     throw new InputError(`${path} cannot be opened by ONNX Runtime: ${error.message}`);
+  }
+}
+
+async function runGraph(session, feeds) {
+  try {
+    return await session.run(feeds);
+  } catch (error) {
+    throw new InputError(`ONNX Runtime cannot run the step: ${error.message}`);
   }
 }
 

@@ -24,7 +24,10 @@ def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> dict[st
 
 def prepare(path: Path, recipe: dict[str, Any]) -> Any:
     """Return an image as the graph reads it, uint8 `[H, W, 3]`: resized, then cropped in the middle."""
-    image = Image.open(path).convert("RGB")
+    image = Image.open(path)
+    if image.mode.startswith("I"):  # 16 bits of grey: the upper 8 are kept
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("RGB")
     height, width = recipe["size"]
     target = (recipe["resize"], recipe["resize"])
     if recipe["crop_mode"] == "center":  # the shorter side gets this length, the longer one is rounded down
@@ -41,14 +44,18 @@ def main(folder: Path, images: Path) -> None:
     step = onnxruntime.InferenceSession(folder / "step.onnx")
     state = run(onnxruntime.InferenceSession(folder / "init.onnx"), {})
     paths = sorted(images.iterdir())
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
+    fixed = description["images"]["shape"][0]  # a number, if the step is compiled for it, or else "N"
+    size = fixed if isinstance(fixed, int) else BATCH
+    for start in range(0, len(paths), size):
+        batch = paths[start : start + size]
         pixels = np.stack([prepare(path, description["preprocessing"]) for path in batch])
+        if isinstance(fixed, int):  # the last batch may have fewer: copies fill it up
+            pixels = np.resize(pixels, (fixed, *pixels.shape[1:]))
         outputs = run(step, {"images": pixels, **state})
         state = {entry["input"]: outputs[entry["output"]] for entry in description["state"]}
         if not outputs["valid"]:
             print(f"batch at {batch[0].name}: nothing was learnt from it", file=sys.stderr)
-        for path, label in zip(batch, outputs["logits"].argmax(1), strict=True):
+        for path, label in zip(batch, outputs["logits"][: len(batch)].argmax(1), strict=True):
             print(path.name, description["classes"][label] if description["classes"] else label)
 
 

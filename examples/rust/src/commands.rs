@@ -17,6 +17,9 @@ pub fn adapt(mut step: Step, folder: &Path, batch: usize, file: Option<&Path>) -
         Some(path) if path.exists() => step.load_state(path)?,
         _ => step.create_state()?,
     };
+    if let Some(path) = file {
+        step.save_state(&state, path)?; // what cannot be stored fails now, not after the stream
+    }
     let (mut entropy, mut seen, mut unlearnt) = (0.0, 0, 0);
     for paths in photos.chunks(batch) {
         let images = paths.iter().map(|path| read_pixels(&step, path)).collect::<Result<Vec<_>>>()?;

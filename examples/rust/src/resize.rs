@@ -16,20 +16,37 @@ struct Window {
 
 /// Resize an image with one of Pillow's filters; the result is the same to the bit.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: &str) -> Result<RgbImage> {
+    let lost_rows = i64::from(image.height()) - i64::from(height);
+    let lost_columns = i64::from(image.width()) - i64::from(width);
+    // The order matters to the last bits.
+    if lost_rows > 0 && lost_rows > 2 * lost_columns {
+        return resize_rows(&resize_columns(image, height, filter)?, width, filter);
+    }
+    resize_columns(&resize_rows(image, width, filter)?, height, filter)
+}
+
+fn resize_rows(image: &RgbImage, width: u32, filter: &str) -> Result<RgbImage> {
     let (row, new_row) = (image.width() as usize * 3, width as usize * 3);
-    let mut wide = vec![0; image.height() as usize * new_row];
+    let mut result = RgbImage::new(width, image.height());
+    let target: &mut [u8] = &mut result;
     for (x, window) in find_windows(image.width(), width, filter)?.iter().enumerate() {
         for y in 0..image.height() as usize {
-            apply(window, &image.as_raw()[y * row..], 3, &mut wide[y * new_row + x * 3..]);
+            apply(window, &image.as_raw()[y * row..], 3, &mut target[y * new_row + x * 3..]);
         }
     }
-    let mut result = vec![0; height as usize * new_row];
+    Ok(result)
+}
+
+fn resize_columns(image: &RgbImage, height: u32, filter: &str) -> Result<RgbImage> {
+    let row = image.width() as usize * 3;
+    let mut result = RgbImage::new(image.width(), height);
+    let target: &mut [u8] = &mut result;
     for (y, window) in find_windows(image.height(), height, filter)?.iter().enumerate() {
-        for x in (0..new_row).step_by(3) {
-            apply(window, &wide[x..], new_row, &mut result[y * new_row + x..]);
+        for x in (0..row).step_by(3) {
+            apply(window, &image.as_raw()[x..], row, &mut target[y * row + x..]);
         }
     }
-    Ok(RgbImage::from_raw(width, height, result).expect("as many values as pixels"))
+    Ok(result)
 }
 
 /// Apply a window to the channels of one pixel; neighbours are `stride` bytes apart.

@@ -134,7 +134,8 @@ impl Step {
     /// Save a state as the little-endian bytes of all its values; if interrupted, the old file stays.
     pub fn save_state(&self, state: &State, path: &Path) -> Result<()> {
         let parts = state.iter().map(to_bytes).collect::<Result<Vec<_>>>()?;
-        let part = path.with_extension("new");
+        let mut part = path.to_path_buf();
+        part.as_mut_os_string().push(".new");
         let written = fs::write(&part, parts.concat()).and_then(|()| fs::rename(&part, path));
         written.map_err(|error| format!("cannot write the state {}: {error}", path.display()).into())
     }

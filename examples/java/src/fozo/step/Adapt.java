@@ -20,6 +20,9 @@ final class Adapt {
           file != null && Files.exists(Path.of(file))
               ? StateFile.load(step.description, Path.of(file))
               : step.firstState();
+      if (file != null) {
+        StateFile.save(state, Path.of(file)); // what cannot be stored fails now, not after the stream
+      }
       double entropy = 0;
       int unlearnt = 0;
       for (int start = 0; start < photos.size(); start += batch) {

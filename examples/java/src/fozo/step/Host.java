@@ -1,5 +1,7 @@
 package fozo.step;
 
+import ai.onnxruntime.OrtException;
+import java.io.IOException;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -26,8 +28,16 @@ public final class Host {
       }
       PROGRAMS.get(name).run(Arguments.read(USAGES.get(name), line.subList(1, line.size())));
     } catch (InputError error) {
-      System.err.println(name + ": " + error.getMessage().replace('\n', ' '));
-      System.exit(1);
+      fail(name, error.getMessage());
+    } catch (OrtException error) {
+      fail(name, "ONNX Runtime has failed: " + error.getMessage());
+    } catch (IOException error) { // its message may be a path alone
+      fail(name, error.toString());
     }
+  }
+
+  private static void fail(String name, String message) {
+    System.err.println(name + ": " + message.replace('\n', ' '));
+    System.exit(1);
   }
 }

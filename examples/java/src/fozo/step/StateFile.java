@@ -51,16 +51,24 @@ final class StateFile {
     return new State(tensors, () -> tensors.values().forEach(OnnxTensor::close));
   }
 
-  /** Write a state. An interrupted program leaves the old one. */
-  static void save(State state, Path path) throws IOException {
+  /**
+   * Write a state. An interrupted program leaves the old one.
+   *
+   * @throws InputError it cannot be written
+   */
+  static void save(State state, Path path) throws InputError {
     ByteArrayOutputStream content = new ByteArrayOutputStream();
     for (OnnxTensor tensor : state.tensors().values()) {
       content.writeBytes(copyBytes(tensor));
     }
     Path part = Path.of(path + ".new");
-    java.nio.file.Files.write(part, content.toByteArray());
-    java.nio.file.Files.move(
-        part, path, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+    try {
+      java.nio.file.Files.write(part, content.toByteArray());
+      java.nio.file.Files.move(
+          part, path, StandardCopyOption.REPLACE_EXISTING, StandardCopyOption.ATOMIC_MOVE);
+    } catch (IOException error) {
+      throw new InputError("cannot write the state %s: %s".formatted(path, error));
+    }
   }
 
   /** Return the bytes of a tensor. */
