@@ -72,7 +72,11 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 @seed_option("Seed of the choice of images and of prompts.")
 @reading_options
 @on_error_option(": left out of the choice, and counted.")
-@click.option("--force", is_flag=True, help="Add the graph even if it is less accurate or slower.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Add the graph even if it is less accurate or slower, if its outputs are finite.",
+)
 @QUIET
 def quantize(
     bundle: Path,

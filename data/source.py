@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine.bundle.bundle import Bundle
 from ..engine.bundle.preprocessing import Preprocessing
-from ..engine.errors import InputError
+from ..engine.errors import InputError, escape_controls
 from ..engine.statistics.feature_statistics import MIN_IMAGES
 from .demo import DEMO_CLIP, DEMO_MODEL, demo_images
 from .image_listing import list_images
@@ -73,7 +73,8 @@ def choose_images(
             "requested: statistics of fewer are too uncertain; add clean images from the model's training "
             "domain"
         )
-    origin = f"{len(readable)} of the {len(paths)} images in {folder.resolve().name}, seed {seed}"
+    name = escape_controls(folder.resolve().name)
+    origin = f"{len(readable)} of the {len(paths)} images in {name}, seed {seed}"
     if len(readable) < len(selected):
         origin += f", without {len(selected) - len(readable)} unreadable"
     if reader.reading.exif_orientation == "apply":

@@ -27,7 +27,8 @@ class Comparison:
         cosine_logits: mean cosine between their logits.
         cosine_features: mean cosine between their features, over images and layers.
         signal_to_noise: of the features, in dB: the reference's energy over that of the difference.
-        max_abs_difference: largest absolute difference, over logits and features.
+        max_abs_difference: largest absolute difference, over logits and features; NaN or infinite if one of
+            these is.
         classes: number of classes that were predicted among.
     """
 
@@ -40,6 +41,17 @@ class Comparison:
     signal_to_noise: float
     max_abs_difference: float
     classes: int
+
+    @property
+    def is_finite(self) -> bool:
+        """True if all logits and features, and so the measurements, are finite."""
+        measurements = (
+            self.cosine_logits,
+            self.cosine_features,
+            self.signal_to_noise,
+            self.max_abs_difference,
+        )
+        return bool(np.isfinite(measurements).all())
 
     @property
     def labels_are_doubtful(self) -> bool:
@@ -85,7 +97,7 @@ def compare(
         sums["features"] += float(_compute_cosines(outputs.features, reference.features).sum())
         sums["signal"] += float(np.square(reference.features, dtype=np.float64).sum())
         sums["noise"] += float(np.square(outputs.features - reference.features, dtype=np.float64).sum())
-        difference = max(difference, _max_difference(outputs, reference))
+        difference = float(np.maximum(difference, _max_difference(outputs, reference)))
         images += len(predicted)
         classes = outputs.logits.shape[1]
         vectors += outputs.features.shape[0] * outputs.features.shape[1]
@@ -105,8 +117,9 @@ def compare(
 
 
 def _max_difference(a: Outputs, b: Outputs) -> float:
-    """Return the largest absolute difference over logits and features."""
-    return max(float(np.abs(a.logits - b.logits).max()), float(np.abs(a.features - b.features).max()))
+    """Return the largest absolute difference over logits and features; NaN if one is."""
+    logits, features = np.abs(a.logits - b.logits).max(), np.abs(a.features - b.features).max()
+    return float(np.maximum(logits, features))  # unlike `max`, which loses NaN
 
 
 def _compute_cosines(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -56,9 +56,10 @@ def add_integer_pull_back(bundle: Bundle, precision: str, images: ImageArray) ->
 
 
 def _compute_cosine(pulled: Outputs, expected: Outputs) -> float:
-    """Return the cosine of the gradients with respect to all tunables."""
+    """Return the cosine of the gradients with respect to all tunables; 0 where one is zero."""
     first, second = (_flatten(outputs) for outputs in (pulled, expected))
-    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / lengths if lengths else 0.0
 
 
 def _flatten(outputs: Outputs) -> FloatArray:

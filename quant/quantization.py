@@ -50,7 +50,8 @@ def quantize(
         The changed bundle, without source statistics of the new graph, and the report.
 
     Raises:
-        QuantizationError: the result is refused, and `options.force` is not set; the bundle is as it was.
+        QuantizationError: the result is refused, and `options.force` is not set, or gives numbers that are
+            not finite; the bundle is as it was.
         InputError: too few images, an unreadable one, or an option that does not fit the graph.
         BundleError: the bundle cannot be read.
         OutputError: it cannot be written.
@@ -70,7 +71,7 @@ def quantize(
         quantizer.write(graph, "fused")
         with step("Comparing with fp32", held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
-        refused = report.refusals and not options.force
+        refused = is_refused(report, options)
         if sensitivity or (refused and any(list_inaccuracies(report.comparison, report.bits))):
             groups = len(group_products(quantizer.products))
             with step("Measuring each layer", groups) as advance:
@@ -81,7 +82,7 @@ def quantize(
             quantizer.write(portable, "standard")
             with step("Comparing the portable graph with fp32", held_out.count) as advance:
                 portable_report = quantizer.check(portable, held_out, advance)
-            if portable_report.refusals and not options.force:
+            if is_refused(portable_report, options):
                 reasons = "; ".join(portable_report.refusals)
                 raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
         bundle = quantizer.add(bundle, graph, precision, report)
@@ -93,21 +94,26 @@ def quantize(
     return bundle, report
 
 
+def is_refused(report: Report, options: Options) -> bool:
+    """Return true if a graph is not to be added: `force` takes any but one whose outputs are not finite."""
+    return bool(report.refusals) and not (options.force and report.comparison.is_finite)
+
+
 def _explain_refusal(report: Report) -> str:
     message = f"the {report.bits.name} graph was refused and not added: {'; '.join(report.refusals)}. "
-    if report.effects and any(list_inaccuracies(report.comparison, report.bits)):
-        responsible = "; ".join(
-            f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
-            f"{effect.comparison.agreement:.1f} % agreement)"
-            for effect in report.effects[:3]
-        )
-        message += (
-            f"The layers that lose most alone: {responsible}. Keep them in float with --keep-float, give "
-            "more images, or take the graph as it is with --force"
-        )
-    else:
-        message += "Take it as it is with --force"
-    return message
+    finite = report.comparison.is_finite
+    force = "take the graph as it is with --force" if finite else "look for the fault in the model's weights"
+    if not report.effects or not any(list_inaccuracies(report.comparison, report.bits)):
+        return f"{message}{force[0].upper()}{force[1:]}"
+    responsible = "; ".join(
+        f"{effect.name} ({effect.comparison.signal_to_noise:.1f} dB, "
+        f"{effect.comparison.agreement:.1f} % agreement)"
+        for effect in report.effects[:3]
+    )
+    return (
+        f"{message}The layers that lose most alone: {responsible}. Keep them in float with --keep-float, "
+        f"give more images, or {force}"
+    )
 
 
 @contextmanager

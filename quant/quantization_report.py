@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..engine.statistics.chance import find_chance_limit
 from .graph_comparison import Comparison
 from .sensitivity import LayerEffect, format_effects
@@ -136,7 +134,7 @@ def find_required_agreement(comparison: Comparison, limits: Limits) -> float:
 def list_inaccuracies(comparison: Comparison, bits: Bits) -> Iterator[str]:
     """Yield the ways in which a graph of these bits differs too much from the reference, in words."""
     limits = find_limits(bits)
-    if not np.isfinite([comparison.cosine_logits, comparison.cosine_features]).all():
+    if not comparison.is_finite:
         yield "its logits or features are not finite"
     if comparison.accuracy_decides and comparison.loss is not None:
         allowed = find_allowed_loss(comparison, limits)

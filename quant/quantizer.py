@@ -260,7 +260,8 @@ class Quantizer:
 
     def _count_layers(self, graph: Path) -> tuple[int, int]:
         """Return how many layers ONNX Runtime computes as they were written, and how many were written."""
-        return count_integer_products(graph) + count_block_products(graph), len(self.products)
+        blocks = count_block_products(graph) if self.weights_only else 0
+        return count_integer_products(graph) + blocks, len(self.products)
 
     def _count_outliers(self) -> dict[str, int]:
         grids = {product.name: self.layers[product.name].left for product in self.products}

@@ -71,7 +71,9 @@ def measure_layer_effects(
             comparison = compare(output_pairs, labels)
         effects.append(LayerEffect(tuple(product.name for product in group), comparison))
         on_layer(1)
-    return sorted(effects, key=lambda effect: effect.comparison.signal_to_noise)
+    return sorted(
+        effects, key=lambda effect: (effect.comparison.is_finite, effect.comparison.signal_to_noise)
+    )
 
 
 def group_products(products: Sequence[Product]) -> dict[str, list[Product]]:

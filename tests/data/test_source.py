@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,6 +51,24 @@ def test_labels_are_folders_named_after_classes(
         for index in range(images.count):
             colour = images.load(index)[0, 0]
             assert class_ids[images.labels[index]] == "dbca"[colour[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("clean\timages", "clean\\timages"),
+        ("clean\nimages", "clean\\nimages"),
+        ("clean\u202eimages", "clean\\u202eimages"),
+        (os.fsdecode(b"caf\xe9"), "caf\\udce9"),
+    ],
+)
+def test_the_origin_is_plain_text(name: str, shown: str, tree: Path, tmp_path: Path) -> None:
+    """A record with control characters could not be read again, one with other bytes not be written."""
+    try:
+        shutil.copytree(tree, tmp_path / name)
+    except OSError as error:
+        pytest.skip(f"this file system has no such names: {error}")
+    assert choose_images(tmp_path / name, 40, 0)[1] == f"40 of the 40 images in {shown}, seed 0"
 
 
 def test_images_without_class_folders_have_no_labels(tree: Path, tmp_path: Path) -> None:

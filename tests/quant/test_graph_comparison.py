@@ -55,6 +55,25 @@ def test_comparison_with_itself_and_with_zeros() -> None:
     assert compare([(zero, same)]).cosine_features == 0
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["logits", "features"])
+@pytest.mark.parametrize("image", [0, 11])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_value_that_is_not_finite_is_never_forgotten(value: float, where: str, image: int) -> None:
+    """Python's max(0.0, nan) is 0.0: a broken graph would look like an exact one."""
+    reference = outputs(np.random.default_rng(0), 12)
+    broken = Outputs(reference.logits.copy(), reference.features.copy())
+    getattr(broken, where)[image, 1] = value
+    batches = [
+        tuple(Outputs(each.logits[part], each.features[part]) for each in (broken, reference))
+        for part in (slice(0, 4), slice(4, 8), slice(8, 12))
+    ]
+    found = compare(batches)  # type: ignore[arg-type]
+    assert not found.is_finite
+    assert not math.isfinite(found.max_abs_difference)
+    assert compare([(reference, reference)]).is_finite
+
+
 def test_relative_time_is_a_median_of_rounds_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, called = [0.0], []
 

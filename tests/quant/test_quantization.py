@@ -190,6 +190,17 @@ def test_a_refused_graph_is_added_only_by_force(
 
 
 @pytest.mark.usefixtures("lenient")
+def test_products_in_blocks_of_4_bits_are_no_integer_products(
+    bundle: Bundle, images: tuple[SourceImages, SourceImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime can make float products of both kinds out of integer ones; only w4 asks for these."""
+    monkeypatch.setattr(quantizer, "count_integer_products", lambda graph: 20)
+    monkeypatch.setattr(quantizer, "count_block_products", lambda graph: 2)
+    with pytest.raises(QuantizationError, match="computes 20 of its 22 integer products"):
+        quantize(bundle, *images, Options())
+
+
+@pytest.mark.usefixtures("lenient")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize(
     "where", ["onnx.save", "fozo.engine.bundle.bundle.write_atomic", "compare", "calibrate"]
@@ -252,6 +263,34 @@ def test_weights_that_are_not_finite(
     monkeypatch.setattr(Bundle, "file", lambda self, name: self.path / name)
     with pytest.raises(FozoError):
         quantize(bundle, *images, Options())
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("force", [True, False])
+def test_a_graph_that_is_not_finite_is_refused_even_by_force(
+    value: float,
+    force: bool,
+    bundle: Bundle,
+    images: tuple[SourceImages, SourceImages],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = quantizer.write_integer_graph
+
+    def spoil(*arguments: Any, **options: Any) -> Any:
+        model = write(*arguments, **options)
+        scale = next(t for t in model.graph.initializer if t.name == "blocks.2.mlp.fc2/right/scale")
+        values = np.full(onnx.numpy_helper.to_array(scale).shape, value, np.float32)
+        scale.CopyFrom(onnx.numpy_helper.from_array(values, scale.name))
+        return model
+
+    monkeypatch.setattr(quantizer, "write_integer_graph", spoil)
+    before = read_folder(bundle.path)
+    with pytest.raises(QuantizationError, match="not finite") as caught:
+        quantize(bundle, *images, Options(force=force))
+    assert "--force" not in str(caught.value)
+    assert read_folder(bundle.path) == before
 
 
 def test_vit_tiny_on_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
