@@ -53,7 +53,8 @@ from .options import BUNDLE, CALIBRATION_IMAGES, FOLDER, HELD_OUT_IMAGES, QUIET,
 @click.option(
     "--weight-bits",
     type=click.Choice(["8", "7"]),
-    help="Bits of a weight in int8; default: 8, or 7 where this processor's kernels would overflow.",
+    help="Bits of weights and attention keys in int8, and with other --bits of those that meet bytes, like"
+    " pixels; default: 8, or 7 where this processor's kernels may overflow. Take 7 for x86 without VNNI.",
 )
 @click.option(
     "--keep-float",

@@ -56,7 +56,8 @@ def choose_widths(bits: Bits, limit: int) -> BitWidths:
 
     Args:
         bits: as asked for.
-        limit: bits of weights that this processor can add; fewer bits of activations leave room for 8.
+        limit: bits of weights and keys whose products with bytes the processor can add in pairs; fewer bits
+            of activations leave room for 8.
     """
     if bits in (INT8, WEIGHTS_ONLY):
         return BitWidths(limit, 8, limit)
@@ -77,7 +78,8 @@ class Quantizer:
         products: matrix products that become integer products.
         float_layers: names of the layers that stay in float on request.
         widths: bits of weights, activations and keys.
-        pixel_bits: bits of the weights of the product that reads pixels, which are bytes.
+        pixel_bits: bits of the weights of the product that reads pixels, which are bytes; in int8
+            also of all others and of keys.
         processor: this machine's processor, and the bits of weights that it can add, in words.
         ranges: of the activations, by name of the tensor; empty before calibration.
         layers: integers of the products, by name; empty before calibration.
@@ -149,11 +151,6 @@ class Quantizer:
             raise InputError(f"expected weights of 8 or 7 bits, found {asked}")
         if self.options.portable and self.weights_only:
             raise InputError("--portable needs integer activations: leave it out, or ask for other --bits")
-        if asked is not None and self.options.bits != INT8:
-            raise InputError(
-                f"--weight-bits {asked} is for int8 graphs, and --bits asks for {self.options.bits.name}: "
-                "leave one of them out"
-            )
         bits, reason = choose_weight_bits(read_cpu_features())
         self.pixel_bits = asked or bits
         self.widths = choose_widths(self.options.bits, self.pixel_bits)

@@ -76,7 +76,8 @@ class Options:
         bits: of weights and activations.
         calibrator: see `calibrate`; None takes `CALIBRATORS[0]`. Other graphs than those of transformers with
             integer activations have no ranges to summarise, and take None only.
-        weight_bits: 8, 7, or None to choose by this machine's processor; only where `bits` are 8 and 8.
+        weight_bits: 8, 7, or None to choose by this machine's processor: of weights and keys that meet bytes,
+            as all do with 8 and 8 `bits`, and those of pixels do always.
         keep_float: patterns of layers that stay in float, e.g. `blocks.7.mlp.fc2` or `*.mlp.fc2`.
         portable: add `<precision>-qdq` too, like `int8-qdq`: the same computation in standard operators.
         seed: of the prompts used for calibration, and of the split of the images.

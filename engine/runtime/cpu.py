@@ -31,7 +31,7 @@ class CpuFeatures:
 
     @property
     def full_int8(self) -> bool | None:
-        """True if integer kernels take full 8-bit weights; None where that is not documented.
+        """True if integer kernels take full 8-bit weights; None where that is unknown, and so unsafe.
 
         x86 kernels without AMX or VNNI add two products in 16 bits, which 8-bit weights overflow.
         """

@@ -57,8 +57,9 @@ def open_session(
     options.enable_mem_pattern = False
     # Whatever the file is called: only ONNX has been checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    if read_cpu_features().full_int8 is False:
-        # Its integer kernels would add products of 8-bit weights in 16 bits, which overflow; these are exact.
+    if read_cpu_features().full_int8 is not True:
+        # Its integer kernels may add products of 8-bit weights in 16 bits, which overflow; these are exact.
+        # Only constants of the outermost graph are converted, and only larger ones than 7 bits hold.
         options.add_session_config_entry("session.x64quantprecision", "1")
     name = PROVIDERS[provider]
     settings = (

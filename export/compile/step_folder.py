@@ -25,6 +25,7 @@ from ...engine.runtime.network import Network
 from ...engine.runtime.recentring_graph import add_recentring
 from ..output_folder import check_output_folder, swap_content
 from .embedded_network import LOGITS
+from .integer_weights import find_weight_bits, warn_of_overflow
 from .step_graph import DIAGNOSTIC, NEXT_STATE, STATE, VALID, StepGraph, build_step
 from .step_vectors import (
     IMAGES,
@@ -111,6 +112,7 @@ def compile_step(request: StepRequest, folder: Path, *, overwrite: bool = False)
     with Network.open(request.bundle, request.precision, activations=uses) as network:
         step = build_request(request, method, network)
         description = describe_step(request, method, step)
+        warn_of_overflow(description["weight_bits"], request.precision)
         for model in (step.model, step.init):
             onnx.helper.set_model_props(model, {METADATA: json.dumps(description, ensure_ascii=False)})
         files = {STEP_FILE: serialize(step.model), INIT_FILE: step.init.SerializeToString()}
@@ -214,6 +216,7 @@ def describe_step(request: StepRequest, method: AnyMethod, step: StepGraph) -> d
         "schema": SCHEMA,
         "model": manifest.model,
         "precision": request.precision,
+        "weight_bits": find_weight_bits(step.model),
         "operators": sorted({entry.domain or "ai.onnx" for entry in step.model.opset_import}),
         "method": method.name,
         "options": get_options(method),

@@ -14,7 +14,7 @@ from fozo.data.source import SourceImages
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import InputError
 from fozo.engine.runtime.network import Network
-from quant_doubles import set_relative_time
+from quant_doubles import ignore_progress, set_relative_time
 from resnet_doubles import ONE, RESNETS, draw_addends, draw_images, make_resnet, open_network
 
 onnx = pytest.importorskip("onnx", reason="quantisation writes graphs with onnx")
@@ -170,6 +170,19 @@ def test_bundles_of_residual_networks(residual_bundle: Bundle) -> None:
     _, report = quantize(changed, *images, Options(keep_float=("layer2.*",), force=True))
     assert report.integer == report.intended < 39
     assert all(name.startswith("layer2.") for name in report.float_layers)
+
+
+@pytest.mark.parametrize("bits", [Bits(), Bits(6, 8)])
+def test_weights_of_7_bits(bits: Bits, residual_bundle: Bundle, tmp_path: Path) -> None:
+    """With at most 64, no sum of two products with bytes needs more than 16 bits, pixels included."""
+    made = make_quantizer(residual_bundle, Options(bits=bits, weight_bits=7))
+    made.calibrate(clean(32, 1), ignore_progress)
+    made.write(tmp_path / "integers.onnx", "fused")
+    model = onnx.load(tmp_path / "integers.onnx")
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {n.input[3] for g in list_graphs(model.graph) for n in g.node if n.op_type == "QLinearConv"}
+    assert len(weights) == len(list_convolutions(onnx.load(residual_bundle.graph("fp32"))))
+    assert max(int(np.abs(constants[name].astype(int)).max()) for name in weights) == 63
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from fozo.data.source import SourceImages
 from fozo.engine.bundle.bundle import Bundle
 from fozo.engine.errors import BundleError, InputError
 from fozo.engine.model import FloatArray
+from fozo.engine.runtime.cpu import CpuFeatures
 from fozo.engine.runtime.network import Network
 from fozo.export.onnx_builder import OnnxBuilder
 from quant_doubles import PRODUCTS, ignore_progress, set_relative_time
@@ -20,6 +21,7 @@ from quant_doubles import PRODUCTS, ignore_progress, set_relative_time
 onnx = pytest.importorskip("onnx", reason="quantisation reads and writes graphs with onnx")
 
 import onnxruntime as ort  # noqa: E402
+from fozo.quant import quantizer  # noqa: E402
 from fozo.quant.calibration import Range  # noqa: E402
 from fozo.quant.grid import Grid  # noqa: E402
 from fozo.quant.layer_integers import choose_integers  # noqa: E402
@@ -179,9 +181,37 @@ def test_several_precisions_in_a_bundle(bundle: Bundle, images: tuple[SourceImag
         Network.open(changed, "w5a5")
 
 
-def test_bits_of_weights_go_with_int8_only(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match="--weight-bits 7 is for int8 graphs, and --bits asks for w6a6"):
-        Quantizer(bundle, Options(bits=Bits(6, 6), weight_bits=7))
+@pytest.mark.parametrize("bits", ["int8", "w8a7", "w7a8", "w6a6", "w4a8", "w4"])
+@pytest.mark.parametrize("weight_bits", [7, None])
+def test_no_sum_of_two_products_overflows_16_bits(
+    bits: str,
+    weight_bits: int | None,
+    bundle: Bundle,
+    images: tuple[SourceImages, SourceImages],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 7 bits asked for, and on processors that add so: weights, those of pixels too, and keys."""
+    if weight_bits is None:
+        monkeypatch.setattr(quantizer, "read_cpu_features", lambda: CpuFeatures("Old", "x86_64", ("avx2",)))
+    made = Quantizer(bundle, Options(bits=parse_bits(bits), weight_bits=weight_bits))
+    made.calibrate(images[0], ignore_progress)
+    made.write(tmp_path / "integers.onnx", "fused")
+    graph = onnx.load(tmp_path / "integers.onnx").graph
+    constants = {t.name: onnx.numpy_helper.to_array(t).astype(int) for t in graph.initializer}
+    limits = {node.output[0]: abs(constants[node.input[2]]) for node in graph.node if node.op_type == "Clip"}
+    makers = {output: node for node in graph.node for output in node.output}
+    products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert len(products) == (1 if bits == "w4" else PRODUCTS)
+    for product in products:
+        left, right = product.input[:2]
+        while left in makers and left not in limits and makers[left].op_type != "QuantizeLinear":
+            left = makers[left].input[0]
+        while right in makers and right not in limits:
+            assert makers[right].op_type in ("Reshape", "Transpose")
+            right = makers[right].input[0]
+        largest = limits[right] if right in limits else abs(constants[right]).max()
+        assert 2 * limits.get(left, 255) * largest < 2**15, product.name
 
 
 def test_keys_of_7_bits_have_searched_ends(

@@ -106,7 +106,6 @@ def test_bits(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None:
             "expected int8, w4, or bits of weights and activations from 3 to 8, as in w6a6, found 'w2a4'",
         ),
         (["{folder}", "--bits", "w4", "--calibrator", "minmax"], "--calibrator minmax has no effect"),
-        (["{folder}", "--bits", "w6a6", "--weight-bits", 7], "--bits asks for w6a6"),
     ],
 )
 def test_command_with_bad_input(

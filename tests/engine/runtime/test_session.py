@@ -14,7 +14,7 @@ PROCESSORS = {
     "without VNNI": (CpuFeatures("Old", "x86_64", ("avx2",)), "1"),
     "with VNNI": (CpuFeatures("New", "x86_64", ("avx512_vnni", "avx2")), None),
     "ARM": (CpuFeatures("Arm", "aarch64", ("asimddp",)), None),
-    "unknown": (CpuFeatures("Unknown", "x86_64", ()), None),
+    "unknown": (CpuFeatures("Unknown", "x86_64", ()), "1"),  # Windows, macOS
 }
 
 
