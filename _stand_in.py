@@ -9,11 +9,13 @@ from typing import cast
 import numpy as np
 
 from .engine.model import (
+    ACTIVATION_KINDS,
     BATCH_STATISTICS,
     NORMS,
     PROMPTS,
     RECENTRING,
     Activation,
+    ActivationUse,
     FloatArray,
     ImageArray,
     ModelInfo,
@@ -76,22 +78,26 @@ class StandInNetwork:
             gradients=() if batch_norms else (PROMPTS, NORMS),
         )
         # The pixels are 16 tokens of 3 channels, and what comes of them 2 tokens.
-        activations = (Activation(1, "fc1", "pixels", 3), Activation(1, "output", "hidden", width))
+        activations = (
+            Activation(1, "fc1", "pixels", 3),
+            Activation(0, "output", "hidden.0", width),
+            Activation(1, "output", "hidden.1", width),
+        )
         if not batch_norms:
             source = replace(
                 source,
-                activation_mean=generator.uniform(0.3, 0.6, 3 + width).astype(np.float32),
-                activation_std=generator.uniform(0.1, 0.4, 3 + width).astype(np.float32),
+                activation_mean=generator.uniform(0.3, 0.6, 3 + 2 * width).astype(np.float32),
+                activation_std=generator.uniform(0.1, 0.4, 3 + 2 * width).astype(np.float32),
             )
-            self.info = replace(self.info, source=source, activations=activations)
+            uses = (ActivationUse(ACTIVATION_KINDS),)
+            self.info = replace(self.info, source=source, activations=activations, activation_uses=uses)
         if texts:
             self.info = _describe_texts(self.info, StandInText(classes, width))
 
     def __call__(self, images: ImageArray, **tunables: FloatArray) -> Outputs:
         """Compute one forward."""
         pixels = images.reshape(len(images), -1, 3).astype(np.float32) / 255
-        moved = _recentre(pixels, tunables, slice(0, 3))
-        hidden = moved.reshape(len(images), -1) @ self._images
+        hidden = _recentre(pixels, tunables, slice(0, 3)).reshape(len(images), -1) @ self._images
         if PROMPTS in tunables:
             positions = np.arange(1, tunables[PROMPTS].shape[1] + 1, dtype=np.float32)[:, None]
             hidden = hidden + np.sin(positions * tunables[PROMPTS]).sum(axis=1) @ self._prompts
@@ -100,13 +106,18 @@ class StandInNetwork:
         if BATCH_STATISTICS in tunables:
             hidden = hidden - tunables[BATCH_STATISTICS] * hidden.mean(axis=0)
         hidden = hidden.reshape(len(images), 2, -1)
-        features = np.tanh(_recentre(hidden, tunables, slice(3, None))).astype(np.float32)
+        width = hidden.shape[2]
+        blocks = [hidden[:, index : index + 1] for index in range(2)]
+        channels = [slice(3 + index * width, 3 + (index + 1) * width) for index in range(2)]
+        moved = [_recentre(block, tunables, entry) for block, entry in zip(blocks, channels, strict=True)]
+        features = np.tanh(np.concatenate(moved, axis=1)).astype(np.float32)
         if self.info.takes_classifier:
             features = np.concatenate([features, _normalise(features[:, -1:])], axis=1)
         logits = features[:, -1] @ self.info.head_weight.T + self.info.head_bias
         moments = _compute_moments(pixels)
-        both = np.concatenate([moments, _compute_moments(hidden)], axis=2) if self.info.activations else None
-        return Outputs(logits, features, moments, activation_moments=both)
+        joined = [moments, *map(_compute_moments, blocks)]
+        all_moments = np.concatenate(joined, axis=2) if self.info.activations else None
+        return Outputs(logits, features, moments, activation_moments=all_moments)
 
     def pull_back(self, images: ImageArray, tunables: Tunables, slopes: Slopes) -> Outputs:
         """Compute one forward and the gradients of a loss with these slopes."""

@@ -12,11 +12,10 @@ PRECISIONS = {"fp32": "fp32", "int8": "W8A8", "w6a6": "W6A6", "w4a8": "W4A8", "w
 def tabulate_bits() -> str:
     """Return a row per method and a column per precision: accuracy in %, and gains."""
     averages = {name: compute_averages(read_seeds(f"bits-{name}")) for name in PRECISIONS}
-    labels = list(next(iter(averages.values())))
     rows = []
-    for label in labels:
+    for label in averages["int8"]:
         forwards = f"{averages['int8'][label].forwards_per_batch:.3g}"
-        cells = [format_accuracy(averages[name][label]) for name in PRECISIONS]
+        cells = [format_accuracy(averages[name].get(label)) for name in PRECISIONS]
         rows.append([f"`{label}`", forwards, *cells])
     return format_table(["method", "forwards", *PRECISIONS.values()], rows)
 
@@ -47,8 +46,10 @@ def read_seeds(name: str) -> list[Run]:
     return runs
 
 
-def format_accuracy(average: MethodAverage) -> str:
-    """Return the accuracy, and in brackets the gain over the first method with its error."""
+def format_accuracy(average: MethodAverage | None) -> str:
+    """Return the accuracy, and in brackets the gain over the first method; – if there is none."""
+    if average is None:
+        return "–"
     gain = format_gain(average)
     return format_mean(average) + (f" ({gain})" if gain else "")
 

@@ -3,7 +3,7 @@
 #
 #   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
 #   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
-#   bench/run.sh bits        quantise to fewer bits, and stream 256 images per domain (about an hour on two cores)
+#   bench/run.sh bits        quantise to fewer bits, and stream 256 images per domain (two hours on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
 #   bench/run.sh clip-model  train the CLIP-like model and tune a prompt (half an hour on two cores)
 #   bench/run.sh clip        stream images through it, many views of each (two hours on two cores)
@@ -66,7 +66,8 @@ accuracy() {
 bits() {
   local bits precision
   for bits in w6a6 w4a8 w4a4; do $FOZO quantize tiny "$DATA/imagenet/source" --bits "$bits" --force; done
-  for precision in fp32 int8 w6a6 w4a8 w4a4; do
+  adapt bits-fp32 fp32 reset 3 "no_adapt neo moments quar pizo" --subset 256
+  for precision in int8 w6a6 w4a8 w4a4; do
     adapt "bits-$precision" "$precision" reset 3 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
   done
   adapt bits-foa w6a6 reset 3 "no_adapt foa zoa quar pizo" --subset 256 --corruptions "${FEW%,clean}"

@@ -68,6 +68,18 @@ class ActivationUse:
     kinds: tuple[str, ...]
     last_blocks: int | None = None
 
+    def describe_blocks(self) -> str:
+        """Return which blocks they belong to, in words."""
+        return "all blocks" if self.last_blocks is None else f"the last {self.last_blocks} blocks"
+
+    def covers(self, other: ActivationUse) -> bool:
+        """Return if all activations of another use are among those of this one."""
+        if not set(other.kinds) <= set(self.kinds):
+            return False
+        return self.last_blocks is None or (
+            other.last_blocks is not None and other.last_blocks <= self.last_blocks
+        )
+
     def select(self, activations: Sequence[Activation]) -> list[Activation]:
         """Return those of these kinds and blocks, in their order."""
         blocks = 1 + max((activation.block for activation in activations), default=-1)
@@ -202,6 +214,7 @@ class ModelInfo:
             them.
         activations: that the tunable `recentring` moves, in its order; none unless the network was opened
             with them.
+        activation_uses: that it was opened with.
         image_size: height and width of the images in pixels; None if only the graph says it.
         precision: name of the graph in its bundle; empty outside of bundles.
         takes_classifier: whether `head_weight` is an input of the graph, made from texts, and the last
@@ -227,6 +240,7 @@ class ModelInfo:
     feature_widths: tuple[int, ...] = ()
     gradients: tuple[str, ...] = ()
     activations: tuple[Activation, ...] = ()
+    activation_uses: tuple[ActivationUse, ...] = ()
     image_size: tuple[int, int] | None = None
     precision: str = ""
     takes_classifier: bool = False
@@ -311,9 +325,16 @@ class ModelInfo:
         """Return the activations of some kinds and blocks, whose source statistics the model has.
 
         Raises:
-            BundleError: the network has no such activations, or the bundle no statistics of them.
+            BundleError: the network has no such activations or was opened for others, or the bundle has no
+                statistics of them.
         """
         selected = use.select(self.activations)
+        if selected and not any(opened.covers(use) for opened in self.activation_uses):
+            raise BundleError(
+                f"{user} re-centres activations ({', '.join(use.kinds)}; {use.describe_blocks()}), and this "
+                f"network of {self.name} was opened for others; open it with "
+                "Network.open(bundle, activations=[method.activations])"
+            )
         if not selected:
             raise BundleError(
                 f"{user} re-centres activations ({', '.join(use.kinds)}), and this network of {self.name} "

@@ -201,6 +201,7 @@ class Bundle:
             source=None if source is None else self.source(precision, selected),
             gradients=list_differentiable(m.tunables) if gradients else (),
             activations=selected,
+            activation_uses=tuple(activations) if selected else (),
             precision=precision,
             image_prompt=image_prompt,
         )

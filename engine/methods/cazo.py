@@ -33,11 +33,13 @@ class CazoState(State):
         norms: θ, addends to gain and bias, float32 `[T, 2, D]`.
         curvature: D, running mean of the squared gradient, float64 `[T, 2, D]`.
         center: running mean of the last feature, float64 `[F]`, or None before the first batch.
+        updates: number of gradients so far.
     """
 
     norms: FloatArray
     curvature: FloatArray
     center: FloatArray | None = optional_array("feature_width")
+    updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ class Cazo:
         """Return the method bound to a model.
 
         Raises:
-            BundleError: the bundle has no source statistics for this graph, or no norms to tune.
+            BundleError: the bundle has no source statistics for this graph, or no norms to tune, or the
+                network normalises over the batch.
         """
+        model.require_separate_images(self.name)
         source = model.require_source(self.name)
         model.require_tunable(NORMS, self.name)
         norms = TunedNorms.select(model, self.first_block, self.frozen_last_blocks, self.name)
@@ -126,7 +130,7 @@ class BoundCazo(Binding[Cazo]):
         length = options.rate * (options.perturbation if options.step_rule == "official" else 1)
         norms = (state.norms - length * gradient).astype(np.float32)
         curvature = state.curvature
-        if state.step:  # the first gradient has no part in it, as released
+        if state.updates:  # the first gradient has no part in it, as released
             share = options.curvature_share
             curvature = (1 - share) * curvature + share * np.square(gradient)
         (outputs,) = yield Request(images, [self.norms.build_tunables(norms)])
@@ -138,7 +142,7 @@ class BoundCazo(Binding[Cazo]):
             "size": compute_rms(norms),
         }
         center = update_average(state.center, np.mean(means, axis=0), options.shift_decay)
-        next_state = CazoState(state.step + 1, state.seed, norms, curvature, center)
+        next_state = CazoState(state.step + 1, state.seed, norms, curvature, center, state.updates + 1)
         return Prediction(logits, options.forwards, loss, diagnostics), next_state
 
     def predict(self, state: CazoState, images: ImageArray) -> Requests[Prediction]:
@@ -167,8 +171,8 @@ class BoundCazo(Binding[Cazo]):
         return gradient, means, float(np.mean(losses))
 
     def _correct_curvature(self, state: CazoState) -> FloatArray:
-        remainder = (1 - self.options.curvature_share) ** state.step
-        if not state.step or self.options.bias_correction == "none" or remainder == 1:
+        remainder = (1 - self.options.curvature_share) ** state.updates
+        if not state.updates or self.options.bias_correction == "none" or remainder == 1:
             return state.curvature
         return state.curvature / (1 - remainder)
 

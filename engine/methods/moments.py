@@ -39,8 +39,8 @@ class MomentMatching:
     Notes on the paper give the clamp of r to at most 3, ε, the rate 0.1 of the running moments, and the full
     strength 1 of the global branch. Where they are silent, the choice is ours: r is clamped on both sides,
     the running variance is that of all images under the weights of the running mean, between batches too, and
-    it is unbiased as σ_S² is. So batches may have any size: after a single image there is no variance yet,
-    and only the mean is matched.
+    it is unbiased as σ_S² is. So batches may have any size. After a single image there is no variance yet,
+    and its mean is that image, so the network's own prediction stands.
     """
 
     name: ClassVar[str] = "moments"
@@ -117,7 +117,7 @@ class BoundMomentMatching(Binding[MomentMatching]):
 
     def _predict(self, outputs: Outputs, state: MomentsState) -> Prediction:
         logits, features = outputs.logits, outputs.features[:, -1]
-        if state.mean is not None:
+        if state.mean is not None and state.concentration < 1:
             slope, intercept = self._compute_map(state, state.mean)
             matched = features * slope + intercept
             logits = (matched @ self.model.head_weight.T + self.model.head_bias).astype(

@@ -53,8 +53,10 @@ class Pea:
     those of clean images, scaled from its least to its greatest value over the blocks. The second forward is
     aligned. µ and σ² are running averages over all tokens. The official code updates them inside of this
     forward. Here they are those of the batches before, because images of a call do not depend on each other;
-    without any, they are those of the first forward. Class tokens are compared behind the next norm; the
-    official code compares them in front of it, with moments of all clean tokens.
+    without any, they are those of the first forward. Behind the last block there is only the class token,
+    which has no variance in a batch of one image. Such a batch changes nothing there. Class tokens are
+    compared behind the next norm; the official code compares them in front of it, with moments of all clean
+    tokens.
     """
 
     name: ClassVar[str] = "pea"
@@ -122,7 +124,7 @@ class BoundPea(Binding[Pea]):
         """Weigh the blocks by a plain forward, and predict with aligned ones."""
         (plain,) = yield Request(images)
         weights = self._weigh_blocks(plain.features)
-        moments = _select(self._spread(state.updates > 0), state.moments, self.outputs.read_moments(plain))
+        moments = self._choose_moments(state, self.outputs.read_moments(plain))
         (outputs,) = yield Request(images, [self._build_tunables(moments, weights)])
         mean_entropy = float(entropy(outputs.logits).mean())
         next_state = self._update_moments(state, weights, self.outputs.read_moments(outputs))
@@ -164,13 +166,25 @@ class BoundPea(Binding[Pea]):
         """Return the value of each block `[B]` for each of its channels `[C]`."""
         return np.repeat(values, [activation.width for activation in self.outputs.activations])
 
+    def _choose_moments(self, state: PeaState, plain: ChannelMoments) -> ChannelMoments:
+        """Return the running moments; in blocks without any, those of the plain forward if they vary."""
+        is_new = (state.updates == 0) & self._vary(plain)
+        return _select(self._spread(is_new), plain, state.moments)
+
+    def _vary(self, batch: ChannelMoments) -> NDArray[np.bool_]:
+        """Return for every block `[B]` if there is any variance, which a single token has not."""
+        return np.maximum.reduceat(batch.variance, self._list_starts()) > 0
+
+    def _list_starts(self) -> NDArray[np.int64]:
+        """Return the index of the first channel of every block, `[B]`."""
+        return np.cumsum([0, *(activation.width for activation in self.outputs.activations[:-1])])
+
     def _update_moments(self, state: PeaState, weights: FloatArray, batch: ChannelMoments) -> PeaState:
         """Return the state with a batch in its running moments; blocks that drift far take it over."""
         options, old = self.options, state.moments
-        is_aligned, is_new = weights >= options.least_weight, state.updates == 0
+        is_aligned, is_new = (weights >= options.least_weight) & self._vary(batch), state.updates == 0
         widths = [activation.width for activation in self.outputs.activations]
-        starts = np.cumsum([0, *widths[:-1]])
-        drift = np.add.reduceat(np.abs(batch.mean - old.mean), starts) / widths
+        drift = np.add.reduceat(np.abs(batch.mean - old.mean), self._list_starts()) / widths
         average = state.drift + options.average_rate * (drift - state.drift)
         is_far = (average > LEAST_DRIFT) & (drift > options.drift_limit * average)
         rate = np.where(is_new | is_far, 1.0, options.rate)

@@ -29,10 +29,12 @@ class QuarState(State):
     Attributes:
         local: of the inputs of products, float64 `[C]`; C is 0 without the local branch.
         last: of the last feature, float64 `[F]`.
+        batches: number that have joined them.
     """
 
     local: ChannelMoments
     last: ChannelMoments
+    batches: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class BoundQuar(Binding[Quar]):
     def step(self, state: QuarState, images: ImageArray) -> Step[QuarState]:
         """Predict with the local moments so far and global ones that include the batch."""
         (outputs,) = yield Request(images, [self._build_tunables(state)])
-        weight = self._weigh_batch(state.step)
+        weight = self._weigh_batch(state.batches)
         last = state.last.blend(ChannelMoments.of(outputs.features[:, -1]), weight)
-        next_state = replace(state, step=state.step + 1, last=last)
+        next_state = replace(state, step=state.step + 1, last=last, batches=state.batches + 1)
         if self.local is not None:
             moments = self.local.read_moments(outputs)
             next_state = replace(next_state, local=state.local.blend(moments, weight))

@@ -84,7 +84,7 @@ class MomentsStep:
         weight = inputs.graph.constant(method.model.head_weight.T, np.float32)
         matched = (features * slope + intercept).matmul(weight)
         matched = matched + inputs.graph.constant(method.model.head_bias, np.float32)
-        logits = where(used["batches"] > 0, matched, outputs.logits)
+        logits = where(used["concentration"] < 1.0, matched, outputs.logits)
         return StepOutputs(logits, next_state, {"entropy": entropy(logits).mean()})
 
     def _update(self, method: BoundMomentMatching, inputs: StepInputs, features: Tensor) -> Tensors:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import step_on
 from fozo.engine.errors import BundleError
 from fozo.engine.methods.cazo import Cazo
 from fozo.engine.registry import METHODS
@@ -127,6 +128,21 @@ def test_directions_are_short_where_gradients_were_large() -> None:
     drawn = np.random.default_rng([0, 1, 0]).standard_normal((2, 2, 8), np.float32)
     np.testing.assert_allclose(plus[0], 0.1 * drawn[0] / 2, rtol=1e-5)
     np.testing.assert_allclose(plus[1], 0, atol=1e-10)
+
+
+def test_a_state_that_starts_late_learns_as_a_fresh_one() -> None:
+    """A new domain goes on counting steps; the first gradient still has no part in the curvature."""
+    network, cazo = StandInNetwork(), Cazo(pairs=2)
+    fresh = cazo.bind(network.info).init(0)
+    for state in (fresh, replace(fresh, step=50)):
+        _, state = step_on(network, cazo, state, draw_stream(1)[0])
+        np.testing.assert_array_equal(state.curvature, fresh.curvature)
+        assert (state.norms != 0).any()
+
+
+def test_batch_statistics_are_refused() -> None:
+    with pytest.raises(BundleError, match="cazo"):
+        Cazo().bind(StandInNetwork(batch_norms=True).info)
 
 
 def test_source_statistics_are_needed() -> None:

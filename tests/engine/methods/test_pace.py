@@ -203,7 +203,7 @@ def test_a_projection_without_a_matrix_is_that_of_the_matrix() -> None:
 
 def test_the_most_similar_entry_is_found() -> None:
     bank = np.array([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0], [0.8, 0.3, 0.1]])
-    assert module._find_most_similar(bank) == 1 or module._find_most_similar(bank) == 3
+    assert module._find_most_similar(bank) == 3  # sums of cosines: 1.92, 1.96, 0.12 and 2.01
     assert module._find_most_similar(np.array([[1.0, 0], [0, 1.0], [1.0, 1.0]])) == 2
 
 

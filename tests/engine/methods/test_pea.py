@@ -93,14 +93,18 @@ class Reference:
         low, high = min(distances), max(distances)
         weights = [(distance - low) / (high - low) for distance in distances]
         plain = self.compute_moments()
-        running = [plain[index] if entry is None else entry for index, entry in enumerate(self.running)]
+        varies = [len(images) > 1 or index < DEPTH - 1 for index in range(DEPTH)]  # else a single token
+        running = [
+            plain[index] if entry is None and varies[index] else entry
+            for index, entry in enumerate(self.running)
+        ]
         self.maps = [
-            (weight, mean, variance) if weight >= self.pea.least_weight else None
-            for weight, (mean, variance) in zip(weights, running, strict=True)
+            (weight, *entry) if weight >= self.pea.least_weight and entry is not None else None
+            for weight, entry in zip(weights, running, strict=True)
         ]
         _, logits = self.run(images)
         for index, (mean, variance) in enumerate(self.compute_moments()):
-            if weights[index] >= self.pea.least_weight:
+            if weights[index] >= self.pea.least_weight and varies[index]:
                 self.update(number, index, mean, variance)
         self.watch(number, logits)
         return logits.numpy()
@@ -242,3 +246,22 @@ def test_options_out_of_range(name: str) -> None:
     options: dict[str, Any] = {name: -0.1}
     with pytest.raises(InputError, match=name):
         Pea(**options)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 1, 4)])
+def test_a_single_image_tells_nothing_of_the_last_block(
+    bundle_path: Path, random_images: MakeImages, sizes: tuple[int, ...]
+) -> None:
+    """Its class token has no variance, and its mean would take the place of the moments."""
+    pea = Pea(least_weight=0.0)  # every block is moved
+    with Network.open(bundle_path, activations=[pea.activations], workers=1) as network:
+        adapter = Adapter(network, pea)
+        last = slice(-WIDTH, None)
+        for number, size in enumerate(sizes):
+            before = adapter.state.moments
+            adapter.step(random_images(size, seed=number))
+            after = adapter.state.moments
+            changed = bool((after.variance[last] != before.variance[last]).any())
+            assert changed is (size > 1)
+            assert (after.variance[last] > 0).all()
+            assert (after.mean[:WIDTH] != before.mean[:WIDTH]).any()  # other blocks learn from its tokens

@@ -266,6 +266,35 @@ def test_streams_of_a_pool_are_those_alone(bundle_path: Path, random_images: Mak
                 assert predictions[name].logits.tobytes() == adapter.step(images).logits.tobytes()
 
 
+def test_a_state_that_starts_late_learns_as_a_fresh_one(bundle_path: Path, random_images: MakeImages) -> None:
+    """A new domain goes on counting steps; its first batch must weigh as any first one."""
+    quar, images = Quar(), random_images(8, seed=1)
+    with Network.open(bundle_path, activations=[quar.activations], workers=1) as network:
+        fresh = quar.bind(network.info).init(0)
+        states = [step_on(network, quar, state, images)[1] for state in (fresh, replace(fresh, step=200))]
+    for name in ("local", "last"):
+        moments = [getattr(state, name) for state in states]
+        np.testing.assert_array_equal(moments[0].mean, moments[1].mean)
+        np.testing.assert_array_equal(moments[0].variance, moments[1].variance)
+    assert [state.step for state in states] == [1, 201]
+
+
+def test_networks_opened_for_fewer_activations_are_refused(bundle_path: Path) -> None:
+    for use in (ActivationUse(PRODUCTS, 1), ActivationUse(("qkv",)), ActivationUse(("output",))):
+        with (
+            Network.open(bundle_path, activations=[use], workers=1) as network,
+            pytest.raises(BundleError, match=r"activations=\[method.activations\]|offers none"),
+        ):
+            Quar(blocks=2).bind(network.info)
+    uses = [ActivationUse(("output",)), ActivationUse((*PRODUCTS, "output"))]
+    with Network.open(bundle_path, activations=uses, workers=1) as network:
+        bound = Quar(blocks=2).bind(network.info)
+    assert bound.local is not None
+    assert {(item.kind, item.block) for item in bound.local.activations} == {
+        (kind, block) for kind in PRODUCTS for block in (1, 2)
+    }
+
+
 def test_networks_opened_without_activations_are_refused(
     bundle_path: Path, random_images: MakeImages
 ) -> None:
