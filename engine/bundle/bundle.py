@@ -493,7 +493,12 @@ class Bundle:
             raise
 
     def _replace_manifest(self, new: Mapping[str, FileEntry], manifest: Manifest) -> Bundle:
-        """Write the new manifest, then remove files that it no longer uses."""
+        """Write the new manifest, then remove files that it no longer uses.
+
+        Raises:
+            BundleError: it could not be read again.
+            OutputError: another process has changed the bundle, or it cannot be written.
+        """
         used = {manifest.head} | {entry.file for entry in manifest.graphs.values()}
         used |= {entry.file for entry in manifest.source.values()}
         used |= {entry.file for entry in manifest.pull_backs.values()}
@@ -509,9 +514,8 @@ class Bundle:
                 "run the command again"
             )
         manifest = replace(manifest, files={**files, **new})
-        if problem := manifest.find_contradiction():
-            raise BundleError(f"{self.path / MANIFEST} would contradict itself: {problem}")
-        write_atomic(self.path / MANIFEST, manifest.to_json())
+        path = self.path / MANIFEST
+        write_atomic(path, manifest.to_checked_json(path))
         for old in stale:
             (self.path / old).unlink(missing_ok=True)
         bundle = Bundle.open(self.path)

@@ -37,8 +37,7 @@ def create(
 
     Raises:
         OutputError: something is in the way, or the folder cannot be written; nothing is changed then.
-        BundleError: the manifest contradicts itself, or a name in it has control characters; nothing is
-            changed then.
+        BundleError: the manifest could not be read again; nothing is changed then.
     """
     check_writable(path, overwrite=overwrite)
     target = path.resolve()
@@ -48,9 +47,9 @@ def create(
             writer(folder / name)
             sync_file(folder / name)
             files[name] = FileEntry(hash_file(folder / name), (folder / name).stat().st_size)
-        (folder / MANIFEST).write_bytes(replace(manifest, files=files).to_json())
+        content = replace(manifest, files=files).to_checked_json(path / MANIFEST)
+        (folder / MANIFEST).write_bytes(content)
         sync_file(folder / MANIFEST)
-        Bundle.open(folder)  # what cannot be read is not moved into place
         if target.exists():
             replace_content(folder, target)
         else:

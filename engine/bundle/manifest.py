@@ -197,6 +197,22 @@ class Manifest:
         schema = SCHEMA if self.text is None else TEXT_SCHEMA
         return (json.dumps({"schema": schema, **data}, indent=1, ensure_ascii=False) + "\n").encode()
 
+    def to_checked_json(self, where: Path) -> bytes:
+        """Return the manifest as `to_json` does, after reading it again.
+
+        Raises:
+            BundleError: it could not be read again: it contradicts itself, or a text has control characters
+                or no form in UTF-8, or a number is not finite.
+        """
+        try:
+            content = self.to_json()
+            _parse(parse_json(content), where)
+        except ValueError as error:
+            raise BundleError(
+                f"what was to be written could not be read again, so nothing was changed: {error}"
+            ) from error
+        return content
+
     @staticmethod
     def from_json(content: bytes, where: Path) -> Manifest:
         """Parse a manifest.

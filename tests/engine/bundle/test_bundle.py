@@ -213,6 +213,31 @@ def test_names_that_no_further_graph_has(name: str, tmp_path: Path) -> None:
     assert Bundle.open(bundle.path) == bundle
 
 
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (GraphEntry("", 20, float("inf"), "fp32"), "number"),
+        (GraphEntry("", 20, float("nan"), "fp32"), "number"),
+        (GraphEntry("", 20, 0.5, "fp32", {"calibration": "a\tb"}), r"control characters in 'a\\tb'"),
+        (GraphEntry("", 20, 0.5, "fp32", {"calibration": "caf\udce9"}), "surrogates"),
+    ],
+)
+def test_a_manifest_that_could_not_be_read_again_is_not_written(
+    entry: GraphEntry, problem: str, tmp_path: Path
+) -> None:
+    old = add(make(tmp_path), OTHER).with_source("int8", statistics(), "old")
+    before = {name: (old.path / name).read_bytes() for name in listing(old)}
+    with folder_beside(old.path) as folder:
+        (folder / "new.onnx").write_bytes(graph())
+        with pytest.raises(BundleError, match=problem) as caught:
+            old.with_graph("int8", folder / "new.onnx", entry)
+    assert "nothing was changed" in str(caught.value)
+    with pytest.raises(BundleError, match=r"nothing was changed.*control characters"):
+        old.with_source("int8", statistics(1), "images in a\nb")
+    assert {name: (old.path / name).read_bytes() for name in listing(old)} == before
+    assert Bundle.open(old.path) == old
+
+
 @pytest.mark.parametrize("step", ["graph", "manifest"])
 def test_a_graph_that_cannot_be_written_changes_nothing(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
