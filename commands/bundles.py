@@ -89,7 +89,16 @@ def add_integer_graph(
         with Progress(count, quiet, unit) as advance:
             yield advance
 
-    bundle, report = quantize(
+    changed, report = quantize(
         bundle, calibration, held_out, options, sensitivity=sensitivity, progress=show_step
     )
-    return bundle, describe_report(report)
+    return changed, describe_report(report) + describe_removed(bundle, changed)
+
+
+def describe_removed(bundle: Bundle, changed: Bundle) -> str:
+    """Return further lines of a report, one for each graph that a bundle has no longer."""
+    removed = [name for name in bundle.manifest.graphs if name not in changed.manifest.graphs]
+    return "".join(
+        f"\n  removed   {name}, the portable form of the replaced graph; --portable makes a new one"
+        for name in removed
+    )

@@ -105,11 +105,12 @@ def quantize(
     """
     from ..engine.bundle.bundle import Bundle
     from ..engine.bundle.description import describe_bundle
+    from ..engine.bundle.manifest import PORTABLE_SUFFIX
 
     try:
         from ..data.image_reader import ImageReader, describe_files
         from ..data.source import choose_images
-        from ..quant.quantization import PORTABLE_SUFFIX
+        from ..quant.quantization import QuantizationError  # noqa: F401  (fails before the work)
     except ImportError as error:
         raise InputError(
             f'quantize needs onnx ({error}); install it with: pip install "fozo[quant]"'

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..data.source import SourceImages
-from ..engine.bundle.bundle import Bundle
+from ..engine.bundle.bundle import Bundle, NewGraph
 from ..engine.bundle.create import folder_beside
+from ..engine.bundle.manifest import PORTABLE_SUFFIX
 from ..engine.errors import FozoError
 from .convolution_quantizer import make_quantizer
-from .pull_back_addition import add_integer_pull_back
+from .pull_back_addition import write_integer_pull_back
 from .quantization_report import Report, list_inaccuracies
+from .quantizer import Quantizer
 from .sensitivity import group_products
 from .settings import Options
 
-PORTABLE_SUFFIX = "-qdq"  # of the precision of a graph in standard operators
 GRADIENT_IMAGES = 8  # on which the gradients of both precisions are compared
 
 
@@ -38,7 +40,7 @@ def quantize(
     """Add an integer graph to a bundle, unless it is refused.
 
     Args:
-        bundle: with an fp32 graph; it is changed only at the end.
+        bundle: with an fp32 graph; it is changed only at the end, in one step.
         images: clean images to calibrate with.
         held_out: other clean images, to judge the result by.
         options: options of the quantisation.
@@ -47,12 +49,14 @@ def quantize(
             as the step advances.
 
     Returns:
-        The changed bundle, without source statistics of the new graph, and the report.
+        The changed bundle, without source statistics of the new graph, and the report. A portable form of a
+        replaced graph is gone unless `options.portable` makes a new one.
 
     Raises:
         QuantizationError: the result is refused, and `options.force` is not set, or gives numbers that are
             not finite; the bundle is as it was.
         InputError: too few images, an unreadable one, or an option that does not fit the graph.
+        ExportError: the graph cannot be differentiated; the bundle is as it was.
         BundleError: the bundle cannot be read.
         OutputError: it cannot be written.
     """
@@ -67,7 +71,7 @@ def quantize(
         with step("Making up for rounding", passes * images.count) as advance:
             quantizer.refine(images, advance)
     with folder_beside(target) as folder:
-        graph, portable = folder / "integer.onnx", folder / "portable.onnx"
+        graph = folder / "integer.onnx"
         quantizer.write(graph, "fused")
         with step("Comparing with fp32", held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
@@ -78,20 +82,34 @@ def quantize(
                 report = replace(report, effects=tuple(quantizer.measure_effects(held_out, advance)))
         if refused:
             raise QuantizationError(_explain_refusal(report))
+        graphs, pull_backs = {precision: NewGraph(graph, quantizer.make_entry(report))}, {}
         if options.portable:
-            quantizer.write(portable, "standard")
             with step("Comparing the portable graph with fp32", held_out.count) as advance:
-                portable_report = quantizer.check(portable, held_out, advance)
-            if is_refused(portable_report, options):
-                reasons = "; ".join(portable_report.refusals)
-                raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
-        bundle = quantizer.add(bundle, graph, precision, report)
+                portable = _write_portable(quantizer, folder / "portable.onnx", held_out, advance)
+            graphs[precision + PORTABLE_SUFFIX] = portable
         if bundle.manifest.pull_backs and not quantizer.weights_only:
             batch = np.stack([held_out.load(index) for index in range(min(held_out.count, GRADIENT_IMAGES))])
-            bundle = add_integer_pull_back(bundle, precision, batch)
-        if options.portable:
-            bundle = quantizer.add(bundle, portable, precision + PORTABLE_SUFFIX, portable_report)
+            path = folder / "pull-back.onnx"
+            entry = write_integer_pull_back(bundle, graph, precision, batch, path)
+            pull_backs[precision] = NewGraph(path, entry)
+        bundle = bundle.with_graphs(graphs, pull_backs)
     return bundle, report
+
+
+def _write_portable(
+    quantizer: Quantizer, path: Path, held_out: SourceImages, on_batch: Callable[[int], None]
+) -> NewGraph:
+    """Write and check the graph in standard operators.
+
+    Raises:
+        QuantizationError: it is refused.
+    """
+    quantizer.write(path, "standard")
+    report = quantizer.check(path, held_out, on_batch)
+    if is_refused(report, quantizer.options):
+        reasons = "; ".join(report.refusals)
+        raise QuantizationError(f"the portable graph was refused: {reasons}; leave --portable out")
+    return NewGraph(path, quantizer.make_entry(report))
 
 
 def is_refused(report: Report, options: Options) -> bool:

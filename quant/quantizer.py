@@ -280,16 +280,15 @@ class Quantizer:
                 on_layer=on_layer,
             )
 
-    def add(self, bundle: Bundle, graph: Path, precision: str, report: Report) -> Bundle:
-        """Move a written graph into the bundle, with the measurements of the report."""
-        entry = GraphEntry(
+    def make_entry(self, report: Report) -> GraphEntry:
+        """Return what the bundle is to record of a written graph, with the measurements of the report."""
+        return GraphEntry(
             file="",
-            opset=bundle.manifest.graphs["fp32"].opset,
+            opset=self.bundle.manifest.graphs["fp32"].opset,
             max_abs_difference=report.comparison.max_abs_difference,
             reference="fp32",
             record=self._make_record(report),
         )
-        return bundle.with_graph(precision, graph, entry)
 
     def _make_record(self, report: Report) -> dict[str, Any]:
         measurements = asdict(replace(report, effects=()))

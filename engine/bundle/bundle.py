@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from ..model import (
 )
 from ..ordinary_files import check_ordinary, read_limited
 from .head import Head
-from .manifest import HEAD_FILE, FileEntry, GraphEntry, Manifest, SourceEntry
+from .manifest import HEAD_FILE, PORTABLE_SUFFIX, FileEntry, GraphEntry, Manifest, SourceEntry
 from .text_entries import HeadEntry
 
 MANIFEST = "bundle.json"
@@ -60,6 +61,19 @@ ADDED_FILE = re.compile(
     r"|(model|pull-back|text)(-[\w-]+)?-[0-9a-f]{8}\.onnx|vocabulary\.txt-[0-9a-f]{8}\.gz"
 )
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class NewGraph:
+    """A graph that is to be added to a bundle.
+
+    Attributes:
+        path: an ONNX file on the bundle's own file system, e.g. from `folder_beside`; it is moved.
+        entry: what to record; its `file` is filled in when the graph is added.
+    """
+
+    path: Path
+    entry: GraphEntry
 
 
 @dataclass(frozen=True)
@@ -425,32 +439,39 @@ class Bundle:
             return self._commit({name: FileEntry(digest, len(content))}, manifest)
 
     def with_graph(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
-        """Add a graph, or replace that of a precision, and return the changed bundle.
+        """Add a graph, or replace that of a precision, and return the changed bundle; see `with_graphs`."""
+        return self.with_graphs({precision: NewGraph(graph, entry)})
 
-        Source statistics of a replaced graph go with it: they belong to the graph that computed them.
+    def with_graphs(
+        self, graphs: Mapping[str, NewGraph], pull_backs: Mapping[str, NewGraph] | None = None
+    ) -> Bundle:
+        """Add graphs, or replace those of their precisions, all at once, and return the changed bundle.
+
+        What was made from a replaced graph goes with it: its source statistics, its pull-back graph, and its
+        portable form with the statistics of that.
 
         Args:
-            precision: what the graph will be called, e.g. `int8`; lower case letters, digits and hyphens.
-            graph: an ONNX file on the bundle's own file system, e.g. from `folder_beside`; it is moved.
-            entry: what to record; its `file` is filled in here.
+            graphs: by what they will be called, e.g. `int8`; lower case letters, digits and hyphens.
+            pull_backs: pull-back graphs, by precision of the graph whose derivative they are.
 
         Raises:
-            BundleError: the precision is `fp32`, from which the others are made, or no such name.
+            BundleError: a precision is `fp32`, from which the others are made, or no such name.
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
-        if precision == "fp32" or not _NAME.fullmatch(precision):
-            raise BundleError(
-                f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
-                "itself is made by fozo export"
-            )
+        for precision in graphs:
+            _check_graph_name(precision)
         stored = self._stored_manifest()
-        source = {key: value for key, value in stored.source.items() if key != precision}
-        pull_backs = {key: value for key, value in stored.pull_backs.items() if key != precision}
-        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
-            file, name = self._move_in(graph, f"model-{precision}")
-            graphs = {**stored.graphs, precision: replace(entry, file=name)}
-            manifest = replace(stored, graphs=graphs, source=source, pull_backs=pull_backs)
-            return self._commit({name: file}, manifest)
+        portable = {precision + PORTABLE_SUFFIX for precision in graphs}
+        stale = portable | graphs.keys()
+        manifest = replace(
+            stored,
+            graphs={
+                key: value for key, value in stored.graphs.items() if key not in portable - graphs.keys()
+            },
+            source={key: value for key, value in stored.source.items() if key not in stale},
+            pull_backs={key: value for key, value in stored.pull_backs.items() if key not in stale},
+        )
+        return self._add_graphs(manifest, graphs, pull_backs or {})
 
     def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
         """Add a pull-back graph for a precision, and return the changed bundle.
@@ -465,28 +486,46 @@ class Bundle:
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
         self._get_graph_entry(precision)
-        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)):
-            file, name = self._move_in(graph, f"pull-back-{precision}")
-            stored = self._stored_manifest()
-            pull_backs = {**stored.pull_backs, precision: replace(entry, file=name)}
-            return self._commit({name: file}, replace(stored, pull_backs=pull_backs))
+        return self._add_graphs(self._stored_manifest(), {}, {precision: NewGraph(graph, entry)})
 
-    def _move_in(self, graph: Path, stem: str) -> tuple[FileEntry, str]:
-        """Move an ONNX file into the bundle, named by its content; return its entry and name."""
-        file = FileEntry(hash_file(graph), graph.stat().st_size)
+    def _add_graphs(
+        self, manifest: Manifest, graphs: Mapping[str, NewGraph], pull_backs: Mapping[str, NewGraph]
+    ) -> Bundle:
+        """Move graphs into the bundle, and put a manifest in place that has these as well."""
+        new: dict[str, FileEntry] = {}
+        with hold_lock(self.path / FOLDER_LOCK, explain_lock(self.path)), self._remove_unlisted(new):
+            added = {name: self._move_in(graph, f"model-{name}", new) for name, graph in graphs.items()}
+            pulled = {name: self._move_in(g, f"pull-back-{name}", new) for name, g in pull_backs.items()}
+            manifest = replace(
+                manifest,
+                graphs={**manifest.graphs, **added},
+                pull_backs={**manifest.pull_backs, **pulled},
+            )
+            return self._replace_manifest(new, manifest)
+
+    def _move_in(self, graph: NewGraph, stem: str, new: dict[str, FileEntry]) -> GraphEntry:
+        """Move an ONNX file into the bundle, named by its content; list it in `new` and return its entry."""
+        file = FileEntry(hash_file(graph.path), graph.path.stat().st_size)
         name = f"{stem}-{file.sha256[:8]}.onnx"
+        new[name] = file
         try:
-            sync_file(graph)
-            graph.replace(self.path / name)
+            sync_file(graph.path)
+            graph.path.replace(self.path / name)
             sync_folder(self.path)
         except OSError as error:
             raise OutputError(f"cannot write {self.path / name}: {reason(error)}") from error
-        return file, name
+        return replace(graph.entry, file=name)
 
     def _commit(self, new: Mapping[str, FileEntry], manifest: Manifest) -> Bundle:
         """Put a manifest in place that uses new files, by name; on failure, remove these again."""
-        try:
+        with self._remove_unlisted(new):
             return self._replace_manifest(new, manifest)
+
+    @contextmanager
+    def _remove_unlisted(self, new: Mapping[str, FileEntry]) -> Iterator[None]:
+        """Remove new files, by name, that are not in use if the block fails."""
+        try:
+            yield
         except BaseException:
             for name in new.keys() - Bundle.open(self.path).manifest.files.keys():
                 (self.path / name).unlink(missing_ok=True)
@@ -520,6 +559,19 @@ class Bundle:
             (self.path / old).unlink(missing_ok=True)
         bundle = Bundle.open(self.path)
         return bundle if self.selected_head is None else bundle.select_head(self.selected_head)
+
+
+def _check_graph_name(precision: str) -> None:
+    """Check that a further graph may have a name.
+
+    Raises:
+        BundleError: it is `fp32`, or has other characters than lower case letters, digits and hyphens.
+    """
+    if precision == "fp32" or not _NAME.fullmatch(precision):
+        raise BundleError(
+            f"expected the name of a further graph, like int8, found {precision!r}; the fp32 graph "
+            "itself is made by fozo export"
+        )
 
 
 def check_head_name(name: str) -> None:

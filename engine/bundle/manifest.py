@@ -19,6 +19,7 @@ from .text_entries import HeadEntry, TextEntry, find_contradiction_of_head, find
 SCHEMA = 2
 TEXT_SCHEMA = 3  # of bundles whose classes come from texts
 HEAD_FILE = "head.npz"
+PORTABLE_SUFFIX = "-qdq"  # of the precision of a graph that is another one in standard operators
 READABLE = (1, 2, 3)  # in 1 there were no norms to tune, and no widths of features
 
 

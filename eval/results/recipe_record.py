@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ...engine.bundle.manifest import PORTABLE_SUFFIX
 from ..protocol import Setting
 
 FP32 = "fp32"
-_PORTABLE = "-qdq"  # end of the name of a portable form, which has the bits of the graph named before
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Recipe:
 
     def list_figures(self, precision: str) -> list[PublishedFigures]:
         """Return the figures of a precision; those of fp32 if the recipe has none for it."""
-        name = precision.removesuffix(_PORTABLE) if self.has_figures(precision) else FP32
+        name = precision.removesuffix(PORTABLE_SUFFIX) if self.has_figures(precision) else FP32
         return [row for row in self.published if row.precision == name]
 
     def has_figures(self, precision: str) -> bool:
         """Return True if there are figures of a precision or, for a portable form, of its bits."""
-        return precision.removesuffix(_PORTABLE) in {row.precision for row in self.published}
+        return precision.removesuffix(PORTABLE_SUFFIX) in {row.precision for row in self.published}

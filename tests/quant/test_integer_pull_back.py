@@ -17,6 +17,7 @@ from fozo.engine.runtime.network import Network
 from fozo.engine.statistics.output_slopes import derive_entropy
 from fozo.export.pull_back import PullBackWriter
 from fozo.export.pull_back_rules import RULES
+from fozo.quant import pull_back_addition
 from fozo.quant.integer_pull_back import pull_back_integer_product
 from fozo.quant.quantization import quantize
 from fozo.quant.settings import Options
@@ -65,6 +66,25 @@ def test_another_int8_graph_takes_the_place_of_both_files(
     names = [name for name in read_folder(second.path) if "int8" in name]
     assert len(names) == 2 and names.count(second.manifest.pull_backs["int8"].file) == 1
     assert first.manifest.pull_backs["int8"].file not in names
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ExportError("no rule; nothing was added")])
+def test_a_pull_back_that_fails_leaves_the_old_graph_with_its_statistics(
+    error: BaseException, bundle: Bundle, images: Images, lenient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = quantize(bundle, *images, Options(portable=True))
+    statistics = bundle.source("fp32")
+    assert statistics is not None
+    first = first.with_source("int8", statistics, "tests")
+    before = read_folder(first.path)
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pull_back_addition, "build_integer_pull_back", fail)
+    with pytest.raises(type(error)):
+        quantize(first, *images, Options(weight_bits=7))
+    assert read_folder(first.path) == before
 
 
 def test_pull_back_of_a_missing_graph_is_refused(bundle: Bundle, tmp_path: Path) -> None:

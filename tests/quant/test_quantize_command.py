@@ -66,6 +66,8 @@ def test_command(bundle: Bundle, folder: Path, fozo: Callable[..., Any]) -> None
     assert fozo("inspect", bundle.path)[0] == 0
     code, out, _ = fozo("quantize", bundle.path, folder, *FEW, "--keep-float", "*.fc2", "--weight-bits", 7)
     assert code == 0
+    assert "removed   int8-qdq, the portable form of the replaced graph" in out
+    assert list(Bundle.open(bundle.path).manifest.graphs) == ["fp32", "int8"]
     assert "blocks.2.mlp.fc2" in out and "7-bit weights" in out
 
 

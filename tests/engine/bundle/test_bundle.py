@@ -13,7 +13,7 @@ import pytest
 from bundle_doubles import edit, graph, listing, make, replace_file, statistics
 from fozo.engine import files
 from fozo.engine.bundle import bundle as bundles
-from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.bundle import Bundle, NewGraph
 from fozo.engine.bundle.create import folder_beside
 from fozo.engine.bundle.manifest import GraphEntry
 from fozo.engine.errors import BundleError, OutputError
@@ -149,14 +149,14 @@ def test_a_graph_is_added_under_its_hash(tmp_path: Path) -> None:
 
 def test_a_replaced_graph_takes_its_source_statistics_along(tmp_path: Path) -> None:
     bundle = add(make(tmp_path).with_source("fp32", statistics(0), "a"), OTHER)
-    bundle = add(bundle, graph(), "int8-qdq").with_source("int8", statistics(1), "b")
-    bundle = bundle.with_source("int8-qdq", statistics(2), "c")
+    bundle = add(bundle, graph(), "w6a6").with_source("int8", statistics(1), "b")
+    bundle = bundle.with_source("w6a6", statistics(2), "c")
     old = {bundle.manifest.graphs["int8"].file, bundle.manifest.source["int8"].file}
     (bundle.path / "notes.txt").write_text("mine")
     (bundle.path / "model-int8-00000000.onnx").write_bytes(b"mine")
     renewed = add(bundle, graph(tail="unused = Abs(m)"))
-    assert list(renewed.manifest.graphs) == ["fp32", "int8", "int8-qdq"]
-    assert list(renewed.manifest.source) == ["fp32", "int8-qdq"]
+    assert list(renewed.manifest.graphs) == ["fp32", "int8", "w6a6"]
+    assert list(renewed.manifest.source) == ["fp32", "w6a6"]
     assert not old & set(renewed.manifest.files)
     expected = ["bundle.json", "notes.txt", "model-int8-00000000.onnx", *renewed.manifest.files]
     assert listing(renewed) == sorted(expected)
@@ -165,6 +165,56 @@ def test_a_replaced_graph_takes_its_source_statistics_along(tmp_path: Path) -> N
     same = add(renewed, renewed.graph("int8").read_bytes())
     assert same == renewed
     assert same.graph("int8").exists()
+
+
+def test_a_replaced_graph_takes_its_portable_form_along(tmp_path: Path) -> None:
+    bundle = add(add(make(tmp_path), OTHER), graph(), "int8-qdq")
+    for number, precision in enumerate(("fp32", "int8", "int8-qdq")):
+        bundle = bundle.with_source(precision, statistics(number), "a")
+    form = add(bundle, graph(tail="unused = Abs(m)"), "int8-qdq")  # alone: the graph itself stays
+    assert list(form.manifest.graphs) == ["fp32", "int8", "int8-qdq"]
+    assert list(form.manifest.source) == ["fp32", "int8"]
+    renewed = add(form.with_source("int8-qdq", statistics(3), "b"), graph(tail="unused = Neg(m)"))
+    assert list(renewed.manifest.graphs) == ["fp32", "int8"]
+    assert list(renewed.manifest.source) == ["fp32"]
+    assert listing(renewed) == sorted(["bundle.json", *renewed.manifest.files])
+
+
+@pytest.mark.parametrize("failing", ["second graph", "pull-back", "manifest"])
+def test_several_graphs_are_added_together_or_not_at_all(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = add(make(tmp_path), OTHER).with_source("int8", statistics(), "old")
+    before = {name: (old.path / name).read_bytes() for name in listing(old)}
+    entry = GraphEntry("", 20, 0.5, "fp32")
+    failures = {"second graph": "model-int8-qdq", "pull-back": "pull-back-int8", "manifest": "bundle.json"}
+    move = Path.replace
+
+    def replace_or_fail(self: Path, target: Path) -> Path:
+        if target.name.startswith(failures[failing]):
+            raise OSError(28, "No space left")
+        return move(self, target)
+
+    def add_all(bundle: Bundle) -> Bundle:
+        with folder_beside(bundle.path) as folder:
+            paths = [folder / name for name in ("a", "b", "c")]
+            for path, tail in zip(
+                paths, ("unused = Abs(m)", "unused = Neg(m)", "unused = Exp(m)"), strict=True
+            ):
+                path.write_bytes(graph(tail=tail))
+            new = [NewGraph(path, entry) for path in paths]
+            return bundle.with_graphs({"int8": new[0], "int8-qdq": new[1]}, {"int8": new[2]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_fail)
+        with pytest.raises(OutputError, match="No space left"):
+            add_all(old)
+    assert {name: (old.path / name).read_bytes() for name in listing(old)} == before
+    changed = add_all(Bundle.open(old.path))
+    assert list(changed.manifest.graphs) == ["fp32", "int8", "int8-qdq"]
+    assert list(changed.manifest.pull_backs) == ["int8"]
+    assert not changed.manifest.source
+    assert listing(changed) == sorted(["bundle.json", *changed.manifest.files])
 
 
 @pytest.mark.parametrize("name", ["../victim.txt", "model.onnx", "head.npz", "bundle.json", "mine.onnx"])
