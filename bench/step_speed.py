@@ -61,10 +61,16 @@ def main() -> None:
 
 
 def compile_to(folder: Path, bundle: Path, precision: str, method: str) -> None:
-    """Compile a step."""
-    from fozo.export.compile.step_folder import StepRequest, compile_step
+    """Write the graphs of a step, without the comparison that `fozo compile` makes."""
+    from fozo.export.compile.step_folder import StepRequest, build_request, serialize, use_graph_generator
 
-    compile_step(StepRequest(Bundle.open(bundle), fozo.method(method), precision), folder)
+    configured = use_graph_generator(fozo.method(method))
+    request = StepRequest(Bundle.open(bundle), configured, precision)
+    with fozo.Network.open(bundle, precision) as network:
+        step = build_request(request, configured, network)
+    folder.mkdir()
+    for name, model in (("step", step.model), ("init", step.init)):
+        (folder / f"{name}.onnx").write_bytes(serialize(model))
 
 
 def measure(
