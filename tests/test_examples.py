@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from doubles import WNIDS, child_environment, draw_picture, load_script, vit_manifest
 from fozo.cli import cli
+from fozo.engine.bundle.preprocessing import CROP_MODES, Preprocessing
 from fozo.eval.datasets.dataset_request import DatasetRequest
 from fozo.methods import Outputs, Request, answer_with, drive
 from fozo.testing import StandInNetwork, check_method, draw_images
@@ -206,6 +208,16 @@ def test_batches_and_deep_images_of_a_compiled_step_without_fozo(
     prepare = load_script(EXAMPLES / "python" / "adapt.py").prepare
     recipe = json.loads((step / "step.json").read_text())["preprocessing"]
     np.testing.assert_array_equal(prepare(frames / "005.png", recipe), images[5])
+
+
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+def test_example_without_fozo_prepares_images_inside_a_frame(tmp_path: Path, crop_mode: str) -> None:
+    prepare = load_script(EXAMPLES / "python" / "adapt.py").prepare
+    Image.fromarray(draw_picture(1, (61, 90))).save(tmp_path / "photo.png")
+    for frame in (0, 7):
+        recipe = Preprocessing((32, 40), 45, "bicubic", crop_mode, frame=frame)
+        expected = fozo.preprocess(fozo.read_image(tmp_path / "photo.png"), recipe)
+        np.testing.assert_array_equal(prepare(tmp_path / "photo.png", asdict(recipe)), expected)
 
 
 def test_awaited_answers_give_the_same_step() -> None:

@@ -438,10 +438,6 @@ class Bundle:
             write_atomic(self.path / name, content)
             return self._commit({name: FileEntry(digest, len(content))}, manifest)
 
-    def with_graph(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
-        """Add a graph, or replace that of a precision, and return the changed bundle; see `with_graphs`."""
-        return self.with_graphs({precision: NewGraph(graph, entry)})
-
     def with_graphs(
         self, graphs: Mapping[str, NewGraph], pull_backs: Mapping[str, NewGraph] | None = None
     ) -> Bundle:
@@ -455,11 +451,15 @@ class Bundle:
             pull_backs: pull-back graphs, by precision of the graph whose derivative they are.
 
         Raises:
-            BundleError: a precision is `fp32`, from which the others are made, or no such name.
+            BundleError: a precision is `fp32`, from which the others are made, or no such name; or there is
+                no graph for a pull-back.
             OutputError: the bundle's folder cannot be written; the bundle is then as it was.
         """
+        pull_backs = pull_backs or {}
         for precision in graphs:
             _check_graph_name(precision)
+        for precision in pull_backs.keys() - graphs.keys():
+            self._get_graph_entry(precision)
         stored = self._stored_manifest()
         portable = {precision + PORTABLE_SUFFIX for precision in graphs}
         stale = portable | graphs.keys()
@@ -471,22 +471,7 @@ class Bundle:
             source={key: value for key, value in stored.source.items() if key not in stale},
             pull_backs={key: value for key, value in stored.pull_backs.items() if key not in stale},
         )
-        return self._add_graphs(manifest, graphs, pull_backs or {})
-
-    def with_pull_back(self, precision: str, graph: Path, entry: GraphEntry) -> Bundle:
-        """Add a pull-back graph for a precision, and return the changed bundle.
-
-        Args:
-            precision: of the graph whose derivative it is.
-            graph: an ONNX file on the bundle's own file system; it is moved.
-            entry: what to record; its `file` is filled in here.
-
-        Raises:
-            BundleError: the bundle has no such graph.
-            OutputError: the bundle's folder cannot be written; the bundle is then as it was.
-        """
-        self._get_graph_entry(precision)
-        return self._add_graphs(self._stored_manifest(), {}, {precision: NewGraph(graph, entry)})
+        return self._add_graphs(manifest, graphs, pull_backs)
 
     def _add_graphs(
         self, manifest: Manifest, graphs: Mapping[str, NewGraph], pull_backs: Mapping[str, NewGraph]

@@ -23,19 +23,25 @@ def run(session: onnxruntime.InferenceSession, feeds: dict[str, Any]) -> dict[st
 
 
 def prepare(path: Path, recipe: dict[str, Any]) -> Any:
-    """Return an image as the graph reads it, uint8 `[H, W, 3]`: resized, then cropped in the middle."""
+    """Return an image as the graph reads it, uint8 `[H, W, 3]`: resized, then cropped in the middle.
+
+    With a `frame`, it is made smaller in proportion, and black surrounds it by that many pixels.
+    """
     image = Image.open(path)
     if image.mode.startswith("I"):  # 16 bits of grey: the upper 8 are kept
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("RGB")
-    height, width = recipe["size"]
-    target = (recipe["resize"], recipe["resize"])
+    frame = recipe["frame"]
+    height, width = (length - 2 * frame for length in recipe["size"])
+    resize = max(1, round(recipe["resize"] * min(height, width) / min(recipe["size"])))
+    target = (resize, resize)
     if recipe["crop_mode"] == "center":  # the shorter side gets this length, the longer one is rounded down
         shorter = min(image.size)
-        target = (recipe["resize"] * image.width // shorter, recipe["resize"] * image.height // shorter)
+        target = (resize * image.width // shorter, resize * image.height // shorter)
     image = image.resize(target, Image.Resampling[recipe["interpolation"].upper()])
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return np.asarray(image.crop((left, top, left + width, top + height)))
+    cropped = np.asarray(image.crop((left, top, left + width, top + height)))
+    return np.pad(cropped, ((frame, frame), (frame, frame), (0, 0)))
 
 
 def main(folder: Path, images: Path) -> None:

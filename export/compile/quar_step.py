@@ -11,7 +11,7 @@ from ...engine.model import RECENTRING
 from ...engine.statistics.feature_statistics import ChannelMoments
 from ...engine.statistics.recentred_activations import RecentredActivations
 from .step_builder import Arrays, StepInputs, StepOutputs, Tensors, to_integer
-from .step_statistics import entropy
+from .step_statistics import compute_batch_moments, entropy
 from .tensor import Tensor, concatenate, maximum, minimum
 
 
@@ -26,14 +26,6 @@ class _Moments:
     def read(state: Tensors, name: str) -> _Moments:
         """Return moments of a state."""
         return _Moments(state[f"{name}_mean"], state[f"{name}_variance"])
-
-    @staticmethod
-    def of(values: Tensor) -> _Moments:
-        """Return the moments of values float32 `[N, C]` over N."""
-        exact = values.cast(np.float64)
-        mean = exact.mean(0)
-        deviation = exact - mean
-        return _Moments(mean, (deviation * deviation).mean(0))
 
     def write(self, name: str) -> Tensors:
         """Return them as values of a state."""
@@ -61,7 +53,7 @@ class QuarStep:
         tunables = {} if local is None else {RECENTRING: self._build_recentring(method, local, state)}
         (outputs,) = inputs.network.run([tunables])
         features = outputs.features.take(-1, 1)
-        last = _Moments.read(state, "last").blend(_Moments.of(features), weight)
+        last = _Moments.read(state, "last").blend(_Moments(*compute_batch_moments(features)), weight)
         next_state = {"batches": state["batches"] + 1, **last.write("last")}
         if local is not None and outputs.activation_moments is not None:
             moments = _read_activations(outputs.activation_moments, local)
@@ -107,8 +99,8 @@ def _read_activations(moments: Tensor, local: RecentredActivations) -> _Moments:
     """Return moments over all tokens of a batch from those of its images, float32 `[N, 2, C]`."""
     channels = moments.graph.constant(local.channels, np.int64)
     selected = moments.graph.apply("Gather", [moments, channels], axis=2).cast(np.float64)
-    means = _Moments.of(selected.take(0, 1))
-    return _Moments(means.mean, means.variance + selected.take(1, 1).mean(0))
+    mean, variance = compute_batch_moments(selected.take(0, 1))
+    return _Moments(mean, variance + selected.take(1, 1).mean(0))
 
 
 def _map_to_source(

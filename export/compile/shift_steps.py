@@ -8,7 +8,7 @@ from ...engine.methods.moments import BoundMomentMatching
 from ...engine.methods.no_adapt import BoundNoAdapt
 from ...engine.methods.shift import BoundShift, Shift
 from .step_builder import Arrays, StepInputs, StepOutputs, Tensors, to_integer, to_number
-from .step_statistics import compute_logit_offset, compute_shift, entropy
+from .step_statistics import compute_batch_moments, compute_logit_offset, compute_shift, entropy
 from .tensor import Tensor, maximum, minimum, where
 
 
@@ -78,7 +78,7 @@ class MomentsStep:
         state = inputs.state
         (outputs,) = inputs.network.run([{}])
         features = outputs.features.take(-1, 1)
-        next_state = self._update(method, inputs, features.cast(np.float64))
+        next_state = self._update(method, inputs, features)
         used = next_state if method.options.update == "inclusive" else state
         slope, intercept = self._compute_map(method, used)
         weight = inputs.graph.constant(method.model.head_weight.T, np.float32)
@@ -88,12 +88,10 @@ class MomentsStep:
         return StepOutputs(logits, next_state, {"entropy": entropy(logits).mean()})
 
     def _update(self, method: BoundMomentMatching, inputs: StepInputs, features: Tensor) -> Tensors:
-        """Return the running moments after a batch of features, float64 `[N, F]`."""
+        """Return the running moments after a batch of features, float32 `[N, F]`."""
         state, old = inputs.state, method.options.decay
         is_first, new = state["batches"] < 1, 1 - method.options.decay
-        mean = features.mean(0)
-        centred = features - mean
-        variance = (centred * centred).mean(0)
+        mean, variance = compute_batch_moments(features)
         moved = mean - state["mean"]
         running = state["variance"] * old + variance * new + moved * moved * (old * new)
         concentration = 1.0 / inputs.network.count.reshape().cast(np.float64)

@@ -47,6 +47,14 @@ def compute_moments(features: Tensor, weights: Tensor | None = None) -> GraphMom
     return GraphMoments(count, mean, (total / maximum(count - 1.0, 1.0)).sqrt())
 
 
+def compute_batch_moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of features `[N, F]` over images, float64 `[F]` each."""
+    exact = features.cast(np.float64)
+    mean = exact.mean(0)
+    centred = exact - mean
+    return mean, (centred * centred).mean(0)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy of each prediction in nats, float64 `[N]`, of float32 `[N, K]`."""
     exact = logits.cast(np.float64)

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from fozo.data.source import SourceImages
-from fozo.engine.bundle.bundle import Bundle
+from fozo.engine.bundle.bundle import Bundle, NewGraph
 from fozo.engine.errors import BundleError, ExportError
 from fozo.engine.model import NORMS, FloatArray, ImageArray, Slopes
 from fozo.engine.runtime.network import Network
@@ -88,9 +88,9 @@ def test_a_pull_back_that_fails_leaves_the_old_graph_with_its_statistics(
 
 
 def test_pull_back_of_a_missing_graph_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    entry = bundle.manifest.pull_backs["fp32"]
+    new = NewGraph(tmp_path / "graph.onnx", bundle.manifest.pull_backs["fp32"])
     with pytest.raises(BundleError, match="no int9 graph"):
-        bundle.with_pull_back("int9", tmp_path / "graph.onnx", entry)
+        bundle.with_graphs({}, {"int9": new})
 
 
 @pytest.mark.parametrize("per_column", [True, False])

@@ -119,7 +119,7 @@ def add(bundle: Bundle, content: bytes, precision: str = "int8", **fields: Any) 
     with folder_beside(bundle.path) as folder:
         (folder / "new.onnx").write_bytes(content)
         entry = replace(GraphEntry("", 20, 0.5, "fp32"), **fields)
-        changed = bundle.with_graph(precision, folder / "new.onnx", entry)
+        changed = bundle.with_graphs({precision: NewGraph(folder / "new.onnx", entry)})
         assert not list(folder.iterdir())  # moved, not copied
     return changed
 
@@ -239,7 +239,7 @@ def test_a_bundle_changed_by_another_process_is_not_overwritten(tmp_path: Path) 
     graph = tmp_path / "graph.onnx"
     graph.write_bytes(b"another graph")
     changes: tuple[Callable[[], object], ...] = (
-        lambda: ours.with_graph("int8", graph, GraphEntry("", 20, 0.1)),
+        lambda: ours.with_graphs({"int8": NewGraph(graph, GraphEntry("", 20, 0.1))}),
         lambda: ours.with_source("fp32", SourceStatistics(statistics().mean + 1, statistics().std, 50), "x"),
     )
     for change in changes:
@@ -257,7 +257,7 @@ def test_names_that_no_further_graph_has(name: str, tmp_path: Path) -> None:
     new = tmp_path / "new.onnx"
     new.write_bytes(OTHER)
     with pytest.raises(BundleError, match="further graph, like int8"):
-        bundle.with_graph(name, new, GraphEntry("", 20, 0.5))
+        bundle.with_graphs({name: NewGraph(new, GraphEntry("", 20, 0.5))})
     assert new.exists()
     assert listing(bundle) == sorted(["bundle.json", *bundle.manifest.files])
     assert Bundle.open(bundle.path) == bundle
@@ -280,7 +280,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_written(
     with folder_beside(old.path) as folder:
         (folder / "new.onnx").write_bytes(graph())
         with pytest.raises(BundleError, match=problem) as caught:
-            old.with_graph("int8", folder / "new.onnx", entry)
+            old.with_graphs({"int8": NewGraph(folder / "new.onnx", entry)})
     assert "nothing was changed" in str(caught.value)
     with pytest.raises(BundleError, match=r"nothing was changed.*control characters"):
         old.with_source("int8", statistics(1), "images in a\nb")

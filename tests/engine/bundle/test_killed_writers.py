@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bundle_doubles import BIAS, HEAD, graph, listing, make, manifest, statistics
 from fozo.engine import files
-from fozo.engine.bundle.bundle import MANIFEST, Bundle
+from fozo.engine.bundle.bundle import MANIFEST, Bundle, NewGraph
 from fozo.engine.bundle.create import create, folder_beside
 from fozo.engine.bundle.manifest import GraphEntry
 from fozo.engine.errors import OutputError
@@ -111,9 +111,8 @@ def test_killed_additions_leave_the_bundle_whole(tmp_path: Path) -> None:
         with folder_beside(path / "int8") as folder:
             with (folder / "new.onnx").open("wb") as stream:
                 stream.write(NEW_GRAPH)
-            changed = Bundle.open(path).with_graph(
-                "int8", folder / "new.onnx", GraphEntry("", 20, 0.5, "fp32")
-            )
+            new = NewGraph(folder / "new.onnx", GraphEntry("", 20, 0.5, "fp32"))
+            changed = Bundle.open(path).with_graphs({"int8": new})
             changed.with_source("int8", statistics(), "new")
 
     for step in iterate_kills(prepare, add):
@@ -148,8 +147,8 @@ def test_two_writers_of_a_bundle_do_not_mix(tmp_path: Path) -> None:
         for change in (
             lambda: create_new(bundle.path),
             lambda: bundle.with_source("fp32", statistics(), "mine"),
-            lambda: bundle.with_graph("int8", new, GraphEntry("", 20, 0.5)),
-            lambda: bundle.with_pull_back("fp32", new, GraphEntry("", 20, 0.5)),
+            lambda: bundle.with_graphs({"int8": NewGraph(new, GraphEntry("", 20, 0.5))}),
+            lambda: bundle.with_graphs({}, {"fp32": NewGraph(new, GraphEntry("", 20, 0.5))}),
         ):
             with pytest.raises(OutputError, match="is being written by another process; wait"):
                 change()
