@@ -25,20 +25,32 @@ def tabulate_averages(name: str, methods: Sequence[str] = ()) -> str:
         name: of the results.
         methods: labels of the rows; default: all.
     """
-    runs = complete_runs(read_accuracy(name))
-    head = ("method", "forwards", *RATES)
+    return tabulate_runs(complete_runs(read_accuracy(name)), methods)
+
+
+def tabulate_runs(runs: Sequence[Run], methods: Sequence[str] = ()) -> str:
+    """Return a row per method: accuracy, gains over the first method, and calibration.
+
+    Columns without a value are left out, as that of clean images is where none were seen.
+
+    Args:
+        runs: one for each seed.
+        methods: labels of the rows; default: all.
+    """
     rows = []
     for label, average in compute_averages(runs).items():
         if not methods or label in methods:
             forwards = f"{average.forwards_per_batch:.3g}"
             rows.append([f"`{label}`", forwards, *format_rates(runs, label, average)])
-    return format_table(head, rows)
+    head = ("method", "forwards", *RATES)
+    used = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    return format_table([head[column] for column in used], [[row[column] for column in used] for row in rows])
 
 
 def format_rates(runs: Sequence[Run], label: str, average: MethodAverage) -> list[str]:
     """Return a method's accuracy, gains over the first method, and calibration."""
     return [
-        f"{100 * average.accuracy:.1f}",
+        format_accuracy(average),
         format_gain(average),
         format_smallest_gain(runs, label) if average.gain is not None else "",
         format_clean_gain(runs, label),
@@ -107,6 +119,12 @@ def average_gain(runs: Sequence[Run], domain_name: str, label: str) -> float:
     first = next(iter(runs[0].traces))
     difference = average_accuracy(runs, domain_name, label) - average_accuracy(runs, domain_name, first)
     return 100 * difference
+
+
+def format_accuracy(average: MethodAverage) -> str:
+    """Return the accuracy in %, with its standard deviation where there are several seeds."""
+    deviation = "" if average.accuracy_std is None else f" ± {100 * average.accuracy_std:.1f}"
+    return f"{100 * average.accuracy:.1f}{deviation}"
 
 
 def format_gain(average: MethodAverage) -> str:
