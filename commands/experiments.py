@@ -110,6 +110,8 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
     click.echo(f"{experiment.bundle.manifest.model} {experiment.precision}: {experiment.protocol.describe()}")
     for deviation in experiment.deviations:
         click.echo(f"Warning: found {deviation}; this is not the published benchmark", err=True)
+    for obstacle in experiment.obstacles:
+        click.echo(f"Warning: not comparable with the published figures: {obstacle}", err=True)
     with Progress(experiment.images, quiet) as advance:
         run_and_save(
             experiment,
@@ -134,15 +136,12 @@ def _run(experiment: Experiment, out: Path, save_every: float, quiet: bool) -> N
 
 
 def _print_published(experiment: Experiment) -> None:
-    """Print the figures of the recipe beside the measured ones, and warn where they are not comparable."""
+    """Print the figures of the recipe beside the measured ones, and what keeps them from comparing."""
     from ..eval.results.published_comparison import compare_with_published, format_comparison
 
     comparison = compare_with_published(experiment.results)
-    if comparison is None:
-        return
-    click.echo(f"\n{format_comparison(comparison)}")
-    for text in comparison.warnings:
-        click.echo(f"Warning: not comparable with the published figures: {text}", err=True)
+    if comparison is not None:
+        click.echo(f"\n{format_comparison(comparison)}")
 
 
 def _make_row_printer(experiment: Experiment, quiet: bool) -> Callable[[int, DomainResult], None]:

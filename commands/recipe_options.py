@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from ..engine.errors import InputError
 
-# What a recipe leaves open: model, places of the data, and how the work is done.
+# What a recipe leaves open: model, places of the data, number of seeds, and how the work is done.
 FREE_OPTIONS = (
     "bundle",
     "data",
@@ -30,6 +30,7 @@ FREE_OPTIONS = (
     "save_every",
     "quiet",
     "recipe",
+    "seeds",
 )
 
 
@@ -50,7 +51,8 @@ RECIPE = click.option(
     is_eager=True,
     callback=_print_list,
     help="Run a published protocol with its methods, and show published beside measured figures. It sets all"
-    " options but those on bundle, places of data, precision and speed. list names the recipes.",
+    " options but those on bundle, places of data, precision, number of seeds and speed. list names the"
+    " recipes.",
 )
 
 
@@ -69,6 +71,8 @@ def apply_recipe(
     recipe = load_recipe(name)
     settings: dict[str, Any] = {**asdict(recipe.options), "methods": recipe.methods}
     context = click.get_current_context()
+    if context.get_parameter_source("seeds") is ParameterSource.COMMANDLINE:
+        settings["seeds"] = context.params["seeds"]  # further seeds show the noise of the figures
     for option in context.command.params:
         key = option.name or ""
         typed = context.get_parameter_source(key) is ParameterSource.COMMANDLINE

@@ -39,6 +39,7 @@ def make_recipe(images: int = 8, drawn_from: int = 12, **changes: Any) -> Recipe
     settings = {
         "images": images,
         "drawn_from": drawn_from,
+        "size": (32, 32),
         "options": options,
         "methods": ("no_adapt", "neo"),
         "published": figures,

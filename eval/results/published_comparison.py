@@ -1,16 +1,26 @@
-"""Published figures beside measured ones, and what keeps them from being comparable."""
+"""Published figures beside measured ones."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .average import compute_averages
-from .recipe_record import FP32, PublishedFigures, Recipe
+from .recipe_record import PublishedFigures, Recipe
 from .results_file import Results
 
 AVERAGE = "average"
+NONE = "–"
 _FIRST, _CELL = 20, 8
+
+
+@dataclass(frozen=True)
+class MeasuredAccuracy:
+    """Top-1 accuracy in percent: the mean over seeds, and their standard deviation if there are several."""
+
+    mean: float
+    deviation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,28 @@ class ComparedMethod:
 
     name: str
     published: tuple[float | None, ...]
-    measured: tuple[float | None, ...] | None
+    measured: tuple[MeasuredAccuracy | None, ...] | None
+
+    @property
+    def columns(self) -> int:
+        """Number of columns: two, or one if the recipe does not run the method."""
+        return 1 if self.measured is None else 2
+
+    def format_row(self, index: int) -> list[str]:
+        """Return the cells of a row: what was published, and what was measured if the recipe runs it.
+
+        Published figures have the decimals that they were published with, and measured ones as many.
+        """
+        value = self.published[index]
+        cells = [NONE if value is None else repr(value)]
+        if self.measured is None:
+            return cells
+        measured = self.measured[index]
+        if measured is None:
+            return [*cells, NONE]
+        decimals = max(len(repr(value).partition(".")[2]) for value in self.published if value is not None)
+        deviation = "" if measured.deviation is None else f" ± {measured.deviation:.{decimals}f}"
+        return [*cells, f"{measured.mean:.{decimals}f}{deviation}"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +65,26 @@ class PublishedComparison:
 
     Attributes:
         recipe: the recipe.
+        published_precision: name of the graph that the published figures are of.
+        precision: name of the graph that was run.
         rows: corruptions in the order of the recipe, and the average.
         methods: one per published row.
-        warnings: sentences that say why measured figures cannot be compared with published ones.
+        obstacles: sentences that say why measured figures cannot be compared with published ones.
         sources: where published figures were read: those without asterisks, and those with one, two, ….
     """
 
     recipe: Recipe
+    published_precision: str
+    precision: str
     rows: tuple[str, ...]
     methods: tuple[ComparedMethod, ...]
-    warnings: tuple[str, ...]
+    obstacles: tuple[str, ...]
     sources: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Heading that says which graphs the figures are of."""
+        return f"published ({self.published_precision}) beside measured ({self.precision})"
 
 
 def compare_with_published(results: Results) -> PublishedComparison | None:
@@ -54,13 +94,16 @@ def compare_with_published(results: Results) -> PublishedComparison | None:
         return None
     measured = _collect_accuracies(results)
     rows = (*recipe.options.corruptions, AVERAGE)
-    published = recipe.list_figures(str(results.bundle.get("precision")))
+    precision = str(results.bundle.get("precision"))
+    published = recipe.list_figures(precision)
     marks = _mark_sources(published)
     return PublishedComparison(
         recipe,
+        recipe.choose_precision(precision),
+        precision,
         rows,
         tuple(_compare_method(figures, measured, rows, marks[figures.source]) for figures in published),
-        tuple(describe_obstacles(recipe, results)),
+        tuple(results.not_comparable),
         tuple(f"{mark} {source or recipe.source}".strip() for source, mark in marks.items()),
     )
 
@@ -74,7 +117,10 @@ def _mark_sources(published: Sequence[PublishedFigures]) -> dict[str | None, str
 
 
 def _compare_method(
-    figures: PublishedFigures, measured: Mapping[str, Mapping[str, float]], rows: Sequence[str], mark: str
+    figures: PublishedFigures,
+    measured: Mapping[str, Mapping[str, MeasuredAccuracy]],
+    rows: Sequence[str],
+    mark: str,
 ) -> ComparedMethod:
     published = {**figures.accuracy, AVERAGE: figures.average}
     label = figures.label
@@ -85,76 +131,59 @@ def _compare_method(
     )
 
 
-def _collect_accuracies(results: Results) -> dict[str, dict[str, float]]:
-    """Return accuracies in percent by row and label: means over seeds of what is complete."""
-    sums: dict[str, dict[str, list[float]]] = {}
+def _collect_accuracies(results: Results) -> dict[str, dict[str, MeasuredAccuracy]]:
+    """Return accuracies by row and label, over the seeds whose domain is complete."""
+    collected: dict[str, dict[str, list[float]]] = {}
     for domain in (domain for run in results.runs for domain in run.domains if domain.complete):
         for label, result in domain.methods.items():
-            sums.setdefault(domain.name, {}).setdefault(label, []).append(100 * result.tally.accuracy)
+            collected.setdefault(domain.name, {}).setdefault(label, []).append(100 * result.tally.accuracy)
     accuracies = {
-        name: {label: sum(values) / len(values) for label, values in by_label.items()}
-        for name, by_label in sums.items()
+        name: {label: _average(values) for label, values in by_label.items()}
+        for name, by_label in collected.items()
     }
     if results.complete:
-        averages = compute_averages(results.runs)
-        accuracies[AVERAGE] = {label: 100 * average.accuracy for label, average in averages.items()}
+        accuracies[AVERAGE] = {
+            label: MeasuredAccuracy(
+                100 * average.accuracy,
+                None if average.accuracy_std is None else 100 * average.accuracy_std,
+            )
+            for label, average in compute_averages(results.runs).items()
+        }
     return accuracies
 
 
-def describe_obstacles(recipe: Recipe, results: Results) -> list[str]:
-    """Return sentences that say why the figures of a run cannot be compared with the published ones."""
-    model, precision = str(results.bundle.get("model")), str(results.bundle.get("precision"))
-    domains = [domain for run in results.runs for domain in run.domains]
-    texts = []
-    if model not in recipe.models:
-        texts.append(f"The model is {model}; the figures were published for {recipe.models[0]}.")
-    if not recipe.has_figures(precision):
-        texts.append(f"The graph is {precision}; the published figures are of {FP32}.")
-    if any(domain.generated for domain in domains):
-        texts.append(
-            "The corruptions were generated by fozo; the published figures are of the official data."
-        )
-    counts = {domain.available_images for domain in domains} - {recipe.drawn_from}
-    if counts:
-        found = " or ".join(f"{count:,}" for count in sorted(counts))
-        texts.append(
-            f"A corruption has {found} images; the published data has {recipe.drawn_from:,} of each."
-        )
-    short = {domain.name for domain in domains if domain.images != recipe.images or domain.unreadable}
-    if short:
-        texts.append(
-            f"The protocol takes {recipe.images:,} images of each corruption, and not all were predicted in: "
-            f"{', '.join(sorted(short))}."
-        )
-    if recipe.options.subset == "5k" and not results.protocol.subset.startswith("5k-list"):
-        texts.append(
-            "The images were drawn with the seed; the published ones are a list, which --subset-list takes."
-        )
-    return texts
+def _average(values: Sequence[float]) -> MeasuredAccuracy:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return MeasuredAccuracy(statistics.fmean(values), deviation)
 
 
 def format_comparison(comparison: PublishedComparison) -> str:
-    """Return the comparison as a table for a terminal, with its warnings and notes."""
-    spans = [(method, 1 + (method.measured is not None)) for method in comparison.methods]
-    widths = [max(_CELL, -(-(len(method.name) + 2) // span)) for method, span in spans]
-    names, heads = "", ""
-    for (method, span), width in zip(spans, widths, strict=True):
-        names += method.name.rjust(span * width)
-        heads += "".join(head.rjust(width) for head in ("publ.", "here")[:span])
-    lines = [
-        f"published beside measured (here): {comparison.recipe.summary}",
-        " " * _FIRST + names,
-        "top-1 accuracy, %".ljust(_FIRST) + heads,
+    """Return the comparison as a table for a terminal, with what keeps it from being one, and notes."""
+    heads = [head for method in comparison.methods for head in ("publ.", "here")[: method.columns]]
+    rows = [
+        [cell for method in comparison.methods for cell in method.format_row(index)]
+        for index in range(len(comparison.rows))
     ]
-    for index, row in enumerate(comparison.rows):
-        cells = ""
-        for (method, _), width in zip(spans, widths, strict=True):
-            columns = (method.published,) if method.measured is None else (method.published, method.measured)
-            cells += "".join(_format_number(column[index]).rjust(width) for column in columns)
-        lines.append(row.ljust(_FIRST) + cells)
-    lines += [f"published: {source}" for source in comparison.sources]
-    return "\n".join([*lines, *(f"note: {note}" for note in comparison.recipe.notes)])
+    widths = [max(_CELL, 2 + max(map(len, column))) for column in zip(heads, *rows, strict=True)]
+    spans, start = [], 0
+    for method in comparison.methods:  # a name stands above its one or two columns
+        end = start + method.columns
+        widths[end - 1] += max(0, len(method.name) + 2 - sum(widths[start:end]))
+        spans.append(method.name.rjust(sum(widths[start:end])))
+        start = end
 
+    def format_row(name: str, cells: Sequence[str]) -> str:
+        texts = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return name.ljust(_FIRST) + "".join(texts)
 
-def _format_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return "\n".join(
+        [
+            f"{comparison.title}: {comparison.recipe.summary}",
+            *(f"not comparable: {text}" for text in comparison.obstacles),
+            " " * _FIRST + "".join(spans),
+            format_row("top-1 accuracy, %", heads),
+            *(format_row(name, cells) for name, cells in zip(comparison.rows, rows, strict=True)),
+            *(f"published: {source}" for source in comparison.sources),
+            *(f"note: {note}" for note in comparison.recipe.notes),
+        ]
+    )

@@ -62,6 +62,8 @@ class Recipe:
         models: names of the model that they were measured on, as manifests have them.
         images: number of images of each corruption.
         drawn_from: number of images of each corruption in the data that they are drawn from.
+        size: height and width of the images that the network reads, in pixels.
+        mean, std: of each colour, with which pixels in 0..1 are normalised.
         options: the protocol.
         methods: each as for `parse_method`.
         published: the figures.
@@ -74,15 +76,21 @@ class Recipe:
     models: tuple[str, ...]
     images: int
     drawn_from: int
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     options: RecipeOptions
     methods: tuple[str, ...]
     published: tuple[PublishedFigures, ...]
     notes: tuple[str, ...] = ()
 
     def list_figures(self, precision: str) -> list[PublishedFigures]:
-        """Return the figures of a precision; those of fp32 if the recipe has none for it."""
-        name = precision.removesuffix(PORTABLE_SUFFIX) if self.has_figures(precision) else FP32
-        return [row for row in self.published if row.precision == name]
+        """Return the figures that a precision is compared with."""
+        return [row for row in self.published if row.precision == self.choose_precision(precision)]
+
+    def choose_precision(self, precision: str) -> str:
+        """Return the precision whose figures are shown beside those of another: fp32 if it has none."""
+        return precision.removesuffix(PORTABLE_SUFFIX) if self.has_figures(precision) else FP32
 
     def has_figures(self, precision: str) -> bool:
         """Return True if there are figures of a precision or, for a portable form, of its bits."""

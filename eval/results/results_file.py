@@ -16,6 +16,7 @@ from ...engine.records import RecordError, load_record, to_dict
 from ..protocol import OWN_CLASSES, Protocol
 from .average import MethodAverage, average_by_domain, compute_averages
 from .outcome import Run
+from .recipe_obstacles import describe_run_obstacles
 from .recipe_record import Recipe
 
 SCHEMA = 4
@@ -49,6 +50,7 @@ class ResultsRecord:
     runs: list[Run]
     average_by_domain: dict[str, dict[str, MethodAverage]] = field(default_factory=dict)
     recipe: Recipe | None = None
+    not_comparable: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -85,6 +87,13 @@ class Results:
         """True if every image of every domain was processed, for every seed."""
         return len(self.runs) == len(self.protocol.seeds) and all(run.complete for run in self.runs)
 
+    @property
+    def not_comparable(self) -> list[str]:
+        """Sentences that say why the figures cannot be compared with those of the recipe."""
+        if self.recipe is None:
+            return []
+        return describe_run_obstacles(self.recipe, self.bundle, self.protocol, self.runs)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON data of a results file, with the averages that follow from the runs."""
         has_own_classes = (
@@ -96,6 +105,7 @@ class Results:
             complete=self.complete,
             average=compute_averages(self.runs),
             average_by_domain=average_by_domain(self.runs) if has_own_classes else {},
+            not_comparable=self.not_comparable,
             **{name: getattr(self, name) for name in _SHARED},
         )
         return to_dict(record)

@@ -25,11 +25,12 @@ from ..protocol import Protocol
 from ..results import partial_results as progress
 from ..results.data_notes import describe_notes
 from ..results.outcome import Run, Trace
+from ..results.recipe_obstacles import describe_obstacles
 from ..results.recipe_record import Recipe
 from ..results.results_file import Results
 from ..results.run_facts import describe_environment, describe_methods, read_versions
 from .method_networks import MethodNetworks
-from .recipe_files import check_recipe_data
+from .recipe_files import check_recipe_data, explain_recipe
 from .runner import advance
 from .spec import EvaluationSpec
 from .stream import Integers, Segment, plan_segments
@@ -84,6 +85,13 @@ class Experiment:
     def network(self) -> Network:
         """Network of the methods that re-centre no activations, or of the first one if there are none."""
         return self.method_networks.first
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Sentences on what will keep the figures from being comparable with those of the recipe."""
+        if self.recipe is None:
+            return []
+        return describe_obstacles(self.recipe, self.results.bundle, self.protocol, self._first)
 
     @property
     def images(self) -> int:
@@ -184,6 +192,7 @@ class Experiment:
             "methods": {label: [method.name, get_options(method)] for label, method in self.methods.items()},
             "images": self._images_sha256(),
             **({"classes": self._classes_sha256()} if self.networks else {}),
+            **({"recipe": self.recipe.name} if self.recipe else {}),
         }
 
     @cached_property
@@ -219,9 +228,12 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         FozoError: something cannot be used; the message says what to do about it.
     """
     methods, bundle = parse_methods(spec.methods), Bundle.open(spec.bundle, spec.head)
-    label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
+    with explain_recipe(spec.recipe):
+        label, all_domains = open_dataset(spec.dataset, bundle.manifest, spec.seed)
     if spec.recipe is not None:
         check_recipe_data(spec.recipe, all_domains)
+    with explain_recipe(spec.recipe):
+        subset = choose_subset(all_domains, spec.subset, spec.seed, spec.subset_list)[1]
 
     def choose_domains(seed: int) -> list[Domain]:
         seed = spec.seed if spec.orders else seed
@@ -235,7 +247,7 @@ def prepare(spec: EvaluationSpec) -> Experiment:
         dataset=label,
         setting=spec.setting,
         severities=tuple(severities),
-        subset=choose_subset(all_domains, spec.subset, spec.seed, spec.subset_list)[1],
+        subset=subset,
         seeds=tuple(range(spec.seed, spec.seed + (spec.orders or spec.seeds))),
         batch_size=spec.batch_size,
         classes=classes,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 
 from ...engine.errors import InputError
@@ -30,6 +31,24 @@ def load_recipe(name: str) -> Recipe:
         raise InputError(f"there is no recipe {name!r}; there are: {', '.join(list_recipes())}")
     file = _FOLDER.joinpath(f"{name}.json")
     return load_record(Recipe, json.loads(file.read_text(encoding="utf-8")), file.name)
+
+
+@contextmanager
+def explain_recipe(recipe: Recipe | None) -> Iterator[None]:
+    """Say in errors about the data that the recipe has chosen it, if there is a recipe.
+
+    Raises:
+        InputError: as raised inside, with this addition.
+    """
+    try:
+        yield
+    except InputError as error:
+        if recipe is None:
+            raise
+        raise InputError(
+            f"{error} (recipe {recipe.name} sets data set, corruptions, severities and subset; to choose "
+            "others, run without --recipe)"
+        ) from error
 
 
 def check_recipe_data(recipe: Recipe, domains: Sequence[Domain]) -> None:

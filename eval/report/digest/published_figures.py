@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...results.published_comparison import AVERAGE, ComparedMethod, compare_with_published
+from ...results.published_comparison import AVERAGE, compare_with_published
 from .sources import Source
-from .tables import NONE, Cell, Row, Table
+from .tables import Cell, Row, Table
 
 
 def tabulate_published(source: Source) -> Table | None:
@@ -15,34 +15,33 @@ def tabulate_published(source: Source) -> Table | None:
     if comparison is None:
         return None
     recipe, methods = comparison.recipe, comparison.methods
-    columns = [column for method in methods for column in ("published", "measured")[: _count_columns(method)]]
+    columns = [column for method in methods for column in ("published", "measured")[: method.columns]]
     rows = tuple(
         Row(
             name,
-            tuple(cell for method in methods for cell in _make_cells(method, index)),
+            tuple(Cell(text) for method in methods for text in method.format_row(index)),
             "average" if name == AVERAGE else "single",
         )
         for index, name in enumerate(comparison.rows)
     )
     return Table(
-        "Published beside measured, top-1 accuracy, %",
+        f"{comparison.title.capitalize()}, top-1 accuracy, %",
         "domain",
         tuple(columns),
         rows,
-        tuple((method.name, _count_columns(method)) for method in methods),
+        tuple((method.name, method.columns) for method in methods),
         " ".join([f"{recipe.summary}. Published: {'. '.join(comparison.sources)}.", *recipe.notes]),
     )
 
 
 def list_recipe_warnings(source: Source) -> list[str]:
     """Return the reasons why measured figures cannot be compared with those of the recipe."""
-    comparison = compare_with_published(source.results)
-    warnings = comparison.warnings if comparison else ()
-    return [f"Not comparable with the published figures: {text[0].lower()}{text[1:]}" for text in warnings]
+    obstacles = source.results.not_comparable
+    return [f"Not comparable with the published figures: {text[0].lower()}{text[1:]}" for text in obstacles]
 
 
 def list_published_columns(source: Source, domain: str, label: str) -> dict[str, Any]:
-    """Return the columns of a recipe for a method on a domain: its name, published accuracies and source.
+    """Return the columns of a recipe for a method on a domain: its name and figures, and if they compare.
 
     Accuracies are in 0..1, and None where the recipe has no figure. Without a recipe there are no columns.
     """
@@ -57,14 +56,6 @@ def list_published_columns(source: Source, domain: str, label: str) -> dict[str,
         "published_accuracy": None if published is None else published / 100,
         "published_average": None if row is None else row.average / 100,
         "published_source": None if row is None else row.source or recipe.source,
+        "published_precision": None if row is None else row.precision,
+        "not_comparable": " ".join(source.results.not_comparable),
     }
-
-
-def _count_columns(method: ComparedMethod) -> int:
-    return 1 if method.measured is None else 2
-
-
-def _make_cells(method: ComparedMethod, index: int) -> list[Cell]:
-    columns = (method.published, *([] if method.measured is None else [method.measured]))
-    values = [column[index] for column in columns]
-    return [Cell(NONE if value is None else f"{value:.1f}") for value in values]

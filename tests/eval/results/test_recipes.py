@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fozo.cli import cli
@@ -21,7 +23,7 @@ from fozo.eval.report.digest.report_digest import digest_results
 from fozo.eval.report.digest.sources import collect_results
 from fozo.eval.report.html import page
 from fozo.eval.results.published_comparison import compare_with_published, format_comparison
-from fozo.eval.results.recipe_record import Recipe
+from fozo.eval.results.recipe_record import PublishedFigures, Recipe
 from fozo.eval.results.results_file import Results, read_results
 from fozo.eval.streaming import recipe_files
 from fozo.eval.streaming.experiment import prepare
@@ -33,7 +35,7 @@ SHIPPED = ["foa-50k", "fozo-5k-continual", "neo-512"]
 MODEL = "fozo_demo_vit"
 
 
-def run_recipe(recipe: Recipe, data: Path, out: Path) -> Results:
+def run_recipe(recipe: Recipe, data: Path, out: Path, seeds: int = 1) -> Results:
     request = DatasetRequest("imagenet-c", data=data, corruptions=recipe.options.corruptions)
     spec = EvaluationSpec(
         DEMO_BUNDLE,
@@ -42,6 +44,7 @@ def run_recipe(recipe: Recipe, data: Path, out: Path) -> Results:
         subset=recipe.options.subset,
         batch_size=recipe.options.batch_size,
         seed=recipe.options.seed,
+        seeds=seeds,
         workers=1,
         recipe=recipe,
     )
@@ -237,7 +240,7 @@ def test_every_count_of_a_run(tmp_path: Path) -> None:
             "neo": 2,
         }
     comparison = compare_with_published(results)
-    assert comparison is not None and comparison.warnings == ()
+    assert comparison is not None and len(comparison.obstacles) == 1  # the weights are those of the demo
     assert comparison.rows == (*NAMES, "average")
     assert [method.name for method in comparison.methods] == ["NoAdapt", "NEO", "Surgeon"]
     assert comparison.methods[0].published == (40.0, 60.0, 50.0)
@@ -245,13 +248,40 @@ def test_every_count_of_a_run(tmp_path: Path) -> None:
     for method, label in zip(comparison.methods[:2], ("no_adapt", "neo"), strict=True):
         right = [domain.methods[label].tally.top1 for domain in run.domains]
         expected = [100 * right[0] / 8, 100 * right[1] / 8, 100 * sum(right) / 16]
-        assert method.measured == pytest.approx(expected)
+        assert method.measured is not None and None not in method.measured
+        assert [value and value.mean for value in method.measured] == pytest.approx(expected)
     text = format_comparison(comparison).splitlines()
-    assert text[0].startswith("published beside measured (here): NEO (ICLR 2026)")
-    assert text[1].split() == ["NoAdapt", "NEO", "Surgeon"]
-    assert text[2].split()[-5:] == ["publ.", "here", "publ.", "here", "publ."]
-    assert text[3].split()[1::2] == ["40.0", "44.5", "42.0"]
-    assert len({len(line) for line in text[2:6]}) == 1
+    assert text[0].startswith("published (fp32) beside measured (fp32): NEO (ICLR 2026)")
+    assert text[1].startswith("not comparable: The weights are demo_vit.safetensors")
+    assert text[2].split() == ["NoAdapt", "NEO", "Surgeon"]
+    assert text[3].split()[-5:] == ["publ.", "here", "publ.", "here", "publ."]
+    assert text[4].split()[1::2] == ["40.0", "44.5", "42.0"]
+    assert len({len(line) for line in text[2:7]}) == 1
+
+
+def test_several_seeds_show_their_deviation_and_figures_their_decimals(tmp_path: Path) -> None:
+    recipe = make_recipe(
+        published=(
+            PublishedFigures("NoAdapt", 55.57, {"gaussian_noise": 41.25, "fog": 58.0}, "no_adapt"),
+            PublishedFigures("A method of a long name", 62.6),
+        )
+    )
+    data = save_miniature(tmp_path / "data")
+    results = run_recipe(recipe, data, tmp_path / "results.json", seeds=3)
+    comparison = compare_with_published(results)
+    assert comparison is not None
+    (method, _) = comparison.methods
+    rates = [
+        [100 * run.domains[index].methods["no_adapt"].tally.accuracy for run in results.runs]
+        for index in range(2)
+    ]
+    rates.append([float(np.mean(pair)) for pair in zip(*rates, strict=True)])
+    for index, (values, published) in enumerate(zip(rates, ("41.25", "58.0", "55.57"), strict=True)):
+        expected = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+        assert method.format_row(index) == [published, expected]
+    lines = format_comparison(comparison).splitlines()
+    assert lines[2].endswith("  A method of a long name") and lines[6].endswith("  62.6")
+    assert len({len(line) for line in lines[2:7]}) == 1
 
 
 def test_reports_show_published_beside_measured(tmp_path: Path) -> None:
@@ -260,6 +290,7 @@ def test_reports_show_published_beside_measured(tmp_path: Path) -> None:
     digest = digest_results(collect_results([out])[0])
     (run,) = digest.runs
     assert run.published is not None
+    assert run.published.title == "Published (fp32) beside measured (fp32), top-1 accuracy, %"
     assert run.published.column_groups == (("NoAdapt", 2), ("NEO", 2), ("Surgeon", 1))
     assert run.published.columns == ("published", "measured", "published", "measured", "published")
     accuracy = results.runs[0].domains[0].methods["neo"].tally.accuracy
@@ -268,10 +299,10 @@ def test_reports_show_published_beside_measured(tmp_path: Path) -> None:
         text.startswith("Not comparable with the published figures: the model") for text in run.warnings
     )
     text = markdown.render(digest).decode()
-    assert "Published beside measured, top-1 accuracy, %:" in text
+    assert "Published (fp32) beside measured (fp32), top-1 accuracy, %:" in text
     assert "| domain | NoAdapt: published | NoAdapt: measured |" in text
     assert "awesomealex1/NEO" in text
-    assert "Published beside measured" in page.render(digest).decode()
+    assert "Published (fp32) beside measured" in page.render(digest).decode()
     rows = list(csv.DictReader(io.StringIO(csv_file.render(digest).decode())))
     assert [(row["domain"], row["label"], row["published_accuracy"]) for row in rows] == [
         ("gaussian_noise", "no_adapt", "0.4"),
@@ -284,6 +315,9 @@ def test_reports_show_published_beside_measured(tmp_path: Path) -> None:
         ("neo-512", "0.555"),
     }
     assert {row["published_source"] for row in rows} == {load_recipe("neo-512").source}
+    assert {row["published_precision"] for row in rows} == {"fp32"}
+    assert {row["not_comparable"] for row in rows} == set(results.not_comparable)
+    assert json.loads(out.read_text())["not_comparable"] == results.not_comparable
 
 
 def test_missing_images_are_an_error(tmp_path: Path) -> None:
@@ -310,13 +344,22 @@ def test_warnings_name_what_is_not_the_published_thing(tmp_path: Path) -> None:
             vars(domain).update(domain_facts)
         comparison = compare_with_published(replace(results, recipe=changed))
         assert comparison is not None
-        return comparison.warnings
+        assert comparison.obstacles == tuple(replace(results, recipe=changed).not_comparable)
+        return comparison.obstacles
 
     assert warn(recipe) == (
         f"The model is {MODEL}; the figures were published for vit_base_patch16_224.augreg2_in21k_ft_in1k.",
         "A corruption has 9 images; the published data has 12 of each.",
     )
     known = replace(recipe, models=(MODEL,), drawn_from=9)
+    assert warn(known) == (
+        f"The weights are {results.bundle['weights']}; fozo cannot tell whether they are timm's for {MODEL}.",
+    )
+    results.bundle.update(weights="timm's pretrained, tag augreg", timm_tag="augreg")
+    assert warn(replace(known, models=(f"{MODEL}.augreg2", MODEL))) == (
+        f"The weights are timm's with the tag augreg; the figures were published for {MODEL}.augreg2.",
+    )
+    known = replace(known, models=(f"{MODEL}.augreg", MODEL))
     assert warn(known) == ()
     assert warn(known, unreadable=("c0/000.png",)) == (
         "The protocol takes 8 images of each corruption, and not all were predicted in: fog, gaussian_noise.",
@@ -328,6 +371,26 @@ def test_warnings_name_what_is_not_the_published_thing(tmp_path: Path) -> None:
     assert warn(listed, generated=False) == (
         "The images were drawn with the seed; the published ones are a list, which --subset-list takes.",
     )
+    for domain in results.runs[0].domains:
+        vars(domain)["available_images"] = 8  # the listed images alone are on this disk
+    results.protocol = replace(results.protocol, subset="5k-list:0123456789ab")
+    assert warn(listed) == ()
+    assert warn(replace(known, size=(224, 224), mean=(0.485, 0.456, 0.406))) == (
+        "Pixels are normalised with mean 0.5, 0.5, 0.5; expected 0.485, 0.456, 0.406.",
+        "Images have 32 × 32 pixels; expected 224 × 224.",
+    )
+    other = replace(known.options, setting="continual", batch_size=64, severities=(3,))
+    assert warn(replace(known, options=other)) == (
+        "This run has setting reset; the protocol has continual.",
+        "This run has batch size 4; the protocol has 64.",
+        "This run has severities 5; the protocol has 3.",
+    )
+    other = replace(known.options, corruptions=NAMES[::-1])
+    assert warn(replace(known, options=other)) == (
+        "The corruptions come in another order than in the protocol: gaussian_noise, fog.",
+    )
+    other = replace(known.options, corruptions=(*NAMES, "snow"))
+    assert warn(replace(known, options=other)) == ("Not run: snow.",)
     results.bundle["precision"] = "w4"
     assert warn(known) == ("The graph is w4; the published figures are of fp32.",)
     results.bundle["precision"] = "int8-qdq"
@@ -397,9 +460,38 @@ def test_the_command_runs_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     arguments = (DEMO_BUNDLE, "--recipe", "neo-512", "--data", data, "--out", out, "--quiet", "--workers", 1)
     result = run_adapt(*arguments, "--batch-size", 4)  # that of the recipe
     assert result.exit_code == 0, result.output
-    assert "published beside measured (here): NEO (ICLR 2026)" in result.output
-    assert "Warning: not comparable with the published figures: The model is fozo_demo_vit;" in result.output
-    assert "note: Which 512 images were used is not published" in result.output
+    table = "published (fp32) beside measured (fp32): NEO (ICLR 2026)"
+    warning = "Warning: not comparable with the published figures: The model is fozo_demo_vit;"
+    assert table in result.stdout and "not comparable: The model is fozo_demo_vit;" in result.stdout
+    assert warning in result.stderr
+    assert result.output.index(warning) < result.output.index("top-1 accuracy, %")
+    assert "note: NEO's code draws the 512 images anew" in result.output
     assert read_results(out).recipe == make_recipe()
     again = run_adapt(*arguments, "--resume")
-    assert "is complete already" in again.output and "published beside measured" in again.output
+    assert "is complete already" in again.output and table in again.output
+    plain = ("--dataset", "imagenet-c", "--data", data, "--subset", 8, "--batch-size", 4, "--seed", 2020)
+    methods = ("-m", "no_adapt", "-m", "neo", "--corruptions", ",".join(NAMES), "--workers", 1, "--quiet")
+    other = run_adapt(DEMO_BUNDLE, *plain, *methods, "--out", out, "--resume")
+    assert "is not of this run" in str(other.exception or other.output)
+
+
+def test_further_seeds_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_files, "load_recipe", lambda name: make_recipe())
+    data, out = save_miniature(tmp_path / "data"), tmp_path / "results.json"
+    arguments = (DEMO_BUNDLE, "--recipe", "neo-512", "--data", data, "--out", out, "--quiet", "--workers", 1)
+    result = run_adapt(*arguments, "--seeds", 2)
+    assert result.exit_code == 0, result.output
+    assert read_results(out).protocol.seeds == (2020, 2021)
+    assert " ± " in result.output.partition("published (fp32) beside measured")[2]
+
+
+def test_errors_about_the_data_say_what_the_recipe_sets(tmp_path: Path) -> None:
+    addition = r"\(recipe neo-512 sets data set, corruptions.*without --recipe\)"
+    with pytest.raises(InputError, match=f"missing: fog/5.*{addition}"):
+        run_recipe(
+            make_recipe(), save_miniature(tmp_path / "part", names=NAMES[:1]), tmp_path / "results.json"
+        )
+    result = run_adapt(DEMO_BUNDLE, "--recipe", "neo-512", "--out", tmp_path / "results.json")
+    assert result.exit_code != 0
+    with pytest.raises(InputError, match=f"needs --data DIR.*{addition}"):
+        raise result.exception if isinstance(result.exception, InputError) else InputError(result.output)
