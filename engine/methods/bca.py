@@ -1,7 +1,7 @@
 """BCA: class embeddings and class priors that follow the stream by Bayes' rule (arXiv 2503.09248).
 
-The formulas are those of a public port of the method; the authors' own code was not compared, and no
-published figure has been reproduced with this file.
+The formulas are those of a public port of the method, without its 64 views of every image. The authors'
+own code was not compared, and no published figure has been reproduced with this file.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class Elatta:
 
     name: ClassVar[str] = "elatta"
 
-    directions: int = option(16, "k, directions in which features may move", low=1)
+    directions: int = option(
+        16, "k, directions in which features may move; at most the number of classes less one", low=1
+    )
     population: int = option(8, "offsets drawn per generation", low=2)
     generations: int = option(10, "generations of the search for an image", low=1)
     sigma: float = option(0.1, "step size of the search at the start, in standard deviations", low=1e-3)
@@ -76,7 +78,10 @@ class Elatta:
         """
         source = model.require_source(self.name)
         weight = model.head_weight.astype(np.float64)
-        directions = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][: self.directions]
+        directions = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2]
+        directions = directions[
+            : min(self.directions, max(1, len(weight) - 1))
+        ]  # rows about their mean span no more
         variances = np.square(directions) @ np.square(source.std[-1].astype(np.float64))
         return BoundElatta(self, model, np.sqrt(variances)[:, None] * (directions @ weight.T))
 

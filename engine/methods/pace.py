@@ -1,8 +1,9 @@
 """PACE: norms found by CMA-ES in a random projection, until the search settles (ECML-PKDD 2026, 2603.28678).
 
-The steps and values were read in stored files of the official code; not in it were the order in which a
-change of domain takes effect and what the bank's means are of, which are ours. No average was found in the
-publication's files, so no published figure has been reproduced with this file.
+The steps and values are those of stored files of the official code. Ours are the covariance, checks of
+small batches together, and that a domain's statistics begin with the batch that shows it even if the last
+search had settled. No average was found in the publication's files, so no published figure has been
+reproduced with this file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ class PaceState(State):
         tries_bank: the next batch tries the points of the bank.
         domain: running statistics by which a new domain is noticed.
         bank: means of earlier domains' searches, the oldest first, float64 `[n, p]`.
-        bank_centers: mean of the last feature in each of these domains, float64 `[n, F]`.
         center: running mean of the last feature, float64 `[F]`, or None before the first batch of a domain.
     """
 
@@ -50,7 +50,6 @@ class PaceState(State):
     tries_bank: bool
     domain: DomainEstimate
     bank: FloatArray = variable_length_array()
-    bank_centers: FloatArray = variable_length_array()
     center: FloatArray | None = optional_array("feature_width")
 
 
@@ -99,7 +98,9 @@ class Pace:
     )
     shift_decay: float = option(0.9, "share of the old running mean that is kept", low=0, high=1)
     bank_limit: int = option(30, "domains in the bank at most", low=1)
-    bank_choices: int = option(4, "points of the bank that join the first batch of a domain", low=1)
+    bank_choices: int = option(
+        4, "points of the bank that stand for drawn ones in the first batch of a domain, at most", low=1
+    )
     restart: Literal["origin", "best"] = option(
         "origin",
         "where the search of a new domain begins: at no change (official code, by mistake), or at the best"
@@ -143,7 +144,9 @@ class Pace:
         layout = NormLayout.of(model, names)
         generator = np.random.default_rng(self.projection_seed)
         dimension = min(self.dimension, layout.size)
-        return BoundPace(self, model, source, layout, draw_fastfood(generator, layout.size), dimension)
+        return BoundPace(
+            self, model, source, layout, draw_fastfood(generator, layout.size, gains="signs"), dimension
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +176,6 @@ class BoundPace(Binding[Pace]):
             tries_bank=False,
             domain=DomainEstimate(),
             bank=np.zeros((0, self.dimension)),
-            bank_centers=np.zeros((0, self.model.feature_width)),
         )
 
     def step(self, state: PaceState, images: ImageArray) -> Step[PaceState]:
@@ -183,14 +185,18 @@ class BoundPace(Binding[Pace]):
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
         if state.settled:
-            scores = yield from self._score(state.search.mean[None], images)
-            next_state, offset, forwards = state, self._compute_offset(state.center), 1
+            scores, forwards = (yield from self._score(state.search.mean[None], images)), 1
+            next_state = state
         else:
-            scores, next_state, offset, forwards = yield from self._search(state, images)
+            scores, next_state, forwards = yield from self._search(state, images)
+        center = np.mean(scores.means, axis=0)
+        next_state = replace(
+            next_state, center=update_average(state.center, center, self.options.shift_decay)
+        )
         observation = self._observe(state, scores.outputs)
-        logits = scores.outputs.logits + offset
+        logits = scores.outputs.logits + self._compute_offset(state.center)
         if observation.changed:
-            next_state = self._save(state)
+            next_state = self._begin_domain(next_state)
         diagnostics = {
             "entropy": float(entropy(logits).mean()),
             "sigma": state.search.sigma,
@@ -208,22 +214,21 @@ class BoundPace(Binding[Pace]):
         logits = outputs.logits + self._compute_offset(state.center)
         return Prediction(logits, 1, diagnostics={"entropy": float(entropy(logits).mean())})
 
-    def _search(
-        self, state: PaceState, images: ImageArray
-    ) -> Requests[tuple[_Scores, PaceState, FloatArray, int]]:
-        """Request one forward per candidate; return scores, next state, logit offset, and forwards."""
-        options, search, center = self.options, state.search, state.center
-        extra, forwards = state.best[None], options.population + 1
+    def _search(self, state: PaceState, images: ImageArray) -> Requests[tuple[_Scores, PaceState, int]]:
+        """Request one forward per candidate; return scores, the state with the new search, and forwards."""
+        options, search = self.options, state.search
         if state.tries_bank:
-            extra = np.vstack([np.zeros((1, self.dimension)), state.bank])
-            tried = yield from self._score(extra, images)
-            order = np.argsort(tried.losses, kind="stable")[: options.bank_choices]
-            center = state.bank_centers[order[0] - 1] if order[0] else None
-            forwards = len(extra) + options.population + len(order)
-            extra = extra[order]
+            tried = np.vstack([state.bank, np.zeros((1, self.dimension))])
+            bank_scores = yield from self._score(tried, images)
+            order = np.argsort(bank_scores.losses, kind="stable")
+            chosen = tried[order[: min(options.bank_choices, options.population)]]
             if options.restart == "best":
-                search = replace(search, mean=extra[0])
-        points = np.vstack([cma.ask(search, state.seed, state.step, options.population), extra])
+                search = replace(search, mean=chosen[0])
+            drawn = cma.ask(search, state.seed, state.step, options.population)
+            points, forwards = np.vstack([chosen, drawn[len(chosen) :]]), len(tried) + options.population
+        else:
+            drawn = cma.ask(search, state.seed, state.step, options.population)
+            points, forwards = np.vstack([drawn, state.best]), options.population + 1
         scores = yield from self._score(points, images)
         told = cma.tell(search, points, np.asarray(scores.losses), options.population)
         next_state = replace(
@@ -232,9 +237,8 @@ class BoundPace(Binding[Pace]):
             best=points[scores.best].copy(),
             settled=_has_settled(search.mean, told.mean, options.settle_below),
             tries_bank=False,
-            center=update_average(center, np.mean(scores.means, axis=0), options.shift_decay),
         )
-        return scores, next_state, self._compute_offset(center), forwards
+        return scores, next_state, forwards
 
     def _score(self, points: FloatArray, images: ImageArray) -> Requests[_Scores]:
         """Request one forward per point `[C, p]`, two at a time, or more of a small batch."""
@@ -274,15 +278,11 @@ class BoundPace(Binding[Pace]):
         rules = self.options.domain_rules
         return observe(state.domain, outputs.embedding, replace(rules, keep=1.0) if state.settled else rules)
 
-    def _save(self, state: PaceState) -> PaceState:
-        """Return a state that begins a domain, with the mean of the old one, from before this batch, kept."""
-        bank, centers = state.bank, state.bank_centers
-        if state.center is not None:
-            bank = np.vstack([bank, state.search.mean])
-            centers = np.vstack([centers, state.center])
+    def _begin_domain(self, state: PaceState) -> PaceState:
+        """Return a state that begins a domain, with the mean of the old one's search in the bank."""
+        bank = np.vstack([state.bank, state.search.mean])
         if len(bank) > self.options.bank_limit:
-            index = _find_most_similar(bank)
-            bank, centers = np.delete(bank, index, axis=0), np.delete(centers, index, axis=0)
+            bank = np.delete(bank, _find_most_similar(bank), axis=0)
         return replace(
             state,
             search=self._start_search(),
@@ -290,7 +290,6 @@ class BoundPace(Binding[Pace]):
             settled=False,
             tries_bank=True,
             bank=bank,
-            bank_centers=centers,
             center=None,
         )
 

@@ -144,7 +144,8 @@ class BoundQuar(Binding[Quar]):
 
     def _predict(self, outputs: Outputs, state: QuarState) -> Prediction:
         logits = outputs.logits
-        if self.options.branches != "local":
+        # Mapped to the source by its own mean and no variance, any image becomes the mean of the source.
+        if self.options.branches != "local" and state.last.variance.any():
             slope, intercept = self._map(state.last, self.source, self.options.global_strength)
             features = outputs.features[:, -1] * slope + intercept
             logits = (features @ self.model.head_weight.T + self.model.head_bias).astype(np.float32)

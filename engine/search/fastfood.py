@@ -2,13 +2,15 @@
 
 L is the smallest power of two that is not below the number of outputs D. A projection takes x, padded with
 zeros to L, to `H G Π H B x`, cut to D entries and divided by `√(D · Σ g²)`. H is the Walsh-Hadamard matrix
-with entries ±1, B and G are diagonals of signs and of normal numbers g, and Π is a permutation. As all of it
-is linear and fixed, the projection of q inputs is one matrix `[D, q]`, computed once.
+with entries ±1, B and G are diagonals of signs and of gains g, and Π is a permutation. The paper's g are
+normal numbers; PACE's official code has signs. As all of it is linear and fixed, the projection of q inputs
+is one matrix `[D, q]`, computed once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ class Fastfood:
     Attributes:
         signs: b, +1 or -1, `[L]`.
         order: π, a permutation: entry i comes from entry `order[i]`, `[L]`.
-        gains: g, normal numbers, float64 `[L]`.
+        gains: g, float64 `[L]`.
     """
 
     signs: FloatArray
@@ -41,12 +43,20 @@ def count_width(outputs: int) -> int:
     return 1 << (outputs - 1).bit_length()
 
 
-def draw_fastfood(generator: np.random.Generator, outputs: int) -> Fastfood:
-    """Draw a projection to so many outputs."""
+def draw_fastfood(
+    generator: np.random.Generator, outputs: int, gains: Literal["normal", "signs"] = "normal"
+) -> Fastfood:
+    """Draw a projection to so many outputs, with g of one of two kinds."""
     width = count_width(outputs)
-    signs = 1.0 - 2.0 * generator.integers(0, 2, width)
+    signs = _draw_signs(generator, width)
     order = generator.permutation(width)
+    if gains == "signs":
+        return Fastfood(signs, order, _draw_signs(generator, width))
     return Fastfood(signs, order, generator.standard_normal(width))
+
+
+def _draw_signs(generator: np.random.Generator, count: int) -> FloatArray:
+    return 1.0 - 2.0 * generator.integers(0, 2, count)
 
 
 def transform_hadamard(rows: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from ...engine.statistics.feature_statistics import ChannelMoments
 from ...engine.statistics.recentred_activations import RecentredActivations
 from .step_builder import Arrays, StepInputs, StepOutputs, Tensors, to_integer
 from .step_statistics import compute_batch_moments, entropy
-from .tensor import Tensor, concatenate, maximum, minimum
+from .tensor import Tensor, concatenate, maximum, minimum, where
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class QuarStep:
             next_state |= _Moments.read(state, "local").blend(moments, weight).write("local")
         logits = outputs.logits
         if method.options.branches != "local":
-            logits = self._predict(method, features, last)
+            varies = last.variance.sum() > 0.0
+            logits = where(varies, self._predict(method, features, last), logits)
         return StepOutputs(logits, next_state, {"entropy": entropy(logits).mean()})
 
     def _weigh_batch(self, method: BoundQuar, batches: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="the reference is written in PyTorch
 SMALL: dict[str, Any] = {"pairs": 2, "perturbation": 0.05, "rate": 0.02, "first_curvature": 1.0}
 VARIANTS = [
     Cazo(**SMALL),
-    Cazo(**{**SMALL, "rate": 0.001}, step_rule="plain", bias_correction="none", shift="none"),
+    Cazo(**{**SMALL, "rate": 0.01}, step_rule="plain", bias_correction="none", shift="none"),
     Cazo(pairs=3, curvature_share=0.1, first_block=0, frozen_last_blocks=0),
     Cazo(**SMALL, loss_scale="per_image", shift="origin", shift_decay=0.5, discrepancy_weight=1.0),
     Cazo(**SMALL, curvature_share=0.0),
@@ -97,8 +97,9 @@ def test_fourteen_batches_are_those_of_the_reference(options: Cazo) -> None:
         prediction, expected = adapter.step(images), reference.step(images, 3)
         np.testing.assert_allclose(prediction.logits, expected, rtol=1e-3, atol=1e-3)
         assert prediction.forwards == 2 * options.pairs + 1 and not prediction.fallback
-    state: Any = adapter.state
-    np.testing.assert_allclose(state.norms, reference.theta, rtol=5e-3, atol=1e-4)
+        state: Any = adapter.state
+        scale = np.abs(reference.theta.numpy()).max()
+        np.testing.assert_allclose(state.norms, reference.theta, rtol=5e-3, atol=2e-3 * scale)
     np.testing.assert_allclose(state.curvature, reference.d, rtol=2e-2, atol=1e-3)
     assert np.abs(state.norms).max() > 1e-4
 

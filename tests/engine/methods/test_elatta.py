@@ -37,7 +37,7 @@ class Reference:
         weight = network.info.head_weight.astype(float)
         centred = weight - weight.mean(axis=0)
         values, vectors = np.linalg.eigh(centred.T @ centred)
-        count = min(options.directions, *weight.shape)
+        count = min(options.directions, int(np.linalg.matrix_rank(centred)))
         self.v = vectors[:, np.argsort(-values)[:count]]  # [F, k]; their signs are arbitrary
         right = np.linalg.svd(centred, full_matrices=False)[2][:count].T
         assert np.abs(np.abs((self.v * right).sum(axis=0))[: min(count, 5)] - 1).max() < 1e-6
@@ -112,6 +112,13 @@ def test_batches_make_no_difference() -> None:
     together, single = Adapter(network, Elatta()), Adapter(network, Elatta())
     alone = np.concatenate([single.step(images[i : i + 1]).logits for i in range(len(images))])
     np.testing.assert_allclose(together.step(images).logits, alone, atol=1e-3)
+
+
+def test_there_are_fewer_directions_than_classes() -> None:
+    """Rows of the head about their mean span one dimension less than there are classes."""
+    network = StandInNetwork().select([3, 0])
+    bound = Elatta(directions=16).bind(network.info)
+    assert len(bound.responses) == 1 and np.ptp(bound.responses[0]) > 0.1
 
 
 def test_source_statistics_are_needed() -> None:

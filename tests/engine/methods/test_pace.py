@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doubles import step_on
 from fozo.engine.errors import BundleError
 from fozo.engine.methods import pace as module
 from fozo.engine.methods.pace import Pace
@@ -62,7 +63,7 @@ class Reference:
         generator = np.random.default_rng(options.projection_seed)
         signs = 1.0 - 2.0 * generator.integers(0, 2, self.values)
         order = generator.permutation(self.values)
-        gains = generator.standard_normal(self.values)
+        gains = 1.0 - 2.0 * generator.integers(0, 2, self.values)
         h = hadamard(self.values)
         full = h @ np.diag(gains) @ np.eye(self.values)[order] @ h @ np.diag(signs)
         self.matrix = full[:, : self.p] / np.sqrt(self.values * sum(gains**2))
@@ -70,6 +71,7 @@ class Reference:
         self.embedding: Any = None
         self.t = 0
         self.changes: list[int] = []
+        self.winners: list[bool] = []  # whether no change was the best of a bank
         self.begin()
 
     def begin(self) -> None:
@@ -97,30 +99,32 @@ class Reference:
         return self.network.info.head_weight @ (target - h)
 
     def step(self, images: Any) -> tuple[Any, int]:
-        before, old_h = self.search, self.h
-        was_settled = self.settled
+        was_settled, h = self.settled, self.h
         if self.settled:
-            _, _, z = self.forward(images, self.search.mean)
-            logits, forwards = z + self.offset(self.h), 1
+            _, mean, z = self.forward(images, self.search.mean)
+            forwards = 1
         else:
-            logits, forwards = self.evolve(images)
-        self.watch(images, was_settled, before.mean, old_h)
+            z, mean, forwards = self.evolve(images)
+        self.h = mean if h is None else 0.9 * h + 0.1 * mean
+        self.watch(images, was_settled)
         self.t += 1
-        return logits, forwards
+        return z + self.offset(h), forwards
 
-    def evolve(self, images: Any) -> tuple[Any, int]:
+    def evolve(self, images: Any) -> tuple[Any, Any, int]:
         options = self.options
-        extra, forwards, h = [self.best], options.population + 1, self.h
+        tried: list[Any] = []
         if self.fresh:
-            tried = [(np.zeros(self.p), None), *self.bank]
-            losses = [self.forward(images, v)[0] for v, _ in tried]
+            tried = [*self.bank, np.zeros(self.p)]
+            losses = [self.forward(images, v)[0] for v in tried]
             order = sorted(range(len(tried)), key=lambda i: losses[i])[: options.bank_choices]
-            h = tried[order[0]][1]
-            extra = [tried[i][0] for i in order]
-            forwards = len(tried) + options.population + len(order)
+            self.winners.append(order[0] == len(self.bank))
             if options.restart == "best":
-                self.search = replace(self.search, mean=extra[0])
-        points = [*cma.ask(self.search, self.seed, self.t, options.population), *extra]
+                self.search = replace(self.search, mean=tried[order[0]])
+            points = list(cma.ask(self.search, self.seed, self.t, options.population))
+            for slot, index in enumerate(order):
+                points[slot] = tried[index]
+        else:
+            points = [*cma.ask(self.search, self.seed, self.t, options.population), self.best]
         results = [self.forward(images, v) for v in points]
         losses = [loss for loss, _, _ in results]
         index = losses.index(min(losses))
@@ -130,11 +134,9 @@ class Reference:
             length and np.linalg.norm(told.mean - self.search.mean) / length < options.settle_below
         )
         self.search, self.best, self.fresh = told, points[index], False
-        mean = np.mean([m for _, m, _ in results], axis=0)
-        self.h = mean if h is None else 0.9 * h + 0.1 * mean
-        return results[index][2] + self.offset(h), forwards
+        return results[index][2], np.mean([m for _, m, _ in results], axis=0), len(tried) + len(points)
 
-    def watch(self, images: Any, settled: bool, mean: Any, h: Any) -> None:
+    def watch(self, images: Any, settled: bool) -> None:
         pixels = images.reshape(len(images), -1, 3) / 255
         now = np.stack([pixels.mean((0, 1)), pixels.var((0, 1))])
         if self.embedding is None:
@@ -145,9 +147,9 @@ class Reference:
         divergence = ((v1 + gap) / (2 * (v2 + 1e-8)) + (v2 + gap) / (2 * (v1 + 1e-8)) - 1).mean()
         if divergence > self.options.domain_threshold:
             self.changes.append(self.t)
-            self.bank.append((mean, h))
+            self.bank.append(self.search.mean)
             if len(self.bank) > self.options.bank_limit:
-                rows = [v / max(np.linalg.norm(v), 1e-12) for v, _ in self.bank]
+                rows = [v / max(np.linalg.norm(v), 1e-12) for v in self.bank]
                 sums = [sum(a @ b for b in rows) - a @ a for a in rows]
                 del self.bank[sums.index(max(sums))]
             self.embedding = now
@@ -155,6 +157,18 @@ class Reference:
             self.fresh = True
         elif not settled:
             self.embedding = 0.8 * self.embedding + 0.2 * now
+
+
+def compare_states(state: Any, reference: Reference) -> None:
+    assert state.settled == reference.settled and state.tries_bank == reference.fresh
+    assert len(state.bank) == len(reference.bank)
+    if reference.bank:
+        np.testing.assert_allclose(state.bank, reference.bank, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(state.search.mean, reference.search.mean, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(state.domain.statistics, reference.embedding, rtol=1e-4)
+    assert (state.center is None) == (reference.h is None)
+    if reference.h is not None:
+        np.testing.assert_allclose(state.center, reference.h, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", VARIANTS)
@@ -166,14 +180,57 @@ def test_eighteen_batches_are_those_of_the_reference(options: Pace) -> None:
         prediction, (expected, forwards) = adapter.step(images), reference.step(images)
         np.testing.assert_allclose(prediction.logits, expected, rtol=1e-3, atol=1e-3)
         assert prediction.forwards == forwards and not prediction.fallback
+        compare_states(adapter.state, reference)
         counts.append(forwards)
-    state: Any = adapter.state
-    assert len(state.bank) == len(reference.bank)
-    np.testing.assert_allclose(state.search.mean, reference.search.mean, rtol=1e-3, atol=1e-5)
     if options.domain_threshold < 1:
         assert reference.changes == [3, 6, 9, 12, 15]
-        assert len(state.bank) == min(5, options.bank_limit)
+        assert len(reference.bank) == min(5, options.bank_limit)
     assert (1 in counts) == (options.settle_below > 0.1)
+
+
+@pytest.mark.parametrize("threshold", [1e9, 0.2])
+def test_a_settled_search_goes_on_centring_features_but_keeps_its_domain(threshold: float) -> None:
+    """Ten batches that grow brighter, then three dark ones, which are another domain if any is."""
+    network = StandInNetwork()
+    options = Pace(**SMALL, settle_below=0.9, domain_threshold=threshold, sigma=0.3)
+    adapter, reference = Adapter(network, options, seed=1), Reference(network, options, 1)
+    counts = []
+    for index in range(13):
+        images = draw_images(8, seed=index) * 0.3 + (100 + index if index < 10 else 0)
+        images = images.astype(np.uint8)
+        before: Any = adapter.state
+        prediction, (expected, forwards) = adapter.step(images), reference.step(images)
+        np.testing.assert_allclose(prediction.logits, expected, rtol=1e-3, atol=1e-3)
+        compare_states(adapter.state, reference)
+        counts.append(forwards)
+        after: Any = adapter.state
+        if before.settled and after.settled:
+            assert not np.array_equal(before.center, after.center)
+            np.testing.assert_allclose(before.domain.statistics, after.domain.statistics, rtol=1e-12)
+    assert counts[4:10] == [1] * 6
+    assert reference.changes == ([] if threshold > 1 else [10])
+
+
+def test_no_change_may_win_over_the_bank() -> None:
+    """If the means of the bank are worse than none, the search begins at none."""
+    network = StandInNetwork()
+    options = Pace(**SMALL, settle_below=0.0, domain_threshold=1e9, restart="best")
+    reference = Reference(network, options, 2)
+    stream = draw_domains()[:3]
+    losses = [reference.forward(stream[0], v)[0] for v in (np.zeros(6), *np.eye(6), *-np.eye(6))]
+    bank = np.vstack([np.eye(6), -np.eye(6)])[np.array(losses[1:]) > losses[0]]
+    assert len(bank)
+    state = replace(options.bind(network.info).init(2), bank=bank, tries_bank=True)
+    reference.bank, reference.fresh = list(bank), True
+    for images in stream:
+        (prediction, state), (expected, forwards) = (
+            step_on(network, options, state, images),
+            reference.step(images),
+        )
+        np.testing.assert_allclose(prediction.logits, expected, rtol=1e-3, atol=1e-3)
+        assert prediction.forwards == forwards
+        compare_states(state, reference)
+    assert reference.winners == [True]
 
 
 def test_defaults() -> None:

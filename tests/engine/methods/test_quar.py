@@ -253,6 +253,18 @@ def test_moments_start_at_those_of_clean_images(bundle_path: Path, random_images
         )
 
 
+@pytest.mark.parametrize("quar", [Quar("global", prior=0.0), Quar("global", average="exponential", rate=1.0)])
+def test_a_single_image_is_not_mapped_by_its_own_moments(
+    quar: Quar, bundle_path: Path, random_images: MakeImages
+) -> None:
+    with Network.open(bundle_path, workers=1) as network:
+        for seed in range(3):
+            adapter, images = Adapter(network, quar), random_images(1, seed=seed)
+            np.testing.assert_array_equal(adapter.step(images).logits, network(images).logits)
+            mapped = adapter.step(random_images(4, seed=seed)).logits
+            assert not np.allclose(mapped, network(random_images(4, seed=seed)).logits, atol=1e-3)
+
+
 def test_streams_of_a_pool_are_those_alone(bundle_path: Path, random_images: MakeImages) -> None:
     with Network.open(bundle_path, activations=[Quar().activations], workers=1) as network:
         alone = [Adapter(network, Quar()) for _ in range(3)]

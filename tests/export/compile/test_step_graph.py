@@ -43,6 +43,7 @@ METHODS = [
     "quar",
     "quar:branches=local,average=exponential,rate=0.3,blocks=1,local_strength=0.8",
     "quar:branches=global,prior=0,limit=1.2,global_strength=0.6,epsilon=0.01",
+    "quar:branches=global,average=exponential,rate=1",
     "fozo",
     "fozo:samples=2,output=mean,window=30,loss_scale=per_image,loss_norm=l2_groups,schedule_loss=mean",
     "fozo:output=clean,loss_norm=l2_per_layer,shift=origin,shift_update=inclusive,update_rate=previous",
