@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from ..data.loader import count_batches, load_batches
@@ -13,8 +14,10 @@ from ..data.source import SourceImages
 from ..engine.bundle.bundle import Bundle
 from ..engine.errors import InputError
 from ..engine.model import BATCH_STATISTICS
+from ..engine.runtime.network import Network
 from .convolution_writer import write_integer_convolutions
 from .convolutions import ConvolutionRanges, find_first_convolution, list_convolutions, measure_convolutions
+from .graph_comparison import Comparison
 from .operators import count_integer_convolutions
 from .quantizer import Quantizer, select_layers
 from .settings import BitWidths, Options
@@ -75,6 +78,12 @@ class ConvolutionQuantizer(Quantizer):
         pixels = BitWidths(self.pixel_bits)
         bits = {weight: pixels if weight == first else self.widths for weight in self.convolutions}
         onnx.save(write_integer_convolutions(self.model, self.convolution_ranges, bits), path)
+
+    def _compare_batches(
+        self, network: Network, reference: Network, images: SourceImages
+    ) -> Comparison | None:
+        statistics = {BATCH_STATISTICS: np.ones(1, np.float32)}
+        return self._compare(network, reference, images, lambda count: None, **statistics)
 
     def _count_layers(self, graph: Path) -> tuple[int, int]:
         return count_integer_convolutions(graph), sum(self.convolutions.values())

@@ -60,6 +60,7 @@ class Report:
         bits: of weights and activations, as asked for.
         kind: plural name of the layers that are counted.
         always_float: layers that stay in float at any number of bits, in words.
+        batch_comparison: the same with batch statistics, for graphs that have them.
         refusals: reasons not to use the graph; none if it is good.
         effects: losses of single layers, the most harmful first, if these were measured.
     """
@@ -77,6 +78,7 @@ class Report:
     bits: Bits = INT8
     kind: str = "matrix products"
     always_float: str = "attention mix and classifier"
+    batch_comparison: Comparison | None = None
     refusals: tuple[str, ...] = ()
     effects: tuple[LayerEffect, ...] = ()
 
@@ -84,6 +86,9 @@ class Report:
 def list_refusals(report: Report) -> tuple[str, ...]:
     """Return the reasons not to use a graph, in words; none if it is good."""
     reasons = list(list_inaccuracies(report.comparison, report.bits))
+    if report.batch_comparison is not None:
+        inaccuracies = list_inaccuracies(report.batch_comparison, report.bits)
+        reasons += [f"with batch statistics, {inaccuracy}" for inaccuracy in inaccuracies]
     if report.integer < report.intended:
         reasons.append(
             f"ONNX Runtime computes {report.integer} of its {report.intended} integer products with integers "
@@ -176,16 +181,23 @@ def _describe_bits(report: Report) -> str:
     return f"{report.bits.weights}-bit weights and {report.bits.activations}-bit activations"
 
 
+def _describe_accuracy(comparison: Comparison) -> str:
+    accuracy = ""
+    if comparison.loss is not None:
+        accuracy = (
+            f"top-1 {comparison.reference_accuracy:.2f} % → {comparison.accuracy:.2f} % "
+            f"({-comparison.loss:+.2f}), "
+        )
+    return f"{accuracy}{comparison.agreement:.2f} % the same class"
+
+
 def describe_report(report: Report) -> str:
     """Describe the report in a few lines of text."""
     c = report.comparison
     size, original = report.megabytes
-    accuracy = ""
-    if c.loss is not None:
-        accuracy = f"top-1 {c.reference_accuracy:.2f} % → {c.accuracy:.2f} % ({-c.loss:+.2f}), "
     lines = [
         f"{report.bits.name} against fp32 on {c.images} held-out images",
-        f"  accuracy  {accuracy}{c.agreement:.2f} % the same class",
+        f"  accuracy  {_describe_accuracy(c)}",
         f"  cosine    {c.cosine_logits:.4f} of logits, {c.cosine_features:.4f} of features "
         f"({c.signal_to_noise:.1f} dB signal to noise)",
         f"  size      {original:.1f} MB → {size:.1f} MB",
@@ -194,6 +206,8 @@ def describe_report(report: Report) -> str:
         f"  integers  {report.integer} of {report.intended} {report.kind}, "
         f"{_describe_bits(report)} ({report.processor})",
     ]
+    if report.batch_comparison is not None:
+        lines.insert(2, f"  in batch  {_describe_accuracy(report.batch_comparison)}, with batch statistics")
     if report.bits == WEIGHTS_ONLY:
         lines.append("  sums      in float: fewer bits save space, and pixels alone are integers")
     elif report.bits != INT8:

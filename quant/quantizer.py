@@ -228,6 +228,7 @@ class Quantizer:
         info = self.bundle.info("fp32")
         with Network(graph, info) as network, Network(self.path, info) as reference:
             comparison = self._compare(network, reference, images, on_batch)
+            batch_comparison = self._compare_batches(network, reference, images)
             batch = _load_first(images, COMPARISON_BATCH)
             executed, intended = self._count_layers(graph)
             seconds, ratio = measure_relative_time(network, reference, batch)
@@ -245,15 +246,30 @@ class Quantizer:
                 bits=self.options.bits,
                 kind=self.kind,
                 always_float=self.always_float,
+                batch_comparison=batch_comparison,
             )
         return replace(report, refusals=list_refusals(report))
 
     def _compare(
-        self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
+        self,
+        network: Network,
+        reference: Network,
+        images: SourceImages,
+        on_batch: Callable[[int], None],
+        **tunables: FloatArray,
     ) -> Comparison:
         with closing(load_batches(images.load, range(images.count), COMPARISON_BATCH)) as batches:
-            answers = ((network(batch), reference(batch)) for batch in count_batches(batches, on_batch))
+            answers = (
+                (network(batch, **tunables), reference(batch, **tunables))
+                for batch in count_batches(batches, on_batch)
+            )
             return compare(answers, images.labels)
+
+    def _compare_batches(
+        self, network: Network, reference: Network, images: SourceImages
+    ) -> Comparison | None:
+        """Compare the graphs with batch statistics, if they have these."""
+        return None
 
     def _count_layers(self, graph: Path) -> tuple[int, int]:
         """Return how many layers ONNX Runtime computes as they were written, and how many were written."""
@@ -293,6 +309,8 @@ class Quantizer:
     def _make_record(self, report: Report) -> dict[str, Any]:
         measurements = asdict(replace(report, effects=()))
         del measurements["effects"]
+        if report.batch_comparison is None:
+            del measurements["batch_comparison"]
         return {
             **self._describe_integers(),
             **({} if self.calibrator is None else {"calibrator": self.calibrator}),
