@@ -114,12 +114,12 @@ def _write_portable(
 
 def is_refused(report: Report, options: Options) -> bool:
     """Return true if a graph is not to be added: `force` takes any but one whose outputs are not finite."""
-    return bool(report.refusals) and not (options.force and report.comparison.is_finite)
+    return bool(report.refusals) and not (options.force and report.is_finite)
 
 
 def _explain_refusal(report: Report) -> str:
     message = f"the {report.bits.name} graph was refused and not added: {'; '.join(report.refusals)}. "
-    finite = report.comparison.is_finite
+    finite = report.is_finite
     force = "take the graph as it is with --force" if finite else "look for the fault in the model's weights"
     if not report.effects or not any(list_inaccuracies(report.comparison, report.bits)):
         return f"{message}{force[0].upper()}{force[1:]}"

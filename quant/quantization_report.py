@@ -82,6 +82,12 @@ class Report:
     refusals: tuple[str, ...] = ()
     effects: tuple[LayerEffect, ...] = ()
 
+    @property
+    def is_finite(self) -> bool:
+        """True if all outputs on the compared images are finite."""
+        comparisons = (self.comparison, self.batch_comparison)
+        return all(comparison is None or comparison.is_finite for comparison in comparisons)
+
 
 def list_refusals(report: Report) -> tuple[str, ...]:
     """Return the reasons not to use a graph, in words; none if it is good."""

@@ -175,6 +175,8 @@ def test_bundles_of_residual_networks(residual_bundle: Bundle) -> None:
     assert report.batch_comparison.agreement == pytest.approx(same)
     assert f"in batch  {same:.2f} % the same class, with batch statistics" in describe_report(report)
     worse = replace(report, batch_comparison=replace(report.batch_comparison, agreement=3.0))
+    broken = replace(report, batch_comparison=replace(report.batch_comparison, cosine_logits=float("nan")))
+    assert report.is_finite and not broken.is_finite
     (reason,) = set(list_refusals(worse)) - set(list_refusals(report))
     assert reason.startswith("with batch statistics, it agrees with fp32 on 3.0 % of 32 held-out images")
     a, b = left.features, right.features
