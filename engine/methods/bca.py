@@ -40,7 +40,7 @@ class BcaState(State):
 
 @dataclass(frozen=True)
 class Bca:
-    """BCA: likelihoods of class embeddings times class priors, both of which learn from each image.
+    """BCA: likelihoods of class embeddings times class priors, which learn from each image; unverified.
 
     Per image with feature x of length 1: `s = softmax(τ x·µ)`, `p = s P` and `k = argmax p`. The prediction
     is p, from before the image is learnt. Where p_k is large enough, µ_k moves towards x and P_k towards p,

@@ -44,7 +44,7 @@ class CazoState(State):
 
 @dataclass(frozen=True)
 class Cazo:
-    """CAZO's directions on gains and biases of norms; FOA's loss and activation shift.
+    """CAZO's directions on gains and biases of norms; FOA's loss and activation shift; unverified.
 
     Directions are normal, divided by the root of the curvature: short where gradients were large. Small
     batches: the released loss is a sum over images, so a smaller batch takes a smaller step;

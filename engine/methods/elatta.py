@@ -39,7 +39,7 @@ class ElattaState(State):
 
 @dataclass(frozen=True)
 class Elatta:
-    """ELaTTA: the backbone runs once per image, and the head many times on its feature.
+    """ELaTTA: the backbone runs once per image, and the head many times on its feature; unverified.
 
     Images of a batch are searched one after the other, so batches make no difference. The search is over
     `q = p / σ`, σ the source's standard deviation along each direction, from that of each coordinate.

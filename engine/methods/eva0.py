@@ -40,7 +40,7 @@ class Eva0State(State):
 
 @dataclass(frozen=True)
 class Eva0:
-    """EVA-0 on gains and biases of norms, without source statistics.
+    """EVA-0 on gains and biases of norms, without source statistics; unverified.
 
     Every image is seen at `w ± µ u_i`, with a direction u_i of its own. Batches may have any size: the
     gradient is a mean over images, and its length is bounded.

@@ -64,7 +64,7 @@ class _Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """PACE: 28 forwards per batch while it searches a domain, and one when the search has settled.
+    """PACE: 28 forwards per batch while it searches a domain, and one when it has settled; unverified.
 
     Gains and biases of norms are a fixed random projection (Fastfood) of p numbers, which CMA-ES finds with
     FOA's loss. Losses only rank candidates, so the size of a batch does not matter for the size of a step; a

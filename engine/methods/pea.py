@@ -47,7 +47,7 @@ class PeaState(State):
 
 @dataclass(frozen=True)
 class Pea:
-    """Alignment behind blocks: `X ← X + w [(X − µ) √((σ_S² + ε) / (σ² + ε)) + µ_S − X]`, per channel.
+    """Alignment behind blocks: `X ← X + w [(X − µ) √((σ_S² + ε) / (σ² + ε)) + µ_S − X]`; unverified.
 
     A first forward gives each block its weight w: the distance of the class token's mean and variance to
     those of clean images, scaled from its least to its greatest value over the blocks. The second forward is

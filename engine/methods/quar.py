@@ -39,7 +39,7 @@ class QuarState(State):
 
 @dataclass(frozen=True)
 class Quar:
-    """Re-centring: `x̂ = (1 − λ) x + λ [(x − µ) · min(σ_S / (σ + ε), limit) + µ_S]`, per channel.
+    """Re-centring: `x̂ = (1 − λ) x + λ [(x − µ) · min(σ_S / (σ + ε), limit) + µ_S]`, per channel; unverified.
 
     The local branch does so at the inputs of qkv, proj, fc1 and fc2 of the last blocks, with moments over all
     tokens of the batches before. The global branch does so at the class token behind the last norm, with the
