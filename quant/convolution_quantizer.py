@@ -41,6 +41,7 @@ class ConvolutionQuantizer(Quantizer):
 
     kind = "convolutions"
     always_float = "batch norms, sums and classifier"
+    comparisons = 2
 
     def _choose_layers(self) -> None:
         if self.weights_only or self.options.portable:
@@ -80,10 +81,12 @@ class ConvolutionQuantizer(Quantizer):
         onnx.save(write_integer_convolutions(self.model, self.convolution_ranges, bits), path)
 
     def _compare_batches(
-        self, network: Network, reference: Network, images: SourceImages
+        self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
     ) -> Comparison | None:
+        order = np.random.default_rng(self.options.seed).permutation(images.count)
+        shuffled = images.select(order.tolist())  # in order, a batch has few classes, and unusual statistics
         statistics = {BATCH_STATISTICS: np.ones(1, np.float32)}
-        return self._compare(network, reference, images, lambda count: None, **statistics)
+        return self._compare(network, reference, shuffled, on_batch, **statistics)
 
     def _count_layers(self, graph: Path) -> tuple[int, int]:
         return count_integer_convolutions(graph), sum(self.convolutions.values())

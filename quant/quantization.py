@@ -73,11 +73,12 @@ def quantize(
     with folder_beside(target) as folder:
         graph = folder / "integer.onnx"
         quantizer.write(graph, "fused")
-        with step("Comparing with fp32", held_out.count) as advance:
+        with step("Comparing with fp32", quantizer.comparisons * held_out.count) as advance:
             report = quantizer.check(graph, held_out, advance)
         refused = is_refused(report, options)
-        if sensitivity or (refused and any(list_inaccuracies(report.comparison, report.bits))):
-            groups = len(group_products(quantizer.products))
+        groups = len(group_products(quantizer.products))
+        inaccurate = refused and any(list_inaccuracies(report.comparison, report.bits))
+        if groups and (sensitivity or inaccurate):
             with step("Measuring each layer", groups) as advance:
                 report = replace(report, effects=tuple(quantizer.measure_effects(held_out, advance)))
         if refused:

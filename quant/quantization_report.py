@@ -60,7 +60,7 @@ class Report:
         bits: of weights and activations, as asked for.
         kind: plural name of the layers that are counted.
         always_float: layers that stay in float at any number of bits, in words.
-        batch_comparison: the same with batch statistics, for graphs that have them.
+        batch_comparison: `comparison` with batch statistics; None for graphs without.
         refusals: reasons not to use the graph; none if it is good.
         effects: losses of single layers, the most harmful first, if these were measured.
     """

@@ -88,6 +88,7 @@ class Quantizer:
 
     kind = "matrix products"
     always_float = "attention mix and classifier"
+    comparisons = 1  # passes over the held-out images
 
     def __init__(self, bundle: Bundle, options: Options) -> None:
         """Read the fp32 graph of a bundle.
@@ -228,7 +229,7 @@ class Quantizer:
         info = self.bundle.info("fp32")
         with Network(graph, info) as network, Network(self.path, info) as reference:
             comparison = self._compare(network, reference, images, on_batch)
-            batch_comparison = self._compare_batches(network, reference, images)
+            batch_comparison = self._compare_batches(network, reference, images, on_batch)
             batch = _load_first(images, COMPARISON_BATCH)
             executed, intended = self._count_layers(graph)
             seconds, ratio = measure_relative_time(network, reference, batch)
@@ -266,7 +267,7 @@ class Quantizer:
             return compare(answers, images.labels)
 
     def _compare_batches(
-        self, network: Network, reference: Network, images: SourceImages
+        self, network: Network, reference: Network, images: SourceImages, on_batch: Callable[[int], None]
     ) -> Comparison | None:
         """Compare the graphs with batch statistics, if they have these."""
         return None

@@ -78,10 +78,8 @@ class Elatta:
         """
         source = model.require_source(self.name)
         weight = model.head_weight.astype(np.float64)
-        directions = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2]
-        directions = directions[
-            : min(self.directions, max(1, len(weight) - 1))
-        ]  # rows about their mean span no more
+        count = min(self.directions, max(1, len(weight) - 1))  # rows about their mean span no more
+        directions = np.linalg.svd(weight - weight.mean(axis=0), full_matrices=False)[2][:count]
         variances = np.square(directions) @ np.square(source.std[-1].astype(np.float64))
         return BoundElatta(self, model, np.sqrt(variances)[:, None] * (directions @ weight.T))
 

@@ -158,7 +158,7 @@ def _average(values: Sequence[float]) -> MeasuredAccuracy:
 
 
 def format_comparison(comparison: PublishedComparison) -> str:
-    """Return the comparison as a table for a terminal, with what keeps it from being one, and notes."""
+    """Return the comparison as a table for a terminal, with its obstacles, sources and notes."""
     heads = [head for method in comparison.methods for head in ("publ.", "here")[: method.columns]]
     rows = [
         [cell for method in comparison.methods for cell in method.format_row(index)]

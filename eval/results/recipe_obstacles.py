@@ -9,7 +9,9 @@ from ..protocol import Protocol as StreamProtocol
 from .outcome import DomainResult, Run
 from .recipe_record import FP32, Recipe
 
-_PRETRAINED = "timm's pretrained"  # how bundles begin to describe these weights
+# How bundles begin to describe these weights.
+_PRETRAINED, _TIMM_ON_HUB = "timm's pretrained", "hf-hub:timm/"
+_COMPARED = ("mean", "std", "image_size")  # options of an export whose effect is compared itself
 
 
 class DomainFacts(Protocol):
@@ -51,27 +53,42 @@ def describe_run_obstacles(
 ) -> list[str]:
     """Return all obstacles, those of `describe_obstacles` and images that were not predicted."""
     domains = [domain for run in runs for domain in run.domains]
-    return [*describe_obstacles(recipe, bundle, protocol, domains), *_list_unseen(recipe, domains)]
+    obstacles = [*describe_obstacles(recipe, bundle, protocol, domains), *_list_unseen(recipe, domains)]
+    complete = sum(run.complete for run in runs)
+    if complete < len(protocol.seeds):
+        obstacles.append(f"The run is complete for {complete} of {len(protocol.seeds)} seeds.")
+    return obstacles
 
 
 def _compare_model(recipe: Recipe, bundle: Mapping[str, Any]) -> Iterator[str]:
-    model, precision, weights = (str(bundle.get(name)) for name in ("model", "precision", "weights"))
+    model, precision = (str(bundle.get(name)) for name in ("model", "precision"))
     published, tag = recipe.models[0], recipe.models[0].partition(".")[2]
-    if model not in recipe.models:
+    weights, own_tag = str(bundle.get("weights", "unknown")), bundle.get("timm_tag") or "unknown"
+    if model.removeprefix(_TIMM_ON_HUB) not in recipe.models:
         yield f"The model is {model}; the figures were published for {published}."
-    elif not weights.startswith(_PRETRAINED):
+    elif not weights.startswith((_PRETRAINED, _TIMM_ON_HUB)):
         yield f"The weights are {weights}; fozo cannot tell whether they are timm's for {published}."
-    elif (own := bundle.get("timm_tag", tag)) != tag:
-        yield f"The weights are timm's with the tag {own}; the figures were published for {published}."
+    elif own_tag != tag:
+        yield f"The tag of timm's weights is {own_tag}; the figures were published for {published}."
     if not recipe.has_figures(precision):
         yield f"The graph is {precision}; the published figures are of {FP32}."
+    yield from _compare_preparation(recipe, bundle)
+
+
+def _compare_preparation(recipe: Recipe, bundle: Mapping[str, Any]) -> Iterator[str]:
     for name in ("mean", "std"):
-        own, expected = tuple(bundle.get(name, ())), getattr(recipe, name)
+        own, expected = _read_list(bundle.get(name)), getattr(recipe, name)
         if own != expected:
             yield f"Pixels are normalised with {name} {_join(own) or 'unknown'}; expected {_join(expected)}."
-    size = tuple(bundle.get("preprocessing", {}).get("size", ()))
+    images = bundle.get("preprocessing")
+    size = _read_list(images.get("size") if isinstance(images, Mapping) else None)
     if size != recipe.size:
         yield f"Images have {_join(size, ' × ') or 'unknown'} pixels; expected {_join(recipe.size, ' × ')}."
+    changed = [
+        f"--{name}".replace("_", "-") for name in _read_list(bundle.get("options")) if name not in _COMPARED
+    ]
+    if changed:
+        yield f"Images are prepared otherwise than timm says for the model, by {', '.join(changed)}."
 
 
 def _compare_protocol(recipe: Recipe, protocol: StreamProtocol) -> Iterator[str]:
@@ -99,7 +116,11 @@ def _compare_data(recipe: Recipe, protocol: StreamProtocol, domains: Sequence[Do
 
 
 def _list_unseen(recipe: Recipe, domains: Sequence[DomainResult]) -> Iterator[str]:
-    unseen = {domain.name for domain in domains if domain.images != recipe.images or domain.unreadable}
+    unseen = {
+        domain.name
+        for domain in domains
+        if domain.images != recipe.images or domain.unreadable or not domain.complete
+    }
     if unseen:
         yield (
             f"The protocol takes {recipe.images:,} images of each corruption, and not all were predicted in: "
@@ -109,3 +130,8 @@ def _list_unseen(recipe: Recipe, domains: Sequence[DomainResult]) -> Iterator[st
 
 def _join(values: Any, separator: str = ", ") -> str:
     return separator.join(map(str, values)) if isinstance(values, tuple) else str(values)
+
+
+def _read_list(value: object) -> tuple[Any, ...]:
+    """Return a list of a results file, which may hold anything, as a tuple; empty if it is none."""
+    return tuple(value) if isinstance(value, (list, tuple)) else ()

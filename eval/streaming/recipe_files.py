@@ -46,8 +46,8 @@ def explain_recipe(recipe: Recipe | None) -> Iterator[None]:
         if recipe is None:
             raise
         raise InputError(
-            f"{error} (recipe {recipe.name} sets data set, corruptions, severities and subset; to choose "
-            "others, run without --recipe)"
+            f"{error} (recipe {recipe.name} sets data set, corruptions, severities and subset; other ones "
+            "need a run without --recipe)"
         ) from error
 
 

@@ -186,6 +186,26 @@ def test_bundles_of_residual_networks(residual_bundle: Bundle) -> None:
     assert all(name.startswith("layer2.") for name in report.float_layers)
 
 
+def test_batches_of_the_comparison_mix_classes(residual_bundle: Bundle) -> None:
+    """Images lie in order of their classes, and statistics of a batch of few classes are unusual."""
+    seen: list[int] = []
+    counts: list[int] = []
+    pixels = draw_images(64, seed=3)
+
+    def load(index: int) -> Any:
+        seen.append(index)
+        return pixels[index]
+
+    made = make_quantizer(residual_bundle, Options())
+    with Network.open(residual_bundle, workers=1) as network:
+        comparison = made._compare_batches(
+            network, network, SourceImages(64, load, "somewhere"), counts.append
+        )
+    assert comparison is not None and comparison.agreement == 100 and sum(counts) == 64
+    assert sorted(seen) == list(range(64))
+    assert all(8 < sum(index < 32 for index in half) < 24 for half in (seen[:32], seen[32:]))
+
+
 @pytest.mark.parametrize("bits", [Bits(), Bits(6, 8)])
 def test_weights_of_7_bits(bits: Bits, residual_bundle: Bundle, tmp_path: Path) -> None:
     """With at most 64, no sum of two products with bytes needs more than 16 bits, pixels included."""

@@ -355,10 +355,18 @@ def test_warnings_name_what_is_not_the_published_thing(tmp_path: Path) -> None:
     assert warn(known) == (
         f"The weights are {results.bundle['weights']}; fozo cannot tell whether they are timm's for {MODEL}.",
     )
-    results.bundle.update(weights="timm's pretrained, tag augreg", timm_tag="augreg")
+    results.bundle.update(weights="timm's pretrained, tag augreg", timm_tag="augreg", options=[])
     assert warn(replace(known, models=(f"{MODEL}.augreg2", MODEL))) == (
-        f"The weights are timm's with the tag augreg; the figures were published for {MODEL}.augreg2.",
+        f"The tag of timm's weights is augreg; the figures were published for {MODEL}.augreg2.",
     )
+    results.bundle.update(model=f"hf-hub:timm/{MODEL}.augreg", weights=f"hf-hub:timm/{MODEL}.augreg")
+    assert warn(replace(known, models=(f"{MODEL}.augreg", MODEL))) == ()
+    del results.bundle["timm_tag"]
+    results.bundle["model"] = MODEL
+    assert warn(replace(known, models=(f"{MODEL}.augreg", MODEL))) == (
+        f"The tag of timm's weights is unknown; the figures were published for {MODEL}.augreg.",
+    )
+    results.bundle["timm_tag"] = "augreg"
     known = replace(known, models=(f"{MODEL}.augreg", MODEL))
     assert warn(known) == ()
     assert warn(known, unreadable=("c0/000.png",)) == (
@@ -379,6 +387,23 @@ def test_warnings_name_what_is_not_the_published_thing(tmp_path: Path) -> None:
         "Pixels are normalised with mean 0.5, 0.5, 0.5; expected 0.485, 0.456, 0.406.",
         "Images have 32 × 32 pixels; expected 224 × 224.",
     )
+    before = dict(results.bundle)
+    results.bundle.update(mean=None, preprocessing=None, options=["crop_pct", "mean"])
+    assert warn(known) == (
+        "Pixels are normalised with mean unknown; expected 0.5, 0.5, 0.5.",
+        "Images have unknown pixels; expected 32 × 32.",
+        "Images are prepared otherwise than timm says for the model, by --crop-pct.",
+    )
+    del results.bundle["weights"]
+    assert warn(known)[0].startswith("The weights are unknown; fozo cannot tell")
+    results.bundle = before
+    assert warn(known, complete=False) == (
+        "The protocol takes 8 images of each corruption, and not all were predicted in: fog, gaussian_noise.",
+    )
+    warn(known, complete=True)
+    results.runs[0].complete = False
+    assert warn(known) == ("The run is complete for 0 of 1 seeds.",)
+    results.runs[0].complete = True
     other = replace(known.options, setting="continual", batch_size=64, severities=(3,))
     assert warn(replace(known, options=other)) == (
         "This run has setting reset; the protocol has continual.",
