@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from accuracy_tables import complete_runs, format_accuracy, format_gain, read_accuracy
+from collections.abc import Sequence
+from dataclasses import replace
+
+from accuracy_tables import complete_runs, format_accuracy, format_gain, read_accuracy, tabulate_runs
 from fozo.evaluation import MethodAverage, Run, compute_averages
 from result_files import RESULTS, format_table
 
@@ -23,6 +26,31 @@ def tabulate_bits(name: str = "bits") -> str:
         cells = [format_cell(methods.get(label)) for methods in averages.values()]
         rows.append([f"`{label}`", f"{average.forwards_per_batch:.3g}", *cells])
     return format_table(["method", "forwards", *(PRECISIONS[precision] for precision in averages)], rows)
+
+
+def tabulate_foa() -> str:
+    """Return a row per method of the long streams with six bits: FOA, and ZOA with two learning rates."""
+    runs = merge_methods(read_seeds("bits-long-foa"), read_seeds("bits-long-zoa"))
+    return tabulate_runs(runs, ("no_adapt", "foa", "zoa", "zoa2e4", "quar", "pizo"))
+
+
+def merge_methods(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
+    """Return runs with the methods of others on the same images added.
+
+    Raises:
+        ValueError: seeds, domains or images differ.
+    """
+    merged = []
+    for run, other in zip(runs, others, strict=True):
+        identities = [
+            [(own.seed, domain.name, domain.ids_sha256) for domain in own.domains] for own in (run, other)
+        ]
+        if identities[0] != identities[1]:
+            raise ValueError("expected the same seeds, domains and images in both files")
+        pairs = zip(run.domains, other.domains, strict=True)
+        domains = [replace(domain, methods={**domain.methods, **more.methods}) for domain, more in pairs]
+        merged.append(replace(run, domains=domains, traces={**run.traces, **other.traces}))
+    return merged
 
 
 def read_seeds(name: str) -> list[Run]:

@@ -3,7 +3,7 @@
 #
 #   bench/run.sh bundles     export the bundles (about 5 minutes on two cores)
 #   bench/run.sh accuracy    stream all images (about 3 hours on two cores)
-#   bench/run.sh bits        quantise to fewer bits, and stream 256 images per domain (two hours on two cores)
+#   bench/run.sh bits        quantise to fewer bits, and stream images per domain (four hours on two cores)
 #   bench/run.sh agreement   gradients by PyTorch (2 minutes)
 #   bench/run.sh clip-model  train the CLIP-like model and tune a prompt (half an hour on two cores)
 #   bench/run.sh clip        stream images through it, many views of each (two hours on two cores)
@@ -70,7 +70,14 @@ bits() {
   for precision in int8 w6a6 w4a8 w4a4; do
     adapt "bits-$precision" "$precision" reset 3 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
   done
-  adapt bits-foa w6a6 reset 3 "no_adapt foa zoa quar pizo" --subset 256 --corruptions "${FEW%,clean}"
+  for precision in w6a6 w4a4; do
+    adapt "bits-long-$precision" "$precision" reset 1 "no_adapt shift neo fozo zoa moments quar pizo"
+  done
+  local few=(--corruptions "${FEW%,clean}")
+  adapt bits-long-foa w6a6 reset 1 "no_adapt foa zoa quar pizo" "${few[@]}"
+  adapt bits-long-zoa w6a6 reset 1 "no_adapt zoa zoa2e4=zoa:rate=0.0002 zoa2e3=zoa:rate=0.002 \
+    zoa5e3=zoa:rate=0.005,perturbation=0.01" "${few[@]}"
+  adapt bits-long-continual w6a6 continual 1 "no_adapt foa zoa2e4=zoa:rate=0.0002" "${few[@]}"
 }
 
 agreement() {

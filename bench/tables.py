@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions, tabulate_runs
-from bits_tables import read_seeds, tabulate_bits
+from accuracy_tables import tabulate_averages, tabulate_domains, tabulate_precisions
+from bits_tables import tabulate_bits, tabulate_foa
 from clip_tables import (
     tabulate_clip,
     tabulate_clip_cost,
@@ -43,7 +43,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "family-continual": lambda: tabulate_averages("family-continual"),
     "family-continual-domains": lambda: tabulate_domains("family-continual"),
     "bits": tabulate_bits,
-    "bits-foa": lambda: tabulate_runs(read_seeds("bits-foa")),
+    "bits-long": lambda: tabulate_bits("bits-long"),
+    "bits-long-foa": tabulate_foa,
+    "bits-long-continual": lambda: tabulate_averages("bits-long-continual"),
     "gradients": tabulate_gradients,
     "clip": tabulate_clip,
     "clip-domains": tabulate_clip_domains,
