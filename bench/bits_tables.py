@@ -18,14 +18,19 @@ def tabulate_bits(name: str = "bits") -> str:
     Args:
         name: with which the names of the results begin; that of the precision follows.
     """
-    runs = {precision: read_seeds(f"{name}-{precision}") for precision in PRECISIONS}
+    runs = {precision: read_methods(f"{name}-{precision}") for precision in PRECISIONS}
     averages = {precision: compute_averages(seeds) for precision, seeds in runs.items() if seeds}
-    longest = max(averages.values(), key=len)
     rows = []
-    for label, average in longest.items():
+    for label, average in averages["w6a6"].items():
         cells = [format_cell(methods.get(label)) for methods in averages.values()]
         rows.append([f"`{label}`", f"{average.forwards_per_batch:.3g}", *cells])
     return format_table(["method", "forwards", *(PRECISIONS[precision] for precision in averages)], rows)
+
+
+def read_methods(name: str) -> list[Run]:
+    """Return the runs of `read_seeds`, with methods of `NAME-others.json`, which were run later."""
+    runs, others = read_seeds(name), read_seeds(f"{name}-others")
+    return merge_methods(runs, others) if others else runs
 
 
 def tabulate_foa() -> str:
@@ -54,12 +59,12 @@ def merge_methods(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
 
 
 def read_seeds(name: str) -> list[Run]:
-    """Return the runs of all files `NAME.json` and `NAME-….json`, one for each seed.
+    """Return the runs of the files `NAME.json` and `NAME-more.json`, one for each seed.
 
     Raises:
         ValueError: two of them have the same seed.
     """
-    paths = sorted(RESULTS.glob(f"{name}.json")) + sorted(RESULTS.glob(f"{name}-*.json"))
+    paths = sorted(RESULTS.glob(f"{name}.json")) + sorted(RESULTS.glob(f"{name}-more.json"))
     runs = [run for path in paths for run in complete_runs(read_accuracy(path.stem))]
     seeds = [run.seed for run in runs]
     if len(set(seeds)) < len(seeds):

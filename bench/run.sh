@@ -66,8 +66,7 @@ accuracy() {
 bits() {
   local bits precision
   for bits in w6a6 w4a8 w4a4; do $FOZO quantize tiny "$DATA/imagenet/source" --bits "$bits" --force; done
-  adapt bits-fp32 fp32 reset 3 "no_adapt neo moments quar pizo" --subset 256
-  for precision in int8 w6a6 w4a8 w4a4; do
+  for precision in fp32 int8 w6a6 w4a8 w4a4; do
     adapt "bits-$precision" "$precision" reset 3 "no_adapt shift neo fozo zoa moments quar pizo" --subset 256
   done
   for precision in w6a6 w4a4; do
