@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from accuracy_tables import complete_runs, format_accuracy, format_gain, read_accuracy, tabulate_runs
 from fozo.evaluation import MethodAverage, Run, compute_averages
-from result_files import RESULTS, format_table
+from result_files import NONE, RESULTS, format_table
 
 PRECISIONS = {"fp32": "fp32", "int8": "W8A8", "w6a6": "W6A6", "w4a8": "W4A8", "w4a4": "W4A4"}
 
@@ -75,6 +75,6 @@ def read_seeds(name: str) -> list[Run]:
 def format_cell(average: MethodAverage | None) -> str:
     """Return the accuracy, and in brackets the gain over the first method; – if there is none."""
     if average is None:
-        return "–"
+        return NONE
     gain = format_gain(average)
     return format_accuracy(average) + (f" ({gain})" if gain else "")

@@ -185,8 +185,8 @@ class BoundPace(Binding[Pace]):
             BundleError: the graph has no output `embedding`, by which domains are told apart.
         """
         if state.settled:
-            scores, forwards = (yield from self._score(state.search.mean[None], images)), 1
-            next_state = state
+            scores = yield from self._score(state.search.mean[None], images)
+            next_state, forwards = state, 1
         else:
             scores, next_state, forwards = yield from self._search(state, images)
         center = np.mean(scores.means, axis=0)

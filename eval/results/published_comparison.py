@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .average import compute_averages
+from .average import compute_averages, compute_spread
 from .recipe_record import PublishedFigures, Recipe
 from .results_file import Results
 
@@ -153,8 +153,7 @@ def _collect_accuracies(results: Results) -> dict[str, dict[str, MeasuredAccurac
 
 
 def _average(values: Sequence[float]) -> MeasuredAccuracy:
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return MeasuredAccuracy(statistics.fmean(values), deviation)
+    return MeasuredAccuracy(statistics.fmean(values), compute_spread(values))
 
 
 def format_comparison(comparison: PublishedComparison) -> str:

@@ -86,7 +86,8 @@ class Recipe:
 
     def list_figures(self, precision: str) -> list[PublishedFigures]:
         """Return the figures that a precision is compared with."""
-        return [row for row in self.published if row.precision == self.choose_precision(precision)]
+        name = self.choose_precision(precision)
+        return [row for row in self.published if row.precision == name]
 
     def choose_precision(self, precision: str) -> str:
         """Return the precision whose figures are shown beside those of another: fp32 if it has none."""
